@@ -1,0 +1,5 @@
+//! The kit that every Sinew crate shares: copies from memory that peers may write, the biased lock, options, units.
+//!
+//! Called by all crates. It knows nothing of frames, lanes or engines. Unsafe lives in `copy.rs` and `biased.rs`.
+
+pub mod copy;

@@ -1,0 +1,497 @@
+//! The traits: what a transport promises to the engine, call by call.
+
+use crate::buf::Buf;
+use crate::{Body, Capabilities, Cost, Event, LaneError, Locator, PollKey, Poller, TransportError};
+use sinew_wire::frame::Header;
+use std::any::Any;
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes of a record that a [`Link`] carries before it is a lane. Fixed, so no peer chooses an allocation.
+pub const RECORD_LEN: usize = 512;
+
+/// One record.
+pub type Record = [u8; RECORD_LEN];
+
+/// Names an operation of the engine towards a lane; the lane only hands it back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// Whether a transport works on this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Availability {
+    /// It does; the text says with what (kernel feature, library version).
+    Usable(String),
+    /// It does not; the error says why and what would help.
+    Missing(TransportError),
+}
+
+/// From where connections are accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenScope {
+    /// This user on this machine: sockets in a private directory, loopback addresses.
+    ThisUser,
+    /// Also from elsewhere: the engine has a domain secret or was told to be open.
+    Anywhere,
+    /// Nobody: the domain only dials.
+    Nobody,
+}
+
+/// What a domain gets from its engine.
+pub struct DomainContext {
+    /// The engine's identity: unique, not secret.
+    pub engine: [u8; 16],
+    /// From where to accept.
+    pub listen: ListenScope,
+    /// Where to register descriptors.
+    pub poller: Arc<Poller>,
+    /// The domain's own `owner` number in poll keys.
+    pub owner: u32,
+}
+
+/// A family of lanes: shared memory, TCP, a libfabric provider. Stateless but for its options.
+pub trait Transport: Send + Sync {
+    /// The name for people and for `SINEW_TRANSPORTS`: `shm`, `tcp`, `uds`.
+    fn name(&self) -> &'static str;
+
+    /// Tries the cheap prerequisites; never blocks for more than a few milliseconds.
+    fn probe(&self) -> Availability;
+
+    /// What its lanes can do and are expected to cost; a lane may say more precisely in [`LaneInfo`].
+    fn expectation(&self) -> (Capabilities, Cost);
+
+    /// Makes the engine's share of this transport: listeners, pools, doorbells.
+    ///
+    /// # Errors
+    /// Whatever the system refuses, with a hint.
+    fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError>;
+}
+
+/// One engine's share of a transport. Dropping it closes listeners; its links and lanes may outlive it.
+pub trait Domain: Send {
+    /// Where peers can reach this engine, best first. May be empty.
+    fn locators(&self) -> Vec<Locator>;
+
+    /// Whether this transport understands the scheme.
+    fn understands(&self, scheme: &str) -> bool;
+
+    /// Starts a link; never blocks. `owner` is its number in poll keys.
+    ///
+    /// # Errors
+    /// What is known at once: a bad address, no descriptor left, no route.
+    fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError>;
+
+    /// A link that a peer started, or `None`. Called when the domain's descriptor was ready, until it answers `None`.
+    /// `owner` is the number that the link will have if there is one.
+    ///
+    /// # Errors
+    /// A lasting failure of the listener; the engine backs off and tells. A single bad connection is no error.
+    fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError>;
+
+    /// Readiness of one of the domain's descriptors.
+    fn handle_event(&mut self, _event: Event) {}
+
+    /// Appends the owners of lanes that were cooled ([`Lane::cool`]) and have something now. Costs one memory read.
+    fn poll_warm(&mut self, _owners: &mut Vec<u32>) {}
+
+    /// Announces that the engine is about to sleep on the poller. After this call, whatever a memory-polled lane of the
+    /// domain receives makes a descriptor ready. Returns `false` if something is there already: do not sleep.
+    fn arm(&mut self) -> bool {
+        true
+    }
+
+    /// Ends what [`Domain::arm`] began.
+    fn disarm(&mut self) {}
+
+    /// Memory of at least `len` bytes that lanes of this domain can describe to peers. `None`: this transport has none.
+    ///
+    /// # Errors
+    /// No memory, no descriptor: with a hint.
+    fn allocate_segment(&mut self, _len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
+        Ok(None)
+    }
+}
+
+/// Memory that a domain made for [`Buf`]s: stays mapped and at its place until the last clone of the `Arc` is gone.
+pub trait Segment: Send + Sync + Any {
+    /// First byte; page-aligned.
+    fn data(&self) -> NonNull<u8>;
+    /// Length in bytes.
+    fn len(&self) -> usize;
+    /// Whether it has no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The concrete segment, for the domain that made it.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Who the system says is at the other end, before any proof by secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Identity {
+    /// Credentials that the kernel vouches for: the same user as this process, on this machine.
+    SameUser {
+        /// Process, if it is visible from here.
+        pid: Option<u32>,
+    },
+    /// Another user on this machine, or one that this user namespace does not map.
+    OtherUser {
+        /// The user's number as seen from here.
+        uid: u32,
+    },
+    /// Somewhere on the network; the text is its address.
+    Remote(String),
+}
+
+/// Progress of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkState {
+    /// Still on its way.
+    Connecting,
+    /// Records can be exchanged.
+    Ready,
+}
+
+/// Who started the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// This engine dialled.
+    Dialer,
+    /// This engine accepted.
+    Acceptor,
+}
+
+/// A connection over which the engines prove themselves. Never blocks. Dropping it closes it.
+pub trait Link: Send {
+    /// Moves it forward; called on events and now and then.
+    ///
+    /// # Errors
+    /// It cannot be made; the link is over.
+    fn poll(&mut self) -> Result<LinkState, TransportError>;
+
+    /// Sends one record; `false` when it must be tried again later. Records arrive whole and in order.
+    ///
+    /// # Errors
+    /// The link is over.
+    fn try_send(&mut self, record: &Record) -> Result<bool, TransportError>;
+
+    /// Receives one record into `record`; `false` when none is there yet. Reads nothing beyond that record.
+    ///
+    /// # Errors
+    /// The link is over.
+    fn try_recv(&mut self, record: &mut Record) -> Result<bool, TransportError>;
+
+    /// Who is there, as far as the system knows. Valid once [`LinkState::Ready`].
+    fn identity(&self) -> Identity;
+
+    /// What to print for the other end: `127.0.0.1:4000`, `pid 4711`.
+    fn describe(&self) -> String;
+
+    /// Makes the lane out of the link, after both sides agreed to. Both sides call it; neither waits: what a lane must still
+    /// exchange (descriptors of shared memory, queue-pair numbers) it does in its first polls, and
+    /// [`Lane::try_post`] answers [`PostError::Full`] until then.
+    ///
+    /// # Errors
+    /// The link is over.
+    fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError>;
+}
+
+/// What the engine tells a link that becomes a lane.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneParams {
+    /// Who started the link.
+    pub role: Role,
+    /// The lane's `owner` number in poll keys: that of its link.
+    pub key: PollKey,
+    /// How long the other end may be silent while something is outstanding.
+    pub peer_timeout: std::time::Duration,
+}
+
+/// Sizes that a lane is built for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest body that [`Lane::try_post`] takes, in bytes; at least 4096.
+    pub frame_max: usize,
+    /// Largest body that one [`Lane::try_post_borrowed`] takes, in bytes.
+    pub borrowed_max: usize,
+}
+
+/// What a lane says about itself.
+#[derive(Clone, Debug)]
+pub struct LaneInfo {
+    /// The transport's name.
+    pub transport: &'static str,
+    /// The other end, for people.
+    pub peer: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// What it is expected to cost.
+    pub cost: Cost,
+    /// Its sizes.
+    pub limits: Limits,
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PostError {
+    /// No room now; try again after the next [`Lane::poll`] that says so. Nothing was taken.
+    Full,
+    /// The body is larger than the lane's limit. Nothing was taken.
+    TooLarge,
+    /// The lane is over.
+    Dead(LaneError),
+}
+
+/// What became of a [`Lane::pull`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pull {
+    /// The bytes are there.
+    Done,
+    /// [`Sink::pulled`] will tell.
+    Pending,
+}
+
+/// Names a range of a segment towards the peer: made by [`Lane::describe`], carried in an envelope, used by the peer's
+/// [`Lane::pull`] or [`Lane::view`] on the same lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Descriptor(pub [u8; 32]);
+
+/// A peer's memory, readable in place until dropped. The peer may still write it.
+pub struct View {
+    data: NonNull<u8>,
+    len: usize,
+    _keep: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the memory stays mapped while `_keep` lives, and is only read through `Body`'s volatile copies.
+#[allow(unsafe_code)]
+unsafe impl Send for View {}
+// SAFETY: as above; there is no interior mutability of ours.
+#[allow(unsafe_code)]
+unsafe impl Sync for View {}
+
+#[allow(unsafe_code)]
+impl View {
+    /// A view that keeps `keep` alive.
+    ///
+    /// # Safety
+    /// `data` is readable for `len` bytes while `keep` lives.
+    #[must_use]
+    pub unsafe fn new(data: NonNull<u8>, len: usize, keep: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { data, len, _keep: keep }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn body(&self) -> Body<'_> {
+        // SAFETY: promised to `new`; the borrow of `self` keeps `_keep` alive.
+        unsafe { Body::from_raw(self.data.as_ptr(), self.len) }
+    }
+
+    /// First byte, for callers that know that the peer does not write any more.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.data.as_ptr()
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View({} bytes)", self.len)
+    }
+}
+
+/// Where a lane shall put the body of a [`sinew_wire::frame::Kind::DATA`] frame that has only begun to arrive.
+#[derive(Clone, Copy, Debug)]
+pub enum Placement {
+    /// Straight here: writable for the whole body until [`Sink::placed`] or [`Lane::revoke`] of the token.
+    Into {
+        /// First byte.
+        target: NonNull<u8>,
+        /// Names it for [`Lane::revoke`].
+        token: Token,
+    },
+    /// Nowhere: read it aside.
+    Discard,
+}
+
+/// The engine as a lane sees it while being polled.
+pub trait Sink {
+    /// A whole frame. The body is valid during the call. Frames of kind `DATA` come here too when the lane has the whole
+    /// body in its own memory.
+    fn frame(&mut self, header: &Header, body: Body<'_>);
+
+    /// A `DATA` frame with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
+    fn place(&mut self, header: &Header, len: usize) -> Placement;
+
+    /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
+    fn placed(&mut self, header: &Header, len: usize);
+
+    /// The lane holds no reference to the memory of this [`Lane::try_post_borrowed`] any more, and the peer has it.
+    fn released(&mut self, token: Token);
+
+    /// A pending pull has ended.
+    fn pulled(&mut self, token: Token, result: Result<(), LaneError>);
+}
+
+/// A frame that was taken and that the peer has not acknowledged.
+#[derive(Debug)]
+pub struct Unacknowledged {
+    /// Its header.
+    pub header: Header,
+    /// Its body.
+    pub body: UnacknowledgedBody,
+}
+
+/// Where the body of such a frame is.
+#[derive(Debug)]
+pub enum UnacknowledgedBody {
+    /// The lane had its own copy.
+    Owned(Vec<u8>),
+    /// It was posted borrowed; the lane has given the reference up.
+    Borrowed {
+        /// First byte, as posted.
+        data: *const u8,
+        /// Length in bytes.
+        len: usize,
+        /// As posted.
+        token: Token,
+    },
+}
+
+/// A path for frames between two engines: reliable and in order while it lives; at most once when it dies.
+///
+/// A lane keeps what it has taken until the peer's lane has handed it to its sink, and gives it back by
+/// [`Lane::recover`] when it dies: the session replays it on another lane.
+///
+/// None of the calls blocks. No call runs code of the application.
+pub trait Lane: Send {
+    /// What it is. The transport's name and limits never change; the cost may.
+    fn info(&self) -> &LaneInfo;
+
+    /// Takes one frame whose body is the concatenation of `body`, copying it: the caller's memory is free when this returns.
+    /// The lane may hold the frame back until [`Lane::flush`].
+    ///
+    /// # Errors
+    /// [`PostError`].
+    fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError>;
+
+    /// Takes one frame whose body stays where it is. Lanes that copy anyhow may copy; all report [`Sink::released`].
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing is held then, and `released` is not called.
+    ///
+    /// # Safety
+    /// `data` is readable for `len` bytes, and not written, until `released` or [`Lane::reclaim`] of the token, or until
+    /// [`Lane::recover`] or drop of the lane.
+    #[allow(unsafe_code)]
+    unsafe fn try_post_borrowed(
+        &mut self,
+        header: &Header,
+        data: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<(), PostError>;
+
+    /// Gives up every reference that was posted under `token`. What must still be sent of a frame under way is copied;
+    /// whole frames that have not begun are sent from copies too: a posted frame always arrives. `released` is not called.
+    fn reclaim(&mut self, token: Token);
+
+    /// Sends what was held back. Called at the end of each post by a lone sender and of each turn of progress.
+    ///
+    /// # Errors
+    /// The lane is over.
+    fn flush(&mut self) -> Result<(), LaneError>;
+
+    /// Hands what has arrived to `sink`, up to about `budget` frames, and returns how many frames or releases it handed up.
+    ///
+    /// # Errors
+    /// The lane is over. Whatever arrived whole before that has been handed up.
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError>;
+
+    /// Readiness of one of the lane's descriptors; the engine polls the lane afterwards.
+    fn handle_event(&mut self, _event: Event) {}
+
+    /// Time has passed: look after acknowledgements, silence of the peer. Called about every [`Lane::next_timer`].
+    ///
+    /// # Errors
+    /// The lane is over, as when the peer was silent for `peer_timeout` with something outstanding.
+    fn handle_timer(&mut self, _now: Instant) -> Result<(), LaneError> {
+        Ok(())
+    }
+
+    /// When [`Lane::handle_timer`] wants to be called; `None` for an idle lane: no idle session arms a timer.
+    fn next_timer(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Frames taken and not yet handed to the peer's sink, as far as is known here.
+    fn unacknowledged(&self) -> u64;
+
+    /// Asks the lane to learn soon what the peer has (a stream lane sends for an acknowledgement).
+    fn request_acknowledgement(&mut self) {}
+
+    /// After the lane is over: every frame that may not have arrived, oldest first. The lane holds no caller's memory after.
+    fn recover(&mut self) -> Vec<Unacknowledged>;
+
+    /// Stops writing to the target of a placement or a pull. The bytes still to come are read aside; the lane lives on.
+    fn revoke(&mut self, token: Token);
+
+    /// A memory-polled lane stops being polled: from now on [`Domain::poll_warm`] tells. `false`: something is there, poll on.
+    fn cool(&mut self) -> bool {
+        false
+    }
+
+    /// Grants the peer read access to a range of a buffer in a segment of this domain. `None`: send the bytes instead.
+    ///
+    /// # Errors
+    /// The lane is over.
+    fn describe(&mut self, _buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
+        Ok(None)
+    }
+
+    /// Fetches `len` bytes of what the peer described.
+    ///
+    /// # Errors
+    /// A forged or stale descriptor, or the lane is over; the target's content is unspecified.
+    ///
+    /// # Safety
+    /// `target` is writable for `len` bytes until this returns [`Pull::Done`] or an error, or until [`Sink::pulled`], or
+    /// [`Lane::revoke`] of the token.
+    #[allow(unsafe_code)]
+    unsafe fn pull(
+        &mut self,
+        _from: &Descriptor,
+        _target: NonNull<u8>,
+        _len: usize,
+        _token: Token,
+    ) -> Result<Pull, LaneError> {
+        Err(TransportError::new(crate::ErrorKind::Unsupported, "pull", ""))
+    }
+
+    /// Shows what the peer described, in place.
+    ///
+    /// # Errors
+    /// A forged or stale descriptor, unsupported, or the lane is over.
+    fn view(&mut self, _from: &Descriptor) -> Result<View, LaneError> {
+        Err(TransportError::new(crate::ErrorKind::Unsupported, "view", ""))
+    }
+
+    /// Ends the lane in order: what was posted still goes out if the peer takes it; the peer's lane ends with
+    /// [`crate::ErrorKind::Broken`] after handing up all of it. Never blocks; drop it afterwards.
+    fn close(&mut self);
+}
