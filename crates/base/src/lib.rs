@@ -2,4 +2,8 @@
 //!
 //! Called by all crates. It knows nothing of frames, lanes or engines. Unsafe lives in `copy.rs` and `biased.rs`.
 
+#![deny(unsafe_code)]
+
+pub mod barrier;
+pub mod biased;
 pub mod copy;
