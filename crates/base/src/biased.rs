@@ -482,8 +482,8 @@ const PATIENCE: u32 = if cfg!(loom) { 2 } else { 400 };
 fn pause(round: &mut u32) {
     *round += 1;
     match *round {
-        ..=100 => sync::relax(),
-        ..=200 => sync::yield_now(),
+        1..=100 => sync::relax(),
+        101..=200 => sync::yield_now(),
         _ if cfg!(loom) => sync::yield_now(),
         _ => std::thread::sleep(Duration::from_micros(50)),
     }
@@ -503,10 +503,20 @@ impl Drop for End {
     }
 }
 
+#[cfg(not(loom))]
 thread_local! {
     static ME: Cell<usize> = const { Cell::new(0) };
     /// [`ME`] once the thread may have a bias, and 0 before and at its end.
     static ME_BIASED: Cell<usize> = const { Cell::new(0) };
+}
+
+#[cfg(loom)]
+loom::thread_local! {
+    static ME: Cell<usize> = Cell::new(0);
+    static ME_BIASED: Cell<usize> = Cell::new(0);
+}
+
+thread_local! {
     static END: End = End(Arc::new(Alive::new(true)));
 }
 
