@@ -71,14 +71,20 @@ mod imp {
     #[cfg(not(loom))]
     use std::sync::atomic::fence;
 
+    /// As the kernel would answer without `membarrier`.
     pub fn pairing() -> Pairing {
         Pairing::Symmetric
     }
 
+    /// A full fence.
     pub fn light(_: Pairing) {
         fence(std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// A full fence.
+    ///
+    /// # Errors
+    /// Never.
     pub fn heavy(_: Pairing) -> Result<(), BarrierLost> {
         fence(std::sync::atomic::Ordering::SeqCst);
         Ok(())
