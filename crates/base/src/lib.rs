@@ -7,3 +7,5 @@
 pub mod barrier;
 pub mod biased;
 pub mod copy;
+pub mod options;
+pub mod units;

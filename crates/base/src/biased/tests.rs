@@ -230,12 +230,14 @@ fn a_thread_that_ended_with_the_bias_delays_nobody() {
     let lock = BiasedLock::with_streak(0, 4);
     for round in 0..200 {
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 while !lock.is_biased_to_me() {
                     *lock.lock() += 1;
                     lock.mutex.lock().expect("never poisoned").streak_wanted = 4;
                 }
             });
+            // The end of the scope does not wait for the end of the thread.
+            thread.join().expect("no panic");
         });
         assert!(*lock.lock() >= round);
     }
