@@ -177,7 +177,7 @@ impl Core {
         if let Some(op) = endpoint.matcher.arrive(&arrival) {
             self.return_envelope(session_key, header.dst);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info);
+            self.begin_fetch(op, envelope, info, arrival);
             return Ok(());
         }
         endpoint.matcher.store(arrival, Unexpected::Envelope { envelope, immediate });

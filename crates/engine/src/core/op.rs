@@ -4,7 +4,7 @@
 use super::table::Key;
 use crate::completion::Completion;
 use crate::error::OpError;
-use sinew_proto::matching::PostId;
+use sinew_proto::matching::{Arrival, PostId};
 use sinew_transport::{Buf, Descriptor, Lane, LaneError};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
@@ -127,7 +127,7 @@ pub(crate) enum RecvState {
     /// Waits for a message.
     Posted(PostId),
     /// Matched an envelope: `received` of `expected` bytes are there.
-    Fetching { envelope: Envelope, info: Completion, received: u64, expected: u64 },
+    Fetching { envelope: Envelope, info: Completion, arrival: Arrival, received: u64, expected: u64 },
     /// Over.
     Finished(Result<Completion, OpError>),
 }

@@ -51,7 +51,7 @@ impl Core {
                 let op = RecvOp { endpoint, memory, state: RecvState::Posted(post), waker: None, handler };
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
-            Posted::Matched(arrival, message) => self.take_unexpected(endpoint, &arrival, message, memory, handler),
+            Posted::Matched(_, arrival, message) => self.take_unexpected(endpoint, &arrival, message, memory, handler),
         }
     }
 
@@ -82,7 +82,7 @@ impl Core {
                     session.kept_envelopes = session.kept_envelopes.saturating_sub(1);
                 }
                 self.return_envelope(session, endpoint);
-                self.begin_fetch(key, envelope, info);
+                self.begin_fetch(key, envelope, info, *arrival);
                 return Started::Pending(key);
             }
         }
@@ -158,9 +158,9 @@ impl Core {
                     state.matcher.cancel(post);
                 }
             }
-            &RecvState::Fetching { envelope, info, .. } => {
+            &RecvState::Fetching { envelope, info, arrival, .. } => {
                 self.revoke_everywhere(envelope.session, key);
-                self.put_back(endpoint, envelope, &info);
+                self.put_back(endpoint, envelope, arrival, info.immediate);
             }
         }
         match self.ops.remove(key) {

@@ -9,7 +9,7 @@ use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Body, Lane, LaneError, Placement, PostError, Pull, Token};
-use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::frame::{Header, Kind};
 use std::ptr::NonNull;
 
 /// How a receiver ended an envelope, as `DONE` says it.
@@ -36,10 +36,10 @@ pub(crate) fn post_borrowed(
 
 impl Core {
     /// A receive has matched an envelope: fetch its data, or pull it where it is described.
-    pub(crate) fn begin_fetch(&mut self, op_key: Key, envelope: Envelope, info: Completion) {
+    pub(crate) fn begin_fetch(&mut self, op_key: Key, envelope: Envelope, info: Completion, arrival: Arrival) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
-        op.state = RecvState::Fetching { envelope, info, received: 0, expected };
+        op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected };
         if expected == 0 {
             self.complete_fetch(op_key);
         } else if envelope.descriptor.is_some() {
@@ -249,9 +249,8 @@ impl Core {
 
     /// A receive gives up a message that it had begun to fetch: the message waits for another receive, in its old place
     /// before all others of its endpoint.
-    pub(crate) fn put_back(&mut self, endpoint: u32, envelope: Envelope, info: &Completion) {
+    pub(crate) fn put_back(&mut self, endpoint: u32, envelope: Envelope, arrival: Arrival, immediate: Option<u64>) {
         let windows = self.config.windows;
-        let arrival = Arrival { tag: info.tag, untagged: false, source: info.source.key() };
         if let Some(session) = self.sessions.get_mut(envelope.session) {
             if !session.is_up() {
                 return;
@@ -260,7 +259,6 @@ impl Core {
         }
         let Some(state) = self.endpoint(endpoint) else { return };
         state.inflow(envelope.session, &windows);
-        state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate: info.immediate });
-        let _ = Flags::UNTAGGED;
+        state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
     }
 }
