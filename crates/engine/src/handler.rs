@@ -88,9 +88,11 @@ impl Drop for Handler {
         let _ = self.endpoint.upgrade();
         let (function, garbage) = self.shared.with(|core| core.end_handler(self.key));
         drop(garbage);
-        // A call under way on another thread is waited for; one that is our caller holds the mutex itself.
-        if let Some(function) = function {
-            drop(function.try_lock().map(drop));
+        // A call under way on another thread is waited for; not one that is our own caller.
+        if let Some(function) = function
+            && RUNNING.get() != Arc::as_ptr(&function).addr()
+        {
+            drop(function.lock());
         }
     }
 }
@@ -136,7 +138,8 @@ impl Core {
         let handler = self.handlers.get(key)?;
         let running = handler.running;
         let op = *handler.posted.front()?;
-        let finished = matches!(self.ops.get(op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Finished(_)));
+        let finished =
+            matches!(self.ops.get(op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Finished(_)));
         if running || !finished {
             return None;
         }
@@ -147,6 +150,11 @@ impl Core {
         let (result, memory) = self.collect_recv(op)?;
         Some(Delivery { function, result, buf: memory.into_buf()? })
     }
+}
+
+thread_local! {
+    /// Which handler's function this thread is in; 0: none.
+    static RUNNING: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 struct Delivery {
@@ -182,9 +190,11 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
     }
 }
 
-fn call(function: &Mutex<Function>, buf: &Buf, info: &Completion) -> bool {
+fn call(function: &Arc<Mutex<Function>>, buf: &Buf, info: &Completion) -> bool {
+    let outer = RUNNING.replace(Arc::as_ptr(function).addr());
     let Ok(mut function) = function.lock() else { return true };
     let outcome = catch_unwind(AssertUnwindSafe(|| function(buf.as_slice(), info)));
+    RUNNING.set(outer);
     if outcome.is_err() {
         tracing::error!(target: "sinew", tag = info.tag, "a receive handler panicked and is unregistered");
     }

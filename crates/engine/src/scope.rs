@@ -28,7 +28,6 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 /// A receive of a scope.
-#[derive(Debug)]
 #[must_use = "wait for it to get the buffer back before the scope ends"]
 pub struct ScopedRecv<'scope> {
     shared: Arc<Shared>,
@@ -40,7 +39,6 @@ pub struct ScopedRecv<'scope> {
 }
 
 /// A send of a scope.
-#[derive(Debug)]
 #[must_use = "wait for it to learn whether it succeeded"]
 pub struct ScopedSend<'scope> {
     shared: Arc<Shared>,
@@ -65,8 +63,12 @@ impl Endpoint {
     /// # }
     /// ```
     pub fn scope<'env, T>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
-        let scope =
-            Scope { endpoint: self.clone(), open: Mutex::new(HashSet::new()), scope: PhantomData, env: PhantomData };
+        let scope = Scope {
+            endpoint: self.clone(),
+            open: Mutex::new(HashSet::new()),
+            scope: PhantomData,
+            env: PhantomData,
+        };
         let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
         scope.end(result.is_err());
         match result {
@@ -81,7 +83,11 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Errors
     /// [`OpError::Forked`].
-    pub fn recv(&'scope self, pattern: impl Into<Match>, buf: &'scope mut [u8]) -> Result<ScopedRecv<'scope>, OpError> {
+    pub fn recv(
+        &'scope self,
+        pattern: impl Into<Match>,
+        buf: &'scope mut [u8],
+    ) -> Result<ScopedRecv<'scope>, OpError> {
         let shared = &self.endpoint.inner.shared;
         shared.check_fork()?;
         let (data, len) = (NonNull::from(&mut *buf).cast(), buf.len());
@@ -102,10 +108,16 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Errors
     /// [`OpError`] when the session is over.
-    pub fn send(&'scope self, peer: &Peer, tag: u64, data: &'scope [u8]) -> Result<ScopedSend<'scope>, OpError> {
+    pub fn send(
+        &'scope self,
+        peer: &Peer,
+        tag: u64,
+        data: &'scope [u8],
+    ) -> Result<ScopedSend<'scope>, OpError> {
         let shared = &self.endpoint.inner.shared;
         shared.check_fork()?;
-        let header = Header { kind: Kind::EAGER, flags: Flags(0), dst: peer.dst, src: peer.endpoint.number, tag };
+        let header =
+            Header { kind: Kind::EAGER, flags: Flags(0), dst: peer.dst, src: peer.endpoint.number, tag };
         let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
         let owner = &peer.endpoint.shared;
         let key = owner.with(|core| {
@@ -159,11 +171,11 @@ impl<'scope> ScopedRecv<'scope> {
             Ok(key) => {
                 let limit = timeout.into().resolve(&shared.config);
                 let done = shared.wait(limit, |core| core.collect_recv(key)).map(|(result, _)| result);
-                let result = done.unwrap_or_else(|| {
-                    match shared.with(|core| core.cancel_recv(key)) {
-                        Some((Err(OpError::Cancelled), _)) | None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
-                        Some((result, _)) => result,
+                let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_recv(key)) {
+                    Some((Err(OpError::Cancelled), _)) | None => {
+                        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
                     }
+                    Some((result, _)) => result,
                 });
                 lock(self.open).remove(&key);
                 result
@@ -193,7 +205,9 @@ impl ScopedSend<'_> {
         let limit = timeout.into().resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_send(self.key)).map(|(result, _)| result);
         let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_send(self.key)) {
-            Some((Err(OpError::Cancelled), _)) | None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            Some((Err(OpError::Cancelled), _)) | None => {
+                Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+            }
             Some((result, _)) => result,
         });
         lock(self.open).remove(&self.key);

@@ -84,7 +84,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
         AttemptState::Untried => (Verdict::NotTried, "a better one was proven first".to_owned()),
         AttemptState::Dialing(_) => (Verdict::Trying, "no answer yet".to_owned()),
         AttemptState::Proving(_) => (Verdict::Trying, "no full frame has come back yet".to_owned()),
-        AttemptState::Verified => (Verdict::Works, String::new()),
+        AttemptState::Verified(_) => (Verdict::Works, String::new()),
         AttemptState::Failed { text, .. } => (Verdict::Refused, text.clone()),
     };
     ExplainRow {
@@ -100,7 +100,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
 impl LaneSlot {
     /// What a small message costs on it, measured when it was proven: half a round trip, in nanoseconds.
     pub(crate) fn cost_ns(&self) -> u64 {
-        match self.proof.recent_ns.or(self.proof.rtt_ns) {
+        match self.proof.recent.iter().flatten().min().copied().or(self.proof.rtt_ns) {
             Some(rtt) => rtt / 2,
             None => self.lane.as_ref().map_or(u64::MAX, |lane| lane.info().cost.latency_ns),
         }
@@ -113,7 +113,9 @@ impl Core {
         let Some(session) = self.sessions.get(session) else { return "none: the session is over".into() };
         match (session.active.and_then(|lane| self.lanes.get(lane)), &session.standing) {
             (_, Standing::Lost(error)) => format!("none: {error}"),
-            (Some(slot), _) => format!("{} {}", slot.transport, slot.lane.as_ref().map_or("", |lane| &lane.info().peer)),
+            (Some(slot), _) => {
+                format!("{} {}", slot.transport, slot.lane.as_ref().map_or("", |lane| &lane.info().peer))
+            }
             (None, _) => "none at present: looking for another lane".into(),
         }
     }
@@ -126,9 +128,14 @@ impl Core {
 
     pub(crate) fn explain_session(&self, session_key: Key) -> Explain {
         let Some(session) = self.sessions.get(session_key) else {
-            return Explain { peer: "unknown".into(), rows: Vec::new(), security: "the session is over".into() };
+            return Explain {
+                peer: "unknown".into(),
+                rows: Vec::new(),
+                security: "the session is over".into(),
+            };
         };
-        let mut rows: Vec<ExplainRow> = self.history.get(&session.peer.id).into_iter().flatten().map(row_of).collect();
+        let mut rows: Vec<ExplainRow> =
+            self.history.get(&session.peer.id).into_iter().flatten().map(row_of).collect();
         for &lane in &session.lanes {
             let Some(slot) = self.lanes.get(lane) else { continue };
             let verdict = if session.active == Some(lane) { Verdict::Chosen } else { Verdict::Works };
@@ -182,8 +189,7 @@ impl Core {
     }
 
     /// The address of an endpoint.
-    pub(crate) fn address_of(&self, number: u32, name: Option<&str>) -> Address {
-        let _ = name;
+    pub(crate) fn address_of(&self, number: u32) -> Address {
         crate::connect::address(self.id, self.incarnation, number, &self.locators())
     }
 

@@ -3,7 +3,6 @@
 //! Candidates come from addresses and hellos, best expectation first; each next one starts a little later unless the ones
 //! before it have failed. The first that is proven carries traffic; a better one takes over later (`failover`).
 
-use super::failover::{FAREWELL_UNFIT, failure_text};
 use super::lanes::Proof;
 use super::session::{PeerEngine, Session, Windows};
 use super::table::Key;
@@ -12,11 +11,11 @@ use crate::config::Security;
 use crate::error::OpError;
 use sinew_proto::handshake::{self, Handshake, HandshakeError, PeerHello, Step, Trust, domain_hash};
 use sinew_transport::{
-    Availability, ErrorKind, Identity, LaneError, LaneParams, Link, LinkState, Locator, PollKey, RECORD_LEN, Record, Role,
+    ErrorKind, Identity, LaneError, LaneParams, Link, LinkState, Locator, PollKey, RECORD_LEN, Record, Role,
     TransportError,
 };
 use sinew_wire::frame::{Header, Kind};
-use sinew_wire::hello::{Credits, Hello, Reason, Versions};
+use sinew_wire::hello::{Credits, Hello, Reason};
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -46,7 +45,7 @@ pub(crate) enum AttemptState {
     Untried,
     Dialing(Key),
     Proving(Key),
-    Verified,
+    Verified(Key),
     Failed { kind: ErrorKind, text: String },
 }
 
@@ -76,8 +75,9 @@ pub(crate) struct Connecting {
     expected: Option<([u8; 16], u64)>,
     /// The session that is to be given a lane again.
     redial: Option<Key>,
+    /// Only these candidates, whatever else there is.
+    pinned: bool,
     attempts: Vec<Attempt>,
-    next: usize,
     next_at: Instant,
     deadline: Instant,
     backoff: Duration,
@@ -97,22 +97,26 @@ impl Connecting {
     }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Bytes of the system's generator.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], rustix::io::Errno> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok((got, _)) => filled += got.len(),
+            Ok(got) => filled += got,
             Err(rustix::io::Errno::INTR) => {}
-            // Without randomness nothing can be proven: a process-wide fault, met at the engine's start already.
-            Err(_) => break,
+            Err(errno) => return Err(errno),
         }
     }
-    bytes
+    Ok(bytes)
 }
 
-fn random_u64() -> u64 {
-    u64::from_le_bytes(random())
+fn entropy<const N: usize>() -> Result<[u8; N], TransportError> {
+    random().map_err(|errno| TransportError::os(errno, "getrandom", ""))
+}
+
+fn failure_text(error: &LaneError) -> String {
+    error.to_string()
 }
 
 impl Core {
@@ -123,10 +127,15 @@ impl Core {
         candidates: Vec<Locator>,
         deadline: Instant,
         redial: Option<Key>,
+        pinned: bool,
     ) -> Key {
         let now = Instant::now();
         let state = match expected.and_then(|(engine, _)| self.session_of.get(&engine)).copied() {
-            Some(session) if redial.is_none() && self.sessions.get(session).is_some_and(|session| session.active.is_some()) => {
+            Some(session)
+                if redial.is_none()
+                    && !pinned
+                    && self.sessions.get(session).is_some_and(|session| session.active.is_some()) =>
+            {
                 ConnectState::Ready(session)
             }
             _ => ConnectState::Waiting,
@@ -134,8 +143,8 @@ impl Core {
         let key = self.connects.insert(Connecting {
             expected,
             redial,
+            pinned,
             attempts: self.order(candidates),
-            next: 0,
             next_at: now,
             deadline,
             backoff: BACKOFF_MIN,
@@ -154,11 +163,15 @@ impl Core {
                 let transport = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 let state = match transport {
                     Some(_) => AttemptState::Untried,
-                    None => AttemptState::Failed { kind: ErrorKind::Unavailable, text: self.why_absent(locator.scheme()) },
+                    None => AttemptState::Failed {
+                        kind: ErrorKind::Unavailable,
+                        text: self.why_absent(locator.scheme()),
+                    },
                 };
-                let cost = transport.map_or(u64::MAX, |slot| self.config.expected_cost_ns(slot.name));
+                let cost = transport.map_or(u64::MAX, |slot| slot.cost.predict_ns(64));
                 let attempt = Attempt {
-                    transport: transport.map_or_else(|| locator.scheme().to_owned(), |slot| slot.name.to_owned()),
+                    transport: transport
+                        .map_or_else(|| locator.scheme().to_owned(), |slot| slot.name.to_owned()),
                     locator: locator.to_string(),
                     state,
                     rtt_ns: None,
@@ -194,7 +207,6 @@ impl Core {
             match next {
                 Some(index) if !under_way || now >= connecting.next_at => {
                     connecting.next_at = now + self.config.stagger;
-                    connecting.next = index;
                     self.dial_attempt(key, index, now);
                 }
                 Some(_) => return,
@@ -205,11 +217,16 @@ impl Core {
     }
 
     fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
-        let Some(attempt) = self.connects.get(key).and_then(|connecting| connecting.attempts.get(index)) else { return };
+        let Some(attempt) = self.connects.get(key).and_then(|connecting| connecting.attempts.get(index))
+        else {
+            return;
+        };
         let Some(to) = attempt.to.clone() else { return };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
-        let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else { return };
+        let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else {
+            return;
+        };
         let transport = domain.name;
         match domain.domain.dial(&to, owner) {
             Ok(link) => {
@@ -225,7 +242,7 @@ impl Core {
                     done: None,
                     refused: None,
                     attempt: Some((key, index)),
-                    lane_number: u32::from_le_bytes(random()) | 1,
+                    lane_number: u32::from_le_bytes(random().unwrap_or([1; 4])) | 1,
                 };
                 let link_key = self.links.insert(slot);
                 self.set_attempt(key, index, AttemptState::Dialing(link_key));
@@ -239,7 +256,9 @@ impl Core {
     }
 
     fn set_attempt(&mut self, key: Key, index: usize, state: AttemptState) {
-        if let Some(attempt) = self.connects.get_mut(key).and_then(|connecting| connecting.attempts.get_mut(index)) {
+        if let Some(attempt) =
+            self.connects.get_mut(key).and_then(|connecting| connecting.attempts.get_mut(index))
+        {
             attempt.state = state;
         }
     }
@@ -255,13 +274,25 @@ impl Core {
         };
         let gone = !connecting.attempts.is_empty()
             && connecting.attempts.iter().all(|attempt| {
-                matches!(attempt.state, AttemptState::Failed { kind: ErrorKind::Refused | ErrorKind::PeerDead | ErrorKind::Unavailable | ErrorKind::PermissionDenied, .. })
+                matches!(
+                    attempt.state,
+                    AttemptState::Failed {
+                        kind: ErrorKind::Refused
+                            | ErrorKind::PeerDead
+                            | ErrorKind::Unavailable
+                            | ErrorKind::PermissionDenied,
+                        ..
+                    }
+                )
             });
         let undiallable = connecting.attempts.is_empty() && now >= connecting.deadline;
         if gone || undiallable {
             let table = table_text(&connecting.attempts);
             self.connects.remove(key);
-            self.lose_session(session, &format!("its last lane broke and nobody answers where it was\n{table}"));
+            self.lose_session(
+                session,
+                &format!("its last lane broke and nobody answers where it was\n{table}"),
+            );
             return;
         }
         if now >= connecting.deadline {
@@ -275,11 +306,16 @@ impl Core {
     /// A session has lost its last lane: dial the peer again.
     pub(crate) fn redial(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let locators = session.peer.locators.clone();
+        let pinned = !session.pinned.is_empty();
+        let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
         let expected = Some((session.peer.id, session.peer.incarnation));
         let now = Instant::now();
-        let wait = if locators.is_empty() { UNDIALLABLE_GRACE.min(self.config.peer_timeout) } else { self.config.peer_timeout };
-        self.start_connect(expected, locators, now + wait, Some(session_key));
+        let wait = if locators.is_empty() {
+            UNDIALLABLE_GRACE.min(self.config.peer_timeout)
+        } else {
+            self.config.peer_timeout
+        };
+        self.start_connect(expected, locators, now + wait, Some(session_key), pinned);
     }
 
     /// Connections that peers made.
@@ -331,8 +367,12 @@ impl Core {
         if self.links.iter().filter(|(_, slot)| accepted(slot)).count() < self.config.half_open_max {
             return;
         }
-        let oldest =
-            self.links.iter().filter(|(_, slot)| accepted(slot)).min_by_key(|(_, slot)| slot.deadline).map(|(key, _)| key);
+        let oldest = self
+            .links
+            .iter()
+            .filter(|(_, slot)| accepted(slot))
+            .min_by_key(|(_, slot)| slot.deadline)
+            .map(|(key, _)| key);
         if let Some(oldest) = oldest {
             self.counters.strangers += 1;
             self.drop_link(oldest);
@@ -427,13 +467,14 @@ impl Core {
             Some(slot) => (slot.role, slot.attempt, slot.lane_number),
             None => return Ok(()),
         };
-        let expected = attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
+        let expected =
+            attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
         let hello = self.hello(expected, number);
         let started = match role {
-            Role::Dialer => Handshake::dialer(config, hello, random())
+            Role::Dialer => Handshake::dialer(config, hello, entropy()?)
                 .map(|(handshake, record)| (handshake, Some(record)))
                 .map_err(|error| refusal_error(&error))?,
-            Role::Acceptor => (Handshake::acceptor(config, random()), None),
+            Role::Acceptor => (Handshake::acceptor(config, entropy()?), None),
         };
         if let Some(slot) = self.links.get_mut(key) {
             slot.handshake = Some(started.0);
@@ -466,7 +507,8 @@ impl Core {
             domain: [0; 32],
             expected_engine: engine,
             expected_incarnation: incarnation,
-            epoch: self.epochs.get(&engine).copied().unwrap_or(0),
+            received: self.epochs.get(&engine).copied().unwrap_or(0),
+            resumes: false,
             credits: Credits {
                 session_bytes: windows.session_bytes,
                 endpoint_bytes: windows.endpoint_bytes,
@@ -519,7 +561,12 @@ impl Core {
     }
 
     /// Whether this engine wants a session with who introduced itself; the answer goes out.
-    fn decide(&mut self, key: Key, handshake: &mut Handshake, peer: &PeerHello) -> Result<(), HandshakeError> {
+    fn decide(
+        &mut self,
+        key: Key,
+        handshake: &mut Handshake,
+        peer: &PeerHello,
+    ) -> Result<(), HandshakeError> {
         let answer = if self.closed {
             Err((Reason::CLOSING, "this engine is closing"))
         } else if peer.hello.engine == self.id {
@@ -529,8 +576,9 @@ impl Core {
         };
         let record = match answer {
             Ok(()) => {
-                let mut hello = self.hello(Some((peer.hello.engine, peer.hello.incarnation)), peer.hello.lane);
-                hello.epoch = hello.epoch.max(peer.hello.epoch);
+                let mut hello =
+                    self.hello(Some((peer.hello.engine, peer.hello.incarnation)), peer.hello.lane);
+                hello.received = hello.received.max(peer.hello.received);
                 handshake.answer(hello)?
             }
             Err((reason, text)) => {
@@ -553,11 +601,13 @@ impl Core {
         let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
         let number = peer.hello.lane;
         let locator = slot.locator.clone();
-        let params = LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
+        let params =
+            LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
         let lane = link.into_lane(params)?;
         let session = self.session_with(peer);
-        let info = lane.info();
-        let memory_polled = info.capabilities.memory_polled;
+        let memory_polled = lane.info().capabilities.memory_polled;
+        let pinned =
+            attempt.and_then(|(connect, _)| self.connects.get(connect)).is_some_and(|connect| connect.pinned);
         let now = Instant::now();
         let lane_key = self.lanes.insert(LaneSlot {
             owner,
@@ -570,15 +620,17 @@ impl Core {
             idle: 0,
             inbound: false,
             listening: false,
+            pinned,
             waiting: Vec::new(),
             proof: Proof {
-                nonce: random_u64(),
+                nonce: u64::from_le_bytes(entropy()?),
                 left: 2,
                 sent_at: None,
                 deadline: now + self.config.handshake_timeout,
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: false,
+                recent: [None; 4],
                 attempt,
             },
             frames_sent: 0,
@@ -600,11 +652,12 @@ impl Core {
     /// The session that a proven peer belongs to. A later epoch fences what was before.
     fn session_with(&mut self, peer: &PeerHello) -> Key {
         let id = peer.hello.engine;
-        let epoch = peer.hello.epoch.max(self.epochs.get(&id).copied().unwrap_or(0));
+        let epoch = peer.hello.received.max(self.epochs.get(&id).copied().unwrap_or(0));
         if let Some(&known) = self.session_of.get(&id)
             && let Some(session) = self.sessions.get(known)
         {
-            if session.peer.incarnation == peer.hello.incarnation && session.epoch == epoch && session.is_up() {
+            if session.peer.incarnation == peer.hello.incarnation && session.epoch == epoch && session.is_up()
+            {
                 return known;
             }
             let reason = if session.peer.incarnation == peer.hello.incarnation {
@@ -614,7 +667,7 @@ impl Core {
             };
             self.lose_session(known, reason);
         }
-        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.epoch));
+        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.received));
         let locators = peer.hello.locators.split(' ').filter_map(|text| text.parse().ok()).collect();
         let theirs = Windows {
             endpoint_bytes: peer.hello.credits.endpoint_bytes,
@@ -656,7 +709,7 @@ impl Core {
             proof.full_rtt_ns = Some(took);
         }
         proof.left -= 1;
-        proof.nonce = random_u64();
+        proof.nonce = proof.nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
         if proof.left > 0 {
             self.send_probe(lane);
             return;
@@ -669,9 +722,10 @@ impl Core {
         slot.proof.verified = true;
         let (rtt_ns, full_rtt_ns) = (slot.proof.rtt_ns, slot.proof.full_rtt_ns);
         if let Some((connect, index)) = slot.proof.attempt
-            && let Some(attempt) = self.connects.get_mut(connect).and_then(|connect| connect.attempts.get_mut(index))
+            && let Some(attempt) =
+                self.connects.get_mut(connect).and_then(|connect| connect.attempts.get_mut(index))
         {
-            attempt.state = AttemptState::Verified;
+            attempt.state = AttemptState::Verified(key);
             (attempt.rtt_ns, attempt.full_rtt_ns) = (rtt_ns, full_rtt_ns);
         }
         self.attach_lane(key);
@@ -692,20 +746,32 @@ impl Core {
     /// A session can send: connects that waited for it are answered.
     pub(crate) fn session_has_lane(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let (peer, incarnation) = (session.peer.id, session.peer.incarnation);
+        let (peer, incarnation, active) = (session.peer.id, session.peer.incarnation, session.active);
         for key in self.connects.keys() {
             let Some(connecting) = self.connects.get(key) else { continue };
             let reached = connecting.attempts.iter().any(|attempt| match attempt.state {
-                AttemptState::Proving(lane) => self.lanes.get(lane).is_some_and(|slot| slot.session == session_key),
-                AttemptState::Verified => connecting.expected.is_none_or(|(engine, _)| engine == peer),
+                AttemptState::Proving(lane) | AttemptState::Verified(lane) if connecting.pinned => {
+                    active == Some(lane)
+                }
+                AttemptState::Proving(lane) | AttemptState::Verified(lane) => {
+                    self.lanes.get(lane).is_some_and(|slot| slot.session == session_key)
+                }
                 _ => false,
             });
-            let expected = connecting.expected.is_some_and(|(engine, of)| engine == peer && (of == 0 || of == incarnation));
+            let expected = !connecting.pinned
+                && connecting
+                    .expected
+                    .is_some_and(|(engine, of)| engine == peer && (of == 0 || of == incarnation));
             if !connecting.is_live() || !(reached || expected) {
                 continue;
             }
             let attempts = connecting.attempts.clone();
             let redial = connecting.redial.is_some();
+            if connecting.pinned
+                && let Some(session) = self.sessions.get_mut(session_key)
+            {
+                session.pinned = attempts.iter().filter_map(|attempt| attempt.to.clone()).collect();
+            }
             self.history.insert(peer, attempts);
             if redial {
                 self.connects.remove(key);
@@ -735,6 +801,7 @@ impl Core {
     /// A connect that nobody waits for any more; its dials end.
     pub(crate) fn end_connect(&mut self, key: Key) -> Option<String> {
         let connecting = self.connects.remove(key)?;
+        let succeeded = matches!(connecting.state, ConnectState::Ready(_));
         let links: Vec<Key> = self
             .links
             .iter()
@@ -742,25 +809,90 @@ impl Core {
             .map(|(key, _)| key)
             .collect();
         for link in links {
-            self.drop_link(link);
+            // A better path may still come out of what is under way.
+            if succeeded && !connecting.pinned {
+                if let Some(slot) = self.links.get_mut(link) {
+                    slot.attempt = None;
+                }
+            } else {
+                self.drop_link(link);
+            }
         }
         Some(table_text(&connecting.attempts))
+    }
+
+    /// How a connect stands.
+    pub(crate) fn connect_state(&self, key: Key) -> ConnectState {
+        self.connects
+            .get(key)
+            .map_or_else(|| ConnectState::Failed("given up".into()), |connecting| connecting.state.clone())
+    }
+
+    /// The session of the engine with itself.
+    pub(crate) fn self_session(&mut self) -> Key {
+        if let Some(&known) = self.session_of.get(&self.id) {
+            return known;
+        }
+        let windows = self.config.windows;
+        let peer = PeerEngine { id: self.id, incarnation: self.incarnation, locators: Vec::new() };
+        let session = self.sessions.insert(Session::new(peer, 0, windows, windows));
+        self.session_of.insert(self.id, session);
+        let lane = self.lanes.insert(LaneSlot {
+            lane: Some(Box::new(super::self_lane::SelfLane::new())),
+            owner: u32::MAX,
+            session,
+            number: 1,
+            locator: "self".to_owned(),
+            transport: "self",
+            memory_polled: true,
+            hot: false,
+            idle: 0,
+            inbound: true,
+            listening: true,
+            pinned: false,
+            waiting: Vec::new(),
+            proof: Proof {
+                nonce: 0,
+                left: 0,
+                sent_at: None,
+                deadline: Instant::now(),
+                rtt_ns: None,
+                full_rtt_ns: None,
+                verified: true,
+                recent: [None; 4],
+                attempt: None,
+            },
+            frames_sent: 0,
+            frames_received: 0,
+        });
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.lanes.push(lane);
+            session.active = Some(lane);
+            session.ready = true;
+        }
+        self.heat(lane);
+        session
     }
 
     /// When dials, proofs or sessions want to be looked at.
     pub(crate) fn next_wireup_timer(&self) -> Option<Instant> {
         let links = self.links.iter().map(|(_, slot)| slot.deadline);
-        let proofs = self.lanes.iter().filter(|(_, slot)| !slot.proof.verified).map(|(_, slot)| slot.proof.deadline);
-        let connects = self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
-            let more = connecting.redial.is_some()
-                || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
-            if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
-        });
+        let proofs =
+            self.lanes.iter().filter(|(_, slot)| !slot.proof.verified).map(|(_, slot)| slot.proof.deadline);
+        let connects =
+            self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
+                let more = connecting.redial.is_some()
+                    || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
+                if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
+            });
         links.chain(proofs).chain(connects).chain(self.laneless_timer()).min()
     }
 
     pub(crate) fn run_wireup_timers(&mut self, now: Instant) -> usize {
-        if self.links.len() == 0 && self.connects.len() == 0 && !self.lanes.iter().any(|(_, slot)| !slot.proof.verified) {
+        if self.links.len() == 0
+            && self.connects.len() == 0
+            && !self.lanes.iter().any(|(_, slot)| !slot.proof.verified)
+        {
             self.check_laneless(now);
             return 0;
         }
@@ -773,7 +905,8 @@ impl Core {
         }
         for key in self.lanes.keys() {
             if self.lanes.get(key).is_some_and(|slot| !slot.proof.verified && slot.proof.deadline <= now) {
-                let error = TransportError::new(ErrorKind::TimedOut, "probe", "").hint("small frames pass, full ones may not");
+                let error = TransportError::new(ErrorKind::TimedOut, "probe", "")
+                    .hint("small frames pass, full ones may not");
                 self.lane_failed(key, &error);
             }
         }
@@ -784,7 +917,10 @@ impl Core {
             }
             let retry = connecting.redial.is_some()
                 && now >= connecting.next_at
-                && connecting.attempts.iter().all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
+                && connecting
+                    .attempts
+                    .iter()
+                    .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
             if retry {
                 for attempt in connecting.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
                     attempt.state = AttemptState::Untried;
@@ -812,10 +948,9 @@ impl Core {
     pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
         let Some(peer) = self.sessions.get(slot.session).map(|session| session.peer.id) else { return };
         let rows = self.history.entry(peer).or_default();
-        let found = rows.iter_mut().find(|row| row.transport == slot.transport && row.locator == slot.locator);
         let state = AttemptState::Failed { kind: ErrorKind::Broken, text: text.to_owned() };
-        match found {
-            Some(row) => row.state = state,
+        match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
+            Some(row) => rows[row].state = state,
             None if rows.len() < 64 => rows.push(Attempt {
                 transport: slot.transport.to_owned(),
                 locator: slot.locator.clone(),
@@ -868,7 +1003,7 @@ fn table_text(attempts: &[Attempt]) -> String {
             AttemptState::Untried => "not tried yet".to_owned(),
             AttemptState::Dialing(_) => "no answer yet".to_owned(),
             AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
-            AttemptState::Verified => "works".to_owned(),
+            AttemptState::Verified(_) => "works".to_owned(),
             AttemptState::Failed { text, .. } => text.clone(),
         };
         text.push_str(&format!("  {:<6} {}: {verdict}\n", attempt.transport, attempt.locator));
