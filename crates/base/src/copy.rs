@@ -19,8 +19,23 @@ pub unsafe fn from_shared(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= SHORT_MAX {
         // SAFETY: the same contract.
-        return unsafe { x86::copy_out(src, dst, len) };
+        return unsafe { x86::copy_out(src, dst, len, len) };
     }
+    // SAFETY: the same contract.
+    unsafe { copy_short(src, dst, len) }
+}
+
+/// The same for a piece of a copy of `whole` bytes: how to copy is chosen by the whole.
+///
+/// # Safety
+/// As for [`from_shared`].
+pub unsafe fn from_shared_part(src: *const u8, dst: *mut u8, len: usize, whole: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if len >= SHORT_MAX {
+        // SAFETY: the same contract.
+        return unsafe { x86::copy_out(src, dst, len, whole) };
+    }
+    let _ = whole;
     // SAFETY: the same contract.
     unsafe { copy_short(src, dst, len) }
 }
@@ -160,10 +175,10 @@ mod x86 {
         }
     }
 
-    pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize) {
+    pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize, whole: usize) {
         // SAFETY: the caller's contract throughout; at least 128 bytes; the width was detected.
         unsafe {
-            match len {
+            match whole {
                 OUT_MOVSB_FROM..OUT_MOVSB_TO => movsb(src, dst, len),
                 BYPASS_FROM.. if width() >= AVX => bypass(src, dst, len),
                 _ => wide(src, dst, len),
