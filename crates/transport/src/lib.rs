@@ -27,6 +27,7 @@ mod cost;
 mod error;
 mod lane;
 mod locator;
+pub mod loopback;
 mod poller;
 
 pub use body::Body;
