@@ -277,12 +277,17 @@ impl Pair {
     /// When any of it fails.
     #[must_use]
     pub fn new(fixture: &Fixture) -> Self {
+        Self::with_timeout(fixture, Duration::from_secs(20))
+    }
+
+    /// As [`Pair::new`], with a `peer_timeout`.
+    pub(crate) fn with_timeout(fixture: &Fixture, peer_timeout: Duration) -> Self {
         let mut a = Side::open(fixture, ListenScope::Nobody);
         let mut b = Side::open(fixture, ListenScope::ThisUser);
         let (mut dialled, mut accepted) = connect(&mut a, &mut b, LANE);
         greet(&mut a, &mut *dialled, &mut b, &mut *accepted);
-        a.lane = Some(into_lane(dialled, Role::Dialer, LANE));
-        b.lane = Some(into_lane(accepted, Role::Acceptor, LANE));
+        a.lane = Some(into_lane(dialled, Role::Dialer, LANE, peer_timeout));
+        b.lane = Some(into_lane(accepted, Role::Acceptor, LANE, peer_timeout));
         Self { a, b }
     }
 
@@ -347,6 +352,11 @@ pub(crate) fn connect(a: &mut Side, b: &mut Side, owner: u32) -> (Box<dyn Link>,
             if (ready, other) == (LinkState::Ready, LinkState::Ready)
                 && let Some(link) = accepted.take()
             {
+                // Accepting until there is nobody is what ends the domain's readiness.
+                assert!(
+                    b.domain.accept(owner).expect("nothing is no error").is_none(),
+                    "one dial, two links"
+                );
                 return (dialled, link);
             }
         }
@@ -399,7 +409,12 @@ pub(crate) fn copy_of(body: UnacknowledgedBody) -> Vec<u8> {
     }
 }
 
-pub(crate) fn into_lane(link: Box<dyn Link>, role: Role, owner: u32) -> Box<dyn Lane> {
-    let params = LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: Duration::from_secs(20) };
+pub(crate) fn into_lane(
+    link: Box<dyn Link>,
+    role: Role,
+    owner: u32,
+    peer_timeout: Duration,
+) -> Box<dyn Lane> {
+    let params = LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout };
     link.into_lane(params).unwrap_or_else(|error| panic!("into_lane: {error}"))
 }

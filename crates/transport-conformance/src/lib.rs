@@ -16,8 +16,11 @@ mod harness;
 
 pub use harness::{Got, Pair, Random, Side};
 
+use sinew_transport::wrap::fault::{Faults, Faulty};
+use sinew_transport::wrap::meter::{Meter, Metered};
 use sinew_transport::{Availability, Capabilities, Transport};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 /// What one transport must be able to do.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,8 @@ pub struct Fixture {
     pub transport: Box<dyn Transport>,
     /// What it must be able to do.
     pub expected: Expected,
+    /// Rounds of the wake-up check; ten thousand unless the transport is slowed on purpose.
+    pub rounds: u64,
 }
 
 impl Fixture {
@@ -102,13 +107,33 @@ impl Fixture {
         let name = transport.name();
         let expected = TABLE.iter().find(|row| row.transport == name);
         let expected = *expected.unwrap_or_else(|| panic!("`{name}` has no row in the conformance table"));
-        Self { transport: Box::new(transport), expected }
+        Self::with(transport, expected)
     }
 
     /// A fixture for any other transport.
     #[must_use]
     pub fn with(transport: impl Transport + 'static, expected: Expected) -> Self {
-        Self { transport: Box::new(transport), expected }
+        Self { transport: Box::new(transport), expected, rounds: 10_000 }
+    }
+
+    /// The same inside the fault wrapper.
+    #[must_use]
+    pub fn faulty(self, faults: &Faults) -> Self {
+        Self { transport: Box::new(Faulty::new(self.transport, faults.clone())), ..self }
+    }
+
+    /// The same inside the fault wrapper, each frame delayed.
+    #[must_use]
+    pub fn delayed(self, delay: Duration) -> Self {
+        let faults = Faults::new();
+        faults.delay(delay);
+        Self { rounds: 500, ..self.faulty(&faults) }
+    }
+
+    /// The same inside the counting wrapper.
+    #[must_use]
+    pub fn metered(self, meter: &Meter) -> Self {
+        Self { transport: Box::new(Metered::new(self.transport, meter.clone())), ..self }
     }
 }
 
@@ -185,9 +210,19 @@ macro_rules! conformance {
                 endings::recovered_borrows_are_not_released,
                 endings::a_closed_lane_drains_and_ends_its_peer,
                 sleeping::no_wake_up_is_lost_in_ten_thousand_rounds,
+                sleeping::an_idle_lane_lets_its_engine_sleep,
                 sleeping::a_cooled_lane_is_told_of,
                 sleeping::a_cooled_lane_wakes_a_sleeping_domain,
                 sleeping::the_end_of_the_peer_wakes_a_sleeper,
+                faults::a_delayed_frame_leaves_no_earlier_and_in_order,
+                faults::a_cut_lane_gives_back_what_its_peer_did_not_see,
+                faults::a_cut_wakes_a_sleeper,
+                faults::a_refused_dial_says_what_it_was_told_to_say,
+                faults::a_black_hole_swallows_nothing_for_good,
+                faults::a_black_hole_ends_after_the_peer_timeout,
+                faults::records_are_repeated_swapped_and_corrupted_on_command,
+                faults::only_probes_are_repeated,
+                faults::a_meter_counts_what_passes,
                 memory::described_memory_is_pulled,
                 memory::described_memory_is_viewed_and_outlives_its_lane,
                 memory::a_forged_descriptor_is_an_error,

@@ -135,7 +135,7 @@ pub fn a_closed_lane_drains_and_ends_its_peer(make: &dyn Fn() -> Fixture) {
 }
 
 /// Turns the side until its lane is over.
-fn to_the_end(side: &mut Side) -> LaneError {
+pub(crate) fn to_the_end(side: &mut Side) -> LaneError {
     let deadline = std::time::Instant::now() + crate::harness::DEADLINE;
     loop {
         side.turn(64);
@@ -147,7 +147,8 @@ fn to_the_end(side: &mut Side) -> LaneError {
     }
 }
 
-fn recover(side: &mut Side) -> Vec<Got> {
+/// What the lane gives back.
+pub(crate) fn recover(side: &mut Side) -> Vec<Got> {
     let recovered = side.lane().recover();
     recovered
         .into_iter()

@@ -154,8 +154,8 @@ pub fn lanes_between_the_same_domains_do_not_mix(make: &dyn Fn() -> Fixture) {
         let (mut dialled, mut accepted) = connect(&mut a, &mut b, owner);
         exchange(&mut a, &mut *dialled, &mut b, &mut *accepted, &[[owner as u8; RECORD_LEN]]);
         lanes.push((
-            into_lane(dialled, Role::Dialer, owner),
-            into_lane(accepted, Role::Acceptor, owner),
+            into_lane(dialled, Role::Dialer, owner, DEADLINE),
+            into_lane(accepted, Role::Acceptor, owner, DEADLINE),
             owner,
         ));
     }

@@ -2,6 +2,7 @@
 
 pub mod borrowed;
 pub mod endings;
+pub mod faults;
 pub mod frames;
 pub mod leaks;
 pub mod links;

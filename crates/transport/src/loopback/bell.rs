@@ -1,44 +1,12 @@
-//! Readiness of loopback ends: eventfds for listeners and links, one armed doorbell per domain for lanes.
+//! Readiness of loopback ends: a bell for each listener and link, one armed doorbell per domain for lanes.
 
-use crate::{Interest, PollKey, Poller, TransportError};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
+use crate::bell::Bell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Nothing here is left half done by a panic, so a poisoned mutex is as good as any.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An eventfd in a poller, readable from [`Bell::ring`] to [`Bell::hush`]; taken out of the poller on drop.
-pub(super) struct Bell {
-    fd: OwnedFd,
-    poller: Arc<Poller>,
-}
-
-impl Bell {
-    pub(super) fn new(poller: Arc<Poller>, key: PollKey) -> Result<Self, TransportError> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| TransportError::os(errno, "eventfd", ""))?;
-        poller.add(&fd, key, Interest::READ).map_err(|errno| TransportError::os(errno, "epoll_ctl", ""))?;
-        Ok(Self { fd, poller })
-    }
-
-    /// A full counter is readable already, so a refused write loses nothing.
-    pub(super) fn ring(&self) {
-        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-    }
-
-    pub(super) fn hush(&self) {
-        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        let _ = self.poller.remove(&self.fd);
-    }
 }
 
 /// Tells a domain that sleeps that one of its lanes has something. Silent while the domain is awake.

@@ -11,11 +11,12 @@ mod bell;
 mod flow;
 mod lane;
 
+use crate::bell::Bell;
 use crate::{
     Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Event, Identity, Lane, LaneParams,
     Link, LinkState, ListenScope, Locator, PollKey, Poller, Record, Transport, TransportError,
 };
-use bell::{Bell, Doorbell, locked};
+use bell::{Doorbell, locked};
 use flow::{Connection, Side};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
