@@ -200,6 +200,7 @@ macro_rules! conformance {
                 frames::lanes_between_the_same_domains_do_not_mix,
                 frames::unacknowledged_goes_to_zero_and_the_timer_with_it,
                 borrowed::a_borrowed_post_is_released_once_and_only_after_delivery,
+                borrowed::a_release_never_overtakes_the_sink,
                 borrowed::reclaimed_memory_is_not_read_again_and_the_frame_still_arrives,
                 borrowed::a_reclaimed_body_under_way_arrives_as_it_was,
                 placing::a_placed_body_is_written_where_the_sink_says,

@@ -1,9 +1,11 @@
 //! Frames whose body stays in the caller's memory.
 
 use crate::Fixture;
-use crate::harness::{Pair, Random, Target};
-use sinew_transport::{PostError, Token};
+use crate::harness::{DEADLINE, Pair, Random, Target};
+use sinew_transport::{Body, LaneError, Placement, PostError, Sink, Token};
 use sinew_wire::frame::{Header, Kind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Each post is released exactly once, in no case before the peer's sink had it.
 pub fn a_borrowed_post_is_released_once_and_only_after_delivery(make: &dyn Fn() -> Fixture) {
@@ -48,6 +50,68 @@ pub fn a_borrowed_post_is_released_once_and_only_after_delivery(make: &dyn Fn() 
         let header = random.header(1);
         assert_eq!(pair.a.try_post_borrowed(&header, &body, Token(0)), Err(PostError::TooLarge));
     }
+}
+
+/// Counts a frame only when it has taken its time with it.
+struct SlowSink<'a>(&'a AtomicU64);
+
+impl Sink for SlowSink<'_> {
+    fn frame(&mut self, _: &Header, _: Body<'_>) {
+        let until = Instant::now() + Duration::from_micros(100);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    fn place(&mut self, _: &Header, _: usize) -> Placement {
+        Placement::Discard
+    }
+
+    fn placed(&mut self, _: &Header, _: usize) {}
+
+    fn released(&mut self, _: Token) {}
+
+    fn pulled(&mut self, _: Token, _: Result<(), LaneError>) {}
+}
+
+/// Seen from another thread, too, a post is released only when the peer's sink has returned from it.
+pub fn a_release_never_overtakes_the_sink(make: &dyn Fn() -> Fixture) {
+    const POSTS: u64 = 300;
+    let Pair { mut a, mut b } = Pair::new(&make());
+    let (delivered, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let body = Target::filled(3000, 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sink = SlowSink(&delivered);
+            while !done.load(Ordering::Acquire) {
+                b.events(Duration::ZERO);
+                let timer = b.lane().next_timer().is_some_and(|at| at <= Instant::now());
+                let ticked = if timer { b.lane().handle_timer(Instant::now()) } else { Ok(()) };
+                if ticked.and_then(|()| b.lane().flush()).and_then(|()| b.lane().poll(&mut sink, 64)).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        let deadline = Instant::now() + DEADLINE;
+        let mut posted = 0;
+        let mut late = None;
+        while late.is_none() && (a.seen.released.len() as u64) < POSTS && Instant::now() < deadline {
+            if posted < POSTS && a.post_borrowed(&Header::control(Kind::EAGER, posted), &body, Token(posted))
+            {
+                posted += 1;
+            }
+            a.turn(64);
+            a.lane().request_acknowledgement();
+            let (released, delivered) = (a.seen.released.len() as u64, delivered.load(Ordering::Acquire));
+            late = (released > delivered).then_some((released, delivered));
+        }
+        done.store(true, Ordering::Release);
+        assert_eq!(late, None, "(released, delivered)");
+        assert_eq!(a.seen.released.len() as u64, POSTS, "released before the deadline");
+    });
+    a.die();
 }
 
 /// After `reclaim` the memory is the caller's: what it writes there does not travel, and nothing is reported later.
