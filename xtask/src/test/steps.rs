@@ -98,9 +98,10 @@ fn format(context: &Context, _: &Outcome) -> Result<Outcome> {
     Ok(outcome::whole(&finished, ""))
 }
 
-/// One of this runner's own commands, in a process of its own so that its output is logged like any other.
+/// One of this runner's own commands, in a process of its own so that its output is logged like any other. Started through
+/// `/proc`, as a build may have replaced the file meanwhile.
 fn own(context: &Context, name: &str) -> Result<Outcome> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new("/proc/self/exe");
     command.arg(name).current_dir(&context.workspace.root);
     let finished = process::run(&mut command, &context.logs.join(format!("{name}.log")), 5 * MINUTE)?;
     Ok(outcome::whole(&finished, finished.output.lines().last().unwrap_or_default()))
