@@ -17,6 +17,19 @@ pub enum Security {
     Open,
 }
 
+impl Security {
+    /// What `explain` says of it.
+    pub(crate) const fn describe(&self) -> &'static str {
+        match self {
+            Self::ThisUser => {
+                "the same user on this machine is proven; the bytes are not authenticated on the way"
+            }
+            Self::Secret(_) => "the domain's secret is proven; the bytes are not authenticated on the way",
+            Self::Open => "nothing is proven (Security::Open); the bytes are not authenticated on the way",
+        }
+    }
+}
+
 impl std::fmt::Debug for Security {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -43,4 +56,5 @@ pub(crate) struct Config {
     pub(crate) send_buffer: usize,
     pub(crate) half_open_max: usize,
     pub(crate) windows: Windows,
+    pub(crate) versions: sinew_wire::hello::Versions,
 }

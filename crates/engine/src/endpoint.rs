@@ -71,7 +71,7 @@ impl Endpoint {
     /// Its address: one line of text when printed; `pack` makes bytes of it.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.inner.shared.with(|core| core.address_of(self.inner.number, self.inner.name.as_deref()))
+        self.inner.shared.with(|core| core.address_of(self.inner.number))
     }
 
     /// Connects to an endpoint and proves a path to it. Blocks up to the option `connect_timeout`.
@@ -89,7 +89,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
-    pub fn connect_within(&self, target: impl ToString, within: std::time::Duration) -> Result<Peer, ConnectError> {
+    pub fn connect_within(
+        &self,
+        target: impl ToString,
+        within: std::time::Duration,
+    ) -> Result<Peer, ConnectError> {
         crate::connect::connect(&self.inner, &target.to_string(), Instant::now() + within)
     }
 
@@ -115,7 +119,12 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::recv`].
     #[inline]
-    pub fn recv_within(&self, pattern: impl Into<Match>, buf: &mut [u8], timeout: impl Into<Timeout>) -> Result<Completion, OpError> {
+    pub fn recv_within(
+        &self,
+        pattern: impl Into<Match>,
+        buf: &mut [u8],
+        timeout: impl Into<Timeout>,
+    ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
@@ -166,7 +175,8 @@ impl Endpoint {
         if !buf.is_writable() {
             return Err(Failed { buf, error: OpError::NotWritable });
         }
-        match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), Memory::Owned(buf), None)) {
+        match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), Memory::Owned(buf), None))
+        {
             Started::Pending(key) => Ok(RecvOp::new(Arc::clone(&self.inner), key)),
             Started::Done(result, memory) => RecvOp::done(Arc::clone(&self.inner), result, memory),
         }
@@ -186,7 +196,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`OpError::TimedOut`].
-    pub fn wait_probe(&self, pattern: impl Into<Match>, timeout: impl Into<Timeout>) -> Result<Completion, OpError> {
+    pub fn wait_probe(
+        &self,
+        pattern: impl Into<Match>,
+        timeout: impl Into<Timeout>,
+    ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let pattern = pattern.into();
@@ -199,6 +213,11 @@ impl Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({}{})", self.inner.number, self.inner.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default())
+        write!(
+            f,
+            "Endpoint({}{})",
+            self.inner.number,
+            self.inner.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default()
+        )
     }
 }

@@ -61,21 +61,31 @@ impl OpError {
 impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut { after } => write!(f, "timed out after {after:?}; raise the deadline or see whether the peer makes progress"),
+            Self::TimedOut { after } => write!(
+                f,
+                "timed out after {after:?}; raise the deadline or see whether the peer makes progress"
+            ),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Truncated { message_len, buffer_len, tag, source } => write!(
                 f,
                 "a message of {message_len} bytes (tag {tag:#x}, from {source}) does not fit the buffer of {buffer_len}; its rest is discarded"
             ),
             Self::PeerLost { reason, unknown_fate } => {
-                write!(f, "the peer is lost: {reason}; {unknown_fate} messages are of unknown fate; connect again to a new session")
+                write!(
+                    f,
+                    "the peer is lost: {reason}; {unknown_fate} messages are of unknown fate; connect again to a new session"
+                )
             }
             Self::EndpointClosed => f.write_str("the peer has no such endpoint (any more)"),
             Self::Withdrawn => f.write_str("the sender cancelled the message while it was on its way"),
             Self::WouldBlock => f.write_str("the queue is full; try again after progress"),
             Self::EngineClosed => f.write_str("the engine is closed"),
-            Self::Forked => f.write_str("this handle belongs to the parent process; make an engine after fork"),
-            Self::NotWritable => f.write_str("the buffer is read-only (made of Bytes); receive into a Vec or the engine's pool"),
+            Self::Forked => {
+                f.write_str("this handle belongs to the parent process; make an engine after fork")
+            }
+            Self::NotWritable => f.write_str(
+                "the buffer is read-only (made of Bytes); receive into a Vec or the engine's pool",
+            ),
             Self::System(error) => write!(f, "{error}"),
         }
     }
@@ -143,9 +153,14 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(text) => f.write_str(text),
-            Self::Unreachable { target, explanation } => write!(f, "no path to {target} works:\n{explanation}"),
+            Self::Unreachable { target, explanation } => {
+                write!(f, "no path to {target} works:\n{explanation}")
+            }
             Self::NoSuchEndpoint { endpoint } => {
-                write!(f, "the engine answers, but has no endpoint {endpoint}; `sinew explain` shows how it is reached")
+                write!(
+                    f,
+                    "the engine answers, but has no endpoint {endpoint}; `sinew explain` shows how it is reached"
+                )
             }
             Self::Lost(error) => write!(f, "{error}"),
         }

@@ -204,7 +204,11 @@ impl RecvOp {
         Self(Operation { endpoint, state: State::Pending(key) })
     }
 
-    pub(crate) fn done(endpoint: Arc<EndpointInner>, result: Result<Completion, OpError>, memory: Memory) -> Result<Self, Failed> {
+    pub(crate) fn done(
+        endpoint: Arc<EndpointInner>,
+        result: Result<Completion, OpError>,
+        memory: Memory,
+    ) -> Result<Self, Failed> {
         Ok(Self(Operation { endpoint, state: State::Done(owned(memory), result.map(Some)) }))
     }
 
@@ -239,7 +243,9 @@ impl RecvOp {
     /// # Errors
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
     pub fn cancel(mut self) -> Result<Received, Failed> {
-        received(self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })))
+        received(
+            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+        )
     }
 }
 
@@ -254,7 +260,9 @@ fn received(outcome: Outcome) -> Result<Received, Failed> {
 fn timed_out(cancelled: Option<Outcome>, limit: Option<std::time::Duration>) -> Outcome {
     let after = limit.unwrap_or_default();
     match cancelled {
-        Some(Err(Failed { buf, error: OpError::Cancelled })) => Err(Failed { buf, error: OpError::TimedOut { after } }),
+        Some(Err(Failed { buf, error: OpError::Cancelled })) => {
+            Err(Failed { buf, error: OpError::TimedOut { after } })
+        }
         Some(outcome) => outcome,
         None => Err(Failed { buf: Buf::zeroed(0), error: OpError::TimedOut { after } }),
     }

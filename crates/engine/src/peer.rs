@@ -111,16 +111,23 @@ impl Peer {
     /// # Errors
     /// As [`Peer::flush`].
     pub fn flush_within(&self, timeout: impl Into<Timeout>) -> Result<(), OpError> {
-        self.ask(Kind::FLUSH, Header::control(Kind::FLUSH, 0), Vec::new(), timeout.into()).map(|_| ())
+        self.ask(Header::control(Kind::FLUSH, 0), Vec::new(), timeout.into()).map(|_| ())
     }
 
     /// Posts a request of the session behind what was sent before and waits for its answer: the number in it.
-    pub(crate) fn ask(&self, _kind: Kind, header: Header, body: Vec<u8>, timeout: Timeout) -> Result<u32, OpError> {
+    pub(crate) fn ask(&self, header: Header, body: Vec<u8>, timeout: Timeout) -> Result<u32, OpError> {
         let shared = &self.endpoint.shared;
         shared.check_fork()?;
         let key = shared.with(|core| {
             core.session_error(self.session)?;
-            Ok::<_, OpError>(core.start_send(self.session, self.flow, header, None, Memory::Owned(body.into()), false))
+            Ok::<_, OpError>(core.start_send(
+                self.session,
+                self.flow,
+                header,
+                None,
+                Memory::Owned(body.into()),
+                false,
+            ))
         })?;
         let guard = Borrowed { shared, key };
         let limit = timeout.resolve(&shared.config);
@@ -193,8 +200,14 @@ impl Message<'_> {
         self
     }
 
-    const fn header(&self) -> Header {
-        Header { kind: Kind::EAGER, flags: self.flags, dst: self.peer.dst, src: self.peer.endpoint.number, tag: self.tag }
+    fn header(&self) -> Header {
+        Header {
+            kind: Kind::EAGER,
+            flags: self.flags,
+            dst: self.peer.dst,
+            src: self.peer.endpoint.number,
+            tag: self.tag,
+        }
     }
 
     /// Posts it whole if that is possible now.
@@ -268,7 +281,14 @@ impl Message<'_> {
         }
         let key = shared.with(|core| {
             if core.may_buffer(session, &blocked, data.len()) {
-                core.start_send(session, peer.flow, self.header(), self.immediate, Memory::Owned(data.into()), true);
+                core.start_send(
+                    session,
+                    peer.flow,
+                    self.header(),
+                    self.immediate,
+                    Memory::Owned(data.into()),
+                    true,
+                );
                 core.progress();
                 return None;
             }
@@ -304,8 +324,16 @@ impl Message<'_> {
                 if let Some(error) = blocked.error() {
                     return Err(error);
                 }
-                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len()) {
-                    core.start_send(peer.session, peer.flow, self.header(), self.immediate, Memory::Owned(data.into()), true);
+                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len())
+                {
+                    core.start_send(
+                        peer.session,
+                        peer.flow,
+                        self.header(),
+                        self.immediate,
+                        Memory::Owned(data.into()),
+                        true,
+                    );
                     core.progress();
                     return Ok(());
                 }
@@ -334,9 +362,14 @@ impl Message<'_> {
             }
             match core.session_error(peer.session) {
                 Err(error) => Err(Failed { buf, error }),
-                Ok(()) => {
-                    Ok(Ok(core.start_send(peer.session, peer.flow, self.header(), self.immediate, Memory::Owned(buf), false)))
-                }
+                Ok(()) => Ok(Ok(core.start_send(
+                    peer.session,
+                    peer.flow,
+                    self.header(),
+                    self.immediate,
+                    Memory::Owned(buf),
+                    false,
+                ))),
             }
         })?;
         Ok(match started {

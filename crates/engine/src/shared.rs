@@ -49,7 +49,11 @@ const TURNS_PER_CLOCK: u32 = 64;
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 
 impl Shared {
-    pub(crate) fn new(mut core: Core, poller: Arc<Poller>, progress: Progress) -> Result<Self, rustix::io::Errno> {
+    pub(crate) fn new(
+        mut core: Core,
+        poller: Arc<Poller>,
+        progress: Progress,
+    ) -> Result<Self, rustix::io::Errno> {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
@@ -121,7 +125,11 @@ impl Shared {
     /// Waits until `check` answers, or `limit` has passed (`None`). Makes progress meanwhile, whatever the mode: in
     /// [`Progress::Thread`] too, because the caller waits anyhow. The clock is first read after a while of spinning: reading
     /// it costs a third of a message.
-    pub(crate) fn wait<T>(self: &Arc<Self>, limit: Option<Duration>, mut check: impl FnMut(&mut Core) -> Option<T>) -> Option<T> {
+    pub(crate) fn wait<T>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        mut check: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
         let mut turns = 0u32;
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
@@ -209,14 +217,16 @@ impl Shared {
         core.run_timers(Instant::now());
     }
 
-    /// Announces that the caller will wait for the engine's descriptor in its own event loop. `false`: progress first.
-    pub(crate) fn arm_for_event(self: &Arc<Self>) -> bool {
+    /// Announces that the caller will wait for the engine's descriptor in its own event loop, and says for how long at most.
+    /// `None`: something is there, process it first.
+    pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
         self.with(|core| {
             if core.progress() > 0 || !core.arm() {
-                return false;
+                return None;
             }
             self.sleepers.fetch_add(1, Ordering::Relaxed);
-            true
+            let now = Instant::now();
+            Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })
     }
 

@@ -3,4 +3,7 @@
 //! Called by `engine`. It reads no clock, owns no randomness, blocks never: events and `now` go in, actions come out.
 #![forbid(unsafe_code)]
 
+pub mod credit;
+pub mod handshake;
 pub mod matching;
+pub mod select;

@@ -32,12 +32,6 @@ pub(crate) struct EndpointState {
 }
 
 impl EndpointState {
-    /// Accounts `cost` bytes as taken from the session and says the new limit if it is worth announcing.
-    #[inline]
-    pub(crate) fn consume_bytes(&mut self, session: Key, windows: &Windows, cost: u64) -> Option<u64> {
-        self.inflow(session, windows).bytes.consume(cost)
-    }
-
     #[inline]
     pub(crate) fn inflow(&mut self, session: Key, windows: &Windows) -> &mut InFlow {
         let last = self.last_inflow;
@@ -70,14 +64,17 @@ impl Core {
         if let Some(name) = name {
             check_name(name)?;
             if self.names.contains_key(name) {
-                return Err(BuildError::Name(format!("the engine has an endpoint named {name:?} already; choose another name")));
+                return Err(BuildError::Name(format!(
+                    "the engine has an endpoint named {name:?} already; choose another name"
+                )));
             }
         }
         let number = self.endpoints.len() as u32 + 1;
+        let seed = u64::from_le_bytes(super::random().unwrap_or(self.incarnation.to_le_bytes()));
         self.endpoints.push(Some(Box::new(EndpointState {
             number,
             name: name.map(str::to_owned),
-            matcher: Matcher::default(),
+            matcher: Matcher::new(seed),
             inflows: Vec::new(),
             last_inflow: 0,
             messages_sent: 0,
@@ -98,7 +95,11 @@ impl Core {
 
     /// Ends an endpoint: its receives end as cancelled, messages that it never took are gone, senders are told.
     pub(crate) fn close_endpoint(&mut self, number: u32) {
-        let Some(mut endpoint) = self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::take) else { return };
+        let Some(mut endpoint) =
+            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::take)
+        else {
+            return;
+        };
         if let Some(name) = &endpoint.name {
             self.names.remove(name);
         }
@@ -107,16 +108,16 @@ impl Core {
             self.finish_recv(op, Err(OpError::Cancelled));
         }
         let sessions: Vec<Key> = endpoint.inflows.iter().map(|flow| flow.session).collect();
-        endpoint.matcher.retain_unexpected(|_, message| {
-            let (session, cost) = inbound::kept_cost(message);
+        let forget = |_, message: Unexpected| {
+            let (session, cost) = inbound::kept_cost(&message);
             if let Some(session) = self.sessions.get_mut(session) {
                 match message {
-                    Unexpected::Envelope { .. } => session.kept_envelopes -= 1,
-                    _ => session.kept -= cost,
+                    Unexpected::Envelope { .. } => session.granted_envelopes.free(1),
+                    _ => session.granted_bytes.free(cost),
                 }
             }
-            false
-        });
+        };
+        endpoint.matcher.retain_unexpected(|_, _| false, forget);
         for session in sessions {
             let header = Header { src: number, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
             self.send_control(session, header, Vec::new());

@@ -5,11 +5,12 @@
 //! waits until everything on the old one is acknowledged, so nothing is ever sent twice or overtakes.
 
 use super::inbound::Handled;
-use super::op::{Op, RecvState, SendState};
-use super::session::{Control, Standing};
+use super::op::{Op, RecvState, SendState, Unexpected};
+use super::session::Standing;
 use super::table::Key;
 use super::{Core, LaneSlot};
 use crate::error::OpError;
+use sinew_proto::matching::{Arrival, Pattern};
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 use std::collections::VecDeque;
@@ -48,7 +49,13 @@ impl Core {
     }
 
     /// Frames outside the sequence: proofs, moves, farewells.
-    pub(crate) fn handle_unsequenced(&mut self, session_key: Key, lane: Key, header: &Header, body: Body<'_>) -> Handled {
+    pub(crate) fn handle_unsequenced(
+        &mut self,
+        session_key: Key,
+        lane: Key,
+        header: &Header,
+        body: Body<'_>,
+    ) -> Handled {
         match header.kind {
             Kind::PROBE => self.handle_probe(lane, header, body.len()),
             Kind::PROBE_REPLY => self.handle_probe_reply(lane, header),
@@ -69,10 +76,17 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if session.active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
-            if let Some(slot) = self.lanes.get_mut(lane) {
+            let pinned = self.lanes.get_mut(lane).is_some_and(|slot| {
                 slot.listening = true;
+                slot.pinned
+            });
+            if pinned && let Some(session) = self.sessions.get_mut(session_key) {
+                session.moving_to = Some(lane);
+                session.ready = false;
+                self.mark_dirty(session_key);
+            } else {
+                self.consider_move(session_key);
             }
-            self.consider_move(session_key);
             return Ok(());
         }
         let oldest = session.sent - session.replay.len() as u64;
@@ -124,7 +138,7 @@ impl Core {
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || self.id < session.peer.id {
+        if session.moving_to.is_some() || self.id < session.peer.id || !session.pinned.is_empty() {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
@@ -133,7 +147,10 @@ impl Core {
             .lanes
             .iter()
             .copied()
-            .filter(|&lane| lane != active && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified))
+            .filter(|&lane| {
+                lane != active
+                    && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified)
+            })
             .min_by_key(|&lane| cost(lane));
         let Some(best) = best else { return };
         // Hysteresis of 15 %: a change costs a round trip without traffic.
@@ -168,6 +185,7 @@ impl Core {
         session.moving_to = None;
         let count = session.sent;
         self.post_unsequenced(target, Header::control(Kind::SWITCH, count), &[]);
+        self.session_has_lane(session_key);
         self.close_idle_lanes(session_key);
         true
     }
@@ -189,7 +207,9 @@ impl Core {
             .copied()
             .filter(|&lane| {
                 lane != active
-                    && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.lane.is_some() && slot.cost_ns() >= active_cost)
+                    && self.lanes.get(lane).is_some_and(|slot| {
+                        slot.listening && slot.lane.is_some() && slot.cost_ns() >= active_cost
+                    })
             })
             .collect();
         for lane in idle {
@@ -214,11 +234,9 @@ impl Core {
     /// The peer has given up a lane that this side may still believe in.
     fn handle_lane_down(&mut self, session_key: Key, number: u64) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let down = session
-            .lanes
-            .iter()
-            .copied()
-            .find(|&lane| self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some()));
+        let down = session.lanes.iter().copied().find(|&lane| {
+            self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some())
+        });
         if let Some(lane) = down {
             let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up");
             self.lane_failed(lane, &error);
@@ -249,7 +267,8 @@ impl Core {
             session.active = None;
             session.ready = false;
             session.moving_to = None;
-            let mut replay: VecDeque<_> = tail.into_iter().filter(|frame| frame.header.kind.is_sequenced()).collect();
+            let mut replay: VecDeque<_> =
+                tail.into_iter().filter(|frame| frame.header.kind.is_sequenced()).collect();
             replay.append(&mut session.replay);
             session.replay = replay;
         }
@@ -264,18 +283,17 @@ impl Core {
             session.laneless_since = Some(Instant::now());
             self.redial(session_key);
         } else if was_active || inbound {
-            self.fall_back(session_key, number, was_active);
+            self.fall_back(session_key, number);
         }
     }
 
     /// Another verified lane takes over from one that was lost: both sides say what they have.
-    fn fall_back(&mut self, session_key: Key, lost: u32, was_active: bool) {
+    fn fall_back(&mut self, session_key: Key, lost: u32) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(&lane) = session.lanes.first() else { return };
         let received = session.received;
         self.post_unsequenced(lane, Header::control(Kind::LANE_DOWN, u64::from(lost)), &[]);
         self.post_unsequenced(lane, Header::control(Kind::RESUME, received), &[]);
-        let _ = was_active;
     }
 
     /// The peer broke the protocol on a lane: it is told, and the session is over.
@@ -307,7 +325,8 @@ impl Core {
             return;
         }
         let lanes = std::mem::take(&mut session.lanes);
-        let mut unknown = session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
+        let mut unknown =
+            session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
         session.replay.clear();
         session.outbox.clear();
         session.transfers.clear();
@@ -321,7 +340,11 @@ impl Core {
             let Some(mut slot) = self.remove_lane(key) else { continue };
             if let Some(lane) = slot.lane.as_mut() {
                 lane.close();
-                unknown += lane.recover().iter().filter(|frame| counts_as_message(&frame.header, &frame.body)).count() as u64;
+                unknown += lane
+                    .recover()
+                    .iter()
+                    .filter(|frame| counts_as_message(&frame.header, &frame.body))
+                    .count() as u64;
             }
         }
         let error = OpError::PeerLost { reason: reason.to_owned(), unknown_fate: unknown };
@@ -345,7 +368,9 @@ impl Core {
     fn end_operations_of(&mut self, session_key: Key, error: &OpError) {
         for key in self.ops.keys() {
             match self.ops.get_mut(key) {
-                Some(Op::Send(op)) if op.session == session_key && !matches!(op.state, SendState::Finished(_)) => {
+                Some(Op::Send(op))
+                    if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
+                {
                     op.references = 0;
                     self.finish_send(key, Err(error.clone()));
                 }
@@ -361,9 +386,11 @@ impl Core {
         let index = session_key.index();
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
-            let ended: Vec<Key> = endpoint.matcher.cancel_if(|pattern| {
-                pattern.source.is_some_and(|source| (source >> 32) as u32 == index)
-            });
+            let mut ended: Vec<Key> = Vec::new();
+            let other = |pattern: &Pattern, _: &Key| {
+                pattern.source.is_none_or(|source| (source >> 32) as u32 != index)
+            };
+            endpoint.matcher.retain_posted(other, |op| ended.push(op));
             for key in ended {
                 self.finish_recv(key, Err(error.clone()));
             }
@@ -373,9 +400,8 @@ impl Core {
     /// Envelopes of a lost session can never be fetched; messages that arrived whole stay.
     fn forget_kept_of(&mut self, session_key: Key) {
         for endpoint in self.endpoints.iter_mut().flatten() {
-            endpoint.matcher.retain_unexpected(|_, message| {
-                !matches!(message, super::op::Unexpected::Envelope { envelope, .. } if envelope.session == session_key)
-            });
+            let other = |_: &Arrival, message: &mut Unexpected| !matches!(message, Unexpected::Envelope { envelope, .. } if envelope.session == session_key);
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
             endpoint.inflows.retain(|flow| flow.session != session_key);
             endpoint.last_inflow = 0;
         }
@@ -389,9 +415,10 @@ impl Core {
                     && session.replay.is_empty()
                     && session.pending_flows.is_empty()
                     && session.transfers.is_empty()
-                    && session.active.and_then(|lane| self.lanes.get(lane)).is_none_or(|slot| {
-                        slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)
-                    }))
+                    && session
+                        .active
+                        .and_then(|lane| self.lanes.get(lane))
+                        .is_none_or(|slot| slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)))
         })
     }
 
@@ -412,7 +439,11 @@ impl Core {
         self.closed = true;
         for key in self.sessions.keys() {
             if let Some(active) = self.sessions.get(key).and_then(|session| session.active) {
-                self.post_unsequenced(active, Header::control(Kind::GOODBYE, 0), &GOODBYE_CLOSED.to_le_bytes());
+                self.post_unsequenced(
+                    active,
+                    Header::control(Kind::GOODBYE, 0),
+                    &GOODBYE_CLOSED.to_le_bytes(),
+                );
             }
             self.lose_session(key, "this engine was closed");
         }
@@ -427,8 +458,12 @@ impl Core {
     pub(crate) fn check_laneless(&mut self, now: Instant) {
         let timeout = self.config.peer_timeout;
         for key in self.sessions.keys() {
-            let Some(since) = self.sessions.get(key).and_then(|session| session.laneless_since) else { continue };
-            if now.duration_since(since) >= timeout && self.sessions.get(key).is_some_and(super::Session::is_up) {
+            let Some(since) = self.sessions.get(key).and_then(|session| session.laneless_since) else {
+                continue;
+            };
+            if now.duration_since(since) >= timeout
+                && self.sessions.get(key).is_some_and(super::Session::is_up)
+            {
                 self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)"));
             }
         }
@@ -444,11 +479,14 @@ impl Core {
             .min()
     }
 
-    /// The outbox of a session, for frames that must go before anything else.
-    pub(crate) fn push_control_front(&mut self, session_key: Key, control: Control) {
-        if let Some(session) = self.sessions.get_mut(session_key) {
-            session.outbox.push_front(control);
-        }
+    /// Fails the active lane of a session, as a fault of the network would.
+    pub(crate) fn cut(&mut self, session_key: Key) -> bool {
+        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else {
+            return false;
+        };
+        let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("cut on purpose");
+        self.lane_failed(active, &error);
+        true
     }
 }
 

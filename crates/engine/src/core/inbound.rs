@@ -47,16 +47,23 @@ impl Core {
         };
         let cost = body.len() as u64 + OVERHEAD;
         let source = Source { session: session_key.0, endpoint: header.src };
-        let Some(endpoint) = self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut) else {
+        let Some(endpoint) =
+            self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
+        else {
             return self.refuse_endpoint(session_key, header.dst, cost);
         };
         endpoint.messages_received += 1;
         endpoint.bytes_received += body.len() as u64;
         let arrival = arrival(header, source);
+        let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+        if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
+            return Err("more unexpected bytes than granted");
+        }
         if let Some(op) = endpoint.matcher.arrive(&arrival) {
-            let limit = endpoint.consume_bytes(session_key, &windows, cost);
-            let session_limit = session.granted_bytes.consume(cost);
-            if limit.is_some() || session_limit.is_some() {
+            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+            credit.free(cost);
+            session.granted_bytes.free(cost);
+            if credit.is_due() || session.granted_bytes.is_due() {
                 self.announce_credit(session_key, header.dst);
             }
             let info = Completion { len: body.len(), tag: header.tag, immediate, source };
@@ -68,14 +75,14 @@ impl Core {
 
     /// Keeps a message that nobody asked for yet.
     #[cold]
-    fn keep_eager(&mut self, session_key: Key, header: &Header, body: Body<'_>, immediate: Option<u64>, arrival: Arrival) -> Handled {
-        let cost = body.len() as u64 + OVERHEAD;
-        let window = self.config.windows.session_bytes;
-        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        session.kept += cost;
-        if session.kept > window {
-            return Err("more unexpected bytes than granted");
-        }
+    fn keep_eager(
+        &mut self,
+        session_key: Key,
+        header: &Header,
+        body: Body<'_>,
+        immediate: Option<u64>,
+        arrival: Arrival,
+    ) -> Handled {
         let len = body.len();
         let message = if len <= SMALL {
             let mut bytes = [0; SMALL];
@@ -95,10 +102,14 @@ impl Core {
     /// A message for an endpoint that is not there: the sender is told, the credit goes back.
     #[cold]
     fn refuse_endpoint(&mut self, session_key: Key, dst: u32, cost: u64) -> Handled {
-        if let Some(session) = self.sessions.get_mut(session_key)
-            && session.granted_bytes.consume(cost).is_some()
-        {
-            self.announce_credit(session_key, 0);
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            if session.granted_bytes.receive(cost).is_err() {
+                return Err("more unexpected bytes than granted");
+            }
+            session.granted_bytes.free(cost);
+            if session.granted_bytes.is_due() {
+                self.announce_credit(session_key, 0);
+            }
         }
         let header = Header { src: dst, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
         self.send_control(session_key, header, Vec::new());
@@ -106,7 +117,13 @@ impl Core {
     }
 
     /// Any other frame of the session's sequence.
-    pub(crate) fn handle_sequenced(&mut self, session_key: Key, lane: Key, header: &Header, body: Body<'_>) -> Handled {
+    pub(crate) fn handle_sequenced(
+        &mut self,
+        session_key: Key,
+        lane: Key,
+        header: &Header,
+        body: Body<'_>,
+    ) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
@@ -147,7 +164,9 @@ impl Core {
 
     fn handle_envelope(&mut self, session_key: Key, lane: Key, header: &Header, body: Body<'_>) -> Handled {
         let windows = self.config.windows;
-        let (Some(sender_op), Some(len)) = (body.u64_at(0), body.u64_at(8)) else { return Err("envelope too short") };
+        let (Some(sender_op), Some(len)) = (body.u64_at(0), body.u64_at(8)) else {
+            return Err("envelope too short");
+        };
         let mut rest = body.skip(16);
         let mut immediate = None;
         if header.flags.contains(Flags::IMMEDIATE) {
@@ -165,12 +184,21 @@ impl Core {
         let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor };
         let source = Source { session: session_key.0, endpoint: header.src };
         self.counters.envelopes += 1;
+        if self
+            .sessions
+            .get_mut(session_key)
+            .is_some_and(|session| session.granted_envelopes.receive(1).is_err())
+        {
+            return Err("more envelopes than granted");
+        }
         let Some(endpoint) = self.endpoint(header.dst) else {
             self.send_done(session_key, sender_op, super::rendezvous::Status::NoEndpoint);
             self.return_envelope(session_key, header.dst);
             return Ok(());
         };
-        endpoint.inflow(session_key, &windows);
+        if endpoint.inflow(session_key, &windows).envelopes.receive(1).is_err() {
+            return Err("more envelopes than granted");
+        }
         endpoint.messages_received += 1;
         endpoint.bytes_received += len;
         let arrival = arrival(header, source);
@@ -181,17 +209,14 @@ impl Core {
             return Ok(());
         }
         endpoint.matcher.store(arrival, Unexpected::Envelope { envelope, immediate });
-        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        session.kept_envelopes += 1;
-        if session.kept_envelopes > windows.session_envelopes {
-            return Err("more envelopes than granted");
-        }
         self.wake_for_arrival();
         Ok(())
     }
 
     fn handle_credit(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
-        let (Some(bytes), Some(envelopes)) = (body.u64_at(0), body.u64_at(8)) else { return Err("credit too short") };
+        let (Some(bytes), Some(envelopes)) = (body.u64_at(0), body.u64_at(8)) else {
+            return Err("credit too short");
+        };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if header.dst == 0 {
             session.bytes.raise(bytes);
@@ -261,19 +286,17 @@ impl Core {
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
             let before = endpoint.matcher.unexpected_len();
-            endpoint.matcher.retain_unexpected(|_, message| {
+            let other = |_: &Arrival, message: &mut Unexpected| {
                 !matches!(message, Unexpected::Envelope { envelope, .. }
                     if envelope.session == session_key && envelope.sender_op == sender_op)
-            });
+            };
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
             if endpoint.matcher.unexpected_len() != before {
                 found = Some(number);
                 break;
             }
         }
         if let Some(number) = found {
-            if let Some(session) = self.sessions.get_mut(session_key) {
-                session.kept_envelopes -= 1;
-            }
             self.return_envelope(session_key, number);
             return;
         }
@@ -303,7 +326,9 @@ impl Core {
         let header = |dst| Header { dst, ..Header::control(Kind::CREDIT, 0) };
         let whole = body(session.granted_bytes.announce(), session.granted_envelopes.announce());
         session.outbox.push_back(Control { header: header(0), body: whole });
-        if let Some(endpoint) = self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut) {
+        if let Some(endpoint) =
+            self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
+        {
             let flow = endpoint.inflow(session_key, &windows);
             let body = body(flow.bytes.announce(), flow.envelopes.announce());
             session.outbox.push_back(Control { header: header(dst), body });
@@ -315,10 +340,14 @@ impl Core {
     pub(crate) fn return_bytes(&mut self, session_key: Key, dst: u32, cost: u64) {
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        session.kept = session.kept.saturating_sub(cost);
-        let whole = session.granted_bytes.consume(cost);
-        let own = self.endpoint(dst).and_then(|endpoint| endpoint.consume_bytes(session_key, &windows, cost));
-        if whole.is_some() || own.is_some() {
+        session.granted_bytes.free(cost);
+        let whole = session.granted_bytes.is_due();
+        let own = self.endpoint(dst).is_some_and(|endpoint| {
+            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+            credit.free(cost);
+            credit.is_due()
+        });
+        if whole || own {
             self.announce_credit(session_key, dst);
         }
     }
@@ -327,9 +356,14 @@ impl Core {
     pub(crate) fn return_envelope(&mut self, session_key: Key, dst: u32) {
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        let whole = session.granted_envelopes.consume(1);
-        let own = self.endpoint(dst).and_then(|endpoint| endpoint.inflow(session_key, &windows).envelopes.consume(1));
-        if whole.is_some() || own.is_some() {
+        session.granted_envelopes.free(1);
+        let whole = session.granted_envelopes.is_due();
+        let own = self.endpoint(dst).is_some_and(|endpoint| {
+            let credit = &mut endpoint.inflow(session_key, &windows).envelopes;
+            credit.free(1);
+            credit.is_due()
+        });
+        if whole || own {
             self.announce_credit(session_key, dst);
         }
     }

@@ -23,6 +23,12 @@ pub(crate) struct LaneSlot {
     pub(crate) idle: u32,
     /// The peer has moved its sending here.
     pub(crate) inbound: bool,
+    /// The peer has taken it into the session: frames may be sent on it.
+    pub(crate) listening: bool,
+    /// An explicit connect asked for exactly this lane.
+    pub(crate) pinned: bool,
+    /// Frames outside the sequence that wait for room, or for the end of a poll.
+    pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,
     pub(crate) frames_sent: u64,
     pub(crate) frames_received: u64,
@@ -39,8 +45,8 @@ pub(crate) struct Proof {
     pub(crate) rtt_ns: Option<u64>,
     pub(crate) full_rtt_ns: Option<u64>,
     pub(crate) verified: bool,
-    /// Answers owed to the peer's probes: nonce and size.
-    pub(crate) owed: Vec<(u64, usize)>,
+    /// The last round trips while it carried traffic, in nanoseconds.
+    pub(crate) recent: [Option<u64>; 4],
     /// The connect or dial that waits for it.
     pub(crate) attempt: Option<(Key, usize)>,
 }
@@ -76,7 +82,8 @@ impl Sink for LaneSink<'_> {
             self.core.handle_unsequenced(self.session, self.lane, header, body)
         };
         if let Err(text) = result {
-            self.violation = Some(TransportError::new(ErrorKind::Protocol, "frame", format!("{:?}: {text}", header.kind)));
+            self.violation =
+                Some(TransportError::new(ErrorKind::Protocol, "frame", format!("{:?}: {text}", header.kind)));
         }
     }
 
@@ -117,19 +124,36 @@ impl Core {
             (Ok(done), None) => {
                 if done == 0 {
                     slot.idle = slot.idle.wrapping_add(1);
-                    if slot.idle >= IDLE_BEFORE_COOL {
+                    let (cool, waits) = (slot.idle >= IDLE_BEFORE_COOL, !slot.waiting.is_empty());
+                    if cool {
                         self.consider_cooling(key);
+                    }
+                    if waits {
+                        self.post_waiting(key);
                     }
                     return 0;
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
+                if !slot.waiting.is_empty() {
+                    self.post_waiting(key);
+                }
                 done
             }
             (result, violation) => {
                 self.poll_failed(key, result, violation);
                 1
             }
+        }
+    }
+
+    /// Posts what waited for the end of a poll, or for room.
+    #[cold]
+    pub(crate) fn post_waiting(&mut self, key: Key) {
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        let waiting = std::mem::take(&mut slot.waiting);
+        for (header, body) in waiting {
+            self.post_unsequenced(key, header, &body);
         }
     }
 

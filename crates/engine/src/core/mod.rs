@@ -5,6 +5,7 @@
 //! in [`Effects`] and run by the caller after the lock is released.
 
 mod endpoint;
+mod explain;
 mod failover;
 mod inbound;
 mod lanes;
@@ -12,19 +13,23 @@ pub(crate) mod op;
 mod operations;
 mod outbound;
 mod rendezvous;
+mod self_lane;
 mod session;
 pub(crate) mod table;
 mod wireup;
 
+pub use explain::{Explain, ExplainRow, Verdict};
+
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::LaneSlot;
 pub(crate) use operations::Started;
+pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
-pub(crate) use wireup::{ConnectState, Connecting};
+pub(crate) use wireup::{ConnectState, Connecting, random};
 
 use crate::config::Config;
 use op::Op;
-use sinew_transport::{Buf, Domain, Event, Poller, TransportError};
+use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
@@ -55,9 +60,8 @@ impl Effects {
 pub(crate) struct DomainSlot {
     pub(crate) name: &'static str,
     pub(crate) domain: Box<dyn Domain>,
-    pub(crate) owner: u32,
-    /// Why its listener is at rest, and until when.
-    pub(crate) resting_until: Option<Instant>,
+    /// What its lanes are expected to cost.
+    pub(crate) cost: Cost,
 }
 
 /// A transport that could not be opened.
@@ -79,10 +83,6 @@ pub(crate) enum Owner {
 /// Counts since the engine was made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) messages_sent: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) messages_received: u64,
-    pub(crate) bytes_received: u64,
     pub(crate) unexpected: u64,
     pub(crate) envelopes: u64,
     pub(crate) lanes_lost: u64,
@@ -295,7 +295,8 @@ impl Core {
 
     /// When something must be done although nothing arrives. `None`: never, as for an idle engine.
     pub(crate) fn next_timer(&self, now: Instant) -> Option<Instant> {
-        let lanes = self.lanes.iter().filter_map(|(_, slot)| slot.lane.as_ref().and_then(|lane| lane.next_timer()));
+        let lanes =
+            self.lanes.iter().filter_map(|(_, slot)| slot.lane.as_ref().and_then(|lane| lane.next_timer()));
         let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
         lanes.chain(self.next_wireup_timer()).chain(blocked).min()
     }

@@ -109,7 +109,7 @@ impl SendOp {
 }
 
 /// Pooled messages shorter than this are copied: one cache line and a copy beat a descriptor and an answer.
-const DESCRIBED_FROM: usize = 1024;
+pub(crate) const DESCRIBED_FROM: usize = 1024;
 
 /// An envelope as the receiver keeps it.
 #[derive(Clone, Copy, Debug)]

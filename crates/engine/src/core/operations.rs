@@ -8,7 +8,7 @@ use super::table::Key;
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern, Posted};
-use sinew_transport::{Body, Buf, Token, UnacknowledgedBody};
+use sinew_transport::{Body, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 use std::task::Waker;
 
@@ -23,7 +23,12 @@ pub(crate) enum Started<T> {
 
 impl From<Match> for Pattern {
     fn from(m: Match) -> Self {
-        Self { tag: m.tag, ignore: m.ignore, source: m.source.map(|source| source.key()), untagged: m.untagged }
+        Self {
+            tag: m.tag,
+            ignore: m.ignore,
+            source: m.source.map(|source| source.key()),
+            untagged: m.untagged,
+        }
     }
 }
 
@@ -41,7 +46,13 @@ fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
 impl Core {
     /// Starts a receive. `memory` must be writable.
     #[inline]
-    pub(crate) fn start_recv(&mut self, endpoint: u32, pattern: Match, memory: Memory, handler: Option<Key>) -> Started<Completion> {
+    pub(crate) fn start_recv(
+        &mut self,
+        endpoint: u32,
+        pattern: Match,
+        memory: Memory,
+        handler: Option<Key>,
+    ) -> Started<Completion> {
         let key = self.ops.next_key();
         let Some(state) = self.endpoint(endpoint) else {
             return Started::Done(Err(OpError::EngineClosed), memory);
@@ -51,7 +62,9 @@ impl Core {
                 let op = RecvOp { endpoint, memory, state: RecvState::Posted(post), waker: None, handler };
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
-            Posted::Matched(_, arrival, message) => self.take_unexpected(endpoint, &arrival, message, memory, handler),
+            Posted::Matched(_, arrival, message) => {
+                self.take_unexpected(endpoint, &arrival, message, memory, handler)
+            }
         }
     }
 
@@ -78,9 +91,6 @@ impl Core {
                 self.return_bytes(session, endpoint, cost);
             }
             Unexpected::Envelope { envelope, .. } => {
-                if let Some(session) = self.sessions.get_mut(session) {
-                    session.kept_envelopes = session.kept_envelopes.saturating_sub(1);
-                }
                 self.return_envelope(session, endpoint);
                 self.begin_fetch(key, envelope, info, *arrival);
                 return Started::Pending(key);
@@ -287,6 +297,15 @@ impl Core {
         Some((result, op.memory))
     }
 
+    /// The answer to a request of the session: the number in it.
+    pub(crate) fn collect_answer(&mut self, key: Key) -> Option<Result<u32, OpError>> {
+        let number = match self.ops.get(key) {
+            Some(Op::Send(op)) => op.header.src,
+            _ => return None,
+        };
+        self.collect_send(key).map(|(result, _)| result.map(|()| number))
+    }
+
     /// Really cancels a send; called outside of polls, so that all lanes give the memory up at once.
     pub(crate) fn cancel_send(&mut self, key: Key) -> Option<(Result<(), OpError>, Memory)> {
         self.end_send(key, OpError::Cancelled);
@@ -325,6 +344,9 @@ impl Core {
     pub(crate) fn may_buffer(&self, session: Key, blocked: &Blocked, len: usize) -> bool {
         matches!(blocked, Blocked::Envelope | Blocked::Busy)
             && len <= self.config.eager_max
-            && self.sessions.get(session).is_some_and(|session| session.buffered + len <= self.config.send_buffer)
+            && self
+                .sessions
+                .get(session)
+                .is_some_and(|session| session.buffered + len <= self.config.send_buffer)
     }
 }

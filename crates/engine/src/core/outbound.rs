@@ -24,6 +24,17 @@ pub(crate) enum Blocked {
     Closed,
 }
 
+impl Blocked {
+    /// The error that it is, unless waiting helps.
+    pub(crate) fn error(&self) -> Option<OpError> {
+        match self {
+            Self::Busy | Self::Envelope => None,
+            Self::Lost(error) => Some(error.clone()),
+            Self::Closed => Some(OpError::EndpointClosed),
+        }
+    }
+}
+
 /// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
 const ENVELOPE_MAX: usize = 8 + 8 + 8 + 32;
 /// Fragments that one transfer posts before the next one has its turn.
@@ -40,21 +51,25 @@ impl Core {
         parts: &[IoSlice<'_>],
         len: usize,
     ) -> Result<(), Blocked> {
-        let Some(session) = self.sessions.get_mut(session_key) else { return Err(Blocked::Lost(lost_unknown())) };
+        let Some(session) = self.sessions.get_mut(session_key) else {
+            return Err(Blocked::Lost(lost_unknown()));
+        };
         let cost = len as u64 + OVERHEAD;
         let Some(state) = session.flows.get_mut(flow as usize) else { return Err(Blocked::Closed) };
         if !session.ready || !state.pending.is_empty() || state.closed {
             return Err(why_blocked(session, flow));
         }
-        if !session.bytes.covers(cost) || !state.bytes.covers(cost) {
+        if session.bytes.available() < cost || state.bytes.available() < cost {
             return Err(Blocked::Envelope);
         }
-        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return Err(Blocked::Busy) };
+        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
+            return Err(Blocked::Busy);
+        };
         let Some(lane) = slot.lane.as_mut() else { return Err(Blocked::Busy) };
         match lane.try_post(header, parts) {
             Ok(()) => {
-                session.bytes.spend(cost);
-                state.bytes.spend(cost);
+                let _ = session.bytes.try_take(cost);
+                let _ = state.bytes.try_take(cost);
                 session.sent += 1;
                 session.traffic += 1;
                 slot.frames_sent += 1;
@@ -73,6 +88,14 @@ impl Core {
                 }
                 Err(Blocked::Busy)
             }
+        }
+    }
+
+    /// Why a message that is too long for one frame is not posted whole.
+    pub(crate) fn blocked_by_size(&self, session: Key) -> Blocked {
+        match self.session_error(session) {
+            Ok(()) => Blocked::Envelope,
+            Err(error) => Blocked::Lost(error),
         }
     }
 
@@ -120,7 +143,9 @@ impl Core {
         }
         let Some(session) = self.sessions.get_mut(key) else { return true };
         let Some(active) = session.active else { return true };
-        let Some(mut lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.take()) else { return true };
+        let Some(mut lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.take()) else {
+            return true;
+        };
         let result = self.pump_into(key, lane.as_mut());
         let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
         if let Some(slot) = self.lanes.get_mut(active) {
@@ -237,18 +262,18 @@ impl Core {
         let prefix = immediate.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let fits = len + prefix.len() <= lane.info().limits.frame_max.min(self.config.eager_max);
         let by_reference = op.memory_is_described();
-        if fits && !by_reference && session.bytes.covers(cost) && state.bytes.covers(cost) {
+        if fits && !by_reference && session.bytes.available() >= cost && state.bytes.available() >= cost {
             // SAFETY: the operation is in the table.
             #[allow(unsafe_code)]
             let bytes = unsafe { op.memory.bytes() };
             lane.try_post(&op.header, &[IoSlice::new(prefix), IoSlice::new(bytes)])?;
-            session.bytes.spend(cost);
-            state.bytes.spend(cost);
+            let _ = session.bytes.try_take(cost);
+            let _ = state.bytes.try_take(cost);
             session.sent += 1;
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        if !session.envelopes.covers(1) || !state.envelopes.covers(1) {
+        if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
             return Ok(false);
         }
         let descriptor = op.describe(lane).map_err(PostError::Dead)?;
@@ -262,8 +287,8 @@ impl Core {
             body.extend(descriptor.0);
         }
         lane.try_post(&header, &[IoSlice::new(&body)])?;
-        session.envelopes.spend(1);
-        state.envelopes.spend(1);
+        let _ = session.envelopes.try_take(1);
+        let _ = state.envelopes.try_take(1);
         session.sent += 1;
         op.state = SendState::Announced;
         Ok(true)

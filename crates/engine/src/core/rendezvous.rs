@@ -5,7 +5,7 @@ use super::Core;
 use super::inbound::Handled;
 use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
 use super::table::Key;
-use crate::completion::Completion;
+use crate::completion::{Completion, Source};
 use crate::error::OpError;
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Body, Lane, LaneError, Placement, PostError, Pull, Token};
@@ -36,7 +36,13 @@ pub(crate) fn post_borrowed(
 
 impl Core {
     /// A receive has matched an envelope: fetch its data, or pull it where it is described.
-    pub(crate) fn begin_fetch(&mut self, op_key: Key, envelope: Envelope, info: Completion, arrival: Arrival) {
+    pub(crate) fn begin_fetch(
+        &mut self,
+        op_key: Key,
+        envelope: Envelope,
+        info: Completion,
+        arrival: Arrival,
+    ) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
         op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected };
@@ -52,7 +58,8 @@ impl Core {
     fn send_fetch(&mut self, op_key: Key) {
         let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
         let RecvState::Fetching { envelope, received, expected, .. } = op.state else { return };
-        let body = [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
+        let body =
+            [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -98,7 +105,12 @@ impl Core {
         let buffer_len = op.memory.len();
         self.send_done(envelope.session, envelope.sender_op, Status::Taken);
         let result = if envelope.len > buffer_len as u64 {
-            Err(OpError::Truncated { message_len: envelope.len, buffer_len, tag: info.tag, source: info.source })
+            Err(OpError::Truncated {
+                message_len: envelope.len,
+                buffer_len,
+                tag: info.tag,
+                source: info.source,
+            })
         } else {
             Ok(info)
         };
@@ -112,7 +124,8 @@ impl Core {
 
     /// The receiver asks for data.
     pub(crate) fn handle_fetch(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
-        let (Some(receiver), Some(offset), Some(len)) = (body.u64_at(0), body.u64_at(8), body.u64_at(16)) else {
+        let (Some(receiver), Some(offset), Some(len)) = (body.u64_at(0), body.u64_at(8), body.u64_at(16))
+        else {
             return Err("fetch too short");
         };
         let key = Key(header.tag);
@@ -123,7 +136,10 @@ impl Core {
         if op.session != session_key || op.header.kind != Kind::EAGER {
             return Err("a fetch of something else than a message");
         }
-        let end = offset.checked_add(len).filter(|&end| end <= op.memory.len() as u64).ok_or("a fetch beyond the message")?;
+        let end = offset
+            .checked_add(len)
+            .filter(|&end| end <= op.memory.len() as u64)
+            .ok_or("a fetch beyond the message")?;
         let queued = match op.state {
             SendState::Announced | SendState::Posted => false,
             SendState::Moving { .. } => true,
@@ -221,7 +237,9 @@ impl Core {
         let status = body.prefix().map(u32::from_le_bytes).ok_or("done too short")?;
         let key = Key(header.tag);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(()) };
-        if op.session != session_key || !matches!(op.state, SendState::Announced | SendState::Moving { .. } | SendState::Posted) {
+        if op.session != session_key
+            || !matches!(op.state, SendState::Announced | SendState::Moving { .. } | SendState::Posted)
+        {
             return Ok(());
         }
         let result = if status == Status::NoEndpoint as u32 { Err(OpError::EndpointClosed) } else { Ok(()) };
@@ -249,16 +267,31 @@ impl Core {
 
     /// A receive gives up a message that it had begun to fetch: the message waits for another receive, in its old place
     /// before all others of its endpoint.
-    pub(crate) fn put_back(&mut self, endpoint: u32, envelope: Envelope, arrival: Arrival, immediate: Option<u64>) {
+    pub(crate) fn put_back(
+        &mut self,
+        endpoint: u32,
+        envelope: Envelope,
+        arrival: Arrival,
+        immediate: Option<u64>,
+    ) {
         let windows = self.config.windows;
-        if let Some(session) = self.sessions.get_mut(envelope.session) {
-            if !session.is_up() {
-                return;
-            }
-            session.kept_envelopes += 1;
+        if !self.sessions.get(envelope.session).is_some_and(super::Session::is_up) {
+            return;
         }
         let Some(state) = self.endpoint(endpoint) else { return };
         state.inflow(envelope.session, &windows);
+        if let Some(other) = state.matcher.arrive(&arrival) {
+            let source = Source { session: envelope.session.0, endpoint: arrival.source as u32 };
+            let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
+            self.begin_fetch(other, envelope, info, arrival);
+            return;
+        }
+        // It was accounted when it was matched; to wait again it takes credit again, which may overdraw a little.
+        if let Some(session) = self.sessions.get_mut(envelope.session) {
+            let _ = session.granted_envelopes.receive(1);
+        }
+        let Some(state) = self.endpoint(endpoint) else { return };
+        let _ = state.inflow(envelope.session, &windows).envelopes.receive(1);
         state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
     }
 }

@@ -63,8 +63,6 @@ pub(crate) struct Session {
     pub(crate) received: u64,
     /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
     pub(crate) replay: VecDeque<Unacknowledged>,
-    /// The peer has said where to resume; the rest of `replay` only needs room.
-    pub(crate) resumed: bool,
     pub(crate) outbox: VecDeque<Control>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) flow_of: HashMap<u32, u32>,
@@ -81,10 +79,8 @@ pub(crate) struct Session {
     pub(crate) transfers: VecDeque<Key>,
     /// Bytes of sends that the engine copied because credit was spent.
     pub(crate) buffered: usize,
-    /// Unexpected bytes that are kept for this session.
-    pub(crate) kept: u64,
-    /// Envelopes that are kept for this session.
-    pub(crate) kept_envelopes: u64,
+    /// Where an explicit connect pinned it to; empty: anywhere.
+    pub(crate) pinned: Vec<Locator>,
     /// When it lost its last lane.
     pub(crate) laneless_since: Option<Instant>,
     /// In the list of sessions to pump.
@@ -116,7 +112,6 @@ impl Session {
             sent: 0,
             received: 0,
             replay: VecDeque::new(),
-            resumed: false,
             outbox: VecDeque::new(),
             flows: Vec::new(),
             flow_of: HashMap::new(),
@@ -129,8 +124,7 @@ impl Session {
             flow_envelopes: theirs.endpoint_envelopes,
             transfers: VecDeque::new(),
             buffered: 0,
-            kept: 0,
-            kept_envelopes: 0,
+            pinned: Vec::new(),
             laneless_since: None,
             dirty: false,
             traffic: 0,
