@@ -85,8 +85,8 @@ impl Builder {
     /// Wire versions to speak; for tests of version mismatch.
     #[doc(hidden)]
     #[must_use]
-    pub const fn versions(mut self, versions: sinew_wire::hello::Versions) -> Self {
-        self.versions = versions;
+    pub const fn wire_versions(mut self, min: u16, max: u16) -> Self {
+        self.versions = sinew_wire::hello::Versions { min, max };
         self
     }
 
