@@ -6,13 +6,14 @@
 
 mod lines;
 mod peers;
+mod priority;
 mod program;
 mod raw;
 mod report;
 mod runner;
 mod sample;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use runner::{Outcome, Settings};
@@ -24,7 +25,7 @@ const SECONDS: f64 = 0.3;
 const QUICK_SECONDS: f64 = 0.08;
 
 /// Measures Sinew beside UCX, ZeroMQ and raw programs, interleaved, and judges every line of the speed budgets.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  sinew-bench --setup\n  sinew-bench --only S1,S3 --rounds 7\n  \
     sinew-bench --quick --json\n  sinew-bench raw line --size 40 --pause\n\n\
     Exit code: 0 when every budget that was measured is met, 1 when one is missed, 2 on an error.")]
@@ -35,7 +36,7 @@ struct Cli {
     run: RunArgs,
 }
 
-#[derive(Args)]
+#[derive(Debug, Args)]
 struct RunArgs {
     /// Install the peers (apt-get, needs root) and exit.
     #[arg(long)]
@@ -58,15 +59,15 @@ struct RunArgs {
     /// The two cores that the sides are pinned to.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     cpus: Vec<usize>,
-    /// Priority of everything measured, -20 to 19: a negative one (needs root) keeps other work off the cores.
-    #[arg(long, allow_hyphen_values = true)]
-    nice: Option<i32>,
+    /// Measure at real-time priority (needs root): keeps the other work of a shared machine off the two cores.
+    #[arg(long)]
+    realtime: bool,
     /// List the lines and exit.
     #[arg(long)]
     list: bool,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Program {
     /// One raw program, by hand.
     Raw(raw::RawArgs),
@@ -111,8 +112,8 @@ fn bench(args: &RunArgs) -> Result<i32> {
         }
         return Ok(0);
     }
-    if let Some(nice) = args.nice {
-        rustix::process::setpriority_process(None, nice).context("--nice below 0 needs root")?;
+    if args.realtime {
+        priority::realtime()?;
     }
     let settings = settings(args)?;
     if !args.json {
@@ -164,7 +165,8 @@ fn introduce(settings: Settings) {
     let load = load.split(' ').next().unwrap_or_default();
     println!(
         "Each program in processes of its own, pinned to cores {} and {}; {} rounds of {} s, interleaved; a round counts when\n\
-         the raw cache line before and after it differs by at most {:.0} %. Medians; a ratio is the median of the rounds' ratios.",
+         the raw cache line before, between and after its programs differs by at most {:.0} %. Medians; a ratio is the median\n\
+         of the rounds' ratios. \"Probe\" is that cache line: it tells in which state the machine was.",
         settings.cpus[0],
         settings.cpus[1],
         settings.rounds,
@@ -175,4 +177,35 @@ fn introduce(settings: Settings) {
         println!("Others are using this machine (load {load}): figures are for orientation only.");
     }
     println!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lines::Program::{Ours, Raw, Ucx, Zmq};
+
+    #[test]
+    fn every_program_of_the_table_is_understood_by_the_command_line() {
+        for line in lines::all() {
+            for contender in &line.contenders {
+                let words = match &contender.program {
+                    Raw(arguments) => format!("sinew-bench raw {arguments}"),
+                    Zmq(arguments) => format!("sinew-bench zmq {arguments}"),
+                    Ours(_) | Ucx(_) => continue,
+                };
+                let parsed = Cli::try_parse_from(words.split_whitespace());
+                assert!(parsed.is_ok(), "{}: {words}: {:?}", line.id, parsed.err());
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_chosen_by_id_and_unknown_ids_refused() {
+        let ids = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+            chosen(&only).map(|lines| lines.iter().map(|line| line.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(&["s3", "T5"]).expect("known"), ["S3", "T5"]);
+        assert!(ids(&["X9"]).is_err());
+    }
 }

@@ -57,8 +57,9 @@ fn beside_first(figures: &Figures, first: &Figures) -> Option<f64> {
 
 /// Every contender's figure.
 pub fn figures_table(outcomes: &[Outcome]) -> String {
-    let mut rows =
-        vec![words(&["line", "what", "size", "who", "median", "lowest", "highest", "× first", "rounds"])];
+    let mut rows = vec![words(&[
+        "line", "what", "size", "who", "median", "lowest", "highest", "× first", "probe", "rounds",
+    ])];
     for outcome in outcomes {
         for (position, figures) in outcome.figures.iter().enumerate() {
             let mut row = if position == 0 {
@@ -90,6 +91,10 @@ fn figure_cells(outcome: &Outcome, figures: &Figures, position: usize) -> Vec<St
         show(finite().reduce(f64::min)),
         show(finite().reduce(f64::max)),
         beside.filter(|_| position > 0).map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+        outcome
+            .probe_ns
+            .filter(|_| position == 0)
+            .map_or_else(String::new, |probe| Unit::LatencyNs.show(probe)),
         note,
     ]
 }

@@ -1,5 +1,5 @@
 //! The runner: every line, its contenders one after the other, round after round, with a probe of the machine before
-//! and after each round. It decides which rounds count and what a line's verdict is; it prints nothing.
+//! and after each program. It decides which rounds count and what a line's verdict is; it prints nothing.
 
 use std::time::{Duration, Instant};
 
@@ -106,23 +106,22 @@ pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -
     let runs = figures.iter().any(|one| one.absence.is_none());
     while runs && kept < settings.rounds && run < 2 * settings.rounds {
         run += 1;
-        let before = probe(settings)?;
-        let round: Vec<Option<Sample>> = line
-            .contenders
-            .iter()
-            .zip(&mut figures)
-            .map(|(contender, figures)| run_one(contender, figures, settings))
-            .collect();
-        let after = probe(settings)?;
-        let counts = (after - before).abs() <= PROBE_MOVE_MAX * before.min(after);
-        progress(&format!(
-            "{} round {run}: probe {before:.0} → {after:.0} ns{}",
-            line.id,
-            if counts { "" } else { ", dropped" }
-        ));
+        let mut seen = vec![probe(settings)?];
+        let mut round = Vec::with_capacity(figures.len());
+        for (contender, figures) in line.contenders.iter().zip(&mut figures) {
+            let sample = run_one(contender, figures, settings);
+            if sample.is_some() {
+                seen.push(probe(settings)?);
+            }
+            round.push(sample);
+        }
+        let counts = is_steady(&seen);
+        let shown: Vec<String> = seen.iter().map(|probe| format!("{probe:.0}")).collect();
+        let note = if counts { "" } else { ": dropped" };
+        progress(&format!("{} round {run}: probes {} ns{note}", line.id, shown.join(" ")));
         if counts {
             kept += 1;
-            probes.extend([before, after]);
+            probes.extend(seen);
             keep(&mut figures, &round, line.unit);
         }
     }
@@ -130,6 +129,14 @@ pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -
         Outcome { line, figures, kept, run, probe_ns: median(&probes), comparisons: Vec::new() };
     outcome.comparisons = outcome.line.budgets.iter().map(|budget| compare(&outcome, budget)).collect();
     Ok(outcome)
+}
+
+/// Whether the machine stayed in one state: it can change several times a second, so the probe is looked at between
+/// the programs of a round, too.
+fn is_steady(probes: &[f64]) -> bool {
+    let lowest = probes.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = probes.iter().copied().fold(0.0, f64::max);
+    highest <= lowest * (1.0 + PROBE_MOVE_MAX)
 }
 
 fn keep(figures: &mut [Figures], round: &[Option<Sample>], unit: Unit) {
@@ -303,6 +310,13 @@ mod tests {
         let of = |run| compare(&outcome(both(), 2, run), &budget(Bound::AtMost(1.0), &["peer"])).verdict;
         assert_eq!(of(4), Verdict::Met);
         assert_eq!(of(5), Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn a_round_counts_only_when_no_probe_of_it_moved() {
+        assert!(is_steady(&[60.0, 71.0, 65.0]));
+        assert!(!is_steady(&[60.0, 250.0, 60.0]));
+        assert!(!is_steady(&[66.0, 66.0, 29.0]));
     }
 
     #[test]
