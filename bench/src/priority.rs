@@ -1,15 +1,21 @@
-//! Real-time priority for everything that the runner starts: keeps other work off the two cores on a shared machine.
-//! `main` calls it once. Scheduling classes are not in rustix, so this is the one call of libc here.
-#![allow(unsafe_code)]
+//! A high priority for everything that the runner starts: keeps other work off the two cores on a shared machine.
+//! `main` calls it once. Real-time classes are not used: two programs that spin would lock each other out.
 
-use anyhow::{Result, ensure};
+use std::fs;
 
-/// Puts this process, and so every program it starts from now on, in the class SCHED_FIFO at its lowest priority.
-/// Needs root or CAP_SYS_NICE.
-pub fn realtime() -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameters are read during the call only; process 0 is the caller.
-    let code = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
-    ensure!(code == 0, "--realtime: {} (needs root or CAP_SYS_NICE)", std::io::Error::last_os_error());
+use anyhow::{Context, Result};
+
+/// Where the kernel keeps the priority of a session's group of processes, which outweighs that of each of them.
+const GROUP: &str = "/proc/self/autogroup";
+const HIGHEST: i32 = -19;
+
+/// Raises this process, and so every program it starts from now on, above all ordinary work. Needs root.
+pub fn raise() -> Result<()> {
+    // A session of our own, so that the shell we came from stays as it was; one that leads a group has its own already.
+    let _ = rustix::process::setsid();
+    rustix::process::setpriority_process(None, HIGHEST).context("--first needs root")?;
+    if fs::exists(GROUP).unwrap_or(false) {
+        fs::write(GROUP, HIGHEST.to_string()).with_context(|| format!("--first cannot write {GROUP}"))?;
+    }
     Ok(())
 }

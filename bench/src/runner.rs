@@ -99,19 +99,19 @@ impl Outcome {
 }
 
 /// Measures `line`; `progress` is told about each round.
-pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -> Result<Outcome> {
+pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -> Outcome {
     let mut figures: Vec<Figures> = line.contenders.iter().map(figures_of).collect();
     let mut probes = Vec::new();
     let (mut kept, mut run) = (0, 0);
     let runs = figures.iter().any(|one| one.absence.is_none());
     while runs && kept < settings.rounds && run < 2 * settings.rounds {
         run += 1;
-        let mut seen = vec![probe(settings)?];
+        let mut seen = vec![probe(settings)];
         let mut round = Vec::with_capacity(figures.len());
         for (contender, figures) in line.contenders.iter().zip(&mut figures) {
             let sample = run_one(contender, figures, settings);
             if sample.is_some() {
-                seen.push(probe(settings)?);
+                seen.push(probe(settings));
             }
             round.push(sample);
         }
@@ -128,7 +128,7 @@ pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -
     let mut outcome =
         Outcome { line, figures, kept, run, probe_ns: median(&probes), comparisons: Vec::new() };
     outcome.comparisons = outcome.line.budgets.iter().map(|budget| compare(&outcome, budget)).collect();
-    Ok(outcome)
+    outcome
 }
 
 /// Whether the machine stayed in one state: it can change several times a second, so the probe is looked at between
@@ -136,7 +136,7 @@ pub fn measure(line: Line, settings: Settings, progress: &mut dyn FnMut(&str)) -
 fn is_steady(probes: &[f64]) -> bool {
     let lowest = probes.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = probes.iter().copied().fold(0.0, f64::max);
-    highest <= lowest * (1.0 + PROBE_MOVE_MAX)
+    highest.is_finite() && highest <= lowest * (1.0 + PROBE_MOVE_MAX)
 }
 
 fn keep(figures: &mut [Figures], round: &[Option<Sample>], unit: Unit) {
@@ -205,11 +205,11 @@ fn run_program(program: &Program, settings: Settings) -> Result<(Sample, String)
 }
 
 /// The raw cache line: says in which state the machine is. The median of its batches, as one interruption in the probe
-/// says nothing about the round.
-fn probe(settings: Settings) -> Result<f64> {
+/// says nothing about the round. A probe that fails is as far from steady as can be.
+fn probe(settings: Settings) -> f64 {
     let settings = Settings { seconds: PROBE_SECONDS, ..settings };
-    let (sample, _) = run_program(&Program::Raw("line --size 8".into()), settings)?;
-    sample.latency_p50_ns.context("the probe gave no figure")
+    let sample = run_program(&Program::Raw("line --size 8".into()), settings);
+    sample.ok().and_then(|(sample, _)| sample.latency_p50_ns).unwrap_or(f64::INFINITY)
 }
 
 /// Whether less is better in `unit`.
@@ -317,6 +317,7 @@ mod tests {
         assert!(is_steady(&[60.0, 71.0, 65.0]));
         assert!(!is_steady(&[60.0, 250.0, 60.0]));
         assert!(!is_steady(&[66.0, 66.0, 29.0]));
+        assert!(!is_steady(&[f64::INFINITY, f64::INFINITY]));
     }
 
     #[test]

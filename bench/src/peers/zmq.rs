@@ -174,8 +174,8 @@ impl Socket {
 pub fn run(args: &ZmqArgs) -> Result<Option<Sample>> {
     ensure!(args.size >= 8, "messages carry their number: at least 8 B");
     pair::pin(args.cpus.get(usize::from(args.second)).copied())?;
+    pair::die_with_parent()?;
     if args.second {
-        pair::die_with_parent()?;
         return send_for_ever(args).map(|()| None);
     }
     receive(args).map(Some)
@@ -198,7 +198,7 @@ fn receive(args: &ZmqArgs) -> Result<Sample> {
     let mut socket = Socket::new(PULL)?;
     let endpoint = socket.bind()?;
     let (reader, mut writer) = std::io::pipe().context("pipe")?;
-    let _second = Second::start(reader, Stdio::null())?;
+    let _second = Second::start(&args.cpus, reader, Stdio::null())?;
     writer.write_all(endpoint.as_bytes())?;
     drop(writer);
     let mut message = vec![0; args.size];

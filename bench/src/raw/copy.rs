@@ -29,7 +29,7 @@ pub(super) fn first(args: &RawArgs) -> Result<Sample> {
     let area = area_bytes(args);
     let (shared, memory) = Shared::create(HEAD_BYTES + 2 * area)?;
     let mut mine = Private::new(args.size, 1)?;
-    let _second = Second::start(memory, Stdio::null())?;
+    let _second = Second::start(&args.cpus, memory, Stdio::null())?;
     let (ping, pong) = (&shared.lines()[PING].sequence, &shared.lines()[PONG].sequence);
     let mut sequence = 0;
     let sample = ping_pong(args.seconds, || {
@@ -65,7 +65,7 @@ pub(super) fn window_first(args: &RawArgs) -> Result<Sample> {
     ensure!(args.size > 0, "a stream needs a size");
     let (shared, memory) = Shared::create(HEAD_BYTES + CHUNKS * CHUNK_BYTES)?;
     let mine = Private::new(args.size, 1)?;
-    let _second = Second::start(memory, Stdio::null())?;
+    let _second = Second::start(&args.cpus, memory, Stdio::null())?;
     let (filled, emptied) = (&shared.lines()[PING].sequence, &shared.lines()[PONG].sequence);
     let mut chunk = 0u64;
     let mut send = || {

@@ -42,7 +42,7 @@ fn words(args: &RawArgs) -> Result<usize> {
 pub(super) fn first(args: &RawArgs) -> Result<Sample> {
     let (shared, memory) = Shared::create(4096)?;
     let (words, pause) = (words(args)?, args.pause);
-    let _second = Second::start(memory, std::process::Stdio::null())?;
+    let _second = Second::start(&args.cpus, memory, std::process::Stdio::null())?;
     let (ping, pong) = (&shared.lines()[PING], &shared.lines()[PONG]);
     let mut sequence = 0;
     let mut wrong = 0;

@@ -41,7 +41,7 @@ pub(super) fn memcpy(args: &RawArgs) -> Result<Sample> {
 pub(super) fn cross_read_first(args: &RawArgs) -> Result<Sample> {
     let (shared, memory) = Shared::create(4096)?;
     let mut mine = Private::new(args.size, 1)?;
-    let second = Second::start(memory, Stdio::null())?;
+    let second = Second::start(&args.cpus, memory, Stdio::null())?;
     let place = &shared.lines()[0].sequence;
     let mut address = 0;
     while address == 0 {

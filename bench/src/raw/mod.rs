@@ -85,8 +85,8 @@ pub struct RawArgs {
 pub fn run(args: &RawArgs) -> Result<Option<Sample>> {
     let cpu = args.cpus.get(usize::from(args.second)).copied();
     pair::pin(cpu)?;
+    pair::die_with_parent()?;
     if args.second {
-        pair::die_with_parent()?;
         match args.mode {
             Mode::Line => line::second(args)?,
             Mode::Copy => copy::second(args)?,

@@ -9,12 +9,16 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
 
-/// Pins this process to `cpu`; nothing to do without one.
+/// Pins this thread to `cpu`; nothing to do without one.
 pub fn pin(cpu: Option<usize>) -> Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
+    cpu.map_or(Ok(()), |cpu| allow(&[cpu]))
+}
+
+/// Lets this thread run on any of `cpus`.
+fn allow(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot pin to core {cpu}"))
+    cpus.iter().for_each(|cpu| set.set(*cpu));
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot pin to cores {cpus:?}"))
 }
 
 /// Makes the kernel end this process when the one that started it ends.
@@ -27,8 +31,16 @@ pub struct Second(Child);
 
 impl Second {
     /// Starts this program again with the same arguments and `--second`; `input` and `output` become its
-    /// descriptors 0 and 1.
-    pub fn start(input: impl Into<Stdio>, output: impl Into<Stdio>) -> Result<Self> {
+    /// descriptors 0 and 1. `cpus` are the cores of the two sides: for the moment of the start both may use either,
+    /// as a child born on the first side's core alone would have to get past a spinning parent.
+    pub fn start(cpus: &[usize], input: impl Into<Stdio>, output: impl Into<Stdio>) -> Result<Self> {
+        allow(cpus)?;
+        let second = Self::spawn(input, output);
+        pin(cpus.first().copied())?;
+        second
+    }
+
+    fn spawn(input: impl Into<Stdio>, output: impl Into<Stdio>) -> Result<Self> {
         let program = std::env::current_exe().context("the path of this program")?;
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         arguments.push("--second".into());

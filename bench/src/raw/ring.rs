@@ -56,7 +56,7 @@ impl Producer<'_> {
 pub(super) fn first(args: &RawArgs) -> Result<Sample> {
     let (shared, memory) = Shared::create((HEAD + SLOTS as usize) * size_of::<Line>())?;
     let words = words(args)?;
-    let _second = Second::start(memory, Stdio::null())?;
+    let _second = Second::start(&args.cpus, memory, Stdio::null())?;
     let (head, slots) = shared.lines().split_at(HEAD);
     let mut producer = Producer { slots, consumed: &head[0].sequence, consumed_seen: 0, sequence: 0, words };
     let warm_up = Instant::now();

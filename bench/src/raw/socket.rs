@@ -127,7 +127,7 @@ fn again(error: &std::io::Error) -> bool {
 pub(super) fn echo_first(args: &RawArgs) -> Result<Sample> {
     ensure!(args.size > 0, "a ping-pong needs a size");
     let (mut socket, second) = Socket::pair(args)?;
-    let _second = Second::start(second.into_fd(), Stdio::null())?;
+    let _second = Second::start(&args.cpus, second.into_fd(), Stdio::null())?;
     // The flag belongs to each end's own open file, so the other side sets its own.
     socket.set_block(args.block)?;
     let mut buffer = Private::new(args.size, 1)?;
@@ -159,7 +159,7 @@ pub(super) fn echo_second(args: &RawArgs) -> Result<()> {
 pub(super) fn stream_first(args: &RawArgs) -> Result<Sample> {
     ensure!(args.size > 0, "a stream needs a size");
     let (mut socket, second) = Socket::pair(args)?;
-    let _second = Second::start(second.into_fd(), Stdio::null())?;
+    let _second = Second::start(&args.cpus, second.into_fd(), Stdio::null())?;
     socket.set_block(args.block)?;
     let mut buffer = Private::new(args.size.clamp(READ_BYTES.0, READ_BYTES.1), 1)?;
     let warm_up = Instant::now();

@@ -32,7 +32,7 @@ fn await_bell(bell: impl AsFd) -> Result<()> {
 pub(super) fn eventfd_first(args: &RawArgs) -> Result<Sample> {
     let there = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).context("eventfd")?;
     let back = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).context("eventfd")?;
-    let _second = Second::start(there.try_clone()?, back.try_clone()?)?;
+    let _second = Second::start(&args.cpus, there.try_clone()?, back.try_clone()?)?;
     let mut outcome = Ok(());
     let sample = ping_pong(args.seconds, || {
         if outcome.is_ok() {
@@ -74,7 +74,7 @@ fn wake_word(word: &AtomicU32, value: u32) {
 
 pub(super) fn futex_first(args: &RawArgs) -> Result<Sample> {
     let (shared, memory) = Shared::create(4096)?;
-    let _second = Second::start(memory, Stdio::null())?;
+    let _second = Second::start(&args.cpus, memory, Stdio::null())?;
     let (there, back) = (word(&shared, 0), word(&shared, 8));
     let mut sequence = 0;
     Ok(ping_pong(args.seconds, || {
@@ -97,7 +97,7 @@ pub(super) fn futex_second() -> Result<()> {
 pub(super) fn wake_first(args: &RawArgs) -> Result<Sample> {
     let (shared, memory) = Shared::create(4096)?;
     let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).context("eventfd")?;
-    let _second = Second::start(bell.try_clone()?, memory)?;
+    let _second = Second::start(&args.cpus, bell.try_clone()?, memory)?;
     let answer = &shared.lines()[8].sequence;
     let mut sequence = 0;
     wakes(args.seconds, || {
