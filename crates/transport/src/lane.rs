@@ -258,6 +258,11 @@ pub enum Pull {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(pub [u8; 32]);
 
+// SAFETY: the pointer of a borrowed body is only a name for memory that the engine has lent to the lane; the engine
+// dereferences it under its lock, while the operation that the memory belongs to lives.
+#[allow(unsafe_code)]
+unsafe impl Send for UnacknowledgedBody {}
+
 /// A peer's memory, readable in place until dropped. The peer may still write it.
 pub struct View {
     data: NonNull<u8>,

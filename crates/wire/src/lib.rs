@@ -4,4 +4,6 @@
 //! dependency. Two levels, as everywhere: readers that judge nothing, and representations that cannot be wrong.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod frame;
+pub mod hello;

@@ -1,0 +1,206 @@
+//! Why a handshake ended without a lane.
+
+use sinew_wire::hello::{HelloError, Mode, Reason, RecordKind, Refusal, Versions};
+use std::fmt;
+
+/// Why a handshake ended without a lane. The text names cause and remedy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// What came is no record of this protocol, or makes no sense.
+    Malformed(HelloError),
+    /// A record that does not belong here.
+    OutOfOrder {
+        /// What should have come.
+        expected: RecordKind,
+        /// What came.
+        found: RecordKind,
+    },
+    /// The own first record came back.
+    Reflected,
+    /// The engine reached itself.
+    Myself,
+    /// No wire version in common.
+    OtherVersion {
+        /// What this engine speaks.
+        ours: Versions,
+        /// What the peer speaks.
+        theirs: Versions,
+    },
+    /// The peer proves itself in a way that is not accepted here.
+    OtherMode {
+        /// What is accepted here.
+        ours: Mode,
+        /// What the peer wants.
+        theirs: Mode,
+    },
+    /// A feature that one side requires is not there on the other.
+    MissingFeature {
+        /// One bit each.
+        missing: u64,
+        /// It is missing here, not at the peer.
+        here: bool,
+    },
+    /// The secrets differ, or the record was changed, replayed or made up.
+    ProofFailed,
+    /// A plain record does not repeat the nonce: a replay, or an answer to somebody else.
+    NotFresh,
+    /// The peer belongs to another domain.
+    OtherDomain,
+    /// Another engine than expected.
+    UnknownEngine {
+        /// Who was wanted.
+        expected: [u8; 16],
+        /// Who is there.
+        found: [u8; 16],
+    },
+    /// The engine was restarted since its address was made.
+    AnotherIncarnation {
+        /// Which was wanted.
+        expected: u64,
+        /// Which is there.
+        found: u64,
+    },
+    /// The peer said no.
+    Refused(Box<Refusal>),
+    /// The peer is not vouched for by the link, and there is no secret.
+    NothingToProveWith,
+    /// The handshake had ended, or it is not this side's turn.
+    Over,
+    /// The cryptographic library failed in a way that no record explains.
+    Crypto(String),
+}
+
+impl HandshakeError {
+    /// What to tell the peer; `None` where nothing is to be told.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::Malformed(HelloError::NotARecord)
+            | Self::Refused(_)
+            | Self::Reflected
+            | Self::NothingToProveWith
+            | Self::Over => return None,
+            Self::Malformed(_) | Self::OutOfOrder { .. } | Self::Crypto(_) => Reason::MALFORMED,
+            Self::Myself => Reason::MYSELF,
+            Self::OtherVersion { .. } => Reason::OTHER_VERSION,
+            Self::OtherMode { .. } => Reason::OTHER_MODE,
+            Self::MissingFeature { .. } => Reason::MISSING_FEATURE,
+            Self::ProofFailed | Self::NotFresh => Reason::PROOF_FAILED,
+            Self::OtherDomain => Reason::OTHER_DOMAIN,
+            Self::UnknownEngine { .. } => Reason::UNKNOWN_ENGINE,
+            Self::AnotherIncarnation { .. } => Reason::ANOTHER_INCARNATION,
+        })
+    }
+
+    /// The text that goes to the peer: nothing about this engine that the peer does not know or need.
+    pub(super) fn tell(&self) -> String {
+        match self {
+            Self::ProofFailed | Self::NotFresh => String::new(),
+            Self::UnknownEngine { .. } => "another engine listens here".into(),
+            Self::AnotherIncarnation { .. } => "the engine was restarted".into(),
+            Self::OtherMode { ours, .. } => format!("here {ours} is accepted"),
+            Self::OtherVersion { ours, .. } => format!("here version {ours} is spoken"),
+            Self::MissingFeature { missing, here } => {
+                format!("feature bits {missing:#x} are missing {}", if *here { "here" } else { "there" })
+            }
+            Self::Malformed(error) => error.to_string(),
+            Self::OutOfOrder { expected, found } => format!("{found} came instead of {expected}"),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether dialling again may succeed without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.reason.is_retryable())
+    }
+}
+
+impl From<HelloError> for HandshakeError {
+    fn from(error: HelloError) -> Self {
+        // Under the secret a changed header shows as a failed proof before; plain, it is damage.
+        Self::Malformed(error)
+    }
+}
+
+impl From<snow::Error> for HandshakeError {
+    fn from(error: snow::Error) -> Self {
+        Self::Crypto(error.to_string())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "not a valid record: {error}"),
+            Self::OutOfOrder { expected, found } => {
+                write!(f, "{found} came instead of {expected}: the peer broke the protocol")
+            }
+            Self::Reflected => f.write_str("the own record came back: something on the way echoes; check the address"),
+            Self::Myself => f.write_str("the engine reached itself: check the address"),
+            Self::OtherVersion { ours, theirs } => write!(
+                f,
+                "no wire version in common: this engine speaks {ours}, the peer {theirs}; update the older one"
+            ),
+            Self::OtherMode { ours, theirs } => write!(
+                f,
+                "the peer wants {theirs}, here {ours} is accepted: give both engines the same domain secret, or both none"
+            ),
+            Self::MissingFeature { missing, here: true } => {
+                write!(f, "the peer requires feature bits {missing:#x}, which this version lacks; update it")
+            }
+            Self::MissingFeature { missing, here: false } => {
+                write!(f, "the peer lacks feature bits {missing:#x}, which are required here; update it")
+            }
+            Self::ProofFailed => {
+                f.write_str("proof failed: the domain secrets differ; give both engines the same one")
+            }
+            Self::NotFresh => f.write_str("proof failed: the answer was not to this attempt; try again"),
+            Self::OtherDomain => {
+                f.write_str("other domain: the peer's engine belongs to another domain; name the same one on both")
+            }
+            Self::UnknownEngine { expected, found } => write!(
+                f,
+                "unknown engine: {} was expected, {} is there; get a new address from the peer",
+                hex(expected),
+                hex(found)
+            ),
+            Self::AnotherIncarnation { expected, found } => write!(
+                f,
+                "another incarnation: {expected:x} was expected, {found:x} is there; the peer was restarted, get its new address"
+            ),
+            Self::Refused(refusal) => write!(f, "refused by the peer: {refusal}{}", remedy(refusal.reason)),
+            Self::NothingToProveWith => f.write_str(
+                "no proof is possible: the link does not vouch for the peer and the domain has no secret; give it one",
+            ),
+            Self::Over => f.write_str("the handshake is over or not at this step"),
+            Self::Crypto(text) => write!(f, "the cryptographic library failed: {text}"),
+        }
+    }
+}
+
+/// What the one who was refused can do.
+const fn remedy(reason: Reason) -> &'static str {
+    match reason {
+        Reason::OTHER_DOMAIN => "; name the same domain on both",
+        Reason::PROOF_FAILED | Reason::OTHER_MODE => "; give both engines the same domain secret",
+        Reason::OTHER_VERSION | Reason::MISSING_FEATURE => "; update the older one",
+        Reason::UNKNOWN_ENGINE | Reason::ANOTHER_INCARNATION => "; get a new address from the peer",
+        Reason::FULL => "; try again later",
+        _ => "",
+    }
+}
+
+impl std::error::Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Malformed(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The matcher against a list that is searched from end to end.
+
+use super::*;
+use proptest::prelude::*;
+
+/// The oracle: two plain lists.
+#[derive(Default)]
+struct Naive {
+    posted: Vec<(Pattern, u32)>,
+    stored: Vec<(Arrival, u32)>,
+}
+
+fn wants(pattern: &Pattern, arrival: &Arrival) -> bool {
+    if pattern.untagged != arrival.untagged || pattern.source.is_some_and(|source| source != arrival.source) {
+        return false;
+    }
+    pattern.untagged
+        || (0..64)
+            .all(|bit| pattern.ignore >> bit & 1 == 1 || pattern.tag >> bit & 1 == arrival.tag >> bit & 1)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Post(Pattern),
+    Message(Arrival),
+    Cancel(usize),
+    Probe(Pattern),
+    TakeProbed(Pattern),
+    RetainPosted(u64),
+    RetainStored(u64),
+    Drain(usize),
+    Release,
+}
+
+fn arrivals() -> impl Strategy<Value = Arrival> {
+    (0..40_u64, 0..3_u64, prop::bool::weighted(0.1)).prop_map(|(tag, source, untagged)| Arrival {
+        tag: tag | tag << 40,
+        untagged,
+        source,
+    })
+}
+
+fn patterns() -> impl Strategy<Value = Pattern> {
+    let ignore = prop_oneof![
+        20 => Just(0),
+        1 => Just(u64::MAX),
+        1 => Just(0xf),
+        1 => Just(0xff << 40),
+        2 => (0..64_u64).prop_map(|bits| bits | bits << 40),
+    ];
+    (arrivals(), ignore, prop::bool::weighted(0.4)).prop_map(|(arrival, ignore, any)| Pattern {
+        tag: arrival.tag,
+        ignore,
+        source: (!any).then_some(arrival.source),
+        untagged: arrival.untagged,
+    })
+}
+
+fn steps(posts: u32, messages: u32) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        posts => patterns().prop_map(Step::Post),
+        messages => arrivals().prop_map(Step::Message),
+        20 => any::<usize>().prop_map(Step::Cancel),
+        10 => patterns().prop_map(Step::Probe),
+        10 => patterns().prop_map(Step::TakeProbed),
+        1 => (0..3_u64).prop_map(Step::RetainPosted),
+        1 => (0..3_u64).prop_map(Step::RetainStored),
+        1 => (0..20_usize).prop_map(Step::Drain),
+        1 => Just(Step::Release),
+    ];
+    prop::collection::vec(step, 0..600)
+}
+
+struct Both {
+    matcher: Matcher<u32, u32>,
+    naive: Naive,
+    names: Vec<(PostId, u32)>,
+    next: u32,
+}
+
+impl Both {
+    fn post(&mut self, pattern: Pattern) {
+        self.next += 1;
+        let oldest = self.naive.stored.iter().position(|(arrival, _)| wants(&pattern, arrival));
+        match (self.matcher.post(pattern, self.next), oldest) {
+            (Posted::Matched(handle, arrival, message), Some(at)) => {
+                assert_eq!(handle, self.next);
+                assert_eq!((arrival, message), self.naive.stored.remove(at));
+            }
+            (Posted::Queued(id), None) => {
+                self.naive.posted.push((pattern, self.next));
+                self.names.push((id, self.next));
+            }
+            (got, expected) => panic!("post: got {got:?}, expected {expected:?}"),
+        }
+    }
+
+    fn message(&mut self, arrival: Arrival) {
+        self.next += 1;
+        let oldest = self.naive.posted.iter().position(|(pattern, _)| wants(pattern, &arrival));
+        let expected = oldest.map(|at| self.naive.posted.remove(at).1);
+        assert_eq!(self.matcher.arrive(&arrival), expected);
+        if expected.is_none() {
+            self.matcher.store(arrival, self.next);
+            self.naive.stored.push((arrival, self.next));
+        }
+    }
+
+    fn cancel(&mut self, choice: usize) {
+        if self.names.is_empty() {
+            return;
+        }
+        let (id, number) = self.names[choice % self.names.len()];
+        let at = self.naive.posted.iter().position(|(_, known)| *known == number);
+        let expected = at.map(|at| self.naive.posted.remove(at).1);
+        assert_eq!(self.matcher.cancel(id), expected);
+    }
+
+    fn probe(&mut self, pattern: &Pattern) -> Option<UnexpectedId> {
+        let found = self.matcher.probe(pattern).map(|(id, arrival, message)| (id, *arrival, *message));
+        let expected = self.naive.stored.iter().find(|(arrival, _)| wants(pattern, arrival));
+        assert_eq!(found.map(|(_, arrival, message)| (arrival, message)), expected.copied());
+        found.map(|(id, ..)| id)
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Post(pattern) => self.post(*pattern),
+            Step::Message(arrival) => self.message(*arrival),
+            Step::Cancel(choice) => self.cancel(*choice),
+            Step::Probe(pattern) => {
+                self.probe(pattern);
+            }
+            Step::TakeProbed(pattern) => {
+                if let Some(id) = self.probe(pattern) {
+                    let taken = self.matcher.take(id).expect("the name was just given out");
+                    self.naive.stored.retain(|stored| *stored != taken);
+                    assert!(self.matcher.take(id).is_none());
+                    assert!(self.matcher.get_mut(id).is_none());
+                }
+            }
+            Step::RetainPosted(source) => {
+                let (mut removed, mut expected) = (Vec::new(), Vec::new());
+                self.matcher.retain_posted(|pattern, _| pattern.source != Some(*source), |p| removed.push(p));
+                self.naive.posted.retain(|(pattern, number)| {
+                    let keep = pattern.source != Some(*source);
+                    if !keep {
+                        expected.push(*number);
+                    }
+                    keep
+                });
+                assert_eq!(removed, expected);
+            }
+            Step::RetainStored(source) => {
+                let (mut removed, mut expected) = (Vec::new(), Vec::new());
+                self.matcher.retain_unexpected(
+                    |arrival, _| arrival.source != *source,
+                    |arrival, message| removed.push((arrival, message)),
+                );
+                self.naive.stored.retain(|stored| {
+                    let keep = stored.0.source != *source;
+                    if !keep {
+                        expected.push(*stored);
+                    }
+                    keep
+                });
+                assert_eq!(removed, expected);
+            }
+            Step::Drain(count) => {
+                let count = (*count).min(self.naive.posted.len());
+                let expected: Vec<u32> = self.naive.posted.drain(..count).map(|(_, number)| number).collect();
+                assert_eq!(self.matcher.drain_posted().take(count).collect::<Vec<_>>(), expected);
+            }
+            Step::Release => self.matcher.release_memory(),
+        }
+        assert_eq!(self.matcher.posted_len(), self.naive.posted.len());
+        assert_eq!(self.matcher.unexpected_len(), self.naive.stored.len());
+    }
+}
+
+fn run(seed: u64, steps: &[Step]) {
+    let mut both = Both { matcher: Matcher::new(seed), naive: Naive::default(), names: Vec::new(), next: 0 };
+    for step in steps {
+        both.apply(step);
+    }
+    let left: Vec<u32> = both.naive.posted.iter().map(|(_, number)| *number).collect();
+    assert_eq!(both.matcher.drain_posted().collect::<Vec<_>>(), left);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn balanced_traffic_matches_as_the_oracle_does(seed: u64, steps in steps(100, 100)) {
+        run(seed, &steps);
+    }
+
+    #[test]
+    fn many_posted_receives_match_as_the_oracle_does(seed: u64, steps in steps(200, 60)) {
+        run(seed, &steps);
+    }
+
+    #[test]
+    fn many_unexpected_messages_match_as_the_oracle_does(seed: u64, steps in steps(60, 200)) {
+        run(seed, &steps);
+    }
+}
+
+#[test]
+fn an_idle_matcher_is_small_and_owns_no_heap() {
+    assert!(size_of::<Matcher<u64, u64>>() <= 64, "{}", size_of::<Matcher<u64, u64>>());
+    let mut matcher = Matcher::<u64, u64>::new(0);
+    assert!(matcher.arrive(&Arrival { tag: 0, untagged: false, source: 0 }).is_none());
+    assert!(matcher.posted.is_none() && matcher.unexpected.is_none());
+    assert!(matches!(matcher.post(Pattern::tag(1), 1), Posted::Queued(_)));
+    assert_eq!(matcher.arrive(&Arrival { tag: 1, untagged: false, source: 0 }), Some(1));
+    matcher.release_memory();
+    assert!(matcher.posted.is_none() && matcher.unexpected.is_none());
+}
+
+#[test]
+fn a_name_stays_worthless_after_its_place_is_used_again_and_after_release() {
+    let mut matcher = Matcher::<u32, u32>::new(7);
+    let Posted::Queued(first) = matcher.post(Pattern::tag(1), 1) else { panic!("queued") };
+    assert_eq!(matcher.cancel(first), Some(1));
+    let Posted::Queued(second) = matcher.post(Pattern::tag(1), 2) else { panic!("queued") };
+    assert_eq!(matcher.cancel(first), None);
+    assert_eq!(matcher.cancel(second), Some(2));
+    matcher.release_memory();
+    let Posted::Queued(_) = matcher.post(Pattern::tag(1), 3) else { panic!("queued") };
+    assert_eq!(matcher.cancel(first), None);
+    assert_eq!(matcher.cancel(second), None);
+    assert_eq!(matcher.posted_len(), 1);
+}
+
+#[test]
+fn a_receive_that_never_matches_does_not_make_the_queue_grow() {
+    let mut matcher = Matcher::<u32, u32>::new(7);
+    assert!(matches!(matcher.post(Pattern::tag(u64::MAX), 0), Posted::Queued(_)));
+    for round in 0..100_000_u32 {
+        let tag = u64::from(round % 7);
+        assert!(matches!(matcher.post(Pattern::tag(tag), round), Posted::Queued(_)));
+        assert_eq!(matcher.arrive(&Arrival { tag, untagged: false, source: 1 }), Some(round));
+    }
+    assert_eq!(matcher.posted_len(), 1);
+}
+
+#[test]
+fn equal_keys_by_the_thousand_cost_the_search_for_another_key_nothing() {
+    use super::table::{Hasher, Link, Table};
+    let keys: Vec<u64> = (0..20_000).map(|number| if number % 10 == 0 { number } else { 5 }).collect();
+    let looked = std::cell::Cell::new(0_u64);
+    let key_of = |at: u32| {
+        looked.set(looked.get() + 1);
+        (keys[at as usize], 0)
+    };
+    let (mut table, mut links, hasher) = (Table::new(), vec![Link::UNUSED; keys.len()], Hasher::new(3));
+    for at in 0..keys.len() as u32 {
+        table.append(&mut links, &hasher, at, key_of);
+    }
+    for at in (0..keys.len() as u32).rev() {
+        assert_eq!(table.find(&links, &hasher, (7, 0), key_of), super::slab::NONE);
+        table.remove(&mut links, &hasher, at, key_of);
+    }
+    assert!(table.is_empty());
+    // Each append, search and removal looks at a bucket or two of one or two keys, and growing looks at each key twice.
+    assert!(looked.get() < 12 * keys.len() as u64, "looked at {} keys", looked.get());
+}

@@ -1,0 +1,202 @@
+//! The messages of one endpoint that no receive has matched, oldest first.
+//!
+//! Used by [`super::Matcher`] only. A receive looks at the few oldest, then asks the index for its kind of pattern. An index
+//! is made when its kind is first asked for and brought up to date only when it is asked again.
+
+use super::slab::{NONE, Slab};
+use super::table::{Hasher, Link, Reduced, Table};
+use super::{Arrival, Compiled, Key, PatternKind};
+
+/// How many kinds of pattern (which bits matter, source known or not) have an index of the unexpected messages at a time;
+/// a receive of another kind takes over the least recently used one, at a cost in proportion to the messages stored.
+pub const KINDS_MAX: usize = 8;
+
+/// How many of the oldest are compared one by one.
+const LOOK_MAX: usize = 4;
+
+#[derive(Debug)]
+struct Stored<U> {
+    arrival: Arrival,
+    age: u64,
+    message: U,
+}
+
+#[derive(Debug)]
+struct Index {
+    kind: PatternKind,
+    table: Table,
+    links: Vec<Link>,
+    /// The oldest message that is not in it, and the age from which on messages are not.
+    next: u32,
+    age_next: u64,
+    used: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct UnexpectedQueue<U> {
+    slab: Slab<Stored<U>>,
+    indexes: Vec<Index>,
+    age_next: u64,
+    uses: u64,
+    hasher: Hasher,
+}
+
+#[inline]
+fn key_of<U>(slab: &Slab<Stored<U>>, kind: &PatternKind, at: u32) -> Reduced {
+    slab.entry(at).map_or((0, 0), |stored| kind.reduce(&Key::of(&stored.arrival)))
+}
+
+impl Index {
+    fn update<U>(&mut self, slab: &Slab<Stored<U>>, hasher: &Hasher) {
+        if self.links.len() < slab.places() {
+            self.links.resize(slab.places().next_power_of_two(), Link::UNUSED);
+        }
+        while self.next != NONE {
+            let at = self.next;
+            self.next = slab.younger(at);
+            let Some(stored) = slab.entry(at) else { continue };
+            self.age_next = stored.age + 1;
+            if stored.arrival.untagged == self.kind.untagged {
+                let kind = self.kind;
+                self.table.append(&mut self.links, hasher, at, |at| key_of(slab, &kind, at));
+            }
+        }
+    }
+
+    fn remove<U>(&mut self, slab: &Slab<Stored<U>>, hasher: &Hasher, at: u32) {
+        if self.next == at {
+            self.next = slab.younger(at);
+        } else if let Some(stored) = slab.entry(at)
+            && stored.age < self.age_next
+            && stored.arrival.untagged == self.kind.untagged
+        {
+            let kind = self.kind;
+            self.table.remove(&mut self.links, hasher, at, |at| key_of(slab, &kind, at));
+        }
+    }
+}
+
+impl<U> UnexpectedQueue<U> {
+    pub(super) const fn new(seed: u64, generation: u32) -> Self {
+        Self {
+            slab: Slab::new(generation),
+            indexes: Vec::new(),
+            age_next: 0,
+            uses: 0,
+            hasher: Hasher::new(seed),
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn generation_next(&self) -> u32 {
+        self.slab.generation_next()
+    }
+
+    pub(super) fn push(&mut self, arrival: Arrival, message: U) -> u64 {
+        let age = self.age_next;
+        self.age_next += 1;
+        let at = self.slab.insert(Stored { arrival, age, message });
+        self.slab.list(at);
+        for index in &mut self.indexes {
+            if index.next == NONE {
+                index.next = at;
+            }
+        }
+        self.slab.name(at)
+    }
+
+    /// Place of the oldest message that the pattern accepts.
+    #[inline]
+    pub(super) fn find(&mut self, wanted: &Compiled) -> Option<u32> {
+        let mut at = self.slab.oldest();
+        for _ in 0..LOOK_MAX {
+            if at == NONE {
+                return None;
+            }
+            if self.slab.entry(at).is_some_and(|stored| wanted.accepts(&Key::of(&stored.arrival))) {
+                return Some(at);
+            }
+            at = self.slab.younger(at);
+        }
+        if at == NONE { None } else { self.find_indexed(wanted) }
+    }
+
+    #[inline(never)]
+    fn find_indexed(&mut self, wanted: &Compiled) -> Option<u32> {
+        let number = match self.indexes.iter().position(|index| index.kind == wanted.kind) {
+            Some(number) => number,
+            None => self.new_index(wanted.kind),
+        };
+        self.uses += 1;
+        let (index, slab) = (&mut self.indexes[number], &self.slab);
+        index.used = self.uses;
+        if index.next != NONE {
+            index.update(slab, &self.hasher);
+        }
+        let (tag, source) = (wanted.tag, wanted.source);
+        let at =
+            index.table.find(&index.links, &self.hasher, (tag, source), |at| key_of(slab, &wanted.kind, at));
+        (at != NONE).then_some(at)
+    }
+
+    #[cold]
+    fn new_index(&mut self, kind: PatternKind) -> usize {
+        let next = self.slab.oldest();
+        if self.indexes.len() < KINDS_MAX {
+            let table = Table::new();
+            self.indexes.push(Index { kind, table, links: Vec::new(), next, age_next: 0, used: 0 });
+            return self.indexes.len() - 1;
+        }
+        let oldest = self.indexes.iter().enumerate().min_by_key(|(_, index)| index.used);
+        let number = oldest.map_or(0, |(number, _)| number);
+        let index = &mut self.indexes[number];
+        index.table.clear();
+        (index.kind, index.next, index.age_next) = (kind, next, 0);
+        number
+    }
+
+    /// Takes the message of a place that [`UnexpectedQueue::find`] returned.
+    #[inline]
+    pub(super) fn remove(&mut self, at: u32) -> Option<(Arrival, U)> {
+        for index in &mut self.indexes {
+            index.remove(&self.slab, &self.hasher, at);
+        }
+        self.slab.unlist(at);
+        self.slab.free(at).map(|stored| (stored.arrival, stored.message))
+    }
+
+    pub(super) fn take(&mut self, name: u64) -> Option<(Arrival, U)> {
+        let at = self.slab.resolve(name)?;
+        self.remove(at)
+    }
+
+    pub(super) fn view(&mut self, at: u32) -> Option<(u64, &Arrival, &mut U)> {
+        let name = self.slab.name(at);
+        self.slab.entry_mut(at).map(|stored| (name, &stored.arrival, &mut stored.message))
+    }
+
+    pub(super) fn get_mut(&mut self, name: u64) -> Option<(&Arrival, &mut U)> {
+        let at = self.slab.resolve(name)?;
+        self.slab.entry_mut(at).map(|stored| (&stored.arrival, &mut stored.message))
+    }
+
+    pub(super) fn retain(
+        &mut self,
+        mut keep: impl FnMut(&Arrival, &mut U) -> bool,
+        mut removed: impl FnMut(Arrival, U),
+    ) {
+        let mut at = self.slab.oldest();
+        while at != NONE {
+            let younger = self.slab.younger(at);
+            let kept =
+                self.slab.entry_mut(at).is_none_or(|stored| keep(&stored.arrival, &mut stored.message));
+            if !kept && let Some((arrival, message)) = self.remove(at) {
+                removed(arrival, message);
+            }
+            at = younger;
+        }
+    }
+}

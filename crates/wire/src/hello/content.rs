@@ -1,0 +1,177 @@
+//! What an engine says about itself: the content of the first and second record, encrypted under the secret where there is one.
+
+use super::{ECHO_LEN, HelloError, Record, echo, take};
+
+/// Bytes of the content, padded with zeros.
+pub const HELLO_LEN: usize = 432;
+
+/// Longest text of locators, in bytes.
+pub const LOCATORS_MAX: usize = 250;
+
+/// Type of the part that carries the locators.
+pub const PART_LOCATORS: u8 = 1;
+
+/// Bit in a part's type: a receiver that does not know the type must not go on. Other unknown parts are skipped.
+pub const PART_REQUIRED: u8 = 0x80;
+
+const ENGINE: usize = 24;
+const INCARNATION: usize = 40;
+const DOMAIN: usize = 48;
+const EXPECTED_ENGINE: usize = 80;
+const EXPECTED_INCARNATION: usize = 96;
+const RECEIVED: usize = 104;
+const SESSION_BYTES: usize = 112;
+const ENDPOINT_BYTES: usize = 120;
+const SESSION_ENVELOPES: usize = 128;
+const ENDPOINT_ENVELOPES: usize = 132;
+const FRAME_MAX: usize = 136;
+const PROCESS: usize = 140;
+const LANE: usize = 144;
+const FLAGS: usize = 148;
+const PARTS: usize = 152;
+
+const FLAG_ENCRYPTION: u32 = 1;
+const FLAG_RESUMES: u32 = 2;
+
+/// What the peer may send before it hears of new limits. Absolute: since the session's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Credits {
+    /// Bytes to all endpoints together.
+    pub session_bytes: u64,
+    /// Bytes to each endpoint.
+    pub endpoint_bytes: u64,
+    /// Envelopes to all endpoints together.
+    pub session_envelopes: u32,
+    /// Envelopes to each endpoint.
+    pub endpoint_envelopes: u32,
+}
+
+/// What an engine says about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hello {
+    /// The engine's identity: unique, not secret, never zero.
+    pub engine: [u8; 16],
+    /// Changes each time the engine starts.
+    pub incarnation: u64,
+    /// Hash of the domain's name.
+    pub domain: [u8; 32],
+    /// Whom the sender wants to talk to; zero: anybody of the domain.
+    pub expected_engine: [u8; 16],
+    /// Which incarnation of it; zero: any.
+    pub expected_incarnation: u64,
+    /// Session frames received so far, when `resumes`.
+    pub received: u64,
+    /// The lane is another one of a session that exists, in the sender's eyes.
+    pub resumes: bool,
+    /// What the receiver of this may send.
+    pub credits: Credits,
+    /// Largest frame body in bytes that the sender of this takes.
+    pub frame_max: u32,
+    /// Process number as the sender sees it; 0: not told.
+    pub process: u32,
+    /// Number of the lane in the session, chosen by the dialer.
+    pub lane: u32,
+    /// The sender wants what follows encrypted. Reserved: version 1 only says so.
+    pub encryption_wanted: bool,
+    /// Where the sender can be dialled: `scheme:body` texts, separated by one space. At most [`LOCATORS_MAX`] bytes.
+    pub locators: String,
+}
+
+impl Hello {
+    /// The content for `record`, whose header is there already. Locators that do not fit are left out from the end.
+    #[must_use]
+    pub fn encode(&self, record: &Record) -> [u8; HELLO_LEN] {
+        let mut out = [0; HELLO_LEN];
+        let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &echo(record));
+        put(ENGINE, &self.engine);
+        put(INCARNATION, &self.incarnation.to_le_bytes());
+        put(DOMAIN, &self.domain);
+        put(EXPECTED_ENGINE, &self.expected_engine);
+        put(EXPECTED_INCARNATION, &self.expected_incarnation.to_le_bytes());
+        put(RECEIVED, &self.received.to_le_bytes());
+        put(SESSION_BYTES, &self.credits.session_bytes.to_le_bytes());
+        put(ENDPOINT_BYTES, &self.credits.endpoint_bytes.to_le_bytes());
+        put(SESSION_ENVELOPES, &self.credits.session_envelopes.to_le_bytes());
+        put(ENDPOINT_ENVELOPES, &self.credits.endpoint_envelopes.to_le_bytes());
+        put(FRAME_MAX, &self.frame_max.to_le_bytes());
+        put(PROCESS, &self.process.to_le_bytes());
+        put(LANE, &self.lane.to_le_bytes());
+        let flags = if self.encryption_wanted { FLAG_ENCRYPTION } else { 0 }
+            | if self.resumes { FLAG_RESUMES } else { 0 };
+        put(FLAGS, &flags.to_le_bytes());
+        let text = fitting(&self.locators);
+        if !text.is_empty() {
+            put(PARTS, &[PART_LOCATORS, text.len() as u8]);
+            put(PARTS + 2, text.as_bytes());
+        }
+        out
+    }
+
+    /// Reads the content that came in `record`.
+    ///
+    /// # Errors
+    /// [`HelloError`].
+    pub fn decode(content: &[u8; HELLO_LEN], record: &Record) -> Result<Self, HelloError> {
+        if take::<ECHO_LEN>(content, 0) != echo(record) {
+            return Err(HelloError::EchoDiffers);
+        }
+        let u32_at = |at| u32::from_le_bytes(take(content, at));
+        let u64_at = |at| u64::from_le_bytes(take(content, at));
+        let engine = take(content, ENGINE);
+        if engine == [0; 16] {
+            return Err(HelloError::NoEngine);
+        }
+        let flags = u32_at(FLAGS);
+        Ok(Self {
+            engine,
+            incarnation: u64_at(INCARNATION),
+            domain: take(content, DOMAIN),
+            expected_engine: take(content, EXPECTED_ENGINE),
+            expected_incarnation: u64_at(EXPECTED_INCARNATION),
+            received: u64_at(RECEIVED),
+            resumes: flags & FLAG_RESUMES != 0,
+            credits: Credits {
+                session_bytes: u64_at(SESSION_BYTES),
+                endpoint_bytes: u64_at(ENDPOINT_BYTES),
+                session_envelopes: u32_at(SESSION_ENVELOPES),
+                endpoint_envelopes: u32_at(ENDPOINT_ENVELOPES),
+            },
+            frame_max: u32_at(FRAME_MAX),
+            process: u32_at(PROCESS),
+            lane: u32_at(LANE),
+            encryption_wanted: flags & FLAG_ENCRYPTION != 0,
+            locators: parts(content)?,
+        })
+    }
+}
+
+/// As many whole locators as fit.
+fn fitting(text: &str) -> &str {
+    if text.len() <= LOCATORS_MAX {
+        return text;
+    }
+    let mut end = LOCATORS_MAX + 1;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].rsplit_once(' ').map_or("", |(whole, _)| whole)
+}
+
+/// Walks the parts and returns the locators.
+fn parts(content: &[u8; HELLO_LEN]) -> Result<String, HelloError> {
+    let (mut at, mut locators) = (PARTS, String::new());
+    while at + 2 <= HELLO_LEN && content[at] != 0 {
+        let (part, len) = (content[at], usize::from(content[at + 1]));
+        let body = content.get(at + 2..at + 2 + len).ok_or(HelloError::PartTooLong { at })?;
+        if part == PART_LOCATORS {
+            let plain = body.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+            let text = core::str::from_utf8(body).ok().filter(|_| plain && len <= LOCATORS_MAX);
+            locators = text.ok_or(HelloError::BadLocators)?.into();
+        } else if part & PART_REQUIRED != 0 {
+            return Err(HelloError::UnknownPart { part });
+        }
+        at += 2 + len;
+    }
+    Ok(locators)
+}

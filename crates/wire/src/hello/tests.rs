@@ -1,0 +1,172 @@
+//! Records byte by byte, and what is not one.
+
+use super::*;
+
+fn header() -> Header {
+    Header {
+        kind: RecordKind::FIRST,
+        mode: Mode::PLAIN,
+        versions: Versions { min: 1, max: 3 },
+        features: 0x0102_0304_0506_0708,
+        required: 0x8000_0000_0000_0001,
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        engine: *b"0123456789abcdef",
+        incarnation: 0x1122_3344_5566_7788,
+        domain: [0xd0; 32],
+        expected_engine: *b"fedcba9876543210",
+        expected_incarnation: 0x99,
+        received: 7,
+        resumes: true,
+        credits: Credits {
+            session_bytes: 1 << 20,
+            endpoint_bytes: 1 << 18,
+            session_envelopes: 65_536,
+            endpoint_envelopes: 4096,
+        },
+        frame_max: 8192,
+        process: 4711,
+        lane: 2,
+        encryption_wanted: true,
+        locators: "tcp:10.0.0.1:4000 uds:/run/x".into(),
+    }
+}
+
+#[test]
+fn golden_bytes_of_the_header() {
+    let golden: [u8; HEADER_LEN] = [
+        b'S', b'I', b'N', b'E', b'W', b'H', b'E', b'L', // magic
+        1, 2, // first record, plain
+        1, 0, 3, 0, // versions 1 to 3
+        0, 0, // zero
+        8, 7, 6, 5, 4, 3, 2, 1, // features
+        1, 0, 0, 0, 0, 0, 0, 0x80, // required
+    ];
+    let record = header().record();
+    assert_eq!(record[..HEADER_LEN], golden);
+    assert!(record[HEADER_LEN..].iter().all(|byte| *byte == 0));
+    assert_eq!(Header::read(&record), Ok(header()));
+}
+
+#[test]
+fn golden_bytes_of_the_content() {
+    let mut golden = Vec::new();
+    golden.extend([1, 2, 1, 0, 3, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0x80]);
+    golden.extend(b"0123456789abcdef");
+    golden.extend([0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
+    golden.extend([0xd0; 32]);
+    golden.extend(b"fedcba9876543210");
+    golden.extend([0x99, 0, 0, 0, 0, 0, 0, 0]);
+    golden.extend([7, 0, 0, 0, 0, 0, 0, 0]);
+    golden.extend([0, 0, 0x10, 0, 0, 0, 0, 0]);
+    golden.extend([0, 0, 0x04, 0, 0, 0, 0, 0]);
+    golden.extend([0, 0, 1, 0]);
+    golden.extend([0, 0x10, 0, 0]);
+    golden.extend([0, 0x20, 0, 0]);
+    golden.extend([0x67, 0x12, 0, 0]);
+    golden.extend([2, 0, 0, 0]);
+    golden.extend([3, 0, 0, 0]);
+    golden.extend([1, 28]);
+    golden.extend(b"tcp:10.0.0.1:4000 uds:/run/x");
+    golden.resize(HELLO_LEN, 0);
+    let record = header().record();
+    let content = hello().encode(&record);
+    assert_eq!(content[..], golden[..]);
+    assert_eq!(Hello::decode(&content, &record), Ok(hello()));
+}
+
+#[test]
+fn golden_bytes_of_a_refusal() {
+    let refusal = Refusal {
+        reason: Reason::OTHER_VERSION,
+        versions: Versions { min: 2, max: 2 },
+        modes: Mode::SECRET.with(Mode::PLAIN),
+        text: "too old".into(),
+    };
+    let mut golden = Vec::new();
+    golden.extend(b"SINEWHEL");
+    golden.extend([4, 3, 2, 0, 2, 0, 0, 0]);
+    golden.extend([0; 16]);
+    golden.extend([3, 0, 7, 0]);
+    golden.extend(b"too old");
+    golden.resize(RECORD_LEN, 0);
+    let record = refusal.encode();
+    assert_eq!(record[..], golden[..]);
+    let read = Header::read(&record).expect("a record");
+    assert_eq!(Refusal::decode(&read, &record), refusal);
+}
+
+#[test]
+fn the_text_of_a_refusal_never_carries_control_characters_and_is_cut() {
+    let refusal = Refusal {
+        reason: Reason(999),
+        versions: Versions::THIS,
+        modes: Mode(0),
+        text: "\u{1b}[2Jx".repeat(100),
+    };
+    let mut record = refusal.encode();
+    let header = Header::read(&record).expect("a record");
+    body_mut(&mut record)[2] = 255;
+    body_mut(&mut record)[10] = 0x07;
+    let read = Refusal::decode(&header, &record);
+    assert_eq!(read.text.len(), REFUSAL_TEXT_MAX);
+    assert!(read.text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
+    assert_eq!(read.reason.to_string(), "Unknown(0x03e7)");
+}
+
+#[test]
+fn unknown_optional_parts_are_skipped_and_required_ones_are_an_error() {
+    let record = header().record();
+    let mut content = hello().encode(&record);
+    let end = 152 + 2 + 28;
+    content[end..end + 5].copy_from_slice(&[0x70, 3, 1, 2, 3]);
+    assert_eq!(Hello::decode(&content, &record), Ok(hello()));
+    content[end] = 0xf0;
+    assert_eq!(Hello::decode(&content, &record), Err(HelloError::UnknownPart { part: 0xf0 }));
+    content[end + 1] = 255;
+    assert_eq!(Hello::decode(&content, &record), Err(HelloError::PartTooLong { at: end }));
+}
+
+#[test]
+fn a_changed_header_no_engine_and_bad_locators_are_told_apart() {
+    let record = header().record();
+    let content = hello().encode(&record);
+    let mut other = record;
+    other[12] = 1;
+    assert_eq!(Hello::decode(&content, &other), Err(HelloError::EchoDiffers));
+    let mut none = content;
+    none[24..40].fill(0);
+    assert_eq!(Hello::decode(&none, &record), Err(HelloError::NoEngine));
+    let mut bad = content;
+    bad[160] = 0x1b;
+    assert_eq!(Hello::decode(&bad, &record), Err(HelloError::BadLocators));
+    let mut empty = record;
+    empty[10] = 9;
+    assert!(matches!(Header::read(&empty), Err(HelloError::EmptyVersions { .. })));
+    empty[0] = 0;
+    assert_eq!(Header::read(&empty), Err(HelloError::NotARecord));
+}
+
+#[test]
+fn locators_that_do_not_fit_are_left_out_whole() {
+    let record = header().record();
+    let mut long = hello();
+    long.locators = (0..40).map(|n| format!("tcp:10.0.0.{n}:4000")).collect::<Vec<_>>().join(" ");
+    let read = Hello::decode(&long.encode(&record), &record).expect("content");
+    assert!(read.locators.len() <= LOCATORS_MAX && read.locators.ends_with(":4000"));
+    assert!(long.locators.starts_with(&read.locators));
+    long.locators = "x".repeat(300);
+    assert_eq!(Hello::decode(&long.encode(&record), &record).expect("content").locators, "");
+}
+
+#[test]
+fn the_newest_common_version_is_chosen() {
+    let range = |min, max| Versions { min, max };
+    assert_eq!(range(1, 3).common(range(2, 9)), Some(3));
+    assert_eq!(range(2, 9).common(range(1, 3)), Some(3));
+    assert_eq!(range(1, 1).common(range(2, 3)), None);
+    assert_eq!(range(4, 5).common(range(2, 3)), None);
+}
