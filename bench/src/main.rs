@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, missing_docs)]
 
 mod lines;
+mod ours;
 mod peers;
 mod priority;
 mod program;
@@ -18,8 +19,6 @@ use clap::{Args, Parser, Subcommand};
 
 use runner::{Outcome, Settings};
 
-/// Whether this build measures Sinew itself.
-const OURS_IS_BUILT: bool = false;
 /// How long each program measures in a round, and with `--quick`.
 const SECONDS: f64 = 0.3;
 const QUICK_SECONDS: f64 = 0.08;
@@ -71,6 +70,8 @@ struct RunArgs {
 enum Program {
     /// One raw program, by hand.
     Raw(raw::RawArgs),
+    /// Sinew, one case, by hand.
+    Ours(ours::OursArgs),
     /// The ZeroMQ peer, by hand.
     Zmq(peers::zmq::ZmqArgs),
 }
@@ -90,6 +91,7 @@ fn start() -> Result<i32> {
     let cli = Cli::parse();
     let sample = match &cli.program {
         Some(Program::Raw(args)) => raw::run(args)?,
+        Some(Program::Ours(args)) => ours::run(args)?,
         Some(Program::Zmq(args)) => peers::zmq::run(args)?,
         None => return bench(&cli.run),
     };
@@ -191,7 +193,8 @@ mod tests {
                 let words = match &contender.program {
                     Raw(arguments) => format!("sinew-bench raw {arguments}"),
                     Zmq(arguments) => format!("sinew-bench zmq {arguments}"),
-                    Ours(_) | Ucx(_) => continue,
+                    Ours(arguments) => format!("sinew-bench ours {arguments}"),
+                    Ucx(_) => continue,
                 };
                 let parsed = Cli::try_parse_from(words.split_whitespace());
                 assert!(parsed.is_ok(), "{}: {words}: {:?}", line.id, parsed.err());

@@ -150,8 +150,7 @@ fn keep(figures: &mut [Figures], round: &[Option<Sample>], unit: Unit) {
 
 fn figures_of(contender: &Contender) -> Figures {
     let missing = match &contender.program {
-        Program::Raw(_) => None,
-        Program::Ours(_) => (!crate::OURS_IS_BUILT).then_some("this build measures no Sinew"),
+        Program::Raw(_) | Program::Ours(_) => None,
         Program::Ucx(_) => (!ucx::is_present()).then_some(ucx::REMEDY),
         Program::Zmq(_) => (!zmq::is_present()).then_some(zmq::REMEDY),
     };

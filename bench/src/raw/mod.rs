@@ -7,10 +7,10 @@ mod line;
 mod memcpy;
 mod memory;
 pub mod pair;
-mod ping_pong;
+pub mod ping_pong;
 mod ring;
 mod socket;
-mod wake;
+pub mod wake;
 
 use ping_pong::ping_pong;
 

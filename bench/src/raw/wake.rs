@@ -17,7 +17,7 @@ use super::{RawArgs, ping_pong};
 use crate::sample::{Sample, median};
 
 /// How long the receiver sleeps before each message of [`wake_first`]: longer than any sensible spinning before sleep.
-pub const REST: Duration = Duration::from_micros(300);
+pub const REST: Duration = Duration::from_millis(1);
 
 fn ring_bell(bell: impl AsFd) -> Result<()> {
     rustix::io::write(bell, &1u64.to_ne_bytes()).context("eventfd write")?;
