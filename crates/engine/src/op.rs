@@ -147,7 +147,7 @@ pub struct SendOp(Operation);
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
-/// Dropping it really cancels: a message that had begun to arrive waits for another receive. `Send`.
+/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. `Send`.
 #[must_use = "dropping it cancels the receive"]
 pub struct RecvOp(Operation);
 
@@ -190,7 +190,8 @@ impl SendOp {
     /// then the result is `Ok`.
     ///
     /// # Errors
-    /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message will not be delivered whole.
+    /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message is taken back, unless the receiver had all of it
+    /// and its word of that was still on the way.
     pub fn cancel(mut self) -> Result<Buf, Failed> {
         match self.0.cancel() {
             Some(outcome) => outcome.map(|(buf, _)| buf),
@@ -296,8 +297,11 @@ impl Drop for SendOp {
 
 impl Drop for RecvOp {
     fn drop(&mut self) {
-        if self.0.endpoint.shared.check_fork().is_ok() {
-            drop(self.0.cancel());
+        let State::Pending(key) = self.0.state else { return };
+        let shared = &self.0.endpoint.shared;
+        if shared.check_fork().is_ok() {
+            let memory = shared.with(|core| core.give_up_recv(key));
+            drop(memory);
         }
     }
 }

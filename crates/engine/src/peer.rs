@@ -137,7 +137,17 @@ impl Peer {
                 std::mem::forget(guard);
                 answer
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => {
+                std::mem::forget(guard);
+                // The answer may have come between the last look and the cancel.
+                shared
+                    .with(|core| {
+                        let answer = core.collect_answer(key);
+                        core.cancel_send(key);
+                        answer
+                    })
+                    .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
+            }
         }
     }
 
@@ -303,7 +313,16 @@ impl Message<'_> {
                 std::mem::forget(guard);
                 result
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => {
+                std::mem::forget(guard);
+                match shared.with(|core| core.cancel_send(key)) {
+                    Some((Err(OpError::Cancelled), _)) | None => {
+                        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+                    }
+                    // It ended between the last look and the cancel.
+                    Some((result, _)) => result,
+                }
+            }
         }
     }
 

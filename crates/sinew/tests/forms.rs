@@ -18,6 +18,9 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     timed_out_send_is_taken_back,
     a_receive_whose_message_is_taken_back_waits_for_the_next,
     dropped_receive_leaves_its_message_to_another,
+    no_message_is_lost_between_a_deadline_and_its_cancel,
+    cancelled_receives_cost_no_credit,
+    messages_as_long_as_the_window_arrive,
     try_forms_never_wait,
     scope_gives_buffers_back_and_ends_all_it_began,
     scope_that_panics_cancels_and_the_panic_goes_on,
@@ -88,7 +91,10 @@ fn timed_out_receive_under_way_leaves_the_message_to_another(lane: &str) {
             assert!(buf == content(LEN, round), "content of message {round}");
         }
         for canary in canaries {
-            assert!(canary.iter().all(|&byte| byte == 0xdd), "memory of a cancelled receive was written later");
+            assert!(
+                canary.iter().all(|&byte| byte == 0xdd),
+                "memory of a cancelled receive was written later"
+            );
         }
     });
 }
@@ -122,14 +128,22 @@ fn a_receive_whose_message_is_taken_back_waits_for_the_next(lane: &str) {
                 assert!(matches!(failed.error, OpError::Cancelled), "{failed}");
                 assert!(failed.buf.iter().all(|&byte| byte == 9));
                 p.to_b.message(5).immediate(round).send(b"next").unwrap();
-                match op.wait() {
-                    Ok(got) => assert_eq!((&got.buf[..], got.info.immediate), (&b"next"[..], Some(round))),
+                let got = match op.wait() {
+                    Ok(got) if got.info.len == 8 << 20 => {
+                        assert!(
+                            got.buf.iter().all(|&byte| byte == 9),
+                            "it came whole before it was taken back"
+                        );
+                        None
+                    }
+                    Ok(got) => Some(got.info),
                     Err(failed) => {
                         assert!(matches!(failed.error, OpError::Withdrawn), "{failed}");
-                        let mut buf = [0; 8];
-                        assert_eq!(p.b.recv(5, &mut buf).unwrap().immediate, Some(round));
+                        None
                     }
-                }
+                };
+                let got = got.unwrap_or_else(|| p.b.recv(5, &mut [0; 8]).unwrap());
+                assert_eq!((got.len, got.immediate), (4, Some(round)));
             }
             Ok(_) => assert_eq!(op.wait().unwrap().info.len, 8 << 20),
         }
@@ -148,6 +162,100 @@ fn dropped_receive_leaves_its_message_to_another(lane: &str) {
     p.to_b.send(1, b"for the second").unwrap();
     assert_eq!(second.wait().unwrap().info.len, 14);
     assert_eq!(p.there.counters().operations, 0);
+}
+
+/// Deadlines of all sorts race with arrivals: each message is received exactly once, in order.
+fn no_message_is_lost_between_a_deadline_and_its_cancel(lane: &str) {
+    let p = pair(lane);
+    const COUNT: u64 = 4000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..COUNT {
+                p.to_b.message(1).immediate(number).send(&content(number as usize % 60, number)).unwrap();
+                for _ in 0..(number * 7919) % 300 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let (mut number, mut late) = (0, 0u64);
+        let start = std::time::Instant::now();
+        while number < COUNT {
+            assert!(start.elapsed() < PATIENCE, "message {number} does not come");
+            let mut buf = [0; 64];
+            let form = (number + late) % 4;
+            let limit = Duration::from_nanos(late * 37 % 5000);
+            let result = match form {
+                0 | 1 => p.b.recv_within(1, &mut buf, limit),
+                2 => p.b.scope(|scope| scope.recv(1, &mut buf).unwrap().wait_within(limit).0),
+                _ => match p.b.post_recv(1, vec![0; 64]).unwrap().cancel() {
+                    Ok(got) => {
+                        buf[..got.info.len].copy_from_slice(&got.buf);
+                        Ok(got.info)
+                    }
+                    Err(failed) => Err(failed.error),
+                },
+            };
+            match result {
+                Ok(got) => {
+                    assert_eq!(got.immediate, Some(number), "lost by a deadline");
+                    assert!(buf[..got.len] == content(got.len, number));
+                    number += 1;
+                }
+                Err(OpError::TimedOut { .. } | OpError::Cancelled) => late += 1,
+                Err(other) => panic!("{other}"),
+            }
+            if late % 5 == 0 {
+                // A receive that had its message already, perhaps, and that nobody asks.
+                let op = p.b.post_recv(1, vec![0; 64]).unwrap();
+                p.here.progress();
+                drop(op);
+                late += 1;
+            }
+        }
+    });
+}
+
+/// Cancelled fetches must not eat the window: afterwards the sender may still fill it.
+fn cancelled_receives_cost_no_credit(lane: &str) {
+    let options = common::options().endpoint_envelopes(8usize).session_envelopes(8usize);
+    let p = pair_with(lane, Progress::Thread { cpu: None }, Progress::Thread { cpu: None }, options);
+    let sends: Vec<_> = (0..40u64)
+        .map(|number| p.to_b.message(1).immediate(number).post(content(1 << 20, number)).unwrap())
+        .collect();
+    let mut buf = vec![0; 1 << 20];
+    for number in 0..40u64 {
+        for _ in 0..3 {
+            p.b.wait_probe(1, PATIENCE).unwrap();
+            drop(p.b.post_recv(1, vec![0; 1 << 20]).unwrap());
+        }
+        let got = p.b.recv(1, &mut buf).unwrap();
+        assert_eq!((got.len, got.immediate), (1 << 20, Some(number)));
+        assert!(buf == content(1 << 20, number), "content of {number}");
+    }
+    for send in sends {
+        send.wait().unwrap();
+    }
+    assert!(p.to_b.is_connected());
+}
+
+/// A message that alone is more than half of the window takes the other road.
+fn messages_as_long_as_the_window_arrive(lane: &str) {
+    let options = common::options().endpoint_window(16usize << 10).session_window(32usize << 10);
+    let p = pair_with(lane, Progress::Thread { cpu: None }, Progress::Thread { cpu: None }, options);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..300u64 {
+                let len = 16_384 - (number as usize % 10) * 1600;
+                p.to_b.message(1).immediate(number).send(&content(len, number)).unwrap();
+            }
+        });
+        let mut buf = vec![0; 16_384];
+        for number in 0..300u64 {
+            let got = p.b.recv(1, &mut buf).unwrap();
+            assert_eq!(got.immediate, Some(number));
+            assert!(buf[..got.len] == content(16_384 - (number as usize % 10) * 1600, number));
+        }
+    });
 }
 
 fn try_forms_never_wait(lane: &str) {
@@ -205,7 +313,10 @@ fn scope_gives_buffers_back_and_ends_all_it_began(lane: &str) {
     });
     assert!(first == data, "the scope has waited for it");
     assert_eq!(second[0], 7);
-    assert_eq!(p.b.try_recv(Match::any_tag(), &mut []).unwrap_err().to_string(), OpError::WouldBlock.to_string());
+    assert_eq!(
+        p.b.try_recv(Match::any_tag(), &mut []).unwrap_err().to_string(),
+        OpError::WouldBlock.to_string()
+    );
 }
 
 fn scope_that_panics_cancels_and_the_panic_goes_on(lane: &str) {
@@ -426,7 +537,11 @@ fn a_handler_may_be_dropped_while_messages_stream_and_inside_itself(lane: &str) 
             // A message that had arrived for a receive of the dropped handler must not be lost.
             let mut buf = [0; 8];
             p.b.recv(1, &mut buf).unwrap();
-            assert_eq!(u64::from_le_bytes(buf), expected.fetch_add(1, Ordering::SeqCst), "lost by a dropped handler");
+            assert_eq!(
+                u64::from_le_bytes(buf),
+                expected.fetch_add(1, Ordering::SeqCst),
+                "lost by a dropped handler"
+            );
         }
         stop.store(true, Ordering::Relaxed);
         let mut buf = [0; 8];
@@ -442,7 +557,7 @@ fn dropping_the_engine_ends_what_pends(lane: &str) {
     let p = pair(lane);
     let receive = p.a.post_recv(1, vec![0; 64]).unwrap();
     let send = p.to_b.post_send(1, vec![0; 1 << 20]).unwrap();
-    let far = p.b.post_recv(Match::any_tag(), vec![0; 64]);
+    let far = p.b.post_recv(77, vec![0; 64]);
     let endpoint = p.a.clone();
     let waiting = std::thread::spawn(move || endpoint.recv_within(7, &mut [0; 8], PATIENCE));
     std::thread::scope(|scope| {
