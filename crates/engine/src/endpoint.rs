@@ -195,11 +195,10 @@ impl Endpoint {
         if !buf.is_writable() {
             return Err(Failed { buf, error: OpError::NotWritable });
         }
-        match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), Memory::Owned(buf), None))
-        {
-            Started::Pending(key) => Ok(RecvOp::new(Arc::clone(&self.inner), key)),
-            Started::Done(result, memory) => RecvOp::done(Arc::clone(&self.inner), result, memory),
-        }
+        let pattern = pattern.into();
+        let started =
+            shared.with(|core| core.start_recv(self.inner.number, pattern, Memory::Owned(buf), None));
+        Ok(RecvOp::new(Arc::clone(&self.inner), started, pattern.untagged))
     }
 
     /// The oldest waiting message that matches, without taking it. Makes progress, never blocks.

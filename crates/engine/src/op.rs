@@ -1,6 +1,7 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
+use crate::core::Started;
 use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::endpoint::EndpointInner;
@@ -149,7 +150,11 @@ pub struct SendOp(Operation);
 ///
 /// Dropping it really cancels: a message that had come, or begun to, waits for another receive. `Send`.
 #[must_use = "dropping it cancels the receive"]
-pub struct RecvOp(Operation);
+pub struct RecvOp {
+    operation: Operation,
+    /// It asked for untagged messages.
+    untagged: bool,
+}
 
 impl SendOp {
     pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
@@ -201,16 +206,12 @@ impl SendOp {
 }
 
 impl RecvOp {
-    pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
-        Self(Operation { endpoint, state: State::Pending(key) })
-    }
-
-    pub(crate) fn done(
-        endpoint: Arc<EndpointInner>,
-        result: Result<Completion, OpError>,
-        memory: Memory,
-    ) -> Result<Self, Failed> {
-        Ok(Self(Operation { endpoint, state: State::Done(owned(memory), result.map(Some)) }))
+    pub(crate) fn new(endpoint: Arc<EndpointInner>, started: Started<Completion>, untagged: bool) -> Self {
+        let state = match started {
+            Started::Pending(key) => State::Pending(key),
+            Started::Done(result, memory) => State::Done(owned(memory), result.map(Some)),
+        };
+        Self { operation: Operation { endpoint, state }, untagged }
     }
 
     /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
@@ -227,16 +228,16 @@ impl RecvOp {
     /// As [`RecvOp::wait`].
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
         let timeout = timeout.into();
-        let limit = timeout.resolve(&self.0.endpoint.shared.config);
-        match self.0.wait(timeout) {
+        let limit = timeout.resolve(&self.operation.endpoint.shared.config);
+        match self.operation.wait(timeout) {
             Some(outcome) => received(outcome),
-            None => received(timed_out(self.0.cancel(), limit)),
+            None => received(timed_out(self.operation.cancel(), limit)),
         }
     }
 
     /// The result if the receive is over. Makes progress, never blocks. After `Some` the operation is spent.
     pub fn try_wait(&mut self) -> Option<Result<Received, Failed>> {
-        self.0.try_wait().map(received)
+        self.operation.try_wait().map(received)
     }
 
     /// Really cancels: the buffer is back and never written again. If a message had arrived, it is the result.
@@ -245,7 +246,9 @@ impl RecvOp {
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
     pub fn cancel(mut self) -> Result<Received, Failed> {
         received(
-            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+            self.operation
+                .cancel()
+                .unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
         )
     }
 }
@@ -281,7 +284,7 @@ impl Future for RecvOp {
     type Output = Result<Received, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context).map(received)
+        self.operation.poll(context).map(received)
     }
 }
 
@@ -297,11 +300,16 @@ impl Drop for SendOp {
 
 impl Drop for RecvOp {
     fn drop(&mut self) {
-        let State::Pending(key) = self.0.state else { return };
-        let shared = &self.0.endpoint.shared;
-        if shared.check_fork().is_ok() {
-            let memory = shared.with(|core| core.give_up_recv(key));
-            drop(memory);
+        let Operation { endpoint, state } = &mut self.operation;
+        if endpoint.shared.check_fork().is_err() {
+            return;
+        }
+        match std::mem::replace(state, State::Taken) {
+            State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
+            State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
+                core.put_back_whole(endpoint.number, self.untagged, &info, buf.as_slice());
+            }),
+            _ => {}
         }
     }
 }

@@ -84,6 +84,7 @@ impl Shared {
         if core.effects.any() {
             if core.effects.wakers.is_empty() && core.effects.garbage.is_empty() && !core.effects.handlers {
                 core.effects.finished = false;
+                core.effects.posted = false;
                 if self.sleepers.load(Ordering::Relaxed) == 0 {
                     return result;
                 }
@@ -215,6 +216,8 @@ impl Shared {
         }
         core.dispatch(events);
         core.run_timers(Instant::now());
+        // What the events brought may have an answer: it must not wait for the next call.
+        core.progress();
     }
 
     /// Announces that the caller will wait for the engine's descriptor in its own event loop, and says for how long at most.

@@ -191,21 +191,23 @@ impl Core {
         let (endpoint, untagged) = (op.endpoint, op.untagged);
         let (result, memory) = self.cancel_recv(key)?;
         if let (Ok(info), Memory::Owned(buf)) = (result, &memory) {
-            let arrival = Arrival { tag: info.tag, untagged, source: info.source.key() };
-            let body = Body::from_slice(buf.as_slice());
-            match self.endpoint(endpoint).map(|state| state.matcher.arrive(&arrival)) {
-                Some(Some(other)) => self.deliver(other, &info, body),
-                Some(None) => {
-                    let message = Unexpected::whole(body, info.immediate, Key(info.source.session), false);
-                    if let Some(state) = self.endpoint(endpoint) {
-                        state.matcher.store_first(arrival, message);
-                    }
-                    self.wake_for_arrival();
-                }
-                None => {}
-            }
+            self.put_back_whole(endpoint, untagged, &info, buf.as_slice());
         }
         Some(memory)
+    }
+
+    /// A message that came whole and that nobody has seen waits for another receive, in its old place.
+    pub(crate) fn put_back_whole(&mut self, endpoint: u32, untagged: bool, info: &Completion, bytes: &[u8]) {
+        let arrival = Arrival { tag: info.tag, untagged, source: info.source.key() };
+        let body = Body::from_slice(bytes);
+        let Some(state) = self.endpoint(endpoint) else { return };
+        if let Some(other) = state.matcher.arrive(&arrival) {
+            self.deliver(other, info, body);
+            return;
+        }
+        let message = Unexpected::whole(body, info.immediate, Key(info.source.session), false);
+        state.matcher.store_first(arrival, message);
+        self.wake_for_arrival();
     }
 
     /// Starts a message that could not be posted at once, a flush or a look-up.

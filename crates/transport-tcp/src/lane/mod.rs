@@ -156,7 +156,7 @@ impl StreamLane {
 
     /// One system call; `true` when the kernel took all that it was given.
     fn write_once(&mut self) -> Result<bool, Errno> {
-        let ride = self.receiver.received - self.acknowledged >= RIDE_FRAMES;
+        let ride = self.receiver.owes_bulk || self.receiver.received - self.acknowledged >= RIDE_FRAMES;
         let mut own = [0; 2 * HEADER_LEN];
         let mut own_len = 0;
         if self.want_acknowledge || ride {
@@ -188,6 +188,7 @@ impl StreamLane {
             self.begun.extend_from_slice(&own[rest..own_len]);
             if self.want_acknowledge || ride {
                 self.acknowledged = self.receiver.received;
+                self.receiver.owes_bulk = false;
                 self.watch.acknowledged();
             }
             (self.want_acknowledge, self.want_ask) = (false, false);

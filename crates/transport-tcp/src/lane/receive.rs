@@ -56,6 +56,8 @@ pub(super) struct Receiver {
     pub(super) asked: bool,
     /// The peer has acknowledged frames since this was last cleared.
     pub(super) acknowledged: bool,
+    /// A long body came since the last acknowledgement: its sender waits to have its memory back.
+    pub(super) owes_bulk: bool,
 }
 
 impl Receiver {
@@ -69,6 +71,7 @@ impl Receiver {
             received: 0,
             asked: false,
             acknowledged: false,
+            owes_bulk: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl Receiver {
                 let body = self.start + HEADER_LEN;
                 self.start = body + len;
                 self.received += 1;
+                self.owes_bulk |= header.kind == Kind::DATA;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
             } else if header.kind == Kind::DATA {
@@ -219,6 +223,7 @@ impl Receiver {
         let (header, len) = (incoming.header, incoming.len);
         self.incoming = None;
         self.received += 1;
+        self.owes_bulk = true;
         sink.placed(&header, len);
         true
     }
