@@ -391,7 +391,12 @@ impl Core {
                     if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
                 {
                     op.references = 0;
-                    self.finish_send(key, Err(error.clone()));
+                    let result = match &op.state {
+                        // The receiver had said how it ended; only a lane still held the memory.
+                        SendState::Releasing(result) => result.clone(),
+                        _ => Err(error.clone()),
+                    };
+                    self.finish_send(key, result);
                 }
                 Some(Op::Recv(op)) => match &op.state {
                     RecvState::Fetching { envelope, .. } if envelope.session == session_key => {
