@@ -95,7 +95,7 @@ impl<P> PostedQueue<P> {
             return None;
         }
         if self.window.oldest_accepts(key) {
-            return self.take_from_window(0);
+            return self.take_from_window(self.window.oldest());
         }
         self.arrive_late(key)
     }
@@ -103,15 +103,15 @@ impl<P> PostedQueue<P> {
     #[inline(never)]
     fn arrive_late(&mut self, key: &Key) -> Option<P> {
         match self.window.find(key) {
-            Some(offset) => self.take_from_window(offset),
+            Some(position) => self.take_from_window(position),
             None if self.slab.oldest() == NONE => None,
             None => self.arrive_indexed(key),
         }
     }
 
     #[inline]
-    fn take_from_window(&mut self, offset: u32) -> Option<P> {
-        let handle = self.window.remove(offset);
+    fn take_from_window(&mut self, position: u32) -> Option<P> {
+        let handle = self.window.remove(position);
         if self.slab.oldest() != NONE && self.window.wants_refill() {
             self.refill();
         }
@@ -161,12 +161,9 @@ impl<P> PostedQueue<P> {
         let slab = &self.slab;
         let mut best = (u64::MAX, NONE, 0);
         for (number, known) in self.kinds.iter().enumerate() {
-            if known.kind.untagged != key.untagged {
-                continue;
-            }
-            let wanted = known.kind.reduce(key);
-            let at = known.table.find(&self.links, &self.hasher, wanted, |at| key_of(slab, at));
-            if at != NONE && slab.entry(at).age < best.0 {
+            let at =
+                known.table.find(&self.links, &self.hasher, known.kind.reduce(key), |at| key_of(slab, at));
+            if at != NONE && known.kind.untagged == key.untagged && slab.entry(at).age < best.0 {
                 best = (slab.entry(at).age, at, number);
             }
         }
@@ -200,9 +197,9 @@ impl<P> PostedQueue<P> {
     }
 
     pub(super) fn cancel(&mut self, name: u64) -> Option<P> {
-        let found = self.window.entries().find(|(_, lane)| lane.name == name).map(|(offset, _)| offset);
+        let found = self.window.entries().find(|(_, lane)| lane.name == name).map(|(position, _)| position);
         match found {
-            Some(offset) => self.take_from_window(offset),
+            Some(position) => self.take_from_window(position),
             None if name & LISTED != 0 => {
                 let at = self.slab.resolve(name & !LISTED)?;
                 self.take_listed(at)
@@ -213,7 +210,7 @@ impl<P> PostedQueue<P> {
 
     /// Removes the oldest.
     pub(super) fn pop(&mut self) -> Option<P> {
-        if self.window.is_empty() { None } else { self.take_from_window(0) }
+        if self.window.is_empty() { None } else { self.take_from_window(self.window.oldest()) }
     }
 
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Pattern, &P) -> bool, mut removed: impl FnMut(P)) {

@@ -1,13 +1,14 @@
-//! The oldest posted receives, at most sixteen: the oldest is compared at once, the others by a byte of fingerprint each, all
-//! together.
+//! The oldest posted receives, at most sixty-four: the oldest is compared at once, the others by a byte of fingerprint each,
+//! eight together.
 //!
-//! Used by the posted queue only. A ring in the order of age, with holes where younger receives went first. There is memory
-//! for four until more are posted.
+//! Used by the posted queue only. A ring in the order of age, with holes where younger receives went first. Positions run
+//! modulo sixty-four; there is memory for four until more are posted.
 
 use super::{Compiled, Key};
 
+const POSITIONS: u32 = 64;
 const LANES_FIRST: usize = 4;
-const LANES_MAX: usize = 16;
+const LANES_MAX: usize = POSITIONS as usize;
 const EACH: u64 = 0x0101_0101_0101_0101;
 const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
@@ -28,16 +29,16 @@ pub(super) struct Lane<P> {
 
 #[derive(Debug)]
 pub(super) struct Window<P> {
-    /// A power of two of them; the receive at an offset from the oldest is in lane `head + offset`, modulo their number.
+    /// A power of two of them; that of a position is the position modulo their number.
     lanes: Box<[Lane<P>]>,
+    /// Position of the oldest, and how many positions from there on were given out.
     head: u32,
-    /// How many offsets were given out; what follows counts by offset and is zero beyond.
     span: u32,
-    /// A bit for each offset that holds a receive, and for each whose tag is masked, so that its print says nothing.
-    live: u32,
-    masked: u32,
-    /// A byte for each offset.
-    prints: [u64; 2],
+    /// A bit for each position that holds a receive, and for each whose tag is masked, so that its print says nothing.
+    live: u64,
+    masked: u64,
+    /// A byte for each position.
+    prints: [u64; 8],
 }
 
 impl<P> Window<P> {
@@ -46,7 +47,7 @@ impl<P> Window<P> {
     }
 
     const fn with(lanes: Box<[Lane<P>]>) -> Self {
-        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 2] }
+        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 8] }
     }
 
     #[inline]
@@ -67,10 +68,10 @@ impl<P> Window<P> {
     #[cold]
     #[inline(never)]
     fn make_room(&mut self) -> bool {
-        if self.lanes.len() < LANES_MAX {
-            self.move_to(lanes(LANES_MAX));
-        } else if self.len() <= LANES_MAX / 2 {
+        if self.len() <= self.lanes.len() / 2 {
             self.close_holes();
+        } else if self.lanes.len() < LANES_MAX {
+            self.grow();
         }
         (self.span as usize) < self.lanes.len()
     }
@@ -78,95 +79,100 @@ impl<P> Window<P> {
     /// Few enough receives to take a batch of younger ones in.
     #[inline]
     pub(super) const fn wants_refill(&self) -> bool {
-        self.len() <= LANES_MAX / 4
+        self.span as usize <= LANES_MAX / 4
     }
 
     /// Adds a receive younger than all others. The caller asked [`Window::has_room`].
     #[inline]
     pub(super) fn push(&mut self, wanted: &Compiled, name: u64, handle: P) {
-        let offset = self.span;
+        let position = (self.head + self.span) % POSITIONS;
         self.span += 1;
-        let lane = self.lane_mut(offset);
+        let lane = self.lane_mut(position);
         lane.wanted = *wanted;
         lane.name = name;
         lane.handle = Some(handle);
-        self.note(offset, wanted);
-    }
-
-    /// Writes the bits and the print of an offset that has none.
-    #[inline]
-    fn note(&mut self, offset: u32, wanted: &Compiled) {
-        self.prints[offset as usize / 8 % 2] |= u64::from(fingerprint(wanted.tag)) << (offset % 8 * 8);
-        self.masked |= u32::from(wanted.kind.tag_bits != u64::MAX) << offset;
-        self.live |= 1 << offset;
+        let shift = position % 8 * 8;
+        let word = &mut self.prints[position as usize / 8];
+        *word = *word & !(0xff << shift) | u64::from(fingerprint(wanted.tag)) << shift;
+        let bit = 1 << position;
+        self.live |= bit;
+        self.masked = if wanted.kind.tag_bits == u64::MAX { self.masked & !bit } else { self.masked | bit };
     }
 
     #[inline]
-    fn lane(&self, offset: u32) -> &Lane<P> {
+    fn lane(&self, position: u32) -> &Lane<P> {
         let mask = self.lanes.len() - 1;
-        &self.lanes[(self.head + offset) as usize & mask]
+        &self.lanes[position as usize & mask]
     }
 
     #[inline]
-    fn lane_mut(&mut self, offset: u32) -> &mut Lane<P> {
+    fn lane_mut(&mut self, position: u32) -> &mut Lane<P> {
         let mask = self.lanes.len() - 1;
-        &mut self.lanes[(self.head + offset) as usize & mask]
+        &mut self.lanes[position as usize & mask]
     }
 
     /// Whether the oldest accepts the message. Only when not empty.
     #[inline]
     pub(super) fn oldest_accepts(&self, key: &Key) -> bool {
-        self.lane(0).wanted.accepts(key)
+        self.lane(self.head).wanted.accepts(key)
     }
 
-    /// Offset from the oldest of the oldest receive behind it that accepts the message.
+    /// Position of the oldest receive that accepts the message, but for the very oldest, which was asked before.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        // Three words hold the first sixteen wherever the head is in its word.
+        match self.find_among(key, 3, 0xfffe) {
+            None if self.span > 16 => self.find_among(key, 8, !0xffff),
+            found => found,
+        }
+    }
+
+    /// The same among the receives at some offsets from the oldest (a bit each), whose prints are in the first `words` words.
+    #[inline]
+    fn find_among(&self, key: &Key, words: u32, offsets: u64) -> Option<u32> {
         let print = EACH * u64::from(fingerprint(key.tag));
-        let equal = zero_bytes(self.prints[0] ^ print) | zero_bytes(self.prints[1] ^ print) << 8;
-        let mut candidates = (equal | self.masked) & self.live & !1;
+        let mut equal = 0;
+        for number in 0..words {
+            let word = (self.head / 8 + number) % 8;
+            equal |= zero_bytes(self.prints[word as usize] ^ print) << (word * 8);
+        }
+        let mut candidates = ((equal | self.masked) & self.live).rotate_right(self.head) & offsets;
         while candidates != 0 {
-            let offset = candidates.trailing_zeros();
-            if self.lane(offset).wanted.accepts(key) {
-                return Some(offset);
+            let position = (self.head + candidates.trailing_zeros()) % POSITIONS;
+            if self.lane(position).wanted.accepts(key) {
+                return Some(position);
             }
             candidates &= candidates - 1;
         }
         None
     }
 
-    /// Removes the receive at an offset from the oldest.
+    /// Position of the oldest. Only when not empty.
     #[inline]
-    pub(super) fn remove(&mut self, offset: u32) -> Option<P> {
-        let handle = self.lane_mut(offset).handle.take();
-        self.live &= !(1 << offset);
-        if self.live & 1 == 0 {
-            self.skip();
+    pub(super) const fn oldest(&self) -> u32 {
+        self.head
+    }
+
+    /// Removes the receive at a position.
+    #[inline]
+    pub(super) fn remove(&mut self, position: u32) -> Option<P> {
+        let handle = self.lane_mut(position).handle.take();
+        self.live &= !(1 << position);
+        if self.live == 0 {
+            self.span = 0;
+        } else if position == self.head {
+            let skipped = self.live.rotate_right(self.head).trailing_zeros();
+            self.head = (self.head + skipped) % POSITIONS;
+            self.span -= skipped;
         }
         handle
     }
 
-    /// Makes the oldest that is left offset 0.
-    #[inline]
-    fn skip(&mut self) {
-        if self.live == 0 {
-            (self.span, self.masked, self.prints) = (0, 0, [0; 2]);
-            return;
-        }
-        let by = self.live.trailing_zeros();
-        self.head = self.head.wrapping_add(by);
-        self.span -= by;
-        self.live >>= by;
-        self.masked >>= by;
-        let prints = (u128::from(self.prints[1]) << 64 | u128::from(self.prints[0])) >> (by * 8);
-        self.prints = [prints as u64, (prints >> 64) as u64];
-    }
-
-    #[inline(never)]
-    fn move_to(&mut self, lanes: Box<[Lane<P>]>) {
-        let mut old = std::mem::replace(self, Self::with(lanes));
+    fn grow(&mut self) {
+        let count = self.lanes.len() * 4;
+        let mut old = std::mem::replace(self, Self::with(lanes(count)));
         for offset in 0..old.span {
-            let lane = old.lane_mut(offset);
+            let lane = old.lane_mut(old.head + offset);
             if let Some(handle) = lane.handle.take() {
                 self.push(&lane.wanted, lane.name, handle);
             }
@@ -176,9 +182,9 @@ impl<P> Window<P> {
     /// Moves all receives close together.
     fn close_holes(&mut self) {
         let span = self.span;
-        (self.span, self.live, self.masked, self.prints) = (0, 0, 0, [0; 2]);
+        (self.span, self.live) = (0, 0);
         for offset in 0..span {
-            let lane = self.lane_mut(offset);
+            let lane = self.lane_mut(self.head + offset);
             if let Some(handle) = lane.handle.take() {
                 let (wanted, name) = (lane.wanted, lane.name);
                 self.push(&wanted, name, handle);
@@ -186,9 +192,12 @@ impl<P> Window<P> {
         }
     }
 
-    /// Offset from the oldest, and receive, of each, oldest first.
+    /// Position and receive of each, oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &Lane<P>)> {
-        (0..self.span).map(|offset| (offset, self.lane(offset))).filter(|(_, lane)| lane.handle.is_some())
+        (0..self.span)
+            .map(|offset| (self.head + offset) % POSITIONS)
+            .map(|position| (position, self.lane(position)))
+            .filter(|(_, lane)| lane.handle.is_some())
     }
 }
 
@@ -198,8 +207,8 @@ fn lanes<P>(count: usize) -> Box<[Lane<P>]> {
 
 /// One bit for each byte that is zero, the lowest byte's first.
 #[inline]
-const fn zero_bytes(word: u64) -> u32 {
+const fn zero_bytes(word: u64) -> u64 {
     let nonzero_high = ((word & LOW) + LOW) | word;
     let zero = !nonzero_high & !LOW;
-    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    (zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
