@@ -1,2 +1,97 @@
-//! Head.
-fn main() {}
+//! The command runner of the workspace: `cargo xtask <command>`.
+//!
+//! Called by people and by `.ci/run`. It must not be needed to use Sinew or to build it, and it depends on no crate of
+//! ours, so that it can judge all of them.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod dependencies;
+mod features;
+mod findings;
+mod fuzz;
+mod layers;
+mod loom;
+mod process;
+mod rust_file;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use workspace::Workspace;
+
+/// The command runner of the Sinew workspace.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// All tests and checks; installs what is missing; ends with `N passed, N failed, N skipped`
+    Test(test::Options),
+    /// Rules of style: lengths, heads, unsafe code, words, orphans, links
+    Tidy {
+        /// Print every file that holds unsafe code instead
+        #[arg(long = "unsafe")]
+        print_unsafe: bool,
+    },
+    /// Who may import whom: layers.toml against cargo
+    Layers,
+    /// Licences, banned crates, and a reason for every dependency
+    Dependencies,
+    /// FEATURES.md against the code
+    Features,
+    /// Benchmarks against the peers, in release mode; further words go to them
+    Bench {
+        /// Install the peers from Debian first
+        #[arg(long)]
+        setup: bool,
+        /// Words for the benchmarks
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Every fuzz target, or one, for a bounded time
+    Fuzz {
+        /// Five minutes for each
+        #[arg(long)]
+        long: bool,
+        /// Only this target
+        target: Option<String>,
+    },
+    /// The models of the concurrent parts
+    Loom {
+        /// Deeper models
+        #[arg(long)]
+        long: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Test(options) => test::run(&options),
+        Command::Tidy { print_unsafe: true } => tidy::print_unsafe(&Workspace::load()?),
+        Command::Tidy { print_unsafe: false } => tidy::run(&Workspace::load()?),
+        Command::Layers => layers::run(&Workspace::load()?),
+        Command::Dependencies => dependencies::run(&Workspace::load()?),
+        Command::Features => features::run(&Workspace::load()?),
+        Command::Bench { setup, words } => bench::run(&Workspace::load()?, setup, &words),
+        Command::Fuzz { long, target } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
+        Command::Loom { long } => loom::run(&Workspace::load()?, long),
+    }
+}

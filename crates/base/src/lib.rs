@@ -1,5 +1,13 @@
 //! The kit that every Sinew crate shares: copies from memory that peers may write, the biased lock, options, units.
 //!
-//! Called by all crates. It knows nothing of frames, lanes or engines. Unsafe lives in `copy.rs` and `biased.rs`.
+//! Called by all crates. It knows nothing of frames, lanes or engines. Unsafe lives in `copy.rs`,
+//! `biased.rs` and `fork.rs`.
 
+#![deny(unsafe_code)]
+
+pub mod barrier;
+pub mod biased;
 pub mod copy;
+pub mod fork;
+pub mod options;
+pub mod units;

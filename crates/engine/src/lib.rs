@@ -1,1 +1,61 @@
-//! Placeholder head.
+//! The Sinew engine: endpoints and messages over whichever path to a peer really works.
+//!
+//! Called by applications through the facade `sinew`. It never names a concrete transport: they come as values.
+//!
+//! # Order of use
+//! [`Engine::builder`] → [`Engine::endpoint`] → [`Endpoint::connect`] → [`Peer::send`], [`Endpoint::recv`]. Blocking,
+//! `try_*`, scoped ([`Endpoint::scope`]), owned and asynchronous ([`SendOp`], [`RecvOp`] are futures) and handler
+//! ([`Endpoint::on_message`]) forms share these verbs.
+//!
+//! # Memory safety
+//! Buffers are lent to a call or scope, which does not end before the operation has, or moved into the operation. Only the
+//! engine's core touches them, under its lock, and never after the operation has left its table: a cancelled receive is
+//! never written later. ADR 2 has the whole story.
+//!
+//! # Threads and processes
+//! All handles are `Send` and `Sync`. After `fork` the child's handles answer [`OpError::Forked`].
+#![deny(unsafe_code)]
+
+mod completion;
+mod config;
+mod connect;
+mod core;
+mod endpoint;
+mod engine;
+mod error;
+mod handler;
+mod incoming;
+mod metrics;
+mod op;
+mod options;
+mod peer;
+mod pool;
+mod progress;
+mod scope;
+mod shared;
+mod signals;
+mod timeout;
+mod user_secret;
+
+pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use completion::{Completion, Match, Source};
+pub use config::Security;
+pub use endpoint::Endpoint;
+pub use engine::{Armed, Builder, Engine};
+pub use error::{BuildError, ConnectError, Failed, OpError};
+pub use handler::Handler;
+pub use incoming::Incoming;
+pub use metrics::{EndpointCounters, EngineCounters, LaneCounters};
+pub use op::{Received, RecvOp, SendOp};
+pub use options::EngineOptions;
+pub use peer::{Message, Peer};
+pub use progress::Progress;
+pub use scope::{Scope, ScopedRecv, ScopedSend};
+pub use sinew_transport::{Buf, Transport, TransportError};
+pub use sinew_wire::address::{Address, Target};
+pub use timeout::Timeout;
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -188,6 +188,17 @@ impl<P, U> Matcher<P, U> {
         UnexpectedId(queue.push(arrival, message))
     }
 
+    /// Keeps a message before all others that are stored, as one that was taken and is given back. Time in proportion to
+    /// all stored ones; names given out before are worthless.
+    pub fn store_first(&mut self, arrival: Arrival, message: U) {
+        let mut rest = Vec::with_capacity(self.unexpected_len());
+        self.retain_unexpected(|_, _| false, |arrival, message| rest.push((arrival, message)));
+        self.store(arrival, message);
+        for (arrival, message) in rest {
+            self.store(arrival, message);
+        }
+    }
+
     /// The oldest stored message that a receive would take, left in place. `&mut` because it may build an index.
     pub fn probe(&mut self, pattern: &Pattern) -> Option<(UnexpectedId, &Arrival, &mut U)> {
         let stored = self.unexpected.as_mut()?;

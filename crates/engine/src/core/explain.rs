@@ -1,0 +1,213 @@
+//! Saying what was chosen, what was refused and why.
+
+use super::session::Standing;
+use super::table::Key;
+use super::wireup::{Attempt, AttemptState};
+use super::{Core, LaneSlot};
+use crate::error::OpError;
+use crate::pool::SegmentPool;
+use sinew_transport::{Segment, TransportError};
+use sinew_wire::address::Address;
+use std::fmt;
+use std::sync::Arc;
+
+/// What became of one way to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It carries what this engine sends.
+    Chosen,
+    /// It is proven and stands by.
+    Works,
+    /// It was not tried: something better worked.
+    NotTried,
+    /// It is being tried.
+    Trying,
+    /// It does not work; the reason says why.
+    Refused,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Chosen => "chosen",
+            Self::Works => "works",
+            Self::NotTried => "not tried",
+            Self::Trying => "trying",
+            Self::Refused => "refused",
+        })
+    }
+}
+
+/// One row of an explanation.
+#[derive(Clone, Debug)]
+pub struct ExplainRow {
+    /// The transport's name.
+    pub transport: String,
+    /// Where.
+    pub locator: String,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why, for people. May be empty.
+    pub reason: String,
+    /// Round trip of the smallest frame when it was proven, in nanoseconds.
+    pub rtt_ns: Option<u64>,
+    /// Round trip of a full frame when it was proven, in nanoseconds.
+    pub full_rtt_ns: Option<u64>,
+}
+
+/// Which paths to a peer there are, and why the present one was chosen. Prints as a table.
+#[derive(Clone, Debug)]
+pub struct Explain {
+    /// The peer's engine, in hexadecimal digits.
+    pub peer: String,
+    /// The ways, in the order in which they were considered.
+    pub rows: Vec<ExplainRow>,
+    /// Whether the bytes are authenticated on the way, for people.
+    pub security: String,
+}
+
+impl fmt::Display for Explain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "peer {}; {}", self.peer, self.security)?;
+        for row in &self.rows {
+            let rtt = row.rtt_ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1} us", ns as f64 / 1000.0));
+            write!(f, "  {:<9} {:<6} {:>10}  {}", row.verdict, row.transport, rtt, row.locator)?;
+            if !row.reason.is_empty() {
+                write!(f, ": {}", row.reason)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+fn row_of(attempt: &Attempt) -> ExplainRow {
+    let (verdict, reason) = match &attempt.state {
+        AttemptState::Untried => (Verdict::NotTried, "a better one was proven first".to_owned()),
+        AttemptState::Dialing(_) => (Verdict::Trying, "no answer yet".to_owned()),
+        AttemptState::Proving(_) => (Verdict::Trying, "no full frame has come back yet".to_owned()),
+        AttemptState::Verified(_) => (Verdict::Works, String::new()),
+        AttemptState::Failed { text, .. } => (Verdict::Refused, text.clone()),
+    };
+    ExplainRow {
+        transport: attempt.transport.clone(),
+        locator: attempt.locator.clone(),
+        verdict,
+        reason,
+        rtt_ns: attempt.rtt_ns,
+        full_rtt_ns: attempt.full_rtt_ns,
+    }
+}
+
+impl LaneSlot {
+    /// What a small message costs on it, measured when it was proven: half a round trip, in nanoseconds.
+    pub(crate) fn cost_ns(&self) -> u64 {
+        match self.proof.recent.iter().flatten().min().copied().or(self.proof.rtt_ns) {
+            Some(rtt) => rtt / 2,
+            None => self.lane.as_ref().map_or(u64::MAX, |lane| lane.info().cost.latency_ns),
+        }
+    }
+}
+
+impl Core {
+    /// What carries a session now.
+    pub(crate) fn path_of(&self, session: Key) -> String {
+        let Some(session) = self.sessions.get(session) else { return "none: the session is over".into() };
+        match (session.active.and_then(|lane| self.lanes.get(lane)), &session.standing) {
+            (_, Standing::Lost(error)) => format!("none: {error}"),
+            (Some(slot), _) => {
+                format!("{} {}", slot.transport, slot.lane.as_ref().map_or("", |lane| &lane.info().peer))
+            }
+            (None, _) => "none at present: looking for another lane".into(),
+        }
+    }
+
+    pub(crate) fn explain_session(&self, session_key: Key) -> Explain {
+        let Some(session) = self.sessions.get(session_key) else {
+            return Explain {
+                peer: "unknown".into(),
+                rows: Vec::new(),
+                security: "the session is over".into(),
+            };
+        };
+        let mut rows: Vec<ExplainRow> =
+            self.history.get(&session.peer.id).into_iter().flatten().map(row_of).collect();
+        for &lane in &session.lanes {
+            let Some(slot) = self.lanes.get(lane) else { continue };
+            let verdict = if session.active == Some(lane) { Verdict::Chosen } else { Verdict::Works };
+            match rows.iter_mut().find(|row| row.transport == slot.transport && row.locator == slot.locator) {
+                Some(row) => {
+                    row.verdict = verdict;
+                    row.reason.clear();
+                    row.rtt_ns = slot.proof.rtt_ns;
+                    row.full_rtt_ns = slot.proof.full_rtt_ns;
+                }
+                None => rows.push(ExplainRow {
+                    transport: slot.transport.to_owned(),
+                    locator: slot.locator.clone(),
+                    verdict,
+                    reason: String::new(),
+                    rtt_ns: slot.proof.rtt_ns,
+                    full_rtt_ns: slot.proof.full_rtt_ns,
+                }),
+            }
+        }
+        for absent in &self.absent {
+            rows.push(ExplainRow {
+                transport: absent.name.to_owned(),
+                locator: "(here)".to_owned(),
+                verdict: Verdict::Refused,
+                reason: absent.error.to_string(),
+                rtt_ns: None,
+                full_rtt_ns: None,
+            });
+        }
+        Explain {
+            peer: crate::hex(&session.peer.id),
+            rows,
+            security: self.config.security.describe().to_owned(),
+        }
+    }
+
+    /// Why a session cannot be used, if it cannot.
+    pub(crate) fn session_error(&self, session: Key) -> Result<(), OpError> {
+        match self.sessions.get(session).map(|session| &session.standing) {
+            Some(Standing::Up) => Ok(()),
+            Some(Standing::Lost(error)) => Err(error.clone()),
+            None => Err(OpError::PeerLost { reason: "the session is over".into(), unknown_fate: 0 }),
+        }
+    }
+
+    /// The flow of a session towards an endpoint of the peer.
+    pub(crate) fn open_flow(&mut self, session: Key, dst: u32) -> Result<u32, OpError> {
+        self.session_error(session)?;
+        self.sessions.get_mut(session).map(|session| session.flow_to(dst)).ok_or(OpError::EngineClosed)
+    }
+
+    /// The address of an endpoint.
+    pub(crate) fn address_of(&self, number: u32) -> Address {
+        crate::connect::address(self.id, self.incarnation, number, &self.locators())
+    }
+
+    /// Memory that a transport can describe to peers; `None`: no transport here can.
+    pub(crate) fn allocate_segment(
+        &mut self,
+        len: usize,
+    ) -> Result<Option<Arc<dyn Segment>>, TransportError> {
+        for slot in &mut self.domains {
+            if let Some(segment) = slot.domain.allocate_segment(len)? {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pool of buffers that only the peer of `session` is shown.
+    pub(crate) fn pool_of(&mut self, session: Key) -> Arc<SegmentPool> {
+        match self.sessions.get_mut(session) {
+            Some(session) => Arc::clone(session.pool.get_or_insert_default()),
+            None => Arc::default(),
+        }
+    }
+}

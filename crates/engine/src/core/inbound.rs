@@ -1,0 +1,375 @@
+//! Frames from peers: every length, number and key in them is the peer's word, checked before it is used.
+//!
+//! A handler answers `Err(text)` when the peer broke the protocol: the session is then closed with that reason.
+
+use super::Core;
+use super::op::{Envelope, Op, RecvState, SMALL, SendState, Unexpected};
+use super::session::Control;
+use super::table::Key;
+use crate::completion::{Completion, Source};
+use crate::error::OpError;
+use sinew_proto::matching::Arrival;
+use sinew_transport::{Body, Descriptor};
+use sinew_wire::frame::{Flags, Header, Kind};
+
+pub(crate) type Handled = Result<(), &'static str>;
+
+/// What a message costs of a receiver's credit beside its bytes.
+pub(crate) const OVERHEAD: u64 = 64;
+/// Control frames that may wait for room; a peer that provokes more without reading is closed.
+const OUTBOX_MAX: usize = 1 << 16;
+
+/// The session of a kept message, and what it cost.
+pub(crate) fn kept_cost(message: &Unexpected) -> (Key, u64) {
+    match message {
+        Unexpected::Small { len, session, .. } => (*session, u64::from(*len) + OVERHEAD),
+        Unexpected::Large { bytes, session, .. } => (*session, bytes.len() as u64 + OVERHEAD),
+        Unexpected::Envelope { envelope, .. } => (envelope.session, 1),
+    }
+}
+
+fn arrival(header: &Header, source: Source) -> Arrival {
+    Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key() }
+}
+
+impl Core {
+    /// A whole message.
+    #[inline]
+    pub(crate) fn handle_eager(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        session.received += 1;
+        session.traffic += 1;
+        let (immediate, body) = if header.flags.contains(Flags::IMMEDIATE) {
+            (Some(body.u64_at(0).ok_or("no room for the immediate data")?), body.skip(8))
+        } else {
+            (None, body)
+        };
+        let cost = body.len() as u64 + OVERHEAD;
+        let source = Source { session: session_key.0, endpoint: header.src };
+        let Some(endpoint) =
+            self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
+        else {
+            return self.refuse_endpoint(session_key, header.dst, cost);
+        };
+        endpoint.messages_received += 1;
+        endpoint.bytes_received += body.len() as u64;
+        let arrival = arrival(header, source);
+        let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+        if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
+            return Err("more unexpected bytes than granted");
+        }
+        if let Some(op) = endpoint.matcher.arrive(&arrival) {
+            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+            credit.free(cost);
+            session.granted_bytes.free(cost);
+            if credit.is_due() || session.granted_bytes.is_due() {
+                self.announce_credit(session_key, header.dst);
+            }
+            let info = Completion { len: body.len(), tag: header.tag, immediate, source };
+            self.deliver(op, &info, body);
+            return Ok(());
+        }
+        self.keep_eager(session_key, header, body, immediate, arrival)
+    }
+
+    /// Keeps a message that nobody asked for yet.
+    #[cold]
+    fn keep_eager(
+        &mut self,
+        session_key: Key,
+        header: &Header,
+        body: Body<'_>,
+        immediate: Option<u64>,
+        arrival: Arrival,
+    ) -> Handled {
+        let len = body.len();
+        let message = if len <= SMALL {
+            let mut bytes = [0; SMALL];
+            body.copy_to(&mut bytes);
+            Unexpected::Small { len: len as u8, bytes, immediate, session: session_key }
+        } else {
+            Unexpected::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session: session_key }
+        };
+        self.counters.unexpected += 1;
+        if let Some(endpoint) = self.endpoint(header.dst) {
+            endpoint.matcher.store(arrival, message);
+        }
+        self.wake_for_arrival();
+        Ok(())
+    }
+
+    /// A message for an endpoint that is not there: the sender is told, the credit goes back.
+    #[cold]
+    fn refuse_endpoint(&mut self, session_key: Key, dst: u32, cost: u64) -> Handled {
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            if session.granted_bytes.receive(cost).is_err() {
+                return Err("more unexpected bytes than granted");
+            }
+            session.granted_bytes.free(cost);
+            if session.granted_bytes.is_due() {
+                self.announce_credit(session_key, 0);
+            }
+        }
+        let header = Header { src: dst, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
+        self.send_control(session_key, header, Vec::new());
+        Ok(())
+    }
+
+    /// Any other frame of the session's sequence.
+    pub(crate) fn handle_sequenced(
+        &mut self,
+        session_key: Key,
+        lane: Key,
+        header: &Header,
+        body: Body<'_>,
+    ) -> Handled {
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        session.received += 1;
+        session.traffic += 1;
+        if session.outbox.len() > OUTBOX_MAX {
+            return Err("too many requests without reading the answers");
+        }
+        match header.kind {
+            Kind::ENVELOPE => self.handle_envelope(session_key, lane, header, body),
+            Kind::FETCH => self.handle_fetch(session_key, header, body),
+            Kind::DATA => self.handle_data(session_key, header, body),
+            Kind::DONE => self.handle_done(session_key, header, body),
+            Kind::CREDIT => self.handle_credit(session_key, header, body),
+            Kind::FLUSH => {
+                self.send_control(session_key, Header::control(Kind::FLUSH_REPLY, header.tag), Vec::new());
+                Ok(())
+            }
+            Kind::FLUSH_REPLY => {
+                self.answer(session_key, header, Kind::FLUSH);
+                Ok(())
+            }
+            Kind::LOOKUP => self.handle_lookup(session_key, header, body),
+            Kind::LOOKUP_REPLY => {
+                self.answer(session_key, header, Kind::LOOKUP);
+                Ok(())
+            }
+            Kind::ENDPOINT_CLOSED => {
+                self.peer_endpoint_closed(session_key, header.src);
+                Ok(())
+            }
+            Kind::WITHDRAW => {
+                self.handle_withdraw(session_key, header.tag);
+                Ok(())
+            }
+            _ if header.flags.contains(Flags::OPTIONAL) => Ok(()),
+            _ => Err("a kind that this version does not know"),
+        }
+    }
+
+    fn handle_envelope(&mut self, session_key: Key, lane: Key, header: &Header, body: Body<'_>) -> Handled {
+        let windows = self.config.windows;
+        let (Some(sender_op), Some(len)) = (body.u64_at(0), body.u64_at(8)) else {
+            return Err("envelope too short");
+        };
+        let mut rest = body.skip(16);
+        let mut immediate = None;
+        if header.flags.contains(Flags::IMMEDIATE) {
+            immediate = Some(rest.u64_at(0).ok_or("envelope too short")?);
+            rest = rest.skip(8);
+        }
+        let descriptor = if header.flags.contains(Flags::DESCRIPTOR) {
+            Some(Descriptor(rest.prefix().ok_or("envelope too short")?))
+        } else {
+            None
+        };
+        if usize::try_from(len).is_err() || len > isize::MAX as u64 {
+            return Err("a message longer than memory");
+        }
+        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor };
+        let source = Source { session: session_key.0, endpoint: header.src };
+        self.counters.envelopes += 1;
+        if self
+            .sessions
+            .get_mut(session_key)
+            .is_some_and(|session| session.granted_envelopes.receive(1).is_err())
+        {
+            return Err("more envelopes than granted");
+        }
+        let Some(endpoint) = self.endpoint(header.dst) else {
+            self.send_done(session_key, sender_op, super::rendezvous::Status::NoEndpoint);
+            self.return_envelope(session_key, header.dst);
+            return Ok(());
+        };
+        if endpoint.inflow(session_key, &windows).envelopes.receive(1).is_err() {
+            return Err("more envelopes than granted");
+        }
+        endpoint.messages_received += 1;
+        endpoint.bytes_received += len;
+        let arrival = arrival(header, source);
+        if let Some(op) = endpoint.matcher.arrive(&arrival) {
+            self.return_envelope(session_key, header.dst);
+            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
+            self.begin_fetch(op, envelope, info, arrival);
+            return Ok(());
+        }
+        endpoint.matcher.store(arrival, Unexpected::Envelope { envelope, immediate });
+        self.wake_for_arrival();
+        Ok(())
+    }
+
+    fn handle_credit(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let (Some(bytes), Some(envelopes)) = (body.u64_at(0), body.u64_at(8)) else {
+            return Err("credit too short");
+        };
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        if header.dst == 0 {
+            session.bytes.raise(bytes);
+            session.envelopes.raise(envelopes);
+        } else if let Some(&flow) = session.flow_of.get(&header.dst) {
+            let flow = &mut session.flows[flow as usize];
+            flow.bytes.raise(bytes);
+            flow.envelopes.raise(envelopes);
+        }
+        if !session.pending_flows.is_empty() {
+            self.mark_dirty(session_key);
+        }
+        Ok(())
+    }
+
+    fn handle_lookup(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        if body.len() > 64 {
+            return Err("a name longer than 64 bytes");
+        }
+        let name = body.to_vec();
+        let number = if header.dst != 0 {
+            self.endpoint(header.dst).map(|endpoint| endpoint.number)
+        } else if name.is_empty() {
+            self.endpoints.iter().flatten().map(|endpoint| endpoint.number).next()
+        } else {
+            std::str::from_utf8(&name).ok().and_then(|name| self.names.get(name).copied())
+        };
+        let reply = Header { src: number.unwrap_or(0), ..Header::control(Kind::LOOKUP_REPLY, header.tag) };
+        self.send_control(session_key, reply, Vec::new());
+        Ok(())
+    }
+
+    /// The answer to a flush or a look-up of ours.
+    fn answer(&mut self, session_key: Key, header: &Header, asked: Kind) {
+        let key = Key(header.tag);
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
+        if op.session != session_key || op.header.kind != asked || !matches!(op.state, SendState::Posted) {
+            return;
+        }
+        let found = asked == Kind::FLUSH || header.src != 0;
+        op.header.src = header.src;
+        self.finish_send(key, if found { Ok(()) } else { Err(OpError::EndpointClosed) });
+    }
+
+    fn peer_endpoint_closed(&mut self, session_key: Key, number: u32) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        let Some(&flow) = session.flow_of.get(&number) else { return };
+        session.flows[flow as usize].closed = true;
+        let ended: Vec<Key> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| {
+                matches!(op, Op::Send(op) if op.session == session_key && op.flow == flow
+                    && op.header.kind == Kind::EAGER && !matches!(op.state, SendState::Finished(_)))
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in ended {
+            self.end_send(key, OpError::EndpointClosed);
+        }
+        self.mark_dirty(session_key);
+    }
+
+    /// The sender took an envelope back.
+    fn handle_withdraw(&mut self, session_key: Key, sender_op: u64) {
+        let mut found = None;
+        for number in 1..=self.endpoints.len() as u32 {
+            let Some(endpoint) = self.endpoint(number) else { continue };
+            let before = endpoint.matcher.unexpected_len();
+            let other = |_: &Arrival, message: &mut Unexpected| {
+                !matches!(message, Unexpected::Envelope { envelope, .. }
+                    if envelope.session == session_key && envelope.sender_op == sender_op)
+            };
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
+            if endpoint.matcher.unexpected_len() != before {
+                found = Some(number);
+                break;
+            }
+        }
+        if let Some(number) = found {
+            self.return_envelope(session_key, number);
+            return;
+        }
+        let fetching = self.ops.iter().find_map(|(key, op)| match op {
+            Op::Recv(recv) => match &recv.state {
+                RecvState::Fetching { envelope, .. }
+                    if envelope.session == session_key && envelope.sender_op == sender_op =>
+                {
+                    Some(key)
+                }
+                _ => None,
+            },
+            Op::Send(_) => None,
+        });
+        if let Some(key) = fetching {
+            self.revoke_everywhere(session_key, key);
+            self.finish_recv(key, Err(OpError::Withdrawn));
+        }
+    }
+
+    /// Tells the peer the present limits for an endpoint (0: the session alone).
+    #[cold]
+    pub(crate) fn announce_credit(&mut self, session_key: Key, dst: u32) {
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        let body = |bytes: u64, envelopes: u64| [bytes.to_le_bytes(), envelopes.to_le_bytes()].concat();
+        let header = |dst| Header { dst, ..Header::control(Kind::CREDIT, 0) };
+        let whole = body(session.granted_bytes.announce(), session.granted_envelopes.announce());
+        session.outbox.push_back(Control { header: header(0), body: whole });
+        if let Some(endpoint) =
+            self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
+        {
+            let flow = endpoint.inflow(session_key, &windows);
+            let body = body(flow.bytes.announce(), flow.envelopes.announce());
+            session.outbox.push_back(Control { header: header(dst), body });
+        }
+        self.mark_dirty(session_key);
+    }
+
+    /// An unexpected message was taken: its credit goes back.
+    pub(crate) fn return_bytes(&mut self, session_key: Key, dst: u32, cost: u64) {
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.granted_bytes.free(cost);
+        let whole = session.granted_bytes.is_due();
+        let own = self.endpoint(dst).is_some_and(|endpoint| {
+            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+            credit.free(cost);
+            credit.is_due()
+        });
+        if whole || own {
+            self.announce_credit(session_key, dst);
+        }
+    }
+
+    /// An envelope was matched or withdrawn: another may come.
+    pub(crate) fn return_envelope(&mut self, session_key: Key, dst: u32) {
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.granted_envelopes.free(1);
+        let whole = session.granted_envelopes.is_due();
+        let own = self.endpoint(dst).is_some_and(|endpoint| {
+            let credit = &mut endpoint.inflow(session_key, &windows).envelopes;
+            credit.free(1);
+            credit.is_due()
+        });
+        if whole || own {
+            self.announce_credit(session_key, dst);
+        }
+    }
+
+    /// Those who wait for any arrival (probes) look again.
+    pub(crate) fn wake_for_arrival(&mut self) {
+        self.effects.finished = true;
+    }
+}

@@ -1,0 +1,219 @@
+//! Lanes in the core: polling them, and being the sink that they hand frames to.
+
+use super::Core;
+use super::table::Key;
+use sinew_transport::{Body, ErrorKind, Lane, LaneError, Placement, Sink, Token, TransportError};
+use sinew_wire::frame::{Header, Kind};
+use std::time::Instant;
+
+/// A lane and what the engine knows of it.
+pub(crate) struct LaneSlot {
+    /// `None` while it is being polled.
+    pub(crate) lane: Option<Box<dyn Lane>>,
+    pub(crate) owner: u32,
+    pub(crate) session: Key,
+    /// Its number in the session, chosen by the dialer.
+    pub(crate) number: u32,
+    /// Where it was dialled, for people.
+    pub(crate) locator: String,
+    pub(crate) transport: &'static str,
+    pub(crate) memory_polled: bool,
+    pub(crate) hot: bool,
+    /// Turns without a frame.
+    pub(crate) idle: u32,
+    /// The peer has moved its sending here.
+    pub(crate) inbound: bool,
+    /// The peer has taken it into the session: frames may be sent on it.
+    pub(crate) listening: bool,
+    /// An explicit connect asked for exactly this lane.
+    pub(crate) pinned: bool,
+    /// Frames outside the sequence that wait for room, or for the end of a poll.
+    pub(crate) waiting: Vec<(Header, Vec<u8>)>,
+    pub(crate) proof: Proof,
+    pub(crate) frames_sent: u64,
+    pub(crate) frames_received: u64,
+}
+
+/// How far a lane is proven.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) nonce: u64,
+    /// Round trips still to come: the small one, then the full one.
+    pub(crate) left: u8,
+    pub(crate) sent_at: Option<Instant>,
+    pub(crate) deadline: Instant,
+    pub(crate) rtt_ns: Option<u64>,
+    pub(crate) full_rtt_ns: Option<u64>,
+    pub(crate) verified: bool,
+    /// The last round trips while it carried traffic, in nanoseconds.
+    pub(crate) recent: [Option<u64>; 4],
+    /// The connect or dial that waits for it.
+    pub(crate) attempt: Option<(Key, usize)>,
+}
+
+/// Frames that one poll hands up at most, so that no lane starves the others.
+const BUDGET: usize = 64;
+/// Turns without a frame after which a memory-polled lane may be cooled, when there are many.
+const IDLE_BEFORE_COOL: u32 = 4096;
+/// Memory-polled lanes that are polled on each turn whatever they do.
+const HOT_LANES: usize = 16;
+
+struct LaneSink<'a> {
+    core: &'a mut Core,
+    lane: Key,
+    session: Key,
+    /// Frames of this poll that were handed up.
+    frames: u64,
+    violation: Option<LaneError>,
+}
+
+impl Sink for LaneSink<'_> {
+    #[inline]
+    fn frame(&mut self, header: &Header, body: Body<'_>) {
+        self.frames += 1;
+        if self.violation.is_some() {
+            return;
+        }
+        let result = if header.kind == Kind::EAGER {
+            self.core.handle_eager(self.session, header, body)
+        } else if header.kind.is_sequenced() {
+            self.core.handle_sequenced(self.session, self.lane, header, body)
+        } else {
+            self.core.handle_unsequenced(self.session, self.lane, header, body)
+        };
+        if let Err(text) = result {
+            self.violation =
+                Some(TransportError::new(ErrorKind::Protocol, "frame", format!("{:?}: {text}", header.kind)));
+        }
+    }
+
+    fn place(&mut self, header: &Header, len: usize) -> Placement {
+        if self.violation.is_some() {
+            return Placement::Discard;
+        }
+        self.core.place_data(self.session, header, len)
+    }
+
+    fn placed(&mut self, header: &Header, len: usize) {
+        self.frames += 1;
+        self.core.handle_placed(self.session, header, len);
+    }
+
+    fn released(&mut self, token: Token) {
+        self.core.handle_released(token);
+    }
+
+    fn pulled(&mut self, token: Token, result: Result<(), LaneError>) {
+        self.core.handle_pulled(Key(token.0), result);
+    }
+}
+
+impl Core {
+    /// Polls one lane; its failure is handled. Returns how much it handed up.
+    #[inline]
+    pub(crate) fn poll_lane(&mut self, key: Key) -> usize {
+        let Some(slot) = self.lanes.get_mut(key) else { return 0 };
+        let Some(mut lane) = slot.lane.take() else { return 0 };
+        let session = slot.session;
+        let mut sink = LaneSink { core: self, lane: key, session, frames: 0, violation: None };
+        let result = lane.poll(&mut sink, BUDGET);
+        let LaneSink { frames, violation, .. } = sink;
+        let Some(slot) = self.lanes.get_mut(key) else { return 0 };
+        slot.lane = Some(lane);
+        match (result, violation) {
+            (Ok(done), None) => {
+                if done == 0 {
+                    slot.idle = slot.idle.wrapping_add(1);
+                    let (cool, waits) = (slot.idle >= IDLE_BEFORE_COOL, !slot.waiting.is_empty());
+                    if cool {
+                        self.consider_cooling(key);
+                    }
+                    if waits {
+                        self.post_waiting(key);
+                    }
+                    return 0;
+                }
+                slot.idle = 0;
+                slot.frames_received += frames;
+                if !slot.waiting.is_empty() {
+                    self.post_waiting(key);
+                }
+                done
+            }
+            (result, violation) => {
+                self.poll_failed(key, result, violation);
+                1
+            }
+        }
+    }
+
+    /// Posts what waited for the end of a poll, or for room.
+    #[cold]
+    pub(crate) fn post_waiting(&mut self, key: Key) {
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        let waiting = std::mem::take(&mut slot.waiting);
+        for (header, body) in waiting {
+            self.post_unsequenced(key, header, &body);
+        }
+    }
+
+    #[cold]
+    fn poll_failed(&mut self, key: Key, result: Result<usize, LaneError>, violation: Option<LaneError>) {
+        if let Some(error) = violation {
+            self.violated(key, &error);
+        } else if let Err(error) = result {
+            self.lane_failed(key, &error);
+        }
+    }
+
+    /// Adds a lane to those that are polled on each turn.
+    pub(crate) fn heat(&mut self, key: Key) {
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        slot.idle = 0;
+        if slot.memory_polled && !slot.hot {
+            slot.hot = true;
+            self.hot.push(key);
+        }
+    }
+
+    /// Remembers the socket lane that was busy last.
+    pub(crate) fn warm_socket(&mut self, key: Key) {
+        if self.lanes.get(key).is_some_and(|slot| !slot.memory_polled) {
+            self.hot_socket = Some(key);
+        }
+    }
+
+    #[cold]
+    fn consider_cooling(&mut self, key: Key) {
+        let many = self.hot.len() > HOT_LANES;
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        slot.idle = 0;
+        if !many || !slot.hot {
+            return;
+        }
+        if slot.lane.as_mut().is_some_and(|lane| lane.cool()) {
+            slot.hot = false;
+            self.hot.retain(|&hot| hot != key);
+        }
+    }
+
+    /// Forgets a lane and its descriptors.
+    pub(crate) fn remove_lane(&mut self, key: Key) -> Option<LaneSlot> {
+        self.hot.retain(|&hot| hot != key);
+        if self.hot_socket == Some(key) {
+            self.hot_socket = None;
+        }
+        let slot = self.lanes.remove(key)?;
+        if let Some(owner) = self.owners.get_mut(slot.owner as usize) {
+            *owner = super::Owner::Free;
+        }
+        Some(slot)
+    }
+
+    /// The lane that a session sends on.
+    #[inline]
+    pub(crate) fn active_lane(&mut self, session: Key) -> Option<&mut Box<dyn Lane>> {
+        let active = self.sessions.get(session)?.active?;
+        self.lanes.get_mut(active)?.lane.as_mut()
+    }
+}

@@ -1,0 +1,338 @@
+//! The engine's core: all state, and what happens to it, without a thread, lock or clock of its own.
+//!
+//! Called by the handles ([`crate::Engine`], [`crate::Endpoint`] …) under the engine's lock. It moves frames between lanes,
+//! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
+//! in [`Effects`] and run by the caller after the lock is released.
+
+mod endpoint;
+mod explain;
+mod failover;
+mod inbound;
+mod lanes;
+pub(crate) mod op;
+mod operations;
+mod outbound;
+mod rendezvous;
+mod self_lane;
+mod session;
+pub(crate) mod table;
+mod wireup;
+
+pub use explain::{Explain, ExplainRow, Verdict};
+
+pub(crate) use endpoint::EndpointState;
+pub(crate) use lanes::LaneSlot;
+pub(crate) use operations::Started;
+pub(crate) use outbound::Blocked;
+pub(crate) use session::{Session, Windows};
+pub(crate) use wireup::{ConnectState, Connecting, random};
+
+use crate::config::Config;
+use op::Op;
+use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use table::{Key, Table};
+
+/// What must happen outside the lock.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Tasks and threads to wake.
+    pub(crate) wakers: Vec<Waker>,
+    /// Buffers to drop: dropping may run code of the application.
+    pub(crate) garbage: Vec<Buf>,
+    /// Something ended: sleeping threads look again.
+    pub(crate) finished: bool,
+    /// Handlers have something to do.
+    pub(crate) handlers: bool,
+}
+
+impl Effects {
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.finished || self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty()
+    }
+}
+
+/// A transport's share in this engine.
+pub(crate) struct DomainSlot {
+    pub(crate) name: &'static str,
+    pub(crate) domain: Box<dyn Domain>,
+    /// What its lanes are expected to cost.
+    pub(crate) cost: Cost,
+}
+
+/// A transport that could not be opened.
+pub(crate) struct Absent {
+    pub(crate) name: &'static str,
+    pub(crate) error: TransportError,
+}
+
+/// Whom a readiness event is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    Free,
+    Waker,
+    Domain(usize),
+    Link(Key),
+    Lane(Key),
+}
+
+/// Counts since the engine was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) unexpected: u64,
+    pub(crate) envelopes: u64,
+    pub(crate) lanes_lost: u64,
+    pub(crate) replayed: u64,
+    pub(crate) sessions_lost: u64,
+    pub(crate) strangers: u64,
+}
+
+pub(crate) struct Core {
+    pub(crate) id: [u8; 16],
+    pub(crate) incarnation: u64,
+    pub(crate) config: Arc<Config>,
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) domains: Vec<DomainSlot>,
+    pub(crate) absent: Vec<Absent>,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) links: Table<wireup::LinkSlot>,
+    pub(crate) connects: Table<Connecting>,
+    pub(crate) lanes: Table<LaneSlot>,
+    pub(crate) sessions: Table<Session>,
+    pub(crate) session_of: HashMap<[u8; 16], Key>,
+    /// Sessions with a peer that this engine has declared lost: the next one has this epoch.
+    pub(crate) epochs: HashMap<[u8; 16], u64>,
+    /// What was tried towards a peer and how it went.
+    pub(crate) history: HashMap<[u8; 16], Vec<wireup::Attempt>>,
+    /// Endpoint `n` stands at `n - 1`; numbers are never used twice.
+    pub(crate) endpoints: Vec<Option<Box<EndpointState>>>,
+    pub(crate) names: HashMap<String, u32>,
+    pub(crate) ops: Table<Op>,
+    pub(crate) handlers: Table<crate::handler::HandlerState>,
+    pub(crate) ready_handlers: Vec<Key>,
+    pub(crate) effects: Effects,
+    pub(crate) counters: Counters,
+    /// Memory-polled lanes: one read each per turn.
+    hot: Vec<Key>,
+    /// Receives that wait to pull what an envelope described: not while their lane is being polled.
+    pub(crate) pulls: Vec<Key>,
+    /// The socket lane that was busy last: polled directly while the engine spins.
+    hot_socket: Option<Key>,
+    dirty: Vec<Key>,
+    idle_turns: u32,
+    events: Vec<Event>,
+    warm: Vec<u32>,
+    pub(crate) closed: bool,
+}
+
+/// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as a message.
+const TURNS_PER_LOOK: u32 = 64;
+
+impl Core {
+    pub(crate) fn new(id: [u8; 16], incarnation: u64, config: Arc<Config>, poller: Arc<Poller>) -> Self {
+        Self {
+            id,
+            incarnation,
+            config,
+            poller,
+            domains: Vec::new(),
+            absent: Vec::new(),
+            owners: vec![Owner::Waker],
+            links: Table::default(),
+            connects: Table::default(),
+            lanes: Table::default(),
+            sessions: Table::default(),
+            session_of: HashMap::new(),
+            epochs: HashMap::new(),
+            history: HashMap::new(),
+            endpoints: Vec::new(),
+            names: HashMap::new(),
+            ops: Table::default(),
+            handlers: Table::default(),
+            ready_handlers: Vec::new(),
+            effects: Effects::default(),
+            counters: Counters::default(),
+            hot: Vec::new(),
+            pulls: Vec::new(),
+            hot_socket: None,
+            dirty: Vec::new(),
+            idle_turns: 0,
+            events: Vec::new(),
+            warm: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// A number for poll keys. Number 0 is the engine's own waker.
+    pub(crate) fn new_owner(&mut self, owner: Owner) -> u32 {
+        if let Some(free) = self.owners.iter().skip(1).position(|&owner| owner == Owner::Free) {
+            self.owners[free + 1] = owner;
+            return free as u32 + 1;
+        }
+        self.owners.push(owner);
+        self.owners.len() as u32 - 1
+    }
+
+    /// One turn of progress: what has arrived is handled, what waits is sent. Never blocks. Returns how much was done.
+    #[inline]
+    pub(crate) fn progress(&mut self) -> usize {
+        let mut done = 0;
+        for index in 0..self.hot.len() {
+            if let Some(&lane) = self.hot.get(index) {
+                done += self.poll_lane(lane);
+            }
+        }
+        if done == 0 {
+            done = self.idle_turn();
+        } else {
+            self.idle_turns = 0;
+        }
+        if !self.pulls.is_empty() {
+            self.pull_described();
+        }
+        if !self.dirty.is_empty() {
+            self.pump_dirty();
+        }
+        done
+    }
+
+    /// What a turn does beside memory-polled lanes.
+    fn idle_turn(&mut self) -> usize {
+        self.idle_turns = self.idle_turns.wrapping_add(1);
+        let mut done = self.poll_warm();
+        let look = self.idle_turns % TURNS_PER_LOOK == 0;
+        if let Some(lane) = self.hot_socket
+            && (self.hot.is_empty() || look)
+        {
+            done += self.poll_lane(lane);
+        }
+        if done == 0 && (look || (self.hot.is_empty() && self.hot_socket.is_none())) {
+            done += self.look(Some(Duration::ZERO));
+        }
+        done
+    }
+
+    /// Waits for descriptors up to `timeout` and handles what is ready, and timers. The caller must not hold the lock for
+    /// longer than it means to: only zero waits happen inside it.
+    pub(crate) fn look(&mut self, timeout: Option<Duration>) -> usize {
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        if self.poller.wait(timeout, &mut events).is_err() {
+            events.clear();
+        }
+        let done = self.dispatch(&events);
+        self.events = events;
+        done + self.run_timers(Instant::now())
+    }
+
+    /// Handles readiness that was found outside the lock.
+    pub(crate) fn dispatch(&mut self, events: &[Event]) -> usize {
+        let mut done = 0;
+        for &event in events {
+            match self.owners.get(event.key.owner as usize).copied() {
+                Some(Owner::Waker) => self.effects.finished = true,
+                Some(Owner::Domain(index)) => done += self.domain_event(index, event),
+                Some(Owner::Link(key)) => done += self.link_event(key),
+                Some(Owner::Lane(key)) => {
+                    if let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) {
+                        lane.handle_event(event);
+                    }
+                    done += self.poll_lane(key);
+                    self.warm_socket(key);
+                }
+                Some(Owner::Free) | None => {}
+            }
+        }
+        done
+    }
+
+    fn domain_event(&mut self, index: usize, event: Event) -> usize {
+        if let Some(slot) = self.domains.get_mut(index) {
+            slot.domain.handle_event(event);
+        }
+        self.accept_from(index) + self.poll_warm()
+    }
+
+    /// Lanes that had been cooled and have something.
+    fn poll_warm(&mut self) -> usize {
+        let mut warm = std::mem::take(&mut self.warm);
+        for slot in &mut self.domains {
+            slot.domain.poll_warm(&mut warm);
+        }
+        let mut done = 0;
+        for owner in warm.drain(..) {
+            if let Some(Owner::Lane(key)) = self.owners.get(owner as usize).copied() {
+                self.heat(key);
+                done += self.poll_lane(key);
+            }
+        }
+        self.warm = warm;
+        done
+    }
+
+    /// Announces sleep to all domains. `false`: something is there, do not sleep.
+    pub(crate) fn arm(&mut self) -> bool {
+        for index in 0..self.domains.len() {
+            if !self.domains[index].domain.arm() {
+                for slot in &mut self.domains[..=index] {
+                    slot.domain.disarm();
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        for slot in &mut self.domains {
+            slot.domain.disarm();
+        }
+    }
+
+    /// When something must be done although nothing arrives. `None`: never, as for an idle engine.
+    pub(crate) fn next_timer(&self, now: Instant) -> Option<Instant> {
+        let lanes =
+            self.lanes.iter().filter_map(|(_, slot)| slot.lane.as_ref().and_then(|lane| lane.next_timer()));
+        let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
+        lanes.chain(self.next_wireup_timer()).chain(blocked).min()
+    }
+
+    pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
+        for key in self.lanes.keys() {
+            let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) else { continue };
+            if lane.next_timer().is_some_and(|at| at <= now)
+                && let Err(error) = lane.handle_timer(now)
+            {
+                self.lane_failed(key, &error);
+            }
+        }
+        self.run_wireup_timers(now)
+    }
+
+    /// Puts a session on the list of those that have something to send.
+    #[inline]
+    pub(crate) fn mark_dirty(&mut self, key: Key) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.dirty
+        {
+            session.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    fn pump_dirty(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for key in dirty {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.dirty = false;
+            }
+            if !self.pump(key) {
+                self.mark_dirty(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Operations under way: what they hold, and in which state they are.
+#![allow(unsafe_code)]
+
+use super::table::Key;
+use crate::completion::Completion;
+use crate::error::OpError;
+use sinew_proto::matching::{Arrival, PostId};
+use sinew_transport::{Buf, Descriptor, Lane, LaneError, View};
+use sinew_wire::frame::Header;
+use std::ptr::NonNull;
+use std::task::Waker;
+
+/// Memory that an operation reads from or writes to. Only the core touches it, under the engine's lock, and never after
+/// the operation has left the table.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Owned: comes back with the completion.
+    Owned(Buf),
+    /// Borrowed by a blocking call or a scope, which outlives the operation.
+    Borrowed {
+        /// First byte.
+        data: NonNull<u8>,
+        /// Bytes.
+        len: usize,
+    },
+    /// None yet: made on match, or the message is read where it is.
+    Later {
+        /// Longest message that is taken whole, in bytes.
+        len_max: usize,
+    },
+    /// The sender's memory, read in place until the loan is given back.
+    Viewed {
+        /// The memory.
+        view: View,
+        /// Whose message it is.
+        loan: Loan,
+    },
+}
+
+/// Which message of which sender is on loan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loan {
+    pub(crate) session: Key,
+    pub(crate) sender_op: u64,
+}
+
+// SAFETY: a raw range is only dereferenced under the engine's lock, while its borrower waits for the operation to leave
+// the table; `Buf` is Send itself.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    pub(crate) fn data(&self) -> NonNull<u8> {
+        match self {
+            Self::Owned(buf) => buf.data(),
+            Self::Borrowed { data, .. } => *data,
+            Self::Later { .. } | Self::Viewed { .. } => NonNull::dangling(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Owned(buf) => buf.len(),
+            Self::Borrowed { len, .. } => *len,
+            Self::Later { len_max } => *len_max,
+            Self::Viewed { view, .. } => view.len(),
+        }
+    }
+
+    pub(crate) fn into_buf(self) -> Option<Buf> {
+        match self {
+            Self::Owned(buf) => Some(buf),
+            Self::Borrowed { .. } | Self::Later { .. } | Self::Viewed { .. } => None,
+        }
+    }
+
+    /// The bytes of a message to send.
+    ///
+    /// # Safety
+    /// The operation is in the table (so the range is still lent), and nothing writes the range meanwhile.
+    pub(crate) unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: lent and initialised, says the contract; senders' memory is not written while it is lent.
+        unsafe { std::slice::from_raw_parts(self.data().as_ptr(), self.len()) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum SendState {
+    /// Not announced yet: waits in its flow for room or credit.
+    Queued,
+    /// An envelope is out; the receiver will fetch.
+    Announced,
+    /// The receiver fetches: fragments `next..end` are still to be posted.
+    Moving { receiver: u64, next: u64, end: u64 },
+    /// All fragments are posted; the receiver will say that it is done.
+    Posted,
+    /// Over but for lanes that still refer to the memory.
+    Releasing(Result<(), OpError>),
+    /// Over.
+    Finished(Result<(), OpError>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SendOp {
+    pub(crate) session: Key,
+    pub(crate) flow: u32,
+    pub(crate) header: Header,
+    pub(crate) immediate: Option<u64>,
+    pub(crate) memory: Memory,
+    pub(crate) state: SendState,
+    /// Fragments that lanes still refer to.
+    pub(crate) references: u32,
+    pub(crate) waker: Option<Waker>,
+    /// Nobody waits: remove it when it is finished.
+    pub(crate) detached: bool,
+    /// Whether its bytes count against the session's send buffer.
+    pub(crate) buffered: bool,
+}
+
+impl SendOp {
+    /// Whether the message goes by descriptor: the receiver pulls it from, or reads it in, the engine's pool.
+    pub(crate) fn memory_is_described(&self) -> bool {
+        matches!(&self.memory, Memory::Owned(buf) if buf.segment().is_some() && buf.len() >= DESCRIBED_FROM)
+    }
+
+    pub(crate) fn describe(&self, lane: &mut dyn Lane) -> Result<Option<Descriptor>, LaneError> {
+        match &self.memory {
+            Memory::Owned(buf) if self.memory_is_described() => lane.describe(buf),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Pooled messages shorter than this are copied: one cache line and a copy beat a descriptor and an answer.
+pub(crate) const DESCRIBED_FROM: usize = 1024;
+
+/// An envelope as the receiver keeps it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) session: Key,
+    /// The lane that it came by: descriptors are good there only.
+    pub(crate) lane: Key,
+    pub(crate) sender_op: u64,
+    pub(crate) len: u64,
+    pub(crate) descriptor: Option<Descriptor>,
+}
+
+#[derive(Debug)]
+pub(crate) enum RecvState {
+    /// Waits for a message.
+    Posted(PostId),
+    /// Matched an envelope: `received` of `expected` bytes are there.
+    Fetching { envelope: Envelope, info: Completion, arrival: Arrival, received: u64, expected: u64 },
+    /// Over.
+    Finished(Result<Completion, OpError>),
+}
+
+#[derive(Debug)]
+pub(crate) struct RecvOp {
+    pub(crate) endpoint: u32,
+    pub(crate) memory: Memory,
+    pub(crate) state: RecvState,
+    pub(crate) waker: Option<Waker>,
+    /// The handler that it feeds.
+    pub(crate) handler: Option<Key>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Op {
+    Send(SendOp),
+    Recv(RecvOp),
+}
+
+/// A message that nobody had asked for when it came.
+#[derive(Debug)]
+pub(crate) enum Unexpected {
+    /// Short: kept in place.
+    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key },
+    /// Its bytes.
+    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key },
+    /// Its envelope; the bytes are with the sender.
+    Envelope { envelope: Envelope, immediate: Option<u64> },
+}
+
+/// Bytes that an unexpected message may have without an allocation.
+pub(crate) const SMALL: usize = 40;

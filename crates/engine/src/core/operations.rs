@@ -1,0 +1,365 @@
+//! Starting, ending and collecting operations.
+#![allow(unsafe_code)]
+
+use super::Core;
+use super::op::{Memory, Op, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::outbound::Blocked;
+use super::table::Key;
+use crate::completion::{Completion, Match, Source};
+use crate::error::OpError;
+use sinew_proto::matching::{Arrival, Pattern, Posted};
+use sinew_transport::{Body, Token, UnacknowledgedBody};
+use sinew_wire::frame::{Header, Kind};
+use std::task::Waker;
+
+/// An operation after its first step.
+#[derive(Debug)]
+pub(crate) enum Started<T> {
+    /// It is over already; the memory comes back.
+    Done(Result<T, OpError>, Memory),
+    /// It is in the table.
+    Pending(Key),
+}
+
+impl From<Match> for Pattern {
+    fn from(m: Match) -> Self {
+        Self {
+            tag: m.tag,
+            ignore: m.ignore,
+            source: m.source.map(|source| source.key()),
+            untagged: m.untagged,
+        }
+    }
+}
+
+/// What a receive of `room` bytes answers to a whole message.
+#[inline]
+fn received(info: &Completion, message_len: usize, room: usize) -> Result<Completion, OpError> {
+    if message_len <= room {
+        return Ok(*info);
+    }
+    let (tag, source) = (info.tag, info.source);
+    Err(OpError::Truncated { message_len: message_len as u64, buffer_len: room, tag, source })
+}
+
+/// A message that waits, as `probe` shows it.
+fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
+    let (session, len, immediate) = match message {
+        Unexpected::Small { len, immediate, session, .. } => (*session, usize::from(*len), *immediate),
+        Unexpected::Large { bytes, immediate, session } => (*session, bytes.len(), *immediate),
+        Unexpected::Envelope { envelope, immediate } => (envelope.session, envelope.len as usize, *immediate),
+    };
+    let source = Source { session: session.0, endpoint: arrival.source as u32 };
+    Completion { len, tag: arrival.tag, immediate, source }
+}
+
+impl Core {
+    /// Starts a receive. `memory` must be writable.
+    #[inline]
+    pub(crate) fn start_recv(
+        &mut self,
+        endpoint: u32,
+        pattern: Match,
+        memory: Memory,
+        handler: Option<Key>,
+    ) -> Started<Completion> {
+        let key = self.ops.next_key();
+        let Some(state) = self.endpoint(endpoint) else {
+            return Started::Done(Err(OpError::EngineClosed), memory);
+        };
+        match state.matcher.post(pattern.into(), key) {
+            Posted::Queued(post) => {
+                let op = RecvOp { endpoint, memory, state: RecvState::Posted(post), waker: None, handler };
+                Started::Pending(self.ops.insert(Op::Recv(op)))
+            }
+            Posted::Matched(_, arrival, message) => {
+                self.take_unexpected(endpoint, &arrival, message, memory, handler)
+            }
+        }
+    }
+
+    #[cold]
+    fn take_unexpected(
+        &mut self,
+        endpoint: u32,
+        arrival: &Arrival,
+        message: Unexpected,
+        memory: Memory,
+        handler: Option<Key>,
+    ) -> Started<Completion> {
+        let info = waiting_info(arrival, &message);
+        let (session, cost) = super::inbound::kept_cost(&message);
+        let state = RecvState::Finished(Err(OpError::Cancelled));
+        let key = self.ops.insert(Op::Recv(RecvOp { endpoint, memory, state, waker: None, handler }));
+        match message {
+            Unexpected::Small { len, bytes, .. } => {
+                self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
+                self.return_bytes(session, endpoint, cost);
+            }
+            Unexpected::Large { bytes, .. } => {
+                self.deliver(key, &info, Body::from_slice(&bytes));
+                self.return_bytes(session, endpoint, cost);
+            }
+            Unexpected::Envelope { envelope, .. } => {
+                self.return_envelope(session, endpoint);
+                self.begin_fetch(key, envelope, info, *arrival);
+                return Started::Pending(key);
+            }
+        }
+        if handler.is_some() {
+            return Started::Pending(key);
+        }
+        match self.collect_recv(key) {
+            Some((result, memory)) => Started::Done(result, memory),
+            None => Started::Pending(key),
+        }
+    }
+
+    /// Puts a whole message into the memory of the receive that matched it.
+    #[inline]
+    pub(crate) fn deliver(&mut self, key: Key, info: &Completion, body: Body<'_>) {
+        let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
+        let room = op.memory.len();
+        let len = body.len().min(room);
+        if matches!(op.memory, Memory::Later { .. }) {
+            op.memory = Memory::Owned(body.take(len).to_vec().into());
+            let result = received(info, body.len(), room);
+            self.finish_recv(key, result);
+            return;
+        }
+        // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
+        unsafe { body.copy_to_raw(op.memory.data().as_ptr(), len) };
+        self.finish_recv(key, received(info, body.len(), room));
+    }
+
+    /// Ends a receive; its owner collects it.
+    #[inline]
+    pub(crate) fn finish_recv(&mut self, key: Key, result: Result<Completion, OpError>) {
+        let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
+        op.state = RecvState::Finished(result);
+        self.effects.finished = true;
+        if let Some(waker) = op.waker.take() {
+            self.effects.wakers.push(waker);
+        }
+        if let Some(handler) = op.handler {
+            self.ready_handlers.push(handler);
+            self.effects.handlers = true;
+        }
+    }
+
+    /// Takes a finished receive out of the table.
+    #[inline]
+    pub(crate) fn collect_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
+        match self.ops.get(key) {
+            Some(Op::Recv(op)) if matches!(op.state, RecvState::Finished(_)) => {}
+            _ => return None,
+        }
+        let Some(Op::Recv(op)) = self.ops.remove(key) else { return None };
+        let RecvState::Finished(result) = op.state else { return None };
+        let mut memory = op.memory;
+        if let (Ok(info), Memory::Owned(buf)) = (&result, &mut memory) {
+            buf.set_len(info.len);
+        }
+        Some((result, memory))
+    }
+
+    /// Really cancels a receive: afterwards nothing refers to its memory. A message under way waits for another receive.
+    pub(crate) fn cancel_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
+        let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
+        let endpoint = op.endpoint;
+        match &op.state {
+            RecvState::Finished(_) => return self.collect_recv(key),
+            &RecvState::Posted(post) => {
+                if let Some(state) = self.endpoint(endpoint) {
+                    state.matcher.cancel(post);
+                }
+            }
+            &RecvState::Fetching { envelope, info, arrival, .. } => {
+                self.revoke_everywhere(envelope.session, key);
+                self.put_back(endpoint, envelope, arrival, info.immediate);
+            }
+        }
+        match self.ops.remove(key) {
+            Some(Op::Recv(op)) => Some((Err(OpError::Cancelled), op.memory)),
+            _ => None,
+        }
+    }
+
+    /// Starts a message that could not be posted at once, a flush or a look-up.
+    pub(crate) fn start_send(
+        &mut self,
+        session: Key,
+        flow: u32,
+        header: Header,
+        immediate: Option<u64>,
+        memory: Memory,
+        detached: bool,
+    ) -> Key {
+        let op = SendOp {
+            session,
+            flow,
+            header,
+            immediate,
+            memory,
+            state: SendState::Queued,
+            references: 0,
+            waker: None,
+            detached,
+            buffered: detached,
+        };
+        if detached && let Some(session) = self.sessions.get_mut(session) {
+            session.buffered += op.memory.len();
+        }
+        let len = op.memory.len() as u64;
+        if header.kind == Kind::EAGER
+            && let Some(endpoint) = self.endpoint(header.src)
+        {
+            endpoint.messages_sent += 1;
+            endpoint.bytes_sent += len;
+        }
+        let key = self.ops.insert(Op::Send(op));
+        self.enqueue(session, flow, key);
+        key
+    }
+
+    /// Ends a send; its owner collects it, or nobody if it is detached.
+    #[inline]
+    pub(crate) fn finish_send(&mut self, key: Key, result: Result<(), OpError>) {
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
+        op.state = SendState::Finished(result);
+        self.effects.finished = true;
+        if let Some(waker) = op.waker.take() {
+            self.effects.wakers.push(waker);
+        }
+        if op.buffered
+            && let Some(session) = self.sessions.get_mut(op.session)
+        {
+            session.buffered = session.buffered.saturating_sub(op.memory.len());
+            op.buffered = false;
+        }
+        if op.detached
+            && let Some(Op::Send(op)) = self.ops.remove(key)
+        {
+            self.effects.garbage.extend(op.memory.into_buf());
+        }
+    }
+
+    /// Ends a send that is under way, for `error`: the peer is told, lanes give the memory up. When a lane is just being
+    /// polled the send ends as soon as it has.
+    pub(crate) fn end_send(&mut self, key: Key, error: OpError) {
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
+        let (session, flow) = (op.session, op.flow);
+        match op.state {
+            SendState::Finished(_) => return,
+            SendState::Queued => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.flows[flow as usize].pending.retain(|&pending| pending != key);
+                }
+            }
+            SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
+                if op.header.kind == Kind::EAGER {
+                    self.send_control(session, Header::control(Kind::WITHDRAW, key.0), Vec::new());
+                }
+            }
+            SendState::Releasing(_) => {}
+        }
+        if self.reclaim_everywhere(session, key) {
+            self.finish_send(key, Err(error));
+        } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
+            op.state = SendState::Releasing(Err(error));
+        }
+    }
+
+    /// Makes all lanes of a session give up references to a send's memory. `false`: one is being polled.
+    fn reclaim_everywhere(&mut self, session_key: Key, key: Key) -> bool {
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return true };
+        if op.references == 0 {
+            return true;
+        }
+        let token = Token(key.0);
+        let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        for frame in &mut session.replay {
+            if let UnacknowledgedBody::Borrowed { data, len, token: of } = frame.body
+                && of == token
+            {
+                // SAFETY: the send is in the table, so its memory is still lent, and the frame lies inside it.
+                let bytes = unsafe { std::slice::from_raw_parts(data, len) };
+                frame.body = UnacknowledgedBody::Owned(bytes.to_vec());
+            }
+        }
+        for &lane in &session.lanes {
+            match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
+                Some(Some(lane)) => lane.reclaim(token),
+                Some(None) => return false,
+                None => {}
+            }
+        }
+        op.references = 0;
+        true
+    }
+
+    /// Takes a finished send out of the table.
+    #[inline]
+    pub(crate) fn collect_send(&mut self, key: Key) -> Option<(Result<(), OpError>, Memory)> {
+        match self.ops.get(key) {
+            Some(Op::Send(op)) if matches!(op.state, SendState::Finished(_)) => {}
+            _ => return None,
+        }
+        let Some(Op::Send(op)) = self.ops.remove(key) else { return None };
+        let SendState::Finished(result) = op.state else { return None };
+        Some((result, op.memory))
+    }
+
+    /// The answer to a request of the session: the number in it.
+    pub(crate) fn collect_answer(&mut self, key: Key) -> Option<Result<u32, OpError>> {
+        let number = match self.ops.get(key) {
+            Some(Op::Send(op)) => op.header.src,
+            _ => return None,
+        };
+        self.collect_send(key).map(|(result, _)| result.map(|()| number))
+    }
+
+    /// Really cancels a send; called outside of polls, so that all lanes give the memory up at once.
+    pub(crate) fn cancel_send(&mut self, key: Key) -> Option<(Result<(), OpError>, Memory)> {
+        self.end_send(key, OpError::Cancelled);
+        self.collect_send(key)
+    }
+
+    /// A send whose result nobody wants any more: it goes on, and its buffer is dropped in the end.
+    pub(crate) fn detach_send(&mut self, key: Key) {
+        if let Some((_, memory)) = self.collect_send(key) {
+            self.effects.garbage.extend(memory.into_buf());
+        } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
+            op.detached = true;
+            op.waker = None;
+        }
+    }
+
+    /// Registers who is woken when an operation ends.
+    pub(crate) fn set_waker(&mut self, key: Key, waker: &Waker) {
+        let slot = match self.ops.get_mut(key) {
+            Some(Op::Send(op)) => &mut op.waker,
+            Some(Op::Recv(op)) => &mut op.waker,
+            None => return,
+        };
+        if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    /// The oldest waiting message that matches, without taking it.
+    pub(crate) fn probe(&mut self, endpoint: u32, pattern: Match) -> Option<Completion> {
+        let (_, arrival, message) = self.endpoint(endpoint)?.matcher.probe(&pattern.into())?;
+        Some(waiting_info(arrival, message))
+    }
+
+    /// Whether a message that met `blocked` may be copied and sent later on the sender's behalf.
+    pub(crate) fn may_buffer(&self, session: Key, blocked: &Blocked, len: usize) -> bool {
+        matches!(blocked, Blocked::Envelope | Blocked::Busy)
+            && len <= self.config.eager_max
+            && self
+                .sessions
+                .get(session)
+                .is_some_and(|session| session.buffered + len <= self.config.send_buffer)
+    }
+}

@@ -1,0 +1,353 @@
+//! What this engine sends: straight to the active lane when nothing waits, else in order through flows and outboxes.
+
+use super::Core;
+use super::inbound::OVERHEAD;
+use super::op::{Op, SendState};
+use super::session::{Control, Session, Standing};
+use super::table::Key;
+use crate::error::OpError;
+use sinew_transport::{Lane, PostError, Token, UnacknowledgedBody};
+use sinew_wire::frame::{Flags, Header, Kind};
+use std::io::IoSlice;
+use std::ptr::NonNull;
+
+/// Why a message could not be posted at once.
+#[derive(Debug)]
+pub(crate) enum Blocked {
+    /// The lane or an earlier message is in the way: in a while it goes.
+    Busy,
+    /// The receiver's credit is spent, or the message is too long for one frame: it goes as an envelope.
+    Envelope,
+    /// The session is over.
+    Lost(OpError),
+    /// The endpoint is closed.
+    Closed,
+}
+
+impl Blocked {
+    /// The error that it is, unless waiting helps.
+    pub(crate) fn error(&self) -> Option<OpError> {
+        match self {
+            Self::Busy | Self::Envelope => None,
+            Self::Lost(error) => Some(error.clone()),
+            Self::Closed => Some(OpError::EndpointClosed),
+        }
+    }
+}
+
+/// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
+const ENVELOPE_MAX: usize = 8 + 8 + 8 + 32;
+/// Fragments that one transfer posts before the next one has its turn.
+const FRAGMENTS_PER_TURN: usize = 4;
+
+impl Core {
+    /// Posts a whole message at once, copying it.
+    #[inline]
+    pub(crate) fn post_eager(
+        &mut self,
+        session_key: Key,
+        flow: u32,
+        header: &Header,
+        parts: &[IoSlice<'_>],
+        len: usize,
+    ) -> Result<(), Blocked> {
+        let Some(session) = self.sessions.get_mut(session_key) else {
+            return Err(Blocked::Lost(lost_unknown()));
+        };
+        let cost = len as u64 + OVERHEAD;
+        let Some(state) = session.flows.get_mut(flow as usize) else { return Err(Blocked::Closed) };
+        if !session.ready || !state.pending.is_empty() || state.closed {
+            return Err(why_blocked(session, flow));
+        }
+        if session.bytes.available() < cost || state.bytes.available() < cost {
+            return Err(Blocked::Envelope);
+        }
+        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
+            return Err(Blocked::Busy);
+        };
+        let Some(lane) = slot.lane.as_mut() else { return Err(Blocked::Busy) };
+        match lane.try_post(header, parts) {
+            Ok(()) => {
+                let _ = session.bytes.try_take(cost);
+                let _ = state.bytes.try_take(cost);
+                session.sent += 1;
+                session.traffic += 1;
+                slot.frames_sent += 1;
+                if let Some(endpoint) = self.endpoint(header.src) {
+                    endpoint.messages_sent += 1;
+                    endpoint.bytes_sent += len as u64;
+                }
+                Ok(())
+            }
+            Err(PostError::Full) => {
+                session.ready = false;
+                self.mark_dirty(session_key);
+                Err(Blocked::Busy)
+            }
+            Err(PostError::TooLarge) => Err(Blocked::Envelope),
+            Err(PostError::Dead(error)) => {
+                let lane = session.active;
+                if let Some(lane) = lane {
+                    self.lane_failed(lane, &error);
+                }
+                Err(Blocked::Busy)
+            }
+        }
+    }
+
+    /// Why a message that is too long for one frame is not posted whole.
+    pub(crate) fn blocked_by_size(&self, session: Key) -> Blocked {
+        match self.session_error(session) {
+            Ok(()) => Blocked::Envelope,
+            Err(error) => Blocked::Lost(error),
+        }
+    }
+
+    /// Sends what the active lane held back.
+    #[inline]
+    pub(crate) fn flush_active(&mut self, session_key: Key) {
+        if let Some(lane) = self.active_lane(session_key)
+            && let Err(error) = lane.flush()
+            && let Some(active) = self.sessions.get(session_key).and_then(|session| session.active)
+        {
+            self.lane_failed(active, &error);
+        }
+    }
+
+    /// Queues a control frame; it goes out at the end of this turn.
+    pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if !session.is_up() {
+            return;
+        }
+        session.outbox.push_back(Control { header, body });
+        session.ready = false;
+        self.mark_dirty(session_key);
+    }
+
+    /// Queues a send operation behind what waits for the same endpoint.
+    pub(crate) fn enqueue(&mut self, session_key: Key, flow: u32, op: Key) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        let state = &mut session.flows[flow as usize];
+        if state.pending.is_empty() {
+            session.pending_flows.push_back(flow);
+        }
+        state.pending.push_back(op);
+        self.mark_dirty(session_key);
+    }
+
+    /// Sends what waits in a session, as far as the lane takes it. `false`: the lane is full, try again.
+    pub(crate) fn pump(&mut self, key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return true };
+        if !session.is_up() {
+            return true;
+        }
+        if session.moving_to.is_some() && !self.try_move(key) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let Some(active) = session.active else { return true };
+        let Some(mut lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.take()) else {
+            return true;
+        };
+        let result = self.pump_into(key, lane.as_mut());
+        let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
+        if let Some(slot) = self.lanes.get_mut(active) {
+            slot.lane = Some(lane);
+        }
+        match result {
+            Ok(all) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.ready = all && session.moving_to.is_none();
+                }
+                all
+            }
+            Err(PostError::Full | PostError::TooLarge) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.ready = false;
+                }
+                false
+            }
+            Err(PostError::Dead(error)) => {
+                self.lane_failed(active, &error);
+                true
+            }
+        }
+    }
+
+    /// `Ok(true)`: nothing is left that the lane could take.
+    fn pump_into(&mut self, key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
+        self.pump_replay(key, lane)?;
+        self.pump_outbox(key, lane)?;
+        self.pump_flows(key, lane)?;
+        self.pump_transfers(key, lane)
+    }
+
+    fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        while let Some(frame) = session.replay.front() {
+            match &frame.body {
+                UnacknowledgedBody::Owned(bytes) => lane.try_post(&frame.header, &[IoSlice::new(bytes)])?,
+                &UnacknowledgedBody::Borrowed { data, len, token } => {
+                    let Some(data) = NonNull::new(data.cast_mut()) else { break };
+                    super::rendezvous::post_borrowed(lane, &frame.header, data, len, token)?;
+                }
+            }
+            session.replay.pop_front();
+            self.counters.replayed += 1;
+        }
+        Ok(())
+    }
+
+    fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        while let Some(control) = session.outbox.front() {
+            lane.try_post(&control.header, &[IoSlice::new(&control.body)])?;
+            if control.header.kind.is_sequenced() {
+                session.sent += 1;
+            }
+            session.outbox.pop_front();
+        }
+        Ok(())
+    }
+
+    fn pump_flows(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        for _ in 0..session.pending_flows.len() {
+            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+            let Some(flow) = session.pending_flows.pop_front() else { break };
+            let result = self.pump_flow(key, flow, lane);
+            if let Some(session) = self.sessions.get_mut(key)
+                && !session.flows[flow as usize].pending.is_empty()
+            {
+                session.pending_flows.push_back(flow);
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Posts or announces what waits for one endpoint, in order, until credit or room ends.
+    fn pump_flow(&mut self, key: Key, flow: u32, lane: &mut dyn Lane) -> Result<(), PostError> {
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+            let Some(&op) = session.flows[flow as usize].pending.front() else { return Ok(()) };
+            if !self.pump_one(key, flow, op, lane)? {
+                return Ok(());
+            }
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.flows[flow as usize].pending.pop_front();
+            }
+        }
+    }
+
+    /// `Ok(true)`: the operation has left its queue.
+    fn pump_one(&mut self, key: Key, flow: u32, op_key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
+        let Some(Op::Send(op)) = self.ops.get_mut(op_key) else { return Ok(true) };
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
+        let state = &mut session.flows[flow as usize];
+        if matches!(op.header.kind, Kind::FLUSH | Kind::LOOKUP) {
+            let header = Header { tag: op_key.0, ..op.header };
+            // SAFETY: the operation is in the table.
+            #[allow(unsafe_code)]
+            let bytes = unsafe { op.memory.bytes() };
+            lane.try_post(&header, &[IoSlice::new(bytes)])?;
+            session.sent += 1;
+            op.state = SendState::Posted;
+            return Ok(true);
+        }
+        if state.closed {
+            self.end_send(op_key, OpError::EndpointClosed);
+            return Ok(true);
+        }
+        let len = op.memory.len();
+        let cost = len as u64 + OVERHEAD;
+        let immediate = op.immediate.map(u64::to_le_bytes);
+        let prefix = immediate.as_ref().map_or(&[][..], |bytes| &bytes[..]);
+        let fits = len + prefix.len() <= lane.info().limits.frame_max.min(self.config.eager_max);
+        let by_reference = op.memory_is_described();
+        if fits && !by_reference && session.bytes.available() >= cost && state.bytes.available() >= cost {
+            // SAFETY: the operation is in the table.
+            #[allow(unsafe_code)]
+            let bytes = unsafe { op.memory.bytes() };
+            lane.try_post(&op.header, &[IoSlice::new(prefix), IoSlice::new(bytes)])?;
+            let _ = session.bytes.try_take(cost);
+            let _ = state.bytes.try_take(cost);
+            session.sent += 1;
+            self.finish_send(op_key, Ok(()));
+            return Ok(true);
+        }
+        if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
+            return Ok(false);
+        }
+        let descriptor = op.describe(lane).map_err(PostError::Dead)?;
+        let mut header = Header { kind: Kind::ENVELOPE, ..op.header };
+        let mut body = Vec::with_capacity(ENVELOPE_MAX);
+        body.extend(op_key.0.to_le_bytes());
+        body.extend((len as u64).to_le_bytes());
+        body.extend(prefix);
+        if let Some(descriptor) = descriptor {
+            header.flags = header.flags.with(Flags::DESCRIPTOR);
+            body.extend(descriptor.0);
+        }
+        lane.try_post(&header, &[IoSlice::new(&body)])?;
+        let _ = session.envelopes.try_take(1);
+        let _ = state.envelopes.try_take(1);
+        session.sent += 1;
+        op.state = SendState::Announced;
+        Ok(true)
+    }
+
+    /// Posts fragments of what receivers fetch, a few of each in turn.
+    fn pump_transfers(&mut self, key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
+        let mut turns = session.transfers.len();
+        while turns > 0 {
+            turns -= 1;
+            let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
+            let Some(op) = session.transfers.pop_front() else { return Ok(true) };
+            match self.post_fragments(key, op, lane, FRAGMENTS_PER_TURN) {
+                Ok(true) => {}
+                Ok(false) => {
+                    turns += 1;
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.transfers.push_back(op);
+                    }
+                }
+                Err(error) => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.transfers.push_front(op);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A lane holds no reference to the operation's memory any more.
+    pub(crate) fn handle_released(&mut self, token: Token) {
+        let key = Key(token.0);
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
+        op.references = op.references.saturating_sub(1);
+        if op.references == 0
+            && let SendState::Releasing(result) = &op.state
+        {
+            let result = result.clone();
+            self.finish_send(key, result);
+        }
+    }
+}
+
+fn lost_unknown() -> OpError {
+    OpError::PeerLost { reason: "the session is over".into(), unknown_fate: 0 }
+}
+
+#[cold]
+fn why_blocked(session: &Session, flow: u32) -> Blocked {
+    match &session.standing {
+        Standing::Lost(error) => Blocked::Lost(error.clone()),
+        Standing::Up if session.flows.get(flow as usize).is_none_or(|flow| flow.closed) => Blocked::Closed,
+        Standing::Up => Blocked::Busy,
+    }
+}

@@ -1,0 +1,337 @@
+//! Messages whose data is fetched on match: envelopes, fetches, fragments, and pulls of described memory.
+#![allow(unsafe_code)]
+
+use super::Core;
+use super::inbound::Handled;
+use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected};
+use super::table::Key;
+use crate::completion::{Completion, Source};
+use crate::error::OpError;
+use sinew_proto::matching::Arrival;
+use sinew_transport::{Body, Lane, LaneError, Placement, PostError, Pull, Token};
+use sinew_wire::frame::{Header, Kind};
+use std::ptr::NonNull;
+
+/// How a receiver ended an envelope, as `DONE` says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Status {
+    /// The receive has what it asked for.
+    Taken = 0,
+    /// There is no such endpoint.
+    NoEndpoint = 1,
+}
+
+/// Posts a fragment from memory of a send operation.
+pub(crate) fn post_borrowed(
+    lane: &mut dyn Lane,
+    header: &Header,
+    data: NonNull<u8>,
+    len: usize,
+    token: Token,
+) -> Result<(), PostError> {
+    // SAFETY: `data..data + len` lies in the memory of the operation that `token` names. The operation stays in the
+    // table, and its memory lent and unwritten, until all references are released or reclaimed (`SendOp::references`).
+    unsafe { lane.try_post_borrowed(header, data, len, token) }
+}
+
+impl Core {
+    /// A receive has matched an envelope: fetch its data, or pull it where it is described.
+    pub(crate) fn begin_fetch(
+        &mut self,
+        op_key: Key,
+        envelope: Envelope,
+        info: Completion,
+        arrival: Arrival,
+    ) {
+        let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
+        let expected = envelope.len.min(op.memory.len() as u64);
+        op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected };
+        if expected == 0 {
+            self.complete_fetch(op_key);
+        } else if envelope.descriptor.is_some() {
+            self.pulls.push(op_key);
+        } else {
+            self.send_fetch(op_key);
+        }
+    }
+
+    /// Shows a described message in place, if its lane can and the receive has no memory of its own.
+    fn view_described(&mut self, op_key: Key) -> bool {
+        let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return false };
+        let RecvState::Fetching { envelope, info, expected, .. } = op.state else { return false };
+        if !matches!(op.memory, Memory::Later { .. }) || expected < envelope.len {
+            return false;
+        }
+        let Some(descriptor) = envelope.descriptor else { return false };
+        let lane = self.lanes.get_mut(envelope.lane).and_then(|slot| slot.lane.as_mut());
+        let Some(Ok(view)) = lane.map(|lane| lane.view(&descriptor)) else { return false };
+        if view.len() as u64 != envelope.len {
+            return false;
+        }
+        op.memory =
+            Memory::Viewed { view, loan: Loan { session: envelope.session, sender_op: envelope.sender_op } };
+        self.finish_recv(op_key, Ok(info));
+        true
+    }
+
+    /// A loan is given back: the sender has its memory again.
+    pub(crate) fn return_loan(&mut self, loan: Loan) {
+        self.send_done(loan.session, loan.sender_op, Status::Taken);
+    }
+
+    /// A receive that left its memory to later gets as much as it takes of the message.
+    fn give_memory(&mut self, op_key: Key) {
+        if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
+            && let RecvState::Fetching { expected, .. } = op.state
+            && matches!(op.memory, Memory::Later { .. })
+        {
+            op.memory = Memory::Owned(sinew_transport::Buf::zeroed(expected as usize));
+        }
+    }
+
+    fn send_fetch(&mut self, op_key: Key) {
+        self.give_memory(op_key);
+        let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
+        let RecvState::Fetching { envelope, received, expected, .. } = op.state else { return };
+        let body =
+            [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
+        self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
+    }
+
+    /// Pulls what envelopes described, on the lanes that they came by; fetches where that lane is gone.
+    #[cold]
+    pub(crate) fn pull_described(&mut self) {
+        for op_key in std::mem::take(&mut self.pulls) {
+            if self.view_described(op_key) {
+                continue;
+            }
+            self.give_memory(op_key);
+            let Some(Op::Recv(op)) = self.ops.get(op_key) else { continue };
+            let RecvState::Fetching { envelope, expected, .. } = op.state else { continue };
+            let Some(descriptor) = envelope.descriptor else { continue };
+            let target = op.memory.data();
+            let lane = self.lanes.get_mut(envelope.lane).and_then(|slot| slot.lane.as_mut());
+            let result = lane.map(|lane| {
+                // SAFETY: the receive holds the target, of at least `expected` bytes, until it leaves the table; before
+                // that `revoke_everywhere` makes the lane forget it.
+                unsafe { lane.pull(&descriptor, target, expected as usize, Token(op_key.0)) }
+            });
+            match result {
+                Some(Ok(Pull::Done)) => self.handle_pulled(op_key, Ok(())),
+                Some(Ok(Pull::Pending)) => {}
+                Some(Err(_)) | None => self.send_fetch(op_key),
+            }
+        }
+    }
+
+    /// A pull has ended.
+    pub(crate) fn handle_pulled(&mut self, op_key: Key, result: Result<(), LaneError>) {
+        if result.is_err() {
+            self.send_fetch(op_key);
+            return;
+        }
+        if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
+            && let RecvState::Fetching { received, expected, .. } = &mut op.state
+        {
+            *received = *expected;
+            self.complete_fetch(op_key);
+        }
+    }
+
+    fn complete_fetch(&mut self, op_key: Key) {
+        self.give_memory(op_key);
+        let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
+        let RecvState::Fetching { envelope, info, .. } = op.state else { return };
+        let buffer_len = op.memory.len();
+        self.send_done(envelope.session, envelope.sender_op, Status::Taken);
+        let result = if envelope.len > buffer_len as u64 {
+            Err(OpError::Truncated {
+                message_len: envelope.len,
+                buffer_len,
+                tag: info.tag,
+                source: info.source,
+            })
+        } else {
+            Ok(info)
+        };
+        self.finish_recv(op_key, result);
+    }
+
+    pub(crate) fn send_done(&mut self, session: Key, sender_op: u64, status: Status) {
+        let body = (status as u32).to_le_bytes().to_vec();
+        self.send_control(session, Header::control(Kind::DONE, sender_op), body);
+    }
+
+    /// The receiver asks for data.
+    pub(crate) fn handle_fetch(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let (Some(receiver), Some(offset), Some(len)) = (body.u64_at(0), body.u64_at(8), body.u64_at(16))
+        else {
+            return Err("fetch too short");
+        };
+        let key = Key(header.tag);
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else {
+            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), Vec::new());
+            return Ok(());
+        };
+        if op.session != session_key || op.header.kind != Kind::EAGER {
+            return Err("a fetch of something else than a message");
+        }
+        let end = offset
+            .checked_add(len)
+            .filter(|&end| end <= op.memory.len() as u64)
+            .ok_or("a fetch beyond the message")?;
+        let queued = match op.state {
+            SendState::Announced | SendState::Posted => false,
+            SendState::Moving { .. } => true,
+            _ => return Ok(()),
+        };
+        op.state = SendState::Moving { receiver, next: offset, end };
+        if !queued && let Some(session) = self.sessions.get_mut(session_key) {
+            session.transfers.push_back(key);
+        }
+        self.mark_dirty(session_key);
+        Ok(())
+    }
+
+    /// Posts up to `count` fragments. `Ok(true)`: this transfer has none left.
+    pub(crate) fn post_fragments(
+        &mut self,
+        session_key: Key,
+        key: Key,
+        lane: &mut dyn Lane,
+        count: usize,
+    ) -> Result<bool, PostError> {
+        let fragment_max = lane.info().limits.borrowed_max as u64;
+        for _ in 0..count {
+            let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(true) };
+            let SendState::Moving { receiver, next, end } = op.state else { return Ok(true) };
+            let len = (end - next).min(fragment_max);
+            if len == 0 {
+                op.state = SendState::Posted;
+                return Ok(true);
+            }
+            // SAFETY: `next + len <= end <= memory.len()`, checked when the fetch came.
+            let data = unsafe { op.memory.data().add(next as usize) };
+            post_borrowed(lane, &Header::data(receiver, next), data, len as usize, Token(key.0))?;
+            op.references += 1;
+            op.state = SendState::Moving { receiver, next: next + len, end };
+            if let Some(session) = self.sessions.get_mut(session_key) {
+                session.sent += 1;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where a fragment belongs, if a receive of this session waits for exactly it.
+    fn fragment_target(&mut self, session_key: Key, header: &Header, len: usize) -> Option<NonNull<u8>> {
+        let Some(Op::Recv(op)) = self.ops.get_mut(Key(header.tag)) else { return None };
+        let RecvState::Fetching { envelope, received, expected, .. } = &op.state else { return None };
+        let end = header.offset().checked_add(len as u64)?;
+        if envelope.session != session_key || header.offset() != *received || end > *expected {
+            return None;
+        }
+        // SAFETY: `received <= expected <= memory.len()`.
+        Some(unsafe { op.memory.data().add(*received as usize) })
+    }
+
+    /// A whole fragment in the lane's memory.
+    pub(crate) fn handle_data(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        if let Some(target) = self.fragment_target(session_key, header, body.len()) {
+            // SAFETY: the target has room for `body.len()` bytes and belongs to the receive, which is in the table.
+            unsafe { body.copy_to_raw(target.as_ptr(), body.len()) };
+            self.fragment_arrived(Key(header.tag), body.len());
+        }
+        Ok(())
+    }
+
+    /// A fragment begins to arrive on a lane that reads into place.
+    pub(crate) fn place_data(&mut self, session_key: Key, header: &Header, len: usize) -> Placement {
+        match self.fragment_target(session_key, header, len) {
+            Some(target) => Placement::Into { target, token: Token(header.tag) },
+            None => Placement::Discard,
+        }
+    }
+
+    /// A placed (or discarded) fragment is complete.
+    pub(crate) fn handle_placed(&mut self, session_key: Key, header: &Header, len: usize) {
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.received += 1;
+            session.traffic += 1;
+        }
+        if self.fragment_target(session_key, header, len).is_some() {
+            self.fragment_arrived(Key(header.tag), len);
+        }
+    }
+
+    fn fragment_arrived(&mut self, op_key: Key, len: usize) {
+        let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
+        let RecvState::Fetching { received, expected, .. } = &mut op.state else { return };
+        *received += len as u64;
+        if received == expected {
+            self.complete_fetch(op_key);
+        }
+    }
+
+    /// The receiver is done with an envelope.
+    pub(crate) fn handle_done(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let status = body.prefix().map(u32::from_le_bytes).ok_or("done too short")?;
+        let key = Key(header.tag);
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(()) };
+        if op.session != session_key
+            || !matches!(op.state, SendState::Announced | SendState::Moving { .. } | SendState::Posted)
+        {
+            return Ok(());
+        }
+        let result = if status == Status::NoEndpoint as u32 { Err(OpError::EndpointClosed) } else { Ok(()) };
+        if op.references == 0 {
+            self.finish_send(key, result);
+            return Ok(());
+        }
+        op.state = SendState::Releasing(result);
+        if let Some(lane) = self.active_lane(session_key) {
+            lane.request_acknowledgement();
+        }
+        Ok(())
+    }
+
+    /// Makes all lanes of a session forget the target of a receive.
+    pub(crate) fn revoke_everywhere(&mut self, session_key: Key, op_key: Key) {
+        self.pulls.retain(|&pull| pull != op_key);
+        let Some(session) = self.sessions.get(session_key) else { return };
+        for &lane in &session.lanes {
+            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
+                lane.revoke(Token(op_key.0));
+            }
+        }
+    }
+
+    /// A receive gives up a message that it had begun to fetch: the message waits for another receive, in its old place
+    /// before all others of its endpoint.
+    pub(crate) fn put_back(
+        &mut self,
+        endpoint: u32,
+        envelope: Envelope,
+        arrival: Arrival,
+        immediate: Option<u64>,
+    ) {
+        let windows = self.config.windows;
+        if !self.sessions.get(envelope.session).is_some_and(super::Session::is_up) {
+            return;
+        }
+        let Some(state) = self.endpoint(endpoint) else { return };
+        state.inflow(envelope.session, &windows);
+        if let Some(other) = state.matcher.arrive(&arrival) {
+            let source = Source { session: envelope.session.0, endpoint: arrival.source as u32 };
+            let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
+            self.begin_fetch(other, envelope, info, arrival);
+            return;
+        }
+        // It was accounted when it was matched; to wait again it takes credit again, which may overdraw a little.
+        if let Some(session) = self.sessions.get_mut(envelope.session) {
+            let _ = session.granted_envelopes.receive(1);
+        }
+        let Some(state) = self.endpoint(endpoint) else { return };
+        let _ = state.inflow(envelope.session, &windows).envelopes.receive(1);
+        state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
+    }
+}

@@ -1,0 +1,156 @@
+//! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
+
+use super::table::Key;
+use crate::error::OpError;
+use crate::pool::SegmentPool;
+use sinew_proto::credit::{ReceiveCredit, SendCredit};
+use sinew_transport::{Locator, Unacknowledged};
+use sinew_wire::frame::Header;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is known of the engine at the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerEngine {
+    pub(crate) id: [u8; 16],
+    pub(crate) incarnation: u64,
+    pub(crate) locators: Vec<Locator>,
+}
+
+/// A control frame that waits for room. Bodies are at most 64 bytes but for look-ups.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Sending towards one endpoint of the peer: its credit, and what waits for it.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) bytes: SendCredit,
+    pub(crate) envelopes: SendCredit,
+    /// Send operations in order; the first could not be posted or announced yet.
+    pub(crate) pending: VecDeque<Key>,
+    /// The peer said that the endpoint is gone.
+    pub(crate) closed: bool,
+}
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// Lanes come and go, the session lives.
+    Up,
+    /// Over, for ever.
+    Lost(OpError),
+}
+
+pub(crate) struct Session {
+    pub(crate) peer: PeerEngine,
+    pub(crate) epoch: u64,
+    pub(crate) standing: Standing,
+    /// The lane that carries what this engine sends.
+    pub(crate) active: Option<Key>,
+    /// All verified lanes, the active one among them.
+    pub(crate) lanes: Vec<Key>,
+    /// Sends may go straight to the active lane: nothing waits before them.
+    pub(crate) ready: bool,
+    /// A better lane that takes over once everything on the active one is acknowledged.
+    pub(crate) moving_to: Option<Key>,
+    /// Sequenced frames that were given to lanes, ever.
+    pub(crate) sent: u64,
+    /// Sequenced frames that were received, ever.
+    pub(crate) received: u64,
+    /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
+    pub(crate) replay: VecDeque<Unacknowledged>,
+    pub(crate) outbox: VecDeque<Control>,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) flow_of: HashMap<u32, u32>,
+    /// Flows with something pending, in turn.
+    pub(crate) pending_flows: VecDeque<u32>,
+    pub(crate) bytes: SendCredit,
+    pub(crate) envelopes: SendCredit,
+    pub(crate) granted_bytes: ReceiveCredit,
+    pub(crate) granted_envelopes: ReceiveCredit,
+    /// Limits that the peer gives each new flow.
+    pub(crate) flow_bytes: u64,
+    pub(crate) flow_envelopes: u64,
+    /// Sends whose data is being fetched, in turn.
+    pub(crate) transfers: VecDeque<Key>,
+    /// Bytes of sends that the engine copied because credit was spent.
+    pub(crate) buffered: usize,
+    /// Where an explicit connect pinned it to; empty: anywhere.
+    pub(crate) pinned: Vec<Locator>,
+    /// When it lost its last lane.
+    pub(crate) laneless_since: Option<Instant>,
+    /// Buffers that only this peer is shown.
+    pub(crate) pool: Option<Arc<SegmentPool>>,
+    /// In the list of sessions to pump.
+    pub(crate) dirty: bool,
+    /// Frames handed up or sent since the last look at better lanes.
+    pub(crate) traffic: u64,
+}
+
+/// Limits that a hello announced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub(crate) endpoint_bytes: u64,
+    pub(crate) session_bytes: u64,
+    pub(crate) endpoint_envelopes: u64,
+    pub(crate) session_envelopes: u64,
+}
+
+impl Session {
+    /// A session without lanes yet. `theirs` is what the peer grants, `ours` what this engine grants.
+    pub(crate) fn new(peer: PeerEngine, epoch: u64, theirs: Windows, ours: Windows) -> Self {
+        Self {
+            peer,
+            epoch,
+            standing: Standing::Up,
+            active: None,
+            lanes: Vec::new(),
+            ready: false,
+            moving_to: None,
+            sent: 0,
+            received: 0,
+            replay: VecDeque::new(),
+            outbox: VecDeque::new(),
+            flows: Vec::new(),
+            flow_of: HashMap::new(),
+            pending_flows: VecDeque::new(),
+            bytes: SendCredit::new(theirs.session_bytes),
+            envelopes: SendCredit::new(theirs.session_envelopes),
+            granted_bytes: ReceiveCredit::new(ours.session_bytes),
+            granted_envelopes: ReceiveCredit::new(ours.session_envelopes),
+            flow_bytes: theirs.endpoint_bytes,
+            flow_envelopes: theirs.endpoint_envelopes,
+            transfers: VecDeque::new(),
+            buffered: 0,
+            pinned: Vec::new(),
+            laneless_since: None,
+            pool: None,
+            dirty: false,
+            traffic: 0,
+        }
+    }
+
+    /// The flow towards an endpoint, made on first use.
+    pub(crate) fn flow_to(&mut self, dst: u32) -> u32 {
+        if let Some(&flow) = self.flow_of.get(&dst) {
+            return flow;
+        }
+        let flow = self.flows.len() as u32;
+        self.flows.push(Flow {
+            bytes: SendCredit::new(self.flow_bytes),
+            envelopes: SendCredit::new(self.flow_envelopes),
+            pending: VecDeque::new(),
+            closed: false,
+        });
+        self.flow_of.insert(dst, flow);
+        flow
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.standing, Standing::Up)
+    }
+}

@@ -1,0 +1,229 @@
+//! An endpoint: where messages arrive and from where peers are connected.
+
+use crate::completion::{Completion, Match, Source};
+use crate::core::op::Memory;
+use crate::core::{Core, Started};
+use crate::error::{ConnectError, Failed, OpError};
+use crate::op::RecvOp;
+use crate::peer::Peer;
+use crate::shared::Shared;
+use crate::timeout::Timeout;
+use sinew_transport::Buf;
+use sinew_wire::address::Address;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where messages arrive. Cheap to clone; all clones are the same endpoint, which closes when the last of it (with its
+/// peers and operations) is dropped. `Send` and `Sync`: the thread that uses an engine most takes no lock, others hand over
+/// to each other at a cost that the bench states.
+///
+/// An idle endpoint costs memory only: no descriptor, no thread, no shared memory.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(crate) inner: Arc<EndpointInner>,
+}
+
+pub(crate) struct EndpointInner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: u32,
+    pub(crate) name: Option<String>,
+}
+
+impl Drop for EndpointInner {
+    fn drop(&mut self) {
+        if self.shared.check_fork().is_ok() {
+            self.shared.with(|core| {
+                core.close_endpoint(self.number);
+                core.progress();
+            });
+        }
+    }
+}
+
+/// Cancels a borrowed operation if its call ends early, as by a panic in a waker.
+struct Borrowed<'a> {
+    shared: &'a Arc<Shared>,
+    key: crate::core::table::Key,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|core| {
+            core.cancel_recv(self.key);
+        });
+    }
+}
+
+impl Endpoint {
+    /// Its number in the engine; never used again by another endpoint.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.inner.number
+    }
+
+    /// Its name, if it was given one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.inner.name.as_deref()
+    }
+
+    /// Its address: one line of text when printed; `pack` makes bytes of it.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.inner.shared.with(|core| core.address_of(self.inner.number))
+    }
+
+    /// Connects to an endpoint and proves a path to it. Blocks up to the option `connect_timeout`.
+    ///
+    /// The target is an [`Address`], its text, or an explicit one (`tcp://host:port/name`, `shm:///path/to.sock#name`,
+    /// `uds://…`), which is never replaced by another path.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: a bad address, or no path, with the table of what was tried.
+    pub fn connect(&self, target: impl ToString) -> Result<Peer, ConnectError> {
+        self.connect_within(target, self.inner.shared.config.connect_timeout)
+    }
+
+    /// [`Endpoint::connect`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub fn connect_within(
+        &self,
+        target: impl ToString,
+        within: std::time::Duration,
+    ) -> Result<Peer, ConnectError> {
+        crate::connect::connect(&self.inner, &target.to_string(), Instant::now() + within)
+    }
+
+    /// The peer that sent a message, to answer it. Costs no round trip.
+    ///
+    /// # Errors
+    /// [`OpError::PeerLost`] when the session is over.
+    pub fn reply_to(&self, source: Source) -> Result<Peer, OpError> {
+        Peer::of_source(&self.inner, source)
+    }
+
+    /// Receives one message into `buf`; blocks up to the option `timeout`. At the deadline the receive is really cancelled.
+    ///
+    /// # Errors
+    /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
+    #[inline]
+    pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
+        self.recv_within(pattern, buf, Timeout::Default)
+    }
+
+    /// [`Endpoint::recv`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    #[inline]
+    pub fn recv_within(
+        &self,
+        pattern: impl Into<Match>,
+        buf: &mut [u8],
+        timeout: impl Into<Timeout>,
+    ) -> Result<Completion, OpError> {
+        let shared = &self.inner.shared;
+        shared.check_fork()?;
+        let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
+        let key = match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None)) {
+            Started::Done(result, _) => return result,
+            Started::Pending(key) => key,
+        };
+        let guard = Borrowed { shared, key };
+        let limit = timeout.into().resolve(&shared.config);
+        let done = shared.wait(limit, |core| core.collect_recv(key));
+        if let Some((result, _)) = done {
+            std::mem::forget(guard);
+            return result;
+        }
+        drop(guard);
+        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+    }
+
+    /// Receives a message that is there already.
+    ///
+    /// # Errors
+    /// [`OpError::WouldBlock`] when none is; else as [`Endpoint::recv`].
+    pub fn try_recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
+        let shared = &self.inner.shared;
+        shared.check_fork()?;
+        let pattern = pattern.into();
+        let waiting = shared.with(|core| {
+            core.progress();
+            core.probe(self.inner.number, pattern)
+        });
+        match waiting {
+            Some(_) => self.recv(pattern, buf),
+            None => Err(OpError::WouldBlock),
+        }
+    }
+
+    /// Posts a receive into an owned buffer, whose length is the room for the message. The buffer comes back with the
+    /// result; dropping the operation cancels it. Never blocks.
+    ///
+    /// # Errors
+    /// [`Failed`] with the buffer when it is read-only or the endpoint is closed.
+    pub fn post_recv(&self, pattern: impl Into<Match>, buf: impl Into<Buf>) -> Result<RecvOp, Failed> {
+        let buf = buf.into();
+        let shared = &self.inner.shared;
+        if let Err(error) = shared.check_fork() {
+            return Err(Failed { buf, error });
+        }
+        if !buf.is_writable() {
+            return Err(Failed { buf, error: OpError::NotWritable });
+        }
+        match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), Memory::Owned(buf), None))
+        {
+            Started::Pending(key) => Ok(RecvOp::new(Arc::clone(&self.inner), key)),
+            Started::Done(result, memory) => RecvOp::done(Arc::clone(&self.inner), result, memory),
+        }
+    }
+
+    /// The oldest waiting message that matches, without taking it. Makes progress, never blocks.
+    #[must_use]
+    pub fn probe(&self, pattern: impl Into<Match>) -> Option<Completion> {
+        let pattern = pattern.into();
+        self.inner.shared.with(|core| {
+            core.progress();
+            core.probe(self.inner.number, pattern)
+        })
+    }
+
+    /// Counts since the endpoint was made, and what waits.
+    #[must_use]
+    pub fn counters(&self) -> crate::metrics::EndpointCounters {
+        self.inner.shared.with(|core| core.endpoint_counters(self.inner.number))
+    }
+
+    /// Waits until a message that matches is there, without taking it.
+    ///
+    /// # Errors
+    /// [`OpError::TimedOut`].
+    pub fn wait_probe(
+        &self,
+        pattern: impl Into<Match>,
+        timeout: impl Into<Timeout>,
+    ) -> Result<Completion, OpError> {
+        let shared = &self.inner.shared;
+        shared.check_fork()?;
+        let pattern = pattern.into();
+        let limit = timeout.into().resolve(&shared.config);
+        shared
+            .wait(limit, |core: &mut Core| core.probe(self.inner.number, pattern))
+            .ok_or(OpError::TimedOut { after: limit.unwrap_or_default() })
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Endpoint({}{})",
+            self.inner.number,
+            self.inner.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default()
+        )
+    }
+}

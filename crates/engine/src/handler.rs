@@ -1,0 +1,202 @@
+//! Receive handlers: functions that the engine calls for each message of a kind, in order, with receives that are posted
+//! again by themselves.
+//!
+//! A handler runs on the thread that makes progress (the background thread with [`crate::Progress::Thread`], else whoever
+//! waits or calls [`crate::Engine::progress`]), outside the engine's lock, one call at a time per handler. It may send, post
+//! and even wait. A panic in it is caught: the handler is unregistered, and the panic is counted and traced.
+
+use crate::completion::{Completion, Match};
+use crate::core::op::{Memory, Op, RecvState};
+use crate::core::table::Key;
+use crate::core::{Core, Started};
+use crate::endpoint::{Endpoint, EndpointInner};
+use crate::error::OpError;
+use crate::shared::Shared;
+use sinew_transport::Buf;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, Weak};
+
+type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
+
+/// A registered handler in the core.
+pub(crate) struct HandlerState {
+    endpoint: u32,
+    pattern: Match,
+    /// Receives in the order in which they were posted, which is the order in which they match.
+    posted: VecDeque<Key>,
+    function: Arc<Mutex<Function>>,
+    running: bool,
+}
+
+/// A registered handler; dropping it unregisters it. When [`Handler::unregister`] or drop returns, the function is not
+/// called any more, unless it is what called.
+#[must_use = "dropping it unregisters the handler"]
+pub struct Handler {
+    endpoint: Weak<EndpointInner>,
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+impl Endpoint {
+    /// Calls `function` for each message that matches, in order. `depth` receives of `len_max` bytes are kept posted
+    /// (memory: their product); a longer message is dropped and counted as truncated. Never blocks.
+    ///
+    /// # Errors
+    /// When the endpoint is closed or the process was forked.
+    pub fn on_message(
+        &self,
+        pattern: impl Into<Match>,
+        len_max: usize,
+        depth: usize,
+        function: impl FnMut(&[u8], &Completion) + Send + 'static,
+    ) -> Result<Handler, OpError> {
+        let shared = &self.inner.shared;
+        shared.check_fork()?;
+        let state = HandlerState {
+            endpoint: self.inner.number,
+            pattern: pattern.into(),
+            posted: VecDeque::new(),
+            function: Arc::new(Mutex::new(Box::new(function))),
+            running: false,
+        };
+        let buffers: Vec<Buf> = (0..depth.max(1)).map(|_| Buf::zeroed(len_max)).collect();
+        let key = shared.with(|core| {
+            let key = core.handlers.insert(state);
+            for buf in buffers {
+                core.repost(key, buf);
+            }
+            key
+        });
+        run_ready(shared);
+        Ok(Handler { endpoint: Arc::downgrade(&self.inner), shared: Arc::clone(shared), key })
+    }
+}
+
+impl Handler {
+    /// Ends it; see the type.
+    pub fn unregister(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        if self.shared.check_fork().is_err() {
+            return;
+        }
+        let _ = self.endpoint.upgrade();
+        let (function, garbage) = self.shared.with(|core| core.end_handler(self.key));
+        drop(garbage);
+        // A call under way on another thread is waited for; not one that is our own caller.
+        if let Some(function) = function
+            && RUNNING.get() != Arc::as_ptr(&function).addr()
+        {
+            drop(function.lock());
+        }
+    }
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+impl Core {
+    /// Posts a receive of a handler.
+    fn repost(&mut self, key: Key, mut buf: Buf) {
+        buf.set_len(buf.capacity());
+        let Some(handler) = self.handlers.get(key) else {
+            self.effects.garbage.push(buf);
+            return;
+        };
+        let (endpoint, pattern) = (handler.endpoint, handler.pattern);
+        match self.start_recv(endpoint, pattern, Memory::Owned(buf), Some(key)) {
+            Started::Pending(op) => {
+                if let Some(handler) = self.handlers.get_mut(key) {
+                    handler.posted.push_back(op);
+                }
+            }
+            Started::Done(_, memory) => self.effects.garbage.extend(memory.into_buf()),
+        }
+    }
+
+    fn end_handler(&mut self, key: Key) -> (Option<Arc<Mutex<Function>>>, Vec<Buf>) {
+        let Some(handler) = self.handlers.remove(key) else { return (None, Vec::new()) };
+        let mut buffers = Vec::new();
+        for op in handler.posted {
+            if let Some((_, memory)) = self.cancel_recv(op) {
+                buffers.extend(memory.into_buf());
+            }
+        }
+        (Some(handler.function), buffers)
+    }
+
+    /// The next message of a handler that is complete, in order, if nobody is running the handler already.
+    fn next_of_handler(&mut self, key: Key) -> Option<Delivery> {
+        let handler = self.handlers.get(key)?;
+        let running = handler.running;
+        let op = *handler.posted.front()?;
+        let finished =
+            matches!(self.ops.get(op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Finished(_)));
+        if running || !finished {
+            return None;
+        }
+        let handler = self.handlers.get_mut(key)?;
+        handler.posted.pop_front();
+        handler.running = true;
+        let function = Arc::clone(&handler.function);
+        let (result, memory) = self.collect_recv(op)?;
+        Some(Delivery { function, result, buf: memory.into_buf()? })
+    }
+}
+
+thread_local! {
+    /// Which handler's function this thread is in; 0: none.
+    static RUNNING: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+struct Delivery {
+    function: Arc<Mutex<Function>>,
+    result: Result<Completion, OpError>,
+    buf: Buf,
+}
+
+/// Calls handlers that have complete messages. Outside the lock.
+#[cold]
+pub(crate) fn run_ready(shared: &Arc<Shared>) {
+    while let Some(key) = shared.with(|core| core.ready_handlers.pop()) {
+        while let Some(delivery) = shared.with(|core| core.next_of_handler(key)) {
+            let Delivery { function, result, buf } = delivery;
+            let panicked = match &result {
+                Ok(info) => call(&function, &buf, info),
+                Err(_) => false,
+            };
+            let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
+            shared.with(|core| {
+                if let Some(handler) = core.handlers.get_mut(key) {
+                    handler.running = false;
+                }
+                if gone {
+                    let (_, buffers) = core.end_handler(key);
+                    core.effects.garbage.extend(buffers);
+                    core.effects.garbage.push(buf);
+                } else {
+                    core.repost(key, buf);
+                }
+            });
+        }
+    }
+}
+
+fn call(function: &Arc<Mutex<Function>>, buf: &Buf, info: &Completion) -> bool {
+    let outer = RUNNING.replace(Arc::as_ptr(function).addr());
+    let Ok(mut function) = function.lock() else { return true };
+    let outcome = catch_unwind(AssertUnwindSafe(|| function(buf.as_slice(), info)));
+    RUNNING.set(outer);
+    if outcome.is_err() {
+        tracing::error!(target: "sinew", tag = info.tag, "a receive handler panicked and is unregistered");
+    }
+    outcome.is_err()
+}

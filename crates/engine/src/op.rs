@@ -1,0 +1,315 @@
+//! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
+
+use crate::completion::Completion;
+use crate::core::op::Memory;
+use crate::core::table::Key;
+use crate::endpoint::EndpointInner;
+use crate::error::{Failed, OpError};
+use crate::progress::Progress;
+use crate::timeout::Timeout;
+use sinew_transport::Buf;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A message that was received, with its buffer, whose length is the message's.
+#[derive(Debug)]
+pub struct Received {
+    /// The buffer that was posted.
+    pub buf: Buf,
+    /// What the message says about itself.
+    pub info: Completion,
+}
+
+enum State {
+    Pending(Key),
+    Done(Buf, Result<Option<Completion>, OpError>),
+    Taken,
+}
+
+/// What both kinds of operation share.
+struct Operation {
+    endpoint: Arc<EndpointInner>,
+    state: State,
+}
+
+type Outcome = Result<(Buf, Option<Completion>), Failed>;
+
+impl Operation {
+    fn outcome(buf: Buf, result: Result<Option<Completion>, OpError>) -> Outcome {
+        match result {
+            Ok(info) => Ok((buf, info)),
+            Err(error) => Err(Failed { buf, error }),
+        }
+    }
+
+    fn collect(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+        if let Some((result, memory)) = core.collect_recv(key) {
+            return Some(Self::outcome(owned(memory), result.map(Some)));
+        }
+        let (result, memory) = core.collect_send(key)?;
+        Some(Self::outcome(owned(memory), result.map(|()| None)))
+    }
+
+    fn take_done(&mut self) -> Option<Outcome> {
+        if !matches!(self.state, State::Done(..)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.state, State::Taken) {
+            State::Done(buf, result) => Some(Self::outcome(buf, result)),
+            _ => None,
+        }
+    }
+
+    fn try_wait(&mut self) -> Option<Outcome> {
+        if let Some(done) = self.take_done() {
+            return Some(done);
+        }
+        let State::Pending(key) = self.state else { return None };
+        let done = self.endpoint.shared.with(|core| {
+            Self::collect(core, key).or_else(|| {
+                core.progress();
+                Self::collect(core, key)
+            })
+        })?;
+        self.state = State::Taken;
+        Some(done)
+    }
+
+    fn wait(&mut self, timeout: Timeout) -> Option<Outcome> {
+        if let Some(done) = self.take_done() {
+            return Some(done);
+        }
+        let State::Pending(key) = self.state else { return None };
+        let shared = &self.endpoint.shared;
+        let done = shared.wait(timeout.resolve(&shared.config), |core| Self::collect(core, key))?;
+        self.state = State::Taken;
+        Some(done)
+    }
+
+    fn cancel(&mut self) -> Option<Outcome> {
+        if let Some(done) = self.take_done() {
+            return Some(done);
+        }
+        let State::Pending(key) = std::mem::replace(&mut self.state, State::Taken) else { return None };
+        self.endpoint.shared.with(|core| {
+            if let Some((result, memory)) = core.cancel_recv(key) {
+                return Some(Self::outcome(owned(memory), result.map(Some)));
+            }
+            let (result, memory) = core.cancel_send(key)?;
+            Some(Self::outcome(owned(memory), result.map(|()| None)))
+        })
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(done) = self.take_done() {
+            return Poll::Ready(done);
+        }
+        let State::Pending(key) = self.state else {
+            return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
+        };
+        let shared = &self.endpoint.shared;
+        let done = shared.with(|core| {
+            if shared.progress == Progress::Caller {
+                core.progress();
+            }
+            let done = Self::collect(core, key);
+            if done.is_none() {
+                core.set_waker(key, context.waker());
+            }
+            done
+        });
+        match done {
+            Some(done) => {
+                self.state = State::Taken;
+                Poll::Ready(done)
+            }
+            None => {
+                if shared.progress == Progress::Caller {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn owned(memory: Memory) -> Buf {
+    memory.into_buf().unwrap_or_else(|| Buf::zeroed(0))
+}
+
+/// A send with an owned buffer. A future of the buffer; or [`SendOp::wait`], [`SendOp::try_wait`], [`SendOp::cancel`].
+///
+/// Dropping it does not cancel: the message still goes, and the buffer is dropped when it has gone. `Send`.
+#[must_use = "dropping it gives the buffer up; wait for it or await it to get the buffer back"]
+pub struct SendOp(Operation);
+
+/// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
+///
+/// Dropping it really cancels: a message that had begun to arrive waits for another receive. `Send`.
+#[must_use = "dropping it cancels the receive"]
+pub struct RecvOp(Operation);
+
+impl SendOp {
+    pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
+        Self(Operation { endpoint, state: State::Pending(key) })
+    }
+
+    pub(crate) const fn done(endpoint: Arc<EndpointInner>, buf: Buf) -> Self {
+        Self(Operation { endpoint, state: State::Done(buf, Ok(None)) })
+    }
+
+    /// Waits up to the option `timeout`; at the deadline the send is really cancelled.
+    ///
+    /// # Errors
+    /// [`Failed`] with the buffer.
+    pub fn wait(self) -> Result<Buf, Failed> {
+        self.wait_within(Timeout::Default)
+    }
+
+    /// [`SendOp::wait`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`SendOp::wait`].
+    pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Buf, Failed> {
+        let timeout = timeout.into();
+        let limit = timeout.resolve(&self.0.endpoint.shared.config);
+        match self.0.wait(timeout) {
+            Some(outcome) => outcome.map(|(buf, _)| buf),
+            None => timed_out(self.0.cancel(), limit).map(|(buf, _)| buf),
+        }
+    }
+
+    /// The result if the send is over. Makes progress, never blocks. After `Some` the operation is spent.
+    pub fn try_wait(&mut self) -> Option<Result<Buf, Failed>> {
+        self.0.try_wait().map(|outcome| outcome.map(|(buf, _)| buf))
+    }
+
+    /// Really cancels: afterwards nothing refers to the buffer. The message may have been delivered if that was too late;
+    /// then the result is `Ok`.
+    ///
+    /// # Errors
+    /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message will not be delivered whole.
+    pub fn cancel(mut self) -> Result<Buf, Failed> {
+        match self.0.cancel() {
+            Some(outcome) => outcome.map(|(buf, _)| buf),
+            None => Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }),
+        }
+    }
+}
+
+impl RecvOp {
+    pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
+        Self(Operation { endpoint, state: State::Pending(key) })
+    }
+
+    pub(crate) fn done(
+        endpoint: Arc<EndpointInner>,
+        result: Result<Completion, OpError>,
+        memory: Memory,
+    ) -> Result<Self, Failed> {
+        Ok(Self(Operation { endpoint, state: State::Done(owned(memory), result.map(Some)) }))
+    }
+
+    /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
+    ///
+    /// # Errors
+    /// [`Failed`] with the buffer.
+    pub fn wait(self) -> Result<Received, Failed> {
+        self.wait_within(Timeout::Default)
+    }
+
+    /// [`RecvOp::wait`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`RecvOp::wait`].
+    pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
+        let timeout = timeout.into();
+        let limit = timeout.resolve(&self.0.endpoint.shared.config);
+        match self.0.wait(timeout) {
+            Some(outcome) => received(outcome),
+            None => received(timed_out(self.0.cancel(), limit)),
+        }
+    }
+
+    /// The result if the receive is over. Makes progress, never blocks. After `Some` the operation is spent.
+    pub fn try_wait(&mut self) -> Option<Result<Received, Failed>> {
+        self.0.try_wait().map(received)
+    }
+
+    /// Really cancels: the buffer is back and never written again. If a message had arrived, it is the result.
+    ///
+    /// # Errors
+    /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
+    pub fn cancel(mut self) -> Result<Received, Failed> {
+        received(
+            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+        )
+    }
+}
+
+fn received(outcome: Outcome) -> Result<Received, Failed> {
+    match outcome? {
+        (buf, Some(info)) => Ok(Received { buf, info }),
+        (buf, None) => Err(Failed { buf, error: OpError::Cancelled }),
+    }
+}
+
+/// What a cancel at the deadline answers: what had ended meanwhile, else that time was up.
+fn timed_out(cancelled: Option<Outcome>, limit: Option<std::time::Duration>) -> Outcome {
+    let after = limit.unwrap_or_default();
+    match cancelled {
+        Some(Err(Failed { buf, error: OpError::Cancelled })) => {
+            Err(Failed { buf, error: OpError::TimedOut { after } })
+        }
+        Some(outcome) => outcome,
+        None => Err(Failed { buf: Buf::zeroed(0), error: OpError::TimedOut { after } }),
+    }
+}
+
+impl Future for SendOp {
+    type Output = Result<Buf, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context).map(|outcome| outcome.map(|(buf, _)| buf))
+    }
+}
+
+impl Future for RecvOp {
+    type Output = Result<Received, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context).map(received)
+    }
+}
+
+impl Drop for SendOp {
+    fn drop(&mut self) {
+        if let State::Pending(key) = self.0.state
+            && self.0.endpoint.shared.check_fork().is_ok()
+        {
+            self.0.endpoint.shared.with(|core| core.detach_send(key));
+        }
+    }
+}
+
+impl Drop for RecvOp {
+    fn drop(&mut self) {
+        if self.0.endpoint.shared.check_fork().is_ok() {
+            drop(self.0.cancel());
+        }
+    }
+}
+
+impl std::fmt::Debug for SendOp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SendOp")
+    }
+}
+
+impl std::fmt::Debug for RecvOp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecvOp")
+    }
+}

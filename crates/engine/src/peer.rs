@@ -1,0 +1,380 @@
+//! A peer: one endpoint of another engine, as seen from one endpoint of this one.
+
+use crate::completion::Source;
+use crate::core::op::Memory;
+use crate::core::table::Key;
+use crate::core::{Blocked, Core, Explain};
+use crate::endpoint::EndpointInner;
+use crate::error::{Failed, OpError};
+use crate::op::SendOp;
+use crate::shared::Shared;
+use crate::timeout::Timeout;
+use sinew_transport::Buf;
+use sinew_wire::frame::{Flags, Header, Kind};
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// An endpoint that messages can be sent to. Cheap to clone, `Send` and `Sync`. It keeps its own endpoint alive, and is good
+/// until the session with the other engine ends; then connect again.
+#[derive(Clone)]
+pub struct Peer {
+    pub(crate) endpoint: Arc<EndpointInner>,
+    pub(crate) session: Key,
+    pub(crate) flow: u32,
+    pub(crate) dst: u32,
+}
+
+/// Cancels a borrowed send if its call ends early.
+struct Borrowed<'a> {
+    shared: &'a Arc<Shared>,
+    key: Key,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|core| {
+            core.cancel_send(self.key);
+        });
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(endpoint: &Arc<EndpointInner>, session: Key, dst: u32) -> Result<Self, OpError> {
+        let flow = endpoint.shared.with(|core| core.open_flow(session, dst))?;
+        Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst })
+    }
+
+    pub(crate) fn of_source(endpoint: &Arc<EndpointInner>, source: Source) -> Result<Self, OpError> {
+        endpoint.shared.check_fork()?;
+        Self::new(endpoint, Key(source.session), source.endpoint)
+    }
+
+    /// The peer as messages from it name it.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        Source { session: self.session.0, endpoint: self.dst }
+    }
+
+    /// Sends a tagged message. Ends when `data` is the caller's again: short ones at once, long ones when the receiver has
+    /// fetched them; blocks up to the option `timeout`. At the deadline the send is really cancelled.
+    ///
+    /// # Errors
+    /// [`OpError`].
+    #[inline]
+    pub fn send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
+        self.message(tag).send(data)
+    }
+
+    /// Sends a message that only untagged receives take.
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    pub fn send_untagged(&self, data: &[u8]) -> Result<(), OpError> {
+        self.message(0).untagged().send(data)
+    }
+
+    /// Sends if that is possible without waiting.
+    ///
+    /// # Errors
+    /// [`OpError::WouldBlock`] when it is not; nothing was sent then.
+    pub fn try_send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
+        self.message(tag).try_send(data)
+    }
+
+    /// Starts sending an owned buffer, which comes back with the result. Never blocks. It goes out, together with others,
+    /// at the engine's next progress: a wait, a blocking call, [`Peer::flush`] or [`crate::Engine::progress`].
+    ///
+    /// # Errors
+    /// [`Failed`] with the buffer when the session is over.
+    pub fn post_send(&self, tag: u64, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
+        self.message(tag).post(buf)
+    }
+
+    /// A message with more to say about it.
+    #[must_use]
+    #[inline]
+    pub const fn message(&self, tag: u64) -> Message<'_> {
+        Message { peer: self, tag, immediate: None, flags: Flags(0), timeout: Timeout::Default }
+    }
+
+    /// Waits until the peer's session has everything that was sent to this peer before.
+    ///
+    /// # Errors
+    /// [`OpError::TimedOut`], [`OpError::PeerLost`].
+    pub fn flush(&self) -> Result<(), OpError> {
+        self.flush_within(Timeout::Default)
+    }
+
+    /// [`Peer::flush`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`Peer::flush`].
+    pub fn flush_within(&self, timeout: impl Into<Timeout>) -> Result<(), OpError> {
+        self.ask(Header::control(Kind::FLUSH, 0), Vec::new(), timeout.into()).map(|_| ())
+    }
+
+    /// Posts a request of the session behind what was sent before and waits for its answer: the number in it.
+    pub(crate) fn ask(&self, header: Header, body: Vec<u8>, timeout: Timeout) -> Result<u32, OpError> {
+        let shared = &self.endpoint.shared;
+        shared.check_fork()?;
+        let key = shared.with(|core| {
+            core.session_error(self.session)?;
+            Ok::<_, OpError>(core.start_send(
+                self.session,
+                self.flow,
+                header,
+                None,
+                Memory::Owned(body.into()),
+                false,
+            ))
+        })?;
+        let guard = Borrowed { shared, key };
+        let limit = timeout.resolve(&shared.config);
+        let answer = shared.wait(limit, |core| core.collect_answer(key));
+        match answer {
+            Some(answer) => {
+                std::mem::forget(guard);
+                answer
+            }
+            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+        }
+    }
+
+    /// What carries messages to this peer now, as `shm pid 4711`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.endpoint.shared.with(|core| core.path_of(self.session))
+    }
+
+    /// What was tried towards this peer, what was chosen, what was refused and why.
+    #[must_use]
+    pub fn explain(&self) -> Explain {
+        self.endpoint.shared.with(|core| core.explain_session(self.session))
+    }
+
+    /// Whether the session with the peer's engine lives.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.endpoint.shared.with(|core: &mut Core| {
+            core.progress();
+            core.session_error(self.session).is_ok()
+        })
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peer({})", self.source())
+    }
+}
+
+/// A message being described; ends with one of the `send` calls.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Message<'a> {
+    peer: &'a Peer,
+    tag: u64,
+    immediate: Option<u64>,
+    flags: Flags,
+    timeout: Timeout,
+}
+
+impl Message<'_> {
+    /// Only untagged receives take it.
+    pub const fn untagged(mut self) -> Self {
+        self.flags = self.flags.with(Flags::UNTAGGED);
+        self
+    }
+
+    /// 64 bits beside the payload.
+    pub const fn immediate(mut self, immediate: u64) -> Self {
+        self.immediate = Some(immediate);
+        self.flags = self.flags.with(Flags::IMMEDIATE);
+        self
+    }
+
+    /// How long a blocking send waits.
+    pub fn timeout(mut self, timeout: impl Into<Timeout>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            kind: Kind::EAGER,
+            flags: self.flags,
+            dst: self.peer.dst,
+            src: self.peer.endpoint.number,
+            tag: self.tag,
+        }
+    }
+
+    /// Posts it whole if that is possible now.
+    #[inline]
+    fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
+        let peer = self.peer;
+        if len > core.config.eager_max {
+            return Err(core.blocked_by_size(peer.session));
+        }
+        match self.immediate {
+            None => core.post_eager(peer.session, peer.flow, &self.header(), parts, len),
+            Some(immediate) => {
+                let bytes = immediate.to_le_bytes();
+                let parts: Vec<IoSlice<'_>> =
+                    std::iter::once(IoSlice::new(&bytes)).chain(parts.iter().copied()).collect();
+                core.post_eager(peer.session, peer.flow, &self.header(), &parts, len)
+            }
+        }
+    }
+
+    /// [`Peer::send`].
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    #[inline]
+    pub fn send(self, data: &[u8]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork()?;
+        let blocked = shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+            Ok(()) => {
+                core.flush_active(self.peer.session);
+                Ok(())
+            }
+            Err(blocked) => Err(blocked),
+        });
+        match blocked {
+            Ok(()) => Ok(()),
+            Err(blocked) => self.send_slowly(data, blocked),
+        }
+    }
+
+    /// [`Peer::send`] of several slices, one after the other. Long ones are gathered into one buffer first.
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    pub fn send_slices(self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork()?;
+        let len = parts.iter().map(|part| part.len()).sum();
+        let posted = shared.with(|core| {
+            self.post_now(core, parts, len)?;
+            core.flush_active(self.peer.session);
+            Ok(())
+        });
+        match posted {
+            Ok(()) => Ok(()),
+            Err(blocked) => {
+                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                self.send_slowly(&whole, blocked)
+            }
+        }
+    }
+
+    #[cold]
+    fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
+        let peer = self.peer;
+        let shared = &peer.endpoint.shared;
+        let session = peer.session;
+        if let Some(error) = blocked.error() {
+            return Err(error);
+        }
+        let key = shared.with(|core| {
+            if core.may_buffer(session, &blocked, data.len()) {
+                core.start_send(
+                    session,
+                    peer.flow,
+                    self.header(),
+                    self.immediate,
+                    Memory::Owned(data.into()),
+                    true,
+                );
+                core.progress();
+                return None;
+            }
+            let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
+            Some(core.start_send(session, peer.flow, self.header(), self.immediate, memory, false))
+        });
+        let Some(key) = key else { return Ok(()) };
+        let guard = Borrowed { shared, key };
+        let limit = self.timeout.resolve(&shared.config);
+        match shared.wait(limit, |core| core.collect_send(key)) {
+            Some((result, _)) => {
+                std::mem::forget(guard);
+                result
+            }
+            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+        }
+    }
+
+    /// [`Peer::try_send`].
+    ///
+    /// # Errors
+    /// As [`Peer::try_send`].
+    pub fn try_send(self, data: &[u8]) -> Result<(), OpError> {
+        let peer = self.peer;
+        let shared = &peer.endpoint.shared;
+        shared.check_fork()?;
+        shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+            Ok(()) => {
+                core.flush_active(peer.session);
+                Ok(())
+            }
+            Err(blocked) => {
+                if let Some(error) = blocked.error() {
+                    return Err(error);
+                }
+                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len())
+                {
+                    core.start_send(
+                        peer.session,
+                        peer.flow,
+                        self.header(),
+                        self.immediate,
+                        Memory::Owned(data.into()),
+                        true,
+                    );
+                    core.progress();
+                    return Ok(());
+                }
+                core.progress();
+                Err(OpError::WouldBlock)
+            }
+        })
+    }
+
+    /// [`Peer::post_send`].
+    ///
+    /// # Errors
+    /// As [`Peer::post_send`].
+    pub fn post(self, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
+        let buf = buf.into();
+        let peer = self.peer;
+        let shared = &peer.endpoint.shared;
+        if let Err(error) = shared.check_fork() {
+            return Err(Failed { buf, error });
+        }
+        let started = shared.with(|core| {
+            let described = buf.segment().is_some() && buf.len() >= crate::core::op::DESCRIBED_FROM;
+            if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
+                core.mark_dirty(peer.session);
+                return Ok(Err(buf));
+            }
+            match core.session_error(peer.session) {
+                Err(error) => Err(Failed { buf, error }),
+                Ok(()) => Ok(Ok(core.start_send(
+                    peer.session,
+                    peer.flow,
+                    self.header(),
+                    self.immediate,
+                    Memory::Owned(buf),
+                    false,
+                ))),
+            }
+        })?;
+        Ok(match started {
+            Ok(key) => SendOp::new(Arc::clone(&peer.endpoint), key),
+            Err(buf) => SendOp::done(Arc::clone(&peer.endpoint), buf),
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! Operations on borrowed buffers, in the manner of `std::thread::scope`: whatever is started in a scope has ended, and
+//! nothing refers to its memory, when the scope returns, also by a panic.
+#![allow(unsafe_code)]
+
+use crate::completion::{Completion, Match};
+use crate::core::op::Memory;
+use crate::core::table::Key;
+use crate::core::{Core, Started};
+use crate::endpoint::Endpoint;
+use crate::error::OpError;
+use crate::peer::Peer;
+use crate::shared::Shared;
+use crate::timeout::Timeout;
+use sinew_wire::frame::{Flags, Header, Kind};
+use std::collections::HashSet;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where operations on borrowed buffers are started. See [`Endpoint::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    endpoint: Endpoint,
+    /// Operations that were not collected yet.
+    open: Mutex<HashSet<Key>>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// A receive of a scope.
+#[must_use = "wait for it to get the buffer back before the scope ends"]
+pub struct ScopedRecv<'scope> {
+    shared: Arc<Shared>,
+    open: &'scope Mutex<HashSet<Key>>,
+    state: Result<Key, Result<Completion, OpError>>,
+    data: NonNull<u8>,
+    len: usize,
+    buffer: PhantomData<&'scope mut [u8]>,
+}
+
+/// A send of a scope.
+#[must_use = "wait for it to learn whether it succeeded"]
+pub struct ScopedSend<'scope> {
+    shared: Arc<Shared>,
+    open: &'scope Mutex<HashSet<Key>>,
+    key: Key,
+    buffer: PhantomData<&'scope [u8]>,
+}
+
+// SAFETY: the raw parts stand for a `&'scope mut [u8]`, which is Send.
+unsafe impl Send for ScopedRecv<'_> {}
+
+impl Endpoint {
+    /// Runs `f` with a scope for operations on borrowed buffers. When `f` ends, operations that were not waited for are
+    /// waited for up to the option `timeout`, then really cancelled; after a panic they are cancelled at once.
+    ///
+    /// ```compile_fail
+    /// # fn sample(endpoint: &sinew_engine::Endpoint) {
+    /// endpoint.scope(|scope| {
+    ///     let mut buf = [0; 8];
+    ///     let _ = scope.recv(1, &mut buf); // `buf` does not live as long as the scope
+    /// });
+    /// # }
+    /// ```
+    pub fn scope<'env, T>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+        let scope = Scope {
+            endpoint: self.clone(),
+            open: Mutex::new(HashSet::new()),
+            scope: PhantomData,
+            env: PhantomData,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+        scope.end(result.is_err());
+        match result {
+            Ok(value) => value,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Starts a receive into a borrowed buffer.
+    ///
+    /// # Errors
+    /// [`OpError::Forked`].
+    pub fn recv(
+        &'scope self,
+        pattern: impl Into<Match>,
+        buf: &'scope mut [u8],
+    ) -> Result<ScopedRecv<'scope>, OpError> {
+        let shared = &self.endpoint.inner.shared;
+        shared.check_fork()?;
+        let (data, len) = (NonNull::from(&mut *buf).cast(), buf.len());
+        let started = shared.with(|core| {
+            core.start_recv(self.endpoint.inner.number, pattern.into(), Memory::Borrowed { data, len }, None)
+        });
+        let state = match started {
+            Started::Pending(key) => {
+                lock(&self.open).insert(key);
+                Ok(key)
+            }
+            Started::Done(result, _) => Err(result),
+        };
+        Ok(ScopedRecv { shared: Arc::clone(shared), open: &self.open, state, data, len, buffer: PhantomData })
+    }
+
+    /// Starts sending a borrowed buffer.
+    ///
+    /// # Errors
+    /// [`OpError`] when the session is over.
+    pub fn send(
+        &'scope self,
+        peer: &Peer,
+        tag: u64,
+        data: &'scope [u8],
+    ) -> Result<ScopedSend<'scope>, OpError> {
+        let shared = &self.endpoint.inner.shared;
+        shared.check_fork()?;
+        let header =
+            Header { kind: Kind::EAGER, flags: Flags(0), dst: peer.dst, src: peer.endpoint.number, tag };
+        let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
+        let owner = &peer.endpoint.shared;
+        let key = owner.with(|core| {
+            core.session_error(peer.session)?;
+            Ok::<_, OpError>(core.start_send(peer.session, peer.flow, header, None, memory, false))
+        })?;
+        if !Arc::ptr_eq(owner, shared) {
+            owner.with(|core| core.cancel_send(key));
+            return Err(OpError::EndpointClosed);
+        }
+        lock(&self.open).insert(key);
+        Ok(ScopedSend { shared: Arc::clone(shared), open: &self.open, key, buffer: PhantomData })
+    }
+
+    fn end(&self, panicked: bool) {
+        let shared = &self.endpoint.inner.shared;
+        let open: Vec<Key> = lock(&self.open).drain().collect();
+        let limit = Timeout::Default.resolve(&shared.config);
+        let until = limit.map(|limit| std::time::Instant::now() + limit);
+        for key in open {
+            let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            if panicked || shared.wait(left, |core| collect(core, key)).is_none() {
+                shared.with(|core| {
+                    core.cancel_recv(key);
+                    core.cancel_send(key);
+                });
+            }
+        }
+    }
+}
+
+fn collect(core: &mut Core, key: Key) -> Option<()> {
+    core.collect_recv(key).map(drop).or_else(|| core.collect_send(key).map(drop))
+}
+
+fn lock(open: &Mutex<HashSet<Key>>) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'scope> ScopedRecv<'scope> {
+    /// Waits up to the option `timeout` and gives the buffer back; at the deadline the receive is really cancelled.
+    pub fn wait(self) -> (Result<Completion, OpError>, &'scope mut [u8]) {
+        self.wait_within(Timeout::Default)
+    }
+
+    /// [`ScopedRecv::wait`] with its own deadline.
+    pub fn wait_within(self, timeout: impl Into<Timeout>) -> (Result<Completion, OpError>, &'scope mut [u8]) {
+        let shared = &self.shared;
+        let result = match self.state {
+            Err(result) => result,
+            Ok(key) => {
+                let limit = timeout.into().resolve(&shared.config);
+                let done = shared.wait(limit, |core| core.collect_recv(key)).map(|(result, _)| result);
+                let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_recv(key)) {
+                    Some((Err(OpError::Cancelled), _)) | None => {
+                        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+                    }
+                    Some((result, _)) => result,
+                });
+                lock(self.open).remove(&key);
+                result
+            }
+        };
+        // SAFETY: the operation has left the table, so this is the only access to the `&'scope mut [u8]` that was given.
+        let buf = unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) };
+        (result, buf)
+    }
+}
+
+impl ScopedSend<'_> {
+    /// Waits up to the option `timeout`; at the deadline the send is really cancelled.
+    ///
+    /// # Errors
+    /// [`OpError`].
+    pub fn wait(self) -> Result<(), OpError> {
+        self.wait_within(Timeout::Default)
+    }
+
+    /// [`ScopedSend::wait`] with its own deadline.
+    ///
+    /// # Errors
+    /// [`OpError`].
+    pub fn wait_within(self, timeout: impl Into<Timeout>) -> Result<(), OpError> {
+        let shared = &self.shared;
+        let limit = timeout.into().resolve(&shared.config);
+        let done = shared.wait(limit, |core| core.collect_send(self.key)).map(|(result, _)| result);
+        let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_send(self.key)) {
+            Some((Err(OpError::Cancelled), _)) | None => {
+                Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+            }
+            Some((result, _)) => result,
+        });
+        lock(self.open).remove(&self.key);
+        result
+    }
+}
+
+impl std::fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scope")
+    }
+}

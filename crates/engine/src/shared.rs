@@ -1,0 +1,251 @@
+//! What the handles of one engine share: the locked core, and how a thread waits on it.
+//!
+//! All waiting goes through [`Shared::wait`]: it spins for a bounded time, then arms and sleeps on the poller. No wake-up is
+//! lost: arming looks at everything once more after it was announced, and whoever ends an operation under the lock sees the
+//! sleepers that were counted under the lock.
+
+use crate::config::Config;
+use crate::core::Core;
+use crate::error::OpError;
+use crate::pool::SegmentPool;
+use crate::progress::Progress;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use sinew_base::biased::BiasedLock;
+use sinew_base::fork::ForkGuard;
+use sinew_transport::{Event, Interest, PollKey, Poller};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) struct Shared {
+    core: BiasedLock<Core>,
+    poller: Arc<Poller>,
+    /// Wakes threads that sleep on the poller.
+    waker: OwnedFd,
+    /// Threads that sleep, or are about to; changed under the lock.
+    sleepers: AtomicUsize,
+    fork: ForkGuard,
+    pub(crate) config: Arc<Config>,
+    pub(crate) progress: Progress,
+    pub(crate) stop: AtomicBool,
+    /// Buffers for whichever peer they are sent to first.
+    pub(crate) pool: Arc<SegmentPool>,
+}
+
+/// What a waiting thread does next.
+enum Next<T> {
+    Done(T),
+    Again(usize),
+}
+
+/// What a thread that wants to sleep found.
+enum Nap<T> {
+    Done(T),
+    Again,
+    Sleep(Option<Duration>),
+}
+
+/// Turns between looks at the clock while spinning.
+const TURNS_PER_CLOCK: u32 = 64;
+/// After this long without anything a spinning thread lets others run.
+const YIELD_AFTER: Duration = Duration::from_micros(20);
+
+impl Shared {
+    pub(crate) fn new(
+        mut core: Core,
+        poller: Arc<Poller>,
+        progress: Progress,
+    ) -> Result<Self, rustix::io::Errno> {
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
+        let config = Arc::clone(&core.config);
+        core.effects.finished = false;
+        Ok(Self {
+            core: BiasedLock::new(core),
+            poller,
+            waker,
+            sleepers: AtomicUsize::new(0),
+            fork: ForkGuard::new(),
+            config,
+            progress,
+            stop: AtomicBool::new(false),
+            pool: Arc::default(),
+        })
+    }
+
+    /// Whether this is a child of the process that made the engine.
+    #[inline]
+    pub(crate) fn check_fork(&self) -> Result<(), OpError> {
+        if self.fork.forked() { Err(OpError::Forked) } else { Ok(()) }
+    }
+
+    /// Runs `f` on the core, then what it left to do outside the lock.
+    #[inline]
+    pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.core.lock();
+        let result = f(&mut core);
+        if core.effects.any() {
+            if core.effects.wakers.is_empty() && core.effects.garbage.is_empty() && !core.effects.handlers {
+                core.effects.finished = false;
+                if self.sleepers.load(Ordering::Relaxed) == 0 {
+                    return result;
+                }
+                drop(core);
+                self.notify();
+                return result;
+            }
+            let effects = std::mem::take(&mut core.effects);
+            drop(core);
+            self.run_effects(effects);
+        }
+        result
+    }
+
+    #[cold]
+    fn run_effects(self: &Arc<Self>, effects: crate::core::Effects) {
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            self.notify();
+        }
+        for waker in effects.wakers {
+            waker.wake();
+        }
+        drop(effects.garbage);
+        if effects.handlers {
+            crate::handler::run_ready(self);
+        }
+    }
+
+    /// Makes sleeping threads look again.
+    #[cold]
+    pub(crate) fn notify(&self) {
+        let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
+    }
+
+    pub(crate) fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    /// Waits until `check` answers, or `limit` has passed (`None`). Makes progress meanwhile, whatever the mode: in
+    /// [`Progress::Thread`] too, because the caller waits anyhow. The clock is first read after a while of spinning: reading
+    /// it costs a third of a message.
+    pub(crate) fn wait<T>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        mut check: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
+        let mut turns = 0u32;
+        let mut deadline: Option<Instant> = None;
+        let mut idle_since: Option<Instant> = None;
+        loop {
+            let next = self.with(|core| {
+                if let Some(done) = check(core) {
+                    return Next::Done(done);
+                }
+                let moved = core.progress();
+                match check(core) {
+                    Some(done) => Next::Done(done),
+                    None => Next::Again(moved),
+                }
+            });
+            let moved = match next {
+                Next::Done(done) => return Some(done),
+                Next::Again(moved) => moved,
+            };
+            if moved > 0 {
+                idle_since = None;
+            } else {
+                std::hint::spin_loop();
+            }
+            turns = turns.wrapping_add(1);
+            if turns % TURNS_PER_CLOCK != 0 {
+                continue;
+            }
+            let now = Instant::now();
+            if deadline.is_none() {
+                deadline = limit.and_then(|limit| now.checked_add(limit));
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return self.with(&mut check);
+            }
+            let idle = now.duration_since(*idle_since.get_or_insert(now));
+            if idle >= self.config.spin {
+                if let Some(done) = self.sleep(now, deadline, &mut check) {
+                    return Some(done);
+                }
+                idle_since = None;
+            } else if idle >= YIELD_AFTER || self.core.contended() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Sleeps until something happens or the deadline is near. Answers if `check` did before.
+    fn sleep<T>(
+        self: &Arc<Self>,
+        now: Instant,
+        deadline: Option<Instant>,
+        check: &mut impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
+        let nap = self.with(|core| {
+            if let Some(done) = check(core) {
+                return Nap::Done(done);
+            }
+            if !core.arm() {
+                return Nap::Again;
+            }
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
+            let until = core.next_timer(now).into_iter().chain(deadline).min();
+            Nap::Sleep(until.map(|until| until.saturating_duration_since(now)))
+        });
+        let timeout = match nap {
+            Nap::Done(done) => return Some(done),
+            Nap::Again => return None,
+            Nap::Sleep(timeout) => timeout,
+        };
+        let mut events: Vec<Event> = Vec::with_capacity(16);
+        let _ = self.poller.wait(timeout, &mut events);
+        self.with(|core| self.awake(core, &events));
+        None
+    }
+
+    /// Handles what woke a sleeper.
+    fn awake(&self, core: &mut Core, events: &[Event]) {
+        let others = self.sleepers.fetch_sub(1, Ordering::Relaxed) - 1;
+        if others == 0 {
+            core.disarm();
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.waker, &mut count);
+        }
+        core.dispatch(events);
+        core.run_timers(Instant::now());
+    }
+
+    /// Announces that the caller will wait for the engine's descriptor in its own event loop, and says for how long at most.
+    /// `None`: something is there, process it first.
+    pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
+        self.with(|core| {
+            if core.progress() > 0 || !core.arm() {
+                return None;
+            }
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
+            let now = Instant::now();
+            Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
+        })
+    }
+
+    /// Ends what [`Shared::arm_for_event`] announced and handles what is ready.
+    pub(crate) fn process_event(self: &Arc<Self>, armed: bool) -> usize {
+        let mut events: Vec<Event> = Vec::with_capacity(16);
+        let _ = self.poller.wait(Some(Duration::ZERO), &mut events);
+        self.with(|core| {
+            if armed {
+                self.awake(core, &events);
+            } else {
+                core.dispatch(&events);
+                core.run_timers(Instant::now());
+            }
+            core.progress()
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The user's own secret: it proves on loopback TCP that both ends are the same user, by a file only that user can read.
+
+use crate::error::BuildError;
+use rustix::fs::{Mode, OFlags};
+use sinew_transport::{ErrorKind, TransportError};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "secret";
+const LEN: usize = 32;
+
+/// Reads the secret, or makes it. The directory is the transports' runtime directory.
+pub(crate) fn load(dir: Option<&Path>) -> Result<Vec<u8>, BuildError> {
+    let dir = dir.map_or_else(default_dir, Path::to_path_buf);
+    make_dir(&dir)?;
+    let path = dir.join(NAME);
+    for _ in 0..3 {
+        match read(&path) {
+            Ok(Some(secret)) => return Ok(secret),
+            Ok(None) => make(&dir, &path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(wrong(&path, "is not a secret of this version; remove it"))
+}
+
+fn default_dir() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() => Path::new(&dir).join("sinew"),
+        _ => PathBuf::from(format!("/tmp/sinew-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+fn wrong(path: &Path, hint: &str) -> BuildError {
+    BuildError::System(
+        TransportError::new(ErrorKind::PermissionDenied, "user secret", path.display().to_string())
+            .hint(hint),
+    )
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> BuildError {
+    let errno = rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO);
+    BuildError::System(
+        TransportError::os(errno, "user secret", path.display().to_string())
+            .hint("choose a writable private directory by SINEW_RUNTIME_DIR"),
+    )
+}
+
+fn make_dir(dir: &Path) -> Result<(), BuildError> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(error) => return Err(failed(dir, &error)),
+    }
+    let meta = std::fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(wrong(
+            dir,
+            "must be a directory of this user that nobody else can write; choose another by SINEW_RUNTIME_DIR",
+        ));
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed(path, &errno.into())),
+    };
+    let meta = file.metadata().map_err(|error| failed(path, &error))?;
+    if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        return Err(wrong(path, "must belong to this user and be readable by nobody else (chmod 600)"));
+    }
+    let mut secret = Vec::with_capacity(LEN);
+    file.take(LEN as u64 + 1).read_to_end(&mut secret).map_err(|error| failed(path, &error))?;
+    if secret.len() == LEN {
+        Ok(Some(secret))
+    } else {
+        Err(wrong(path, "is not a secret of this version; remove it"))
+    }
+}
+
+/// Makes the file whole before it has its name, so that nobody reads half of it.
+fn make(dir: &Path, path: &Path) -> Result<(), BuildError> {
+    let secret: [u8; LEN] = crate::core::random().map_err(|errno| failed(path, &errno.into()))?;
+    let own = dir.join(format!(".secret-{}-{}", std::process::id(), crate::hex(&secret[..4])));
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let made = rustix::fs::open(&own, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| failed(&own, &errno.into()))?;
+    let written = std::fs::File::from(made).write_all(&secret);
+    let linked = written.and_then(|()| match std::fs::hard_link(&own, path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    });
+    let _ = std::fs::remove_file(&own);
+    linked.map_err(|error| failed(path, &error))
+}

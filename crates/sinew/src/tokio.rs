@@ -1,0 +1,46 @@
+//! Sinew on tokio: one task watches the engine's descriptor, so that futures of the engine are woken by tokio's reactor.
+
+use crate::Engine;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+
+struct EngineFd(Engine);
+
+impl AsRawFd for EngineFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.event_fd().as_fd().as_raw_fd()
+    }
+}
+
+/// Drives an engine that was built with [`crate::Progress::Event`] from the current tokio runtime until the handle is
+/// aborted. An idle engine costs nothing.
+///
+/// # Errors
+/// When there is no runtime with I/O, or the descriptor cannot be watched.
+pub fn drive(engine: &Engine) -> std::io::Result<JoinHandle<()>> {
+    let fd = AsyncFd::with_interest(EngineFd(engine.clone()), Interest::READABLE)?;
+    Ok(tokio::spawn(async move {
+        loop {
+            let Some(armed) = fd.get_ref().0.arm() else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let readable = fd.readable();
+            match armed.timeout() {
+                Some(limit) => {
+                    if let Ok(Ok(mut guard)) = tokio::time::timeout(limit, readable).await {
+                        guard.clear_ready();
+                    }
+                }
+                None => {
+                    if let Ok(mut guard) = readable.await {
+                        guard.clear_ready();
+                    }
+                }
+            }
+            armed.process();
+        }
+    }))
+}

@@ -1,0 +1,471 @@
+//! What happens to frames: posting into the own half, polling the peer's, credit, waking, reading back.
+//!
+//! Called by the lane for every frame. No system call, no lock, no allocation for a frame but the first use of a queue;
+//! the only exceptions are the ones it is told to make: ringing a sleeper.
+//!
+//! # Slots
+//! Word 0 {lap 8, kind 8, length 16, dst 32}, word 1 tag, word 2 {src 32, flags 8, zero 24}, then 40 bytes of body. A body
+//! that does not fit has the length [`WINDOWED`] and one word {offset 32, length 32} of the window.
+
+use super::segments::Segments;
+use super::setup::Bell;
+use crate::half::{DomainControl, Page, REFUSED};
+use crate::note::{Note, broken};
+use crate::options::ShmOptions;
+use crate::registry::Watch;
+use crate::shared::ring::{Consumer, Forged, Head, PAYLOAD_LEN, PAYLOAD_WORDS, Producer};
+use crate::shared::sleep::{Barrier, Wake, Waker};
+use crate::sys::fork::Guarded;
+use crate::sys::socket;
+use crate::window::{Mark, Window};
+use sinew_transport::{
+    ErrorKind, LaneError, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
+};
+use sinew_wire::frame::{Flags, Header, Kind};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Length field of a frame whose body lies in the window.
+const WINDOWED: u16 = 0xffff;
+
+/// An open lane.
+#[derive(Debug)]
+pub(crate) struct Open {
+    producer: Producer,
+    consumer: Consumer,
+    waker: Waker,
+    barrier: Barrier,
+    window: Window,
+    /// Where the window stood after each frame, by slot.
+    marks: Box<[Mark]>,
+    mask: u64,
+    starving: bool,
+    recovered: bool,
+    /// Bytes of windowed bodies taken since the index was last published, and how many call for it.
+    taken: usize,
+    taken_max: usize,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) bit: u32,
+    peer_page: Page<DomainControl>,
+    bell: Bell,
+    /// Borrowed posts to report.
+    pub(crate) released: VecDeque<Token>,
+    pub(crate) segments: Segments,
+}
+
+/// What set-up has found out.
+pub(crate) struct Ends {
+    /// Both halves.
+    pub(crate) watch: Arc<Watch>,
+    /// The lane's place in the registry.
+    pub(crate) bit: u32,
+    /// Where the peer's domain says that it sleeps.
+    pub(crate) peer_page: Page<DomainControl>,
+    /// How to wake it.
+    pub(crate) bell: Bell,
+    /// How the sleep protocol is ordered.
+    pub(crate) barrier: Barrier,
+    /// Segments that the peer is ready to map.
+    pub(crate) segments_max: u32,
+}
+
+impl Open {
+    /// A lane with these ends.
+    pub(crate) fn new(options: &ShmOptions, ends: Ends) -> Self {
+        let Ends { watch, bit, peer_page, bell, barrier, segments_max } = ends;
+        let (own_slots, peer_slots) = (watch.own.ring().len(), watch.peer.ring().len());
+        let taken_max = watch.peer.window_len() / 16;
+        Self {
+            producer: Producer::new(own_slots),
+            consumer: Consumer::new(peer_slots),
+            waker: Waker::default(),
+            barrier,
+            window: Window::new(options.small_window, options.large_window, options.small_max),
+            marks: vec![Mark::default(); own_slots].into(),
+            mask: own_slots as u64 - 1,
+            starving: false,
+            recovered: false,
+            taken: 0,
+            taken_max,
+            watch,
+            bit,
+            peer_page,
+            bell,
+            released: VecDeque::new(),
+            segments: Segments::new(segments_max),
+        }
+    }
+
+    /// Publishes a frame; answers whom to wake.
+    #[inline]
+    pub(crate) fn post(
+        &mut self,
+        header: &Header,
+        parts: &[IoSlice<'_>],
+        frame_max: usize,
+    ) -> Result<Wake, PostError> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len <= PAYLOAD_LEN {
+            let payload = gather(parts);
+            if !self.producer.has_room() {
+                self.look_for_room()?;
+            }
+            return Ok(self.publish(header, len as u16, &payload, len.div_ceil(8)));
+        }
+        if len > frame_max {
+            return Err(PostError::TooLarge);
+        }
+        let offset = self.take_room(len)?;
+        self.watch.own.fill(offset, parts);
+        Ok(self.publish_windowed(header, offset, len))
+    }
+
+    /// The same for one piece of raw memory, through the window unless it fits a slot.
+    ///
+    /// # Safety
+    /// `data` is readable for `len` bytes during the call, and `len` is at most half of the large window.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn post_raw(
+        &mut self,
+        header: &Header,
+        data: *const u8,
+        len: usize,
+    ) -> Result<Wake, PostError> {
+        if len <= PAYLOAD_LEN {
+            let mut bytes = [0; PAYLOAD_LEN];
+            // SAFETY: readable for `len` bytes, says the caller; `len` is at most the array's.
+            unsafe { std::ptr::copy_nonoverlapping(data, bytes.as_mut_ptr(), len) };
+            return self.post(header, &[IoSlice::new(&bytes[..len])], PAYLOAD_LEN);
+        }
+        let offset = self.take_room(len)?;
+        // SAFETY: readable for `len` bytes, says the caller.
+        unsafe { self.watch.own.fill_raw(offset, data, len) };
+        Ok(self.publish_windowed(header, offset, len))
+    }
+
+    #[inline]
+    fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) -> Wake {
+        let payload = [offset as u64 | (len as u64) << 32, 0, 0, 0, 0];
+        self.publish(header, WINDOWED, &payload, 1)
+    }
+
+    #[inline]
+    fn publish(&mut self, header: &Header, len: u16, payload: &[u64; PAYLOAD_WORDS], words: usize) -> Wake {
+        let head = Head {
+            first: u64::from(header.kind.0) << 8 | u64::from(len) << 16 | u64::from(header.dst) << 32,
+            second: header.tag,
+            third: u64::from(header.src) | u64::from(header.flags.0) << 32,
+        };
+        self.marks[(self.producer.next() & self.mask) as usize] = self.window.mark();
+        self.producer.publish(self.watch.own.ring(), head, payload, words);
+        self.barrier.light();
+        self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed)
+    }
+
+    /// Room for a slot and `len` bytes of the window.
+    #[inline]
+    fn take_room(&mut self, len: usize) -> Result<usize, PostError> {
+        if !self.producer.has_room() || self.window.small_is_full(len) {
+            // The small window is worth a look: it stays in the first cache.
+            self.refresh()?;
+        }
+        if self.producer.has_room()
+            && let Some(offset) = self.window.take(len)
+        {
+            return Ok(offset);
+        }
+        self.refresh()?;
+        if self.producer.has_room()
+            && let Some(offset) = self.window.take(len)
+        {
+            return Ok(offset);
+        }
+        self.starve();
+        Err(PostError::Full)
+    }
+
+    #[cold]
+    fn look_for_room(&mut self) -> Result<(), PostError> {
+        self.refresh()?;
+        if self.producer.has_room() {
+            return Ok(());
+        }
+        self.starve();
+        Err(PostError::Full)
+    }
+
+    /// Learns what the peer is done with; whether that is more than before.
+    fn refresh(&mut self) -> Result<bool, PostError> {
+        match self.producer.refresh(&self.watch.peer.control().consumed) {
+            Ok(true) => {
+                self.window.release(self.marks[((self.producer.consumed() - 1) & self.mask) as usize]);
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(Forged) => Err(PostError::Dead(broken("consumer index"))),
+        }
+    }
+
+    /// Asks the peer to wake us when there is room.
+    fn starve(&mut self) {
+        if !self.starving {
+            self.starving = true;
+            self.watch.own.control().starving.store(1, Ordering::Relaxed);
+        }
+        self.watch.waiting_at.store(self.producer.consumed(), Ordering::Relaxed);
+    }
+
+    /// Whether room has come back since the last refusal.
+    #[cold]
+    fn check_room(&mut self) -> Result<bool, LaneError> {
+        match self.refresh() {
+            Ok(true) => {
+                self.starving = false;
+                self.watch.own.control().starving.store(0, Ordering::Relaxed);
+                self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
+            Err(PostError::Dead(error)) => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Hands up what is there.
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        sink: &mut dyn Sink,
+        budget: usize,
+        socket: &Guarded,
+    ) -> Result<usize, LaneError> {
+        let mut done = 0;
+        if !self.released.is_empty() || self.starving || self.segments.is_fetching() {
+            done = self.report(sink)?;
+        }
+        let mut drained = false;
+        while done < budget {
+            if !self.take_one(sink)? {
+                drained = true;
+                break;
+            }
+            done += 1;
+            if self.consumer.unpublished() >= self.consumer.slots() / 4 || self.taken >= self.taken_max {
+                self.publish_index(socket);
+            }
+        }
+        if self.consumer.unpublished() > 0 {
+            self.watch.position.store(self.consumer.next(), Ordering::Relaxed);
+            // A drained ring gives everything back, so that the peer knows what has arrived.
+            if drained || self.consumer.peek(self.watch.peer.ring()).is_none() {
+                self.publish_index(socket);
+            }
+        }
+        if drained && done == 0 && !self.segments.is_fetching() {
+            self.check_end()?;
+        }
+        Ok(done)
+    }
+
+    /// Reports releases, room and ended fetches; how many.
+    #[cold]
+    fn report(&mut self, sink: &mut dyn Sink) -> Result<usize, LaneError> {
+        let mut done = 0;
+        while let Some(token) = self.released.pop_front() {
+            sink.released(token);
+            done += 1;
+        }
+        if self.starving && self.check_room()? {
+            done += 1;
+        }
+        Ok(done + self.segments.step(sink))
+    }
+
+    /// Hands up the next frame, if there is one.
+    #[inline]
+    fn take_one(&mut self, sink: &mut dyn Sink) -> Result<bool, LaneError> {
+        let ring = self.watch.peer.ring();
+        let Some(head) = self.consumer.peek(ring) else { return Ok(false) };
+        let slot = self.consumer.slot(ring);
+        let header = header_of(head);
+        if header.kind == Kind::EMPTY || header.kind.0 >= Kind::LANE_PRIVATE {
+            return Err(broken("kind of a frame"));
+        }
+        let len = (head.first >> 16) as u16;
+        let body = if usize::from(len) <= PAYLOAD_LEN {
+            self.watch.peer.slot_body(slot, usize::from(len))
+        } else if len == WINDOWED {
+            let place = slot.payload_word(0);
+            let (offset, len) = ((place & 0xffff_ffff) as usize, (place >> 32) as usize);
+            self.taken += len;
+            match self.watch.peer.window_body(offset, len) {
+                Some(body) => body,
+                None => return Err(broken("place of a body")),
+            }
+        } else {
+            return Err(broken("length of a frame"));
+        };
+        // Before the sink is called: should it panic, the frame is not handed up twice.
+        self.consumer.advance();
+        sink.frame(&header, body);
+        Ok(true)
+    }
+
+    /// Gives room back to the peer, and wakes it if it waits for that.
+    #[inline]
+    fn publish_index(&mut self, socket: &Guarded) {
+        self.consumer.publish(&self.watch.own.control().consumed);
+        self.watch.position.store(self.consumer.next(), Ordering::Relaxed);
+        self.taken = 0;
+        self.barrier.light();
+        if self.watch.peer.control().starving.load(Ordering::Relaxed) != 0 {
+            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
+            if wake.hint | wake.ring {
+                self.wake(wake, socket);
+            }
+        }
+    }
+
+    /// Whether the peer has ended, once there is no frame.
+    #[inline]
+    fn check_end(&mut self) -> Result<(), LaneError> {
+        let closed = self.watch.peer.control().closed.load(Ordering::Acquire);
+        if closed == 0 && !self.watch.ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.end_seen(closed)
+    }
+
+    #[cold]
+    fn end_seen(&mut self, closed: u64) -> Result<(), LaneError> {
+        // Frames that were published before the end come first.
+        std::sync::atomic::fence(Ordering::Acquire);
+        if self.consumer.peek(self.watch.peer.ring()).is_some() {
+            return Ok(());
+        }
+        let error = |kind, object| TransportError::new(kind, "shared-memory lane", object);
+        Err(match closed {
+            0 => error(ErrorKind::PeerDead, "the peer's process ended"),
+            REFUSED => error(ErrorKind::Broken, "closed by the peer")
+                .hint("the peer says that this side broke the protocol: are both of the same version?"),
+            _ => error(ErrorKind::Broken, "closed by the peer"),
+        })
+    }
+
+    /// Wakes the peer.
+    #[cold]
+    pub(crate) fn wake(&mut self, wake: Wake, socket: &Guarded) {
+        match &self.bell {
+            Bell::Shared { hints, bit, doorbell } => {
+                if wake.hint {
+                    hints.set(*bit);
+                }
+                if wake.ring {
+                    // Full means that it was rung and not heard yet.
+                    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
+                }
+            }
+            Bell::Socket => {
+                // Full means that there is something to hear already.
+                let _ = socket::send(socket, &Note::Bell.encode(), &[]);
+            }
+        }
+    }
+
+    /// Wakes the peer again if it has not taken everything: a hint or a ring may have been lost to a third.
+    pub(crate) fn nudge(&mut self, socket: &Guarded) {
+        if self.unacknowledged() > 0 {
+            self.waker.forget();
+            self.barrier.light();
+            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
+            if wake.hint | wake.ring {
+                self.wake(wake, socket);
+            }
+        }
+    }
+
+    /// Tells the peer that this side has ended.
+    pub(crate) fn announce_end(&mut self, why: u64, socket: &Guarded) {
+        let closed = &self.watch.own.control().closed;
+        if closed.load(Ordering::Relaxed) == 0 {
+            closed.store(why, Ordering::Release);
+            self.barrier.light();
+            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
+            self.wake(wake, socket);
+        }
+    }
+
+    /// Frames that the peer is not known to have taken.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        let seen = self.watch.peer.control().consumed.load(Ordering::Relaxed);
+        self.producer.next() - seen.clamp(self.producer.consumed(), self.producer.next())
+    }
+
+    /// Reads back from the own half what the peer is not known to have taken.
+    pub(crate) fn recover(&mut self) -> Vec<Unacknowledged> {
+        self.released.clear();
+        self.segments.revoke_all();
+        if std::mem::replace(&mut self.recovered, true) {
+            return Vec::new();
+        }
+        let first = self.producer.next() - self.unacknowledged();
+        let mut frames = Vec::new();
+        for index in first..self.producer.next() {
+            let (head, payload) = self.producer.read_back(self.watch.own.ring(), index);
+            let len = (head.first >> 16) as u16;
+            let body = if len == WINDOWED {
+                let (offset, len) = ((payload[0] & 0xffff_ffff) as usize, (payload[0] >> 32) as usize);
+                self.watch.own.read_back(offset, len).unwrap_or_default()
+            } else {
+                let bytes: Vec<u8> = payload.iter().flat_map(|word| word.to_le_bytes()).collect();
+                bytes[..usize::from(len).min(PAYLOAD_LEN)].to_vec()
+            };
+            frames.push(Unacknowledged { header: header_of(head), body: UnacknowledgedBody::Owned(body) });
+        }
+        frames
+    }
+}
+
+/// A frame's header as a slot has it; any words give one.
+#[inline]
+fn header_of(head: Head) -> Header {
+    Header {
+        kind: Kind((head.first >> 8) as u8),
+        flags: Flags((head.third >> 32) as u8),
+        dst: (head.first >> 32) as u32,
+        src: head.third as u32,
+        tag: head.second,
+    }
+}
+
+/// At most 40 bytes of body as words.
+#[inline]
+fn gather(parts: &[IoSlice<'_>]) -> [u64; PAYLOAD_WORDS] {
+    if let [part] = parts {
+        return words_of(part);
+    }
+    let mut bytes = [0; PAYLOAD_LEN];
+    let mut at = 0;
+    for part in parts {
+        bytes[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    words_of(&bytes)
+}
+
+#[inline]
+fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
+    let mut words = [0; PAYLOAD_WORDS];
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        words[whole.len()] = u64::from_le_bytes(last);
+    }
+    words
+}

@@ -1,0 +1,431 @@
+//! The lane: a link's socket and two halves of shared memory.
+//!
+//! Called by the engine through [`Lane`]. This file is the lane's life: set-up, events, end. What happens to frames is in
+//! `datapath.rs`, the exchange of halves in `setup.rs`.
+//!
+//! # Order of events
+//! Setting up (posts are full) → open → over. Over keeps the halves, so that [`Lane::recover`] can read back what the peer
+//! did not take; the first error is answered from then on.
+
+mod datapath;
+mod segments;
+mod setup;
+
+use crate::half::{CLOSED, REFUSED};
+use crate::link::Peer;
+use crate::note::{NOTE_LEN, Note};
+use crate::registry::Registry;
+use crate::segment::{Fetch, ForeignSegment};
+use crate::sys::fork::Guarded;
+use crate::sys::socket::{self, Moved};
+use crate::transport::{CAPABILITIES, COST};
+use datapath::Open;
+use rustix::fd::OwnedFd;
+use setup::Setup;
+use sinew_transport::{
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, PostError, Pull, Sink,
+    Token, TransportError, Unacknowledged, View,
+};
+use sinew_wire::frame::Header;
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A lane of the shared-memory transport.
+pub(crate) struct ShmLane {
+    info: LaneInfo,
+    registry: Arc<Registry>,
+    socket: Guarded,
+    /// Until both halves are known.
+    setup: Option<Setup>,
+    /// From then on, also when the lane is over.
+    open: Option<Box<Open>>,
+    /// Open and not over: the one thing that the data path looks at.
+    live: bool,
+    over: Option<LaneError>,
+    /// The socket has ended or was given up: out of the poller.
+    deaf: bool,
+    note: [u8; NOTE_LEN],
+    note_len: usize,
+    passed: Vec<OwnedFd>,
+}
+
+impl ShmLane {
+    /// A lane over a connected socket. `unsent` is what the link still owes.
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        socket: Guarded,
+        peer: Peer,
+        unsent: Vec<u8>,
+        params: LaneParams,
+    ) -> Result<Self, TransportError> {
+        let options = &registry.options;
+        let info = LaneInfo {
+            transport: "shm",
+            peer: peer.describe(),
+            capabilities: CAPABILITIES,
+            cost: COST,
+            limits: Limits { frame_max: options.frame_max, borrowed_max: options.chunk_max },
+        };
+        let setup = Setup::new(&registry, &peer, unsent, params.key.owner)?;
+        let mut lane = Self {
+            info,
+            registry,
+            socket,
+            setup: Some(setup),
+            open: None,
+            live: false,
+            over: None,
+            deaf: false,
+            note: [0; NOTE_LEN],
+            note_len: 0,
+            passed: Vec::new(),
+        };
+        // Starts the exchange; its failures are found by the first poll.
+        let _ = lane.progress_setup();
+        Ok(lane)
+    }
+
+    /// The next note of the peer. `Ok(None)`: none now. The flag says that the socket has ended.
+    fn read_note(&mut self) -> Result<Option<[u8; NOTE_LEN]>, TransportError> {
+        while self.note_len < NOTE_LEN && !self.deaf {
+            let rest = &mut self.note[self.note_len..];
+            match socket::receive(&self.socket, rest, &mut self.passed) {
+                Ok(Moved::Bytes(got)) => self.note_len += got,
+                Ok(Moved::Nothing) => return Ok(None),
+                Ok(Moved::End) => self.go_deaf(),
+                Err(errno) => {
+                    self.go_deaf();
+                    return Err(TransportError::os(errno, "receive", self.info.peer.clone()));
+                }
+            }
+        }
+        if self.note_len < NOTE_LEN {
+            return Ok(None);
+        }
+        self.note_len = 0;
+        Ok(Some(self.note))
+    }
+
+    /// Stops listening to the socket: it has ended.
+    fn go_deaf(&mut self) {
+        if !self.deaf && self.registry.birth.is_here() {
+            let _ = self.registry.poller.remove(&self.socket);
+        }
+        self.deaf = true;
+        if let Some(open) = &self.open {
+            open.watch.ended.store(true, Ordering::Relaxed);
+            self.registry.hints.set(open.bit);
+        }
+    }
+
+    /// Ends the lane with `error`, unless it has ended before, and answers what it ended with.
+    #[cold]
+    fn end(&mut self, error: LaneError) -> LaneError {
+        self.live = false;
+        let word = if error.kind == ErrorKind::Protocol { REFUSED } else { CLOSED };
+        let first = self.over.get_or_insert(error).clone();
+        if let Some(open) = &mut self.open {
+            open.watch.over.store(true, Ordering::Relaxed);
+            open.announce_end(word, &self.socket);
+        }
+        socket::finish(&self.socket);
+        first
+    }
+
+    fn progress_setup(&mut self) -> Result<(), LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        let Some(mut setup) = self.setup.take() else { return Ok(()) };
+        let result = self.exchange(&mut setup);
+        match result {
+            Ok(true) => match setup.finish(&self.registry) {
+                Ok(open) => {
+                    self.live = true;
+                    self.open = Some(Box::new(open));
+                    Ok(())
+                }
+                Err(error) => Err(self.end(error)),
+            },
+            Ok(false) => {
+                self.setup = Some(setup);
+                Ok(())
+            }
+            Err(error) => {
+                setup.abandon(&self.registry);
+                Err(self.end(error))
+            }
+        }
+    }
+
+    /// Whether both sides have said what they have.
+    fn exchange(&mut self, setup: &mut Setup) -> Result<bool, TransportError> {
+        let sent = setup.push(&self.registry, &self.socket)?;
+        if !setup.is_answered() {
+            match self.read_note()? {
+                Some(bytes) => {
+                    let fds = std::mem::take(&mut self.passed);
+                    setup.handle_answer(Note::decode(&bytes)?, fds)?;
+                }
+                None if self.deaf => {
+                    return Err(TransportError::new(
+                        ErrorKind::Broken,
+                        "shared-memory lane",
+                        format!("{} went away during set-up", self.info.peer),
+                    ));
+                }
+                None => {}
+            }
+        }
+        Ok(sent && setup.is_answered())
+    }
+
+    /// Reads what the peer's socket has to say while the lane is open.
+    fn hear(&mut self) -> Result<(), LaneError> {
+        while let Some(bytes) = self.read_note()? {
+            let fds = std::mem::take(&mut self.passed);
+            let Some(open) = &mut self.open else { return Ok(()) };
+            match Note::decode(&bytes)? {
+                Some(Note::Bell) => self.registry.hints.set(open.bit),
+                Some(Note::Setup(_)) => return Err(crate::note::broken("a second set-up")),
+                Some(Note::Segment { id, len }) => {
+                    open.segments.handle_segment(&self.registry.options, id, len, &fds)?;
+                }
+                Some(Note::Gone { id }) => open.segments.handle_gone(id),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a descriptor names, after hearing of its segment if that is still in the socket.
+    fn resolve(&mut self, from: &Descriptor) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if !self.registry.birth.is_here() {
+            return Err(crate::forked());
+        }
+        if self.open.as_ref().is_some_and(|open| !open.segments.knows(from))
+            && let Err(error) = self.hear()
+        {
+            return Err(self.end(error));
+        }
+        match &self.open {
+            Some(open) => open.segments.resolve(from),
+            None => Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "before set-up")),
+        }
+    }
+
+    /// What a call answers when the lane is not live.
+    #[cold]
+    fn not_live(&self) -> PostError {
+        match &self.over {
+            Some(error) => PostError::Dead(error.clone()),
+            None if !self.registry.birth.is_here() => PostError::Dead(crate::forked()),
+            None => PostError::Full,
+        }
+    }
+
+    #[cold]
+    fn poll_slowly(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if !self.registry.birth.is_here() {
+            return Err(crate::forked());
+        }
+        self.progress_setup()?;
+        if self.live { self.poll(sink, budget) } else { Ok(0) }
+    }
+
+    #[inline]
+    fn is_usable(&self) -> bool {
+        self.live && self.registry.birth.is_here()
+    }
+}
+
+#[allow(unsafe_code)]
+impl Lane for ShmLane {
+    fn info(&self) -> &LaneInfo {
+        &self.info
+    }
+
+    #[inline]
+    fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
+        if !self.is_usable() {
+            return Err(self.not_live());
+        }
+        let Some(open) = &mut self.open else { return Err(PostError::Full) };
+        match open.post(header, body, self.info.limits.frame_max) {
+            Ok(wake) => {
+                if wake.hint | wake.ring {
+                    open.wake(wake, &self.socket);
+                }
+                Ok(())
+            }
+            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
+            Err(error) => Err(error),
+        }
+    }
+
+    unsafe fn try_post_borrowed(
+        &mut self,
+        header: &Header,
+        data: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<(), PostError> {
+        if !self.is_usable() {
+            return Err(self.not_live());
+        }
+        if len > self.info.limits.borrowed_max {
+            return Err(PostError::TooLarge);
+        }
+        let Some(open) = &mut self.open else { return Err(PostError::Full) };
+        // SAFETY: readable for `len` bytes, says the caller; copied before this returns.
+        match unsafe { open.post_raw(header, data.as_ptr(), len) } {
+            Ok(wake) => {
+                open.released.push_back(token);
+                if wake.hint | wake.ring {
+                    open.wake(wake, &self.socket);
+                }
+                Ok(())
+            }
+            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn reclaim(&mut self, token: Token) {
+        if let Some(open) = &mut self.open {
+            open.released.retain(|&there| there != token);
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) -> Result<(), LaneError> {
+        match (&self.over, &mut self.open) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(open)) => open.segments.tell_freed(&self.socket),
+            (None, None) => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        if !self.is_usable() {
+            return self.poll_slowly(sink, budget);
+        }
+        let Some(open) = &mut self.open else { return Ok(0) };
+        match open.poll(sink, budget, &self.socket) {
+            Ok(done) => Ok(done),
+            Err(error) => Err(self.end(error)),
+        }
+    }
+
+    fn handle_event(&mut self, _event: Event) {
+        if self.deaf || self.open.is_none() || !self.registry.birth.is_here() {
+            return;
+        }
+        if let Err(error) = self.hear() {
+            self.end(error);
+        }
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.unacknowledged())
+    }
+
+    fn request_acknowledgement(&mut self) {
+        if self.is_usable()
+            && let Some(open) = &mut self.open
+        {
+            open.nudge(&self.socket);
+        }
+    }
+
+    fn recover(&mut self) -> Vec<Unacknowledged> {
+        if !self.registry.birth.is_here() {
+            return Vec::new();
+        }
+        self.open.as_mut().map_or_else(Vec::new, |open| open.recover())
+    }
+
+    fn revoke(&mut self, token: Token) {
+        if let Some(open) = &mut self.open {
+            open.segments.revoke(token);
+        }
+    }
+
+    fn cool(&mut self) -> bool {
+        match &self.open {
+            Some(open) if self.is_usable() => self.registry.cool(open.bit),
+            _ => false,
+        }
+    }
+
+    fn describe(&mut self, buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
+        match (&self.over, &mut self.open) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(open)) if self.registry.birth.is_here() => open.segments.describe(buf, &self.socket),
+            _ => Ok(None),
+        }
+    }
+
+    unsafe fn pull(
+        &mut self,
+        from: &Descriptor,
+        target: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<Pull, LaneError> {
+        let (segment, offset, there) = self.resolve(from)?;
+        let outside =
+            || TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "shorter than the pull");
+        if len > there {
+            return Err(outside());
+        }
+        // SAFETY: the caller's promise; ends with `Done`, `Sink::pulled` or `revoke`.
+        let mut fetch = unsafe { Fetch::new(segment, offset, target, len) }.ok_or_else(outside)?;
+        if len <= segments::AT_ONCE {
+            fetch.step(len);
+            return Ok(Pull::Done);
+        }
+        if let Some(open) = &mut self.open {
+            open.segments.queue(token, fetch);
+        }
+        Ok(Pull::Pending)
+    }
+
+    fn view(&mut self, from: &Descriptor) -> Result<View, LaneError> {
+        let (segment, offset, len) = self.resolve(from)?;
+        segment.view(offset, len).ok_or_else(|| {
+            TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "a range outside its segment")
+        })
+    }
+
+    fn close(&mut self) {
+        self.end(TransportError::new(ErrorKind::Broken, "shared-memory lane", "closed by this side"));
+    }
+}
+
+impl Drop for ShmLane {
+    fn drop(&mut self) {
+        if !self.registry.birth.is_here() {
+            return;
+        }
+        if self.over.is_none() {
+            self.close();
+        }
+        if let Some(setup) = self.setup.take() {
+            setup.abandon(&self.registry);
+        }
+        if let Some(open) = &self.open {
+            self.registry.close(open.bit);
+        }
+        self.go_deaf();
+    }
+}

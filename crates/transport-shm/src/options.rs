@@ -1,0 +1,89 @@
+//! The options of the transport: plain values, checked when a domain opens.
+//!
+//! Filled by the engine from its option table. Nothing here reads the environment but [`ShmOptions::runtime_dir`]'s default.
+
+use sinew_transport::{ErrorKind, TransportError};
+use std::path::PathBuf;
+
+/// What can be chosen. The defaults were measured on Zen 5 (see `docs/adr/0005-shared-memory-trust.md` for what they cost).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShmOptions {
+    /// Directory of the sockets. `None`: `$XDG_RUNTIME_DIR/sinew`, else `/tmp/sinew-UID`, made with mode 0700 and refused
+    /// when it is a link, belongs to somebody else or lets others in. A directory named here must exist, belong to this
+    /// user or root, and not be a link; who may enter it is its maker's choice.
+    pub runtime_dir: Option<PathBuf>,
+    /// Slots of a ring: a power of two from 16 to 65,536. Default 256: 16 KiB for each lane and direction.
+    pub ring_slots: usize,
+    /// Bytes of the window for bodies of 41 bytes to [`ShmOptions::small_max`]. Default 16 KiB, so that it stays in the
+    /// first cache. A multiple of 4096.
+    pub small_window: usize,
+    /// Bytes of the window for larger bodies, and for smaller ones when the small window is full. Default 256 KiB; a
+    /// multiple of 4096, at least twice [`ShmOptions::chunk_max`].
+    pub large_window: usize,
+    /// Largest body that goes through the small window. Default 4096.
+    pub small_max: usize,
+    /// Largest body of a posted frame. Default 16 KiB; at least 4096, at most [`ShmOptions::chunk_max`].
+    pub frame_max: usize,
+    /// Largest piece of a borrowed body. Default 64 KiB.
+    pub chunk_max: usize,
+    /// Segments of one peer that are mapped at the same time. Default 64.
+    pub segments_max: usize,
+    /// Bytes of one peer's segments that are mapped at the same time. Default 64 GiB (of address space; the memory is the
+    /// peer's).
+    pub segment_bytes_max: u64,
+    /// Whether armed consumers use `membarrier`, so that producers need no fence. Default `true`; without it (or where the
+    /// kernel refuses) each post costs a fence of about 5 to 10 ns.
+    pub membarrier: bool,
+    /// Connections that wait to be accepted. Default 128.
+    pub backlog: i32,
+}
+
+impl Default for ShmOptions {
+    fn default() -> Self {
+        Self {
+            runtime_dir: None,
+            ring_slots: 256,
+            small_window: 16 << 10,
+            large_window: 256 << 10,
+            small_max: 4096,
+            frame_max: 16 << 10,
+            chunk_max: 64 << 10,
+            segments_max: 64,
+            segment_bytes_max: 64 << 30,
+            membarrier: true,
+            backlog: 128,
+        }
+    }
+}
+
+/// Largest window; larger ones only leave the cache.
+pub(crate) const WINDOW_MAX: usize = 64 << 20;
+/// Fewest and most slots of a ring.
+pub(crate) const SLOTS: std::ops::RangeInclusive<usize> = 16..=65_536;
+
+impl ShmOptions {
+    pub(crate) fn check(&self) -> Result<(), TransportError> {
+        let bad = |what: String| {
+            Err(TransportError::new(ErrorKind::Unsupported, "shm options", what)
+                .hint("see the documentation of ShmOptions"))
+        };
+        if !self.ring_slots.is_power_of_two() || !SLOTS.contains(&self.ring_slots) {
+            return bad(format!("ring_slots = {}: a power of two from 16 to 65536", self.ring_slots));
+        }
+        for (name, len) in [("small_window", self.small_window), ("large_window", self.large_window)] {
+            if len == 0 || !len.is_multiple_of(4096) || len > WINDOW_MAX {
+                return bad(format!("{name} = {len}: a multiple of 4096 up to 64 MiB"));
+            }
+        }
+        if self.small_max > self.small_window {
+            return bad(format!("small_max = {}: at most small_window", self.small_max));
+        }
+        if self.frame_max < 4096 || self.frame_max > self.chunk_max {
+            return bad(format!("frame_max = {}: from 4096 to chunk_max", self.frame_max));
+        }
+        if self.chunk_max > self.large_window / 2 {
+            return bad(format!("chunk_max = {}: at most half of large_window", self.chunk_max));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Memory that is passed between processes: made, reserved, sealed, checked, mapped.
+//!
+//! Called by the domain, lanes and segments. Whatever the peer passes is refused unless it can neither shrink nor have
+//! holes punched into it, so that no read of it can end in SIGBUS or charge us for its pages.
+#![allow(unsafe_code)]
+
+use super::{fork::Birth, limits};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use sinew_transport::{ErrorKind, TransportError};
+use std::ptr::NonNull;
+
+/// Bytes of a page, as far as layouts here are concerned.
+pub(crate) const PAGE: usize = 4096;
+
+/// Who may write memory that we make.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// Only this process.
+    Owner,
+    /// Whoever gets the descriptor: for hints, nothing else.
+    Anybody,
+}
+
+/// A mapping; unmapped on drop, not inherited by forked children.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    birth: Birth,
+}
+
+// SAFETY: a mapping is an address range; what is done with it is the business of those who make pointers from it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(fd: impl AsFd, len: usize, writable: bool) -> Result<Self, Errno> {
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
+        let base = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED | MapFlags::POPULATE, fd, 0)
+        }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        let mapping = Self { base, len, birth: Birth::now() };
+        // SAFETY: the range was just mapped and is ours.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
+        Ok(mapping)
+    }
+
+    /// First byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // In a forked child the range is not mapped, or by now is something else.
+        if self.birth.is_here() {
+            // SAFETY: mapped by `new`, unmapped once; whoever made pointers kept the mapping alive.
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+        }
+    }
+}
+
+/// Makes `len` bytes (a multiple of the page), reserved, zeroed, mapped for writing and sealed.
+pub(crate) fn create(
+    what: &'static str,
+    len: usize,
+    writers: Writers,
+) -> Result<(OwnedFd, Mapping), TransportError> {
+    let object = || format!("{what} of {len} bytes");
+    limits::check(len as u64, what)?;
+    let fd = memfd(what).map_err(|errno| refused(errno, &object()))?;
+    rustix::fs::ftruncate(&fd, len as u64)
+        .map_err(|errno| TransportError::os(errno, "ftruncate", object()).hint(SHORTAGE))?;
+    reserve(&fd, len as u64)
+        .map_err(|errno| TransportError::os(errno, "fallocate", object()).hint(SHORTAGE))?;
+    let mapping = Mapping::new(&fd, len, true)
+        .map_err(|errno| TransportError::os(errno, "mmap", object()).hint(SHORTAGE))?;
+    let mut seals = SealFlags::SHRINK | SealFlags::GROW;
+    if writers == Writers::Owner {
+        seals |= SealFlags::FUTURE_WRITE;
+    }
+    rustix::fs::fcntl_add_seals(&fd, seals | SealFlags::SEAL).map_err(|errno| {
+        TransportError::os(errno, "F_ADD_SEALS", object()).hint("needs Linux 5.1 (F_SEAL_FUTURE_WRITE)")
+    })?;
+    Ok((fd, mapping))
+}
+
+const SHORTAGE: &str = "memory is short; free some, or choose smaller windows or segments";
+
+fn refused(errno: Errno, object: &str) -> TransportError {
+    let error = TransportError::os(errno, "memfd_create", object);
+    match errno {
+        Errno::NOSYS | Errno::PERM | Errno::ACCESS => {
+            error.hint("a sandbox (seccomp) or an old kernel refuses memfd_create; shared memory needs it")
+        }
+        Errno::MFILE => error.hint("no descriptor left in this process; raise ulimit -n"),
+        Errno::NFILE => error.hint("no descriptor left on this machine; raise fs.file-max"),
+        _ => error,
+    }
+}
+
+/// Not executable where the kernel knows how to say so (6.3; some machines then demand it).
+fn memfd(what: &str) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(what, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(what, flags),
+        other => other,
+    }
+}
+
+fn reserve(fd: &OwnedFd, len: u64) -> Result<(), Errno> {
+    loop {
+        match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Maps what a peer passed, after checking that it is sealed and whole. `len` is what the peer said, already bounded.
+pub(crate) fn adopt(fd: &OwnedFd, len: u64, writers: Writers) -> Result<Mapping, TransportError> {
+    let broken = |what: &str| TransportError::new(ErrorKind::Protocol, "shared memory of the peer", what);
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| broken("not sealable memory"))?;
+    let mut wanted = SealFlags::SHRINK | SealFlags::GROW;
+    if writers == Writers::Owner {
+        wanted |= SealFlags::FUTURE_WRITE;
+        // Sealed against all writing would do as well.
+        if seals.contains(SealFlags::WRITE) {
+            wanted = wanted.difference(SealFlags::FUTURE_WRITE);
+        }
+    }
+    if !seals.contains(wanted) {
+        return Err(broken("not sealed as agreed"));
+    }
+    let stat = rustix::fs::fstat(fd).map_err(|errno| TransportError::os(errno, "fstat", ""))?;
+    if u64::try_from(stat.st_size) != Ok(len) {
+        return Err(broken("another size than announced"));
+    }
+    if u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < len {
+        return Err(broken("not fully reserved"));
+    }
+    let len = usize::try_from(len).map_err(|_| broken("larger than the address space"))?;
+    Mapping::new(fd, len, writers == Writers::Anybody)
+        .map_err(|errno| TransportError::os(errno, "mmap", format!("{len} bytes of the peer")).hint(SHORTAGE))
+}

@@ -1,0 +1,427 @@
+//! The lane over a stream socket, the same for TCP and Unix-domain sockets.
+//!
+//! Made by a link once both engines agreed. `try_post` serialises into the log, `flush` gives the kernel everything that waits
+//! in one gathered write, `poll` receives once, parses in place and hands up. While the socket is full, frames pile up
+//! and go in one write when it takes more. What the peer has handed up it acknowledges by a count: along with
+//! data, when this side asks, or after a short while.
+//!
+//! # Errors
+//! The lane is over by [`ErrorKind::Broken`] (end or reset of the stream), [`ErrorKind::TimedOut`] (the peer's kernel is
+//! silent), [`ErrorKind::Protocol`] (the peer sent what it must not). A failed write ends the lane only once everything
+//! that had arrived was handed up, at the next `poll`.
+#![allow(unsafe_code)]
+
+mod receive;
+mod send_log;
+mod watch;
+
+use crate::memory::BorrowedBytes;
+use crate::registered::Registered;
+use receive::{Filled, Receiver};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use send_log::{Pieces, SendLog};
+use sinew_transport::{
+    ErrorKind, Event, Interest, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError,
+    Unacknowledged,
+};
+use sinew_wire::frame::stream::{self, HEADER_LEN};
+use sinew_wire::frame::{Header, Kind};
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::time::Instant;
+use watch::Watch;
+
+/// Largest body of any frame but `DATA`, in bytes. A constant of the wire: both sides have the same.
+pub const FRAME_MAX: usize = 64 << 10;
+/// Largest body of a `DATA` frame, in bytes. A constant of the wire: both sides have the same.
+pub const BORROWED_MAX: usize = 1 << 20;
+
+/// Lane frame: tag = frames handed up since the lane began.
+const ACK: Kind = Kind(Kind::LANE_PRIVATE);
+/// Lane frame: acknowledge soon.
+const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
+
+/// Frames handed up since the last acknowledgement from which on one travels along with data.
+const RIDE_FRAMES: u64 = 16;
+/// Bytes of small frames that are written without waiting for a flush.
+const WRITE_AT: u64 = 64 << 10;
+/// Receives of one poll at most, so that one busy lane does not starve the others.
+const RECEIVES_MAX: usize = 64;
+
+/// What a lane is made of; the link fills it.
+pub(crate) struct LaneParts {
+    pub(crate) socket: Registered,
+    pub(crate) info: LaneInfo,
+    /// What the link still had to send.
+    pub(crate) unsent: Vec<u8>,
+    pub(crate) retention_bytes: usize,
+    pub(crate) retention_frames: u32,
+    pub(crate) receive_bytes: usize,
+    pub(crate) peer_timeout: std::time::Duration,
+    /// Whether the kernel can be asked how the peer's kernel is: TCP.
+    pub(crate) tcp: bool,
+}
+
+/// See the module.
+pub(crate) struct StreamLane {
+    socket: Registered,
+    info: LaneInfo,
+    log: SendLog,
+    receiver: Receiver,
+    /// Bytes outside the log that were begun and must go before it.
+    begun: Vec<u8>,
+    /// Frames acknowledged to the peer.
+    acknowledged: u64,
+    want_acknowledge: bool,
+    want_ask: bool,
+    /// The socket took less than it was given.
+    blocked: bool,
+    /// Writability is watched for; it was reported since.
+    watching_writable: bool,
+    writable_seen: bool,
+    /// A post was answered with `Full` and not yet followed by room.
+    told_full: bool,
+    write_error: Option<Errno>,
+    over: Option<LaneError>,
+    watch: Watch,
+    closed: bool,
+}
+
+impl StreamLane {
+    pub(crate) fn new(parts: LaneParts) -> Self {
+        let capacity = parts.retention_bytes.clamp(256 << 10, 1 << 30).next_power_of_two();
+        Self {
+            socket: parts.socket,
+            info: parts.info,
+            log: SendLog::new(capacity, parts.retention_frames.max(16)),
+            receiver: Receiver::new(parts.receive_bytes),
+            blocked: false,
+            begun: parts.unsent,
+            acknowledged: 0,
+            want_acknowledge: false,
+            want_ask: false,
+            watching_writable: false,
+            writable_seen: false,
+            told_full: false,
+            write_error: None,
+            over: None,
+            watch: Watch::new(parts.tcp, parts.peer_timeout),
+            closed: false,
+        }
+    }
+
+    fn error(&self, errno: Option<Errno>, operation: &'static str) -> LaneError {
+        let peer = self.info.peer.as_str();
+        match errno {
+            None => TransportError::new(ErrorKind::Broken, operation, peer)
+                .hint("the other end closed the connection, or its process ended"),
+            Some(errno) => TransportError::os(errno, operation, peer),
+        }
+    }
+
+    fn end(&mut self, error: LaneError) -> LaneError {
+        self.receiver.forget_target();
+        self.over = Some(error.clone());
+        error
+    }
+
+    fn has_something_to_write(&self) -> bool {
+        self.log.has_unsent() || !self.begun.is_empty() || self.want_acknowledge || self.want_ask
+    }
+
+    /// Gives the kernel what waits, until it takes no more. A failure is remembered for the next poll.
+    fn write(&mut self) {
+        if self.write_error.is_some() {
+            return;
+        }
+        self.blocked = false;
+        while self.has_something_to_write() {
+            match self.write_once() {
+                Ok(true) => {}
+                Ok(false) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.blocked = true;
+                    self.watch_writable();
+                    return;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    self.write_error = Some(errno);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One system call; `true` when the kernel took all that it was given.
+    fn write_once(&mut self) -> Result<bool, Errno> {
+        let ride = self.receiver.received - self.acknowledged >= RIDE_FRAMES;
+        let mut own = [0; 2 * HEADER_LEN];
+        let mut own_len = 0;
+        if self.want_acknowledge || ride {
+            own[..HEADER_LEN]
+                .copy_from_slice(&stream::encode(&Header::control(ACK, self.receiver.received), 0));
+            own_len = HEADER_LEN;
+        }
+        if self.want_ask {
+            own[own_len..own_len + HEADER_LEN]
+                .copy_from_slice(&stream::encode(&Header::control(ASK_FRAME, 0), 0));
+            own_len += HEADER_LEN;
+        }
+        let mut pieces = Pieces::new();
+        pieces.push(&self.begun);
+        let (logged, whole) = self.log.gather(&mut pieces);
+        if !(whole && pieces.push(&own[..own_len])) {
+            own_len = 0;
+        }
+        let total = self.begun.len() + logged + own_len;
+        let sent = send(&self.socket, pieces.as_slice())?;
+        let mut rest = sent;
+        let begun = rest.min(self.begun.len());
+        self.begun.drain(..begun);
+        rest -= begun;
+        let logged = rest.min(logged);
+        self.log.advance(logged);
+        rest -= logged;
+        if rest > 0 {
+            self.begun.extend_from_slice(&own[rest..own_len]);
+            if self.want_acknowledge || ride {
+                self.acknowledged = self.receiver.received;
+                self.watch.acknowledged();
+            }
+            (self.want_acknowledge, self.want_ask) = (false, false);
+        }
+        Ok(sent == total)
+    }
+
+    fn watch_writable(&mut self) {
+        if !self.watching_writable {
+            self.watching_writable = self.socket.watch(Interest::BOTH).is_ok();
+            self.writable_seen = false;
+        }
+    }
+
+    /// Stops watching for writability once it has been reported with nothing left to write.
+    fn unwatch_writable(&mut self) {
+        if self.watching_writable && self.writable_seen && !self.blocked {
+            self.watching_writable = self.socket.watch(Interest::READ).is_err();
+        }
+    }
+
+    fn check_post(&mut self, len: usize, max: usize) -> Result<(), PostError> {
+        if let Some(error) = &self.over {
+            return Err(PostError::Dead(error.clone()));
+        }
+        if len > max { Err(PostError::TooLarge) } else { Ok(()) }
+    }
+
+    fn posted(&mut self, result: Result<(), PostError>) -> Result<(), PostError> {
+        match result {
+            Ok(()) if self.log.unsent_bytes() >= WRITE_AT && !self.blocked => self.write(),
+            Err(PostError::Full) => self.told_full = true,
+            _ => {}
+        }
+        result
+    }
+
+    /// Receives and hands up until the budget is spent or nothing is left.
+    fn receive(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        let mut handled = 0;
+        for _ in 0..RECEIVES_MAX {
+            handled += self.parse(sink, budget - handled)?;
+            if handled >= budget {
+                return Ok(handled);
+            }
+            match self.receiver.fill(self.socket.as_fd()) {
+                Filled::All => {}
+                Filled::Some => return Ok(handled + self.parse(sink, budget - handled)?),
+                Filled::Nothing => return Ok(handled),
+                Filled::Ended(errno) => {
+                    let error = self.error(errno, "receive from");
+                    return Err(self.end(error));
+                }
+            }
+        }
+        Ok(handled)
+    }
+
+    fn parse(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        match self.receiver.parse(sink, &mut self.log, budget) {
+            Ok(handled) => Ok(handled),
+            Err(what) => {
+                let error = TransportError::new(ErrorKind::Protocol, "receive from", self.info.peer.as_str())
+                    .hint(format!("the peer breaks the rules of the stream: {what}"));
+                Err(self.end(error))
+            }
+        }
+    }
+}
+
+fn send(socket: &Registered, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    match pieces {
+        [] => Ok(0),
+        [piece] => rustix::net::send(socket, piece, flags),
+        _ => rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags),
+    }
+}
+
+impl Lane for StreamLane {
+    fn info(&self) -> &LaneInfo {
+        &self.info
+    }
+
+    #[inline]
+    fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
+        let len = body.iter().map(|piece| piece.len()).sum();
+        self.check_post(len, FRAME_MAX)?;
+        let result = self.log.post(header, body, len);
+        self.posted(result)
+    }
+
+    unsafe fn try_post_borrowed(
+        &mut self,
+        header: &Header,
+        data: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<(), PostError> {
+        self.check_post(len, if header.kind == Kind::DATA { BORROWED_MAX } else { FRAME_MAX })?;
+        // SAFETY: the caller's promise: readable and not written until `released`, `reclaim`, `recover` or drop of the lane,
+        // each of which drops the value. A refused post drops it at once.
+        let bytes = unsafe { BorrowedBytes::new(data, len) };
+        let result = self.log.post_borrowed(header, bytes, token);
+        self.posted(result)
+    }
+
+    fn reclaim(&mut self, token: Token) {
+        self.log.reclaim(token);
+    }
+
+    #[inline]
+    fn flush(&mut self) -> Result<(), LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if !self.blocked {
+            self.write();
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if self.blocked || self.want_acknowledge {
+            self.write();
+        }
+        self.unwatch_writable();
+        let mut handled = self.receive(sink, budget)?;
+        self.want_acknowledge |= std::mem::take(&mut self.receiver.asked);
+        if std::mem::take(&mut self.receiver.acknowledged) && std::mem::take(&mut self.told_full) {
+            handled += 1;
+        }
+        if handled == 0
+            && let Some(errno) = self.write_error
+        {
+            let error = self.error(Some(errno), "send to");
+            return Err(self.end(error));
+        }
+        Ok(handled)
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        self.writable_seen |= event.writable;
+    }
+
+    fn handle_timer(&mut self, now: Instant) -> Result<(), LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if self.watch.acknowledgement_is_due(now) && self.receiver.received != self.acknowledged {
+            self.want_acknowledge = true;
+            if !self.blocked {
+                self.write();
+            }
+        }
+        let outstanding = self.is_outstanding();
+        if let Err(silent) = self.watch.check(now, outstanding, self.socket.as_fd()) {
+            let error =
+                TransportError::new(ErrorKind::TimedOut, "wait for", self.info.peer.as_str()).hint(format!(
+                    "the peer's machine has answered nothing for {} ms; is it up, and the network between?",
+                    silent.as_millis()
+                ));
+            return Err(self.end(error));
+        }
+        Ok(())
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        if self.over.is_some() {
+            return None;
+        }
+        if self.receiver.has_frame() {
+            return Some(Instant::now());
+        }
+        self.watch.next(self.receiver.received != self.acknowledged, self.is_outstanding())
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        self.log.unacknowledged()
+    }
+
+    fn request_acknowledgement(&mut self) {
+        self.want_ask |= self.log.unacknowledged() > 0;
+    }
+
+    fn recover(&mut self) -> Vec<Unacknowledged> {
+        self.receiver.forget_target();
+        if self.over.is_none() {
+            let error = TransportError::new(ErrorKind::Broken, "recover", self.info.peer.as_str());
+            self.end(error);
+        }
+        self.log.take_unacknowledged()
+    }
+
+    fn revoke(&mut self, token: Token) {
+        self.receiver.revoke(token);
+    }
+
+    fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        if self.over.is_none() {
+            self.want_acknowledge |= self.receiver.received != self.acknowledged;
+            self.write();
+            let error = TransportError::new(ErrorKind::Broken, "use", self.info.peer.as_str())
+                .hint("this side closed the lane");
+            self.end(error);
+        }
+        // It may be gone already; there is nothing else to end then.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+}
+
+impl StreamLane {
+    fn is_outstanding(&self) -> bool {
+        self.log.unacknowledged() > 0 || !self.begun.is_empty()
+    }
+}
+
+impl Drop for StreamLane {
+    fn drop(&mut self) {
+        self.close();
+        // Closing a socket with unread bytes resets the connection, which may destroy what is still on its way out.
+        let mut scratch = [0; 16 << 10];
+        for _ in 0..64 {
+            match rustix::net::recv(&self.socket, &mut scratch, RecvFlags::DONTWAIT) {
+                Ok((_, count)) if count > 0 => {}
+                _ => break,
+            }
+        }
+    }
+}

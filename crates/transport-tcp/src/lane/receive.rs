@@ -1,0 +1,266 @@
+//! The receive side of a lane: one buffer, parsed in place; large bodies read straight to where they belong.
+//!
+//! Used by the lane's `poll`. Everything that comes from the peer is checked here before it means anything.
+#![allow(unsafe_code)]
+
+use super::send_log::{ASK, ENGINE_FLAGS, SendLog};
+use super::{ACK, ASK_FRAME, BORROWED_MAX, FRAME_MAX};
+use crate::memory::Target;
+use crate::socket;
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use sinew_transport::{Body, Placement, Sink, Token};
+use sinew_wire::frame::stream::{self, HEADER_LEN};
+use sinew_wire::frame::{Flags, Header, Kind};
+
+/// What one receive takes while large bodies arrive: a header and little more, so that the body goes to its place directly.
+const BULK_READ: usize = 4096;
+/// A body from this length on means that more such are coming.
+const BULK_BODY: usize = 16 << 10;
+
+/// A `DATA` frame of which only a part has arrived.
+#[derive(Debug)]
+struct Incoming {
+    header: Header,
+    len: usize,
+    missing: usize,
+    /// `None`: read aside.
+    target: Option<(Target, Token)>,
+}
+
+/// What a system call brought.
+#[derive(Debug)]
+pub(super) enum Filled {
+    /// As much as was asked for: there may be more.
+    All,
+    /// Less than was asked for: nothing more is there now.
+    Some,
+    /// Nothing.
+    Nothing,
+    /// The peer has ended its side, or the connection has failed.
+    Ended(Option<Errno>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    incoming: Option<Incoming>,
+    bulk: bool,
+    /// Frames handed up.
+    pub(super) received: u64,
+    /// The peer asked for an acknowledgement.
+    pub(super) asked: bool,
+    /// The peer has acknowledged frames since this was last cleared.
+    pub(super) acknowledged: bool,
+}
+
+impl Receiver {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            buffer: vec![0; capacity.clamp(80 << 10, 1 << 20)].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            incoming: None,
+            bulk: false,
+            received: 0,
+            asked: false,
+            acknowledged: false,
+        }
+    }
+
+    /// Whether the buffer holds a frame that [`Receiver::parse`] would hand up.
+    pub(super) fn has_frame(&self) -> bool {
+        let bytes = &self.buffer[self.start..self.end];
+        self.incoming.is_none()
+            && bytes.first_chunk::<HEADER_LEN>().is_some_and(|header| match stream::decode(header) {
+                Ok((header, len)) => header.kind == Kind::DATA || bytes.len() - HEADER_LEN >= len as usize,
+                Err(_) => true,
+            })
+    }
+
+    /// One receive, to where the next bytes belong.
+    #[inline]
+    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>) -> Filled {
+        let (asked, result) = match &mut self.incoming {
+            Some(Incoming { target: Some((target, _)), missing, .. }) => {
+                // `parse` has emptied the buffer into the target.
+                let spill = &mut self.buffer[..BULK_READ];
+                let before = *missing;
+                let asked = before + spill.len();
+                let result = socket::recv_into(fd, target, spill);
+                if let Ok(count) = result {
+                    *missing -= count.min(before);
+                    (self.start, self.end) = (0, count.saturating_sub(before));
+                }
+                (asked, result)
+            }
+            _ => {
+                let room = self.buffer.len() - self.end;
+                let asked = if self.bulk { room.min(BULK_READ) } else { room };
+                let place = &mut self.buffer[self.end..self.end + asked];
+                let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT).map(|(_, count)| count);
+                if let Ok(count) = result {
+                    self.end += count;
+                }
+                (asked, result)
+            }
+        };
+        match result {
+            Ok(0) => Filled::Ended(None),
+            Ok(count) if count == asked => {
+                // Many small frames at once, or the rest of a body that goes nowhere: read more at a time.
+                self.bulk &= self.incoming.is_some();
+                Filled::All
+            }
+            Ok(_) => Filled::Some,
+            Err(Errno::AGAIN | Errno::INTR) => Filled::Nothing,
+            Err(errno) => Filled::Ended(Some(errno)),
+        }
+    }
+
+    /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many. The error is the peer's
+    /// violation in words.
+    pub(super) fn parse(
+        &mut self,
+        sink: &mut dyn Sink,
+        log: &mut SendLog,
+        budget: usize,
+    ) -> Result<usize, String> {
+        let mut handled = 0;
+        loop {
+            if self.incoming.is_some() {
+                if !self.continue_body(sink) {
+                    return Ok(handled);
+                }
+                handled += 1;
+            }
+            if handled >= budget {
+                return Ok(handled);
+            }
+            let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() else {
+                self.make_room(HEADER_LEN);
+                return Ok(handled);
+            };
+            let (header, len) = stream::decode(bytes).map_err(|error| error.to_string())?;
+            let (header, len, ask) = check(header, len as usize)?;
+            self.asked |= ask;
+            if header.kind.0 >= Kind::LANE_PRIVATE {
+                self.start += HEADER_LEN;
+                handled += self.private(&header, sink, log)?;
+            } else if self.end - self.start - HEADER_LEN >= len {
+                let body = self.start + HEADER_LEN;
+                self.start = body + len;
+                self.received += 1;
+                handled += 1;
+                sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
+            } else if header.kind == Kind::DATA {
+                self.start += HEADER_LEN;
+                self.begin_body(header, len, sink);
+            } else {
+                self.make_room(HEADER_LEN + len);
+                return Ok(handled);
+            }
+        }
+    }
+
+    /// A frame of the lane's own; says how many releases it brought.
+    fn private(&mut self, header: &Header, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, String> {
+        match header.kind {
+            ACK => {
+                let mut released = 0;
+                let before = log.unacknowledged();
+                log.acknowledge(header.tag, |token| {
+                    released += 1;
+                    sink.released(token);
+                })
+                .map_err(|_| format!("it acknowledged frame {}, which it cannot have", header.tag))?;
+                self.acknowledged |= log.unacknowledged() != before;
+                Ok(released)
+            }
+            ASK_FRAME => {
+                self.asked = true;
+                Ok(0)
+            }
+            _ if header.flags.contains(Flags::OPTIONAL) => Ok(0),
+            Kind(number) => Err(format!("it sent a lane frame of the unknown kind {number:#04x}")),
+        }
+    }
+
+    fn begin_body(&mut self, header: Header, len: usize, sink: &mut dyn Sink) {
+        self.bulk |= len >= BULK_BODY;
+        let target = match sink.place(&header, len) {
+            Placement::Into { target, token } => {
+                // SAFETY: the sink's promise in `Placement::Into`: writable for the whole body until `placed` or `revoke`,
+                // both of which drop the target.
+                Some((unsafe { Target::new(target, len) }, token))
+            }
+            Placement::Discard => None,
+        };
+        self.incoming = Some(Incoming { header, len, missing: len, target });
+    }
+
+    /// Moves what the buffer holds of the body under way to its place; `true` when that completed it.
+    fn continue_body(&mut self, sink: &mut dyn Sink) -> bool {
+        let Some(incoming) = &mut self.incoming else { return true };
+        let there = (self.end - self.start).min(incoming.missing);
+        if let Some((target, _)) = &mut incoming.target {
+            target.fill(&self.buffer[self.start..self.start + there]);
+        }
+        incoming.missing -= there;
+        self.start += there;
+        if incoming.missing > 0 {
+            (self.start, self.end) = (0, 0);
+            return false;
+        }
+        let (header, len) = (incoming.header, incoming.len);
+        self.incoming = None;
+        self.received += 1;
+        sink.placed(&header, len);
+        true
+    }
+
+    /// Makes sure that `need` bytes from the first unparsed one on fit into the buffer.
+    fn make_room(&mut self, need: usize) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start + need > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// Writes no more to the target named by `token`.
+    pub(super) fn revoke(&mut self, token: Token) {
+        if let Some(incoming) = &mut self.incoming
+            && incoming.target.as_ref().is_some_and(|(_, of)| *of == token)
+        {
+            incoming.target = None;
+        }
+    }
+
+    /// Gives up the target under way, if there is one.
+    pub(super) fn forget_target(&mut self) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.target = None;
+        }
+    }
+}
+
+/// The header as the engine sees it, the length of the body, and whether an acknowledgement is asked for; or what is wrong.
+#[inline]
+fn check(header: Header, len: usize) -> Result<(Header, usize, bool), String> {
+    let max = match header.kind {
+        Kind::DATA => BORROWED_MAX,
+        Kind(number) if number >= Kind::LANE_PRIVATE => 0,
+        _ => FRAME_MAX,
+    };
+    if len > max {
+        return Err(format!("it sent a frame {:?} of {len} bytes, and {max} is the limit", header.kind));
+    }
+    let ask = header.flags.contains(ASK);
+    Ok((Header { flags: Flags(header.flags.0 & ENGINE_FLAGS), ..header }, len, ask))
+}

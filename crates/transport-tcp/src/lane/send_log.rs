@@ -1,0 +1,424 @@
+//! The frames that a lane has taken: serialised once, sent from here, kept until the peer's lane has handed them up.
+//!
+//! Used by the lane's send side. Pure bookkeeping: it makes no system call and reads no clock.
+//!
+//! Positions are bytes of an endless log, of which the ring holds a window: `tail ≤ sent ≤ head`. A header and a copied body
+//! never straddle the ring's end; what is skipped for that is the gap, of which there is at most one. A borrowed body is
+//! not in the ring: it belongs to the header that ends at `after`.
+
+use crate::memory::BorrowedBytes;
+use sinew_transport::{PostError, Token, Unacknowledged, UnacknowledgedBody};
+use sinew_wire::frame::stream::{self, HEADER_LEN};
+use sinew_wire::frame::{Flags, Header};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// Flag bit of a frame (one of the lane's own): acknowledge soon what came up to and with this frame.
+pub(super) const ASK: Flags = Flags(0x10);
+/// Flag bits that belong to the engine.
+pub(super) const ENGINE_FLAGS: u8 = 0x0f;
+
+const NO_GAP: u64 = u64::MAX;
+/// Borrowed bytes after which the log asks for an acknowledgement.
+const ASK_EVERY_BORROWED: usize = 8 << 20;
+
+/// A body that is not in the ring.
+#[derive(Debug)]
+struct Held {
+    /// Log position right behind its header.
+    after: u64,
+    body: HeldBody,
+}
+
+#[derive(Debug)]
+enum HeldBody {
+    Borrowed(BorrowedBytes, Token),
+    /// It was borrowed and reclaimed.
+    Copied(Box<[u8]>),
+}
+
+impl Held {
+    fn bytes(&self) -> &[u8] {
+        match &self.body {
+            HeldBody::Borrowed(bytes, _) => bytes.as_slice(),
+            HeldBody::Copied(bytes) => bytes,
+        }
+    }
+}
+
+/// The peer acknowledged what it cannot have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadAcknowledgement;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct SendLog {
+    ring: Box<[u8]>,
+    tail: u64,
+    sent: u64,
+    head: u64,
+    /// Where the ring's end was left unused, or [`NO_GAP`].
+    gap: u64,
+    held: VecDeque<Held>,
+    /// Index of the first held body that is not sent wholly, and how much of it is.
+    held_next: usize,
+    held_sent: usize,
+    frames_posted: u64,
+    frames_acknowledged: u64,
+    frames_max: u64,
+    /// What was posted since a frame last asked for an acknowledgement.
+    asked_at: u64,
+    asked_frames: u64,
+    asked_borrowed: usize,
+}
+
+impl SendLog {
+    /// A log whose ring has `capacity` bytes, a power of two.
+    pub(super) fn new(capacity: usize, frames_max: u32) -> Self {
+        debug_assert!(capacity.is_power_of_two());
+        Self {
+            ring: vec![0; capacity].into_boxed_slice(),
+            tail: 0,
+            sent: 0,
+            head: 0,
+            gap: NO_GAP,
+            held: VecDeque::new(),
+            held_next: 0,
+            held_sent: 0,
+            frames_posted: 0,
+            frames_acknowledged: 0,
+            frames_max: u64::from(frames_max),
+            asked_at: 0,
+            asked_frames: 0,
+            asked_borrowed: 0,
+        }
+    }
+
+    /// Frames taken that the peer has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        self.frames_posted - self.frames_acknowledged
+    }
+
+    /// Whether something waits to be sent.
+    #[inline]
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent != self.head || self.held_next < self.held.len()
+    }
+
+    /// Bytes of the ring that wait to be sent, borrowed bodies not counted.
+    #[inline]
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        self.head - self.sent
+    }
+
+    /// Takes a frame with a copied body of `len` bytes, the concatenation of `body`.
+    #[inline]
+    pub(super) fn post(
+        &mut self,
+        header: &Header,
+        body: &[IoSlice<'_>],
+        len: usize,
+    ) -> Result<(), PostError> {
+        let start = self.reserve(HEADER_LEN + len)?;
+        self.write_header(start, header, len);
+        let mut at = start + HEADER_LEN;
+        for piece in body {
+            self.ring[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        self.head += (HEADER_LEN + len) as u64;
+        self.frames_posted += 1;
+        Ok(())
+    }
+
+    /// Takes a frame whose body stays where it is.
+    pub(super) fn post_borrowed(
+        &mut self,
+        header: &Header,
+        bytes: BorrowedBytes,
+        token: Token,
+    ) -> Result<(), PostError> {
+        let len = bytes.as_slice().len();
+        let start = self.reserve(HEADER_LEN)?;
+        self.asked_borrowed += len;
+        self.write_header(start, header, len);
+        self.head += HEADER_LEN as u64;
+        self.frames_posted += 1;
+        self.held.push_back(Held { after: self.head, body: HeldBody::Borrowed(bytes, token) });
+        Ok(())
+    }
+
+    /// Makes room for `need` contiguous bytes at the head and says where in the ring they are.
+    #[inline]
+    fn reserve(&mut self, need: usize) -> Result<usize, PostError> {
+        if self.unacknowledged() >= self.frames_max {
+            return Err(PostError::Full);
+        }
+        let capacity = self.ring.len() as u64;
+        let index = self.index(self.head);
+        let to_end = self.ring.len() - index;
+        let skip = if need <= to_end { 0 } else { to_end as u64 };
+        if self.head + skip + need as u64 - self.tail > capacity {
+            return Err(PostError::Full);
+        }
+        if skip != 0 {
+            self.gap = self.head;
+            if self.sent == self.head && self.held_next == self.held.len() {
+                self.sent += skip;
+            }
+            self.head += skip;
+            if self.tail == self.gap {
+                self.tail = self.head;
+                self.sent = self.head;
+                self.gap = NO_GAP;
+            }
+        }
+        Ok(self.index(self.head))
+    }
+
+    #[inline]
+    fn write_header(&mut self, start: usize, header: &Header, len: usize) {
+        let quarter = (self.ring.len() / 4) as u64;
+        let mut flags = Flags(header.flags.0 & ENGINE_FLAGS);
+        if self.head - self.asked_at >= quarter
+            || self.frames_posted + 1 - self.asked_frames >= self.frames_max / 4
+            || self.asked_borrowed >= ASK_EVERY_BORROWED
+        {
+            flags = flags.with(ASK);
+            self.asked_at = self.head;
+            self.asked_frames = self.frames_posted + 1;
+            self.asked_borrowed = 0;
+        }
+        // The callers have checked `len` against the lane's limits, which fit 32 bits.
+        let bytes = stream::encode(&Header { flags, ..*header }, len as u32);
+        self.ring[start..start + HEADER_LEN].copy_from_slice(&bytes);
+    }
+
+    #[inline]
+    fn index(&self, position: u64) -> usize {
+        position as usize & (self.ring.len() - 1)
+    }
+
+    /// Where the ring begins again behind `position`.
+    #[inline]
+    fn next_lap(&self, position: u64) -> u64 {
+        let mask = self.ring.len() as u64 - 1;
+        (position + mask) & !mask
+    }
+
+    /// Appends what is to be sent, in order, to `out` while it has room, and says how many bytes that is and whether the
+    /// last of them ends a frame.
+    #[inline]
+    pub(super) fn gather<'a>(&'a self, out: &mut Pieces<'a>) -> (usize, bool) {
+        let mut total = 0;
+        let mut at = self.sent;
+        let mut next = self.held_next;
+        let mut skip = self.held_sent;
+        loop {
+            if let Some(held) = self.held.get(next)
+                && held.after == at
+            {
+                let rest = &held.bytes()[skip..];
+                if !out.push(rest) {
+                    return (total, false);
+                }
+                total += rest.len();
+                skip = 0;
+                next += 1;
+                if out.is_nearly_full() {
+                    return (total, true);
+                }
+                continue;
+            }
+            if at == self.gap {
+                at = self.next_lap(at);
+            }
+            if at == self.head {
+                return (total, true);
+            }
+            let end = self.run_end(at, next);
+            let run = &self.ring[self.index(at)..][..(end - at) as usize];
+            if !out.push(run) {
+                return (total, false);
+            }
+            total += run.len();
+            at = end;
+        }
+    }
+
+    /// Where the contiguous bytes that begin at `at` end: at a held body, the gap, the ring's end or the head.
+    #[inline]
+    fn run_end(&self, at: u64, next: usize) -> u64 {
+        let mut end = self.head.min(self.next_lap(at + 1));
+        if self.gap > at {
+            end = end.min(self.gap);
+        }
+        if let Some(held) = self.held.get(next) {
+            end = end.min(held.after);
+        }
+        end
+    }
+
+    /// The next `count` bytes that [`SendLog::gather`] showed are with the kernel.
+    #[inline]
+    pub(super) fn advance(&mut self, mut count: usize) {
+        loop {
+            if let Some(held) = self.held.get(self.held_next)
+                && held.after == self.sent
+            {
+                let rest = held.bytes().len() - self.held_sent;
+                if count < rest {
+                    self.held_sent += count;
+                    return;
+                }
+                count -= rest;
+                self.held_sent = 0;
+                self.held_next += 1;
+                continue;
+            }
+            if self.sent == self.gap {
+                self.sent = self.next_lap(self.sent);
+            }
+            if count == 0 || self.sent == self.head {
+                return;
+            }
+            let end = self.run_end(self.sent, self.held_next);
+            let step = count.min((end - self.sent) as usize);
+            self.sent += step as u64;
+            count -= step;
+        }
+    }
+
+    /// The peer has handed up `count` frames since the lane began. Calls `released` for every borrowed body among the new ones.
+    pub(super) fn acknowledge(
+        &mut self,
+        count: u64,
+        mut released: impl FnMut(Token),
+    ) -> Result<(), BadAcknowledgement> {
+        if count < self.frames_acknowledged || count > self.frames_posted {
+            return Err(BadAcknowledgement);
+        }
+        while self.frames_acknowledged < count {
+            let (header_at, len) = self.frame_at(self.tail);
+            let after = header_at + HEADER_LEN as u64;
+            let borrowed = self.held.front().is_some_and(|held| held.after == after);
+            let end = if borrowed { after } else { after + len as u64 };
+            if end > self.sent || (borrowed && self.held_next == 0) {
+                return Err(BadAcknowledgement);
+            }
+            if self.tail == self.gap {
+                self.gap = NO_GAP;
+            }
+            self.tail = end;
+            self.frames_acknowledged += 1;
+            if borrowed && let Some(held) = self.held.pop_front() {
+                self.held_next -= 1;
+                if let HeldBody::Borrowed(_, token) = held.body {
+                    released(token);
+                }
+            }
+        }
+        if self.tail == self.head && self.tail != self.next_lap(self.tail) {
+            // Empty: begin at the ring's start again, which is warm in the cache.
+            let lap = self.next_lap(self.tail);
+            self.asked_at = (self.asked_at + (lap - self.head)).min(lap);
+            (self.tail, self.sent, self.head, self.gap) = (lap, lap, lap, NO_GAP);
+        }
+        Ok(())
+    }
+
+    /// Where the frame at `position` really begins (behind a gap), and the length of its body.
+    #[inline]
+    fn frame_at(&self, position: u64) -> (u64, usize) {
+        let at = if position == self.gap { self.next_lap(position) } else { position };
+        let index = self.index(at);
+        let bytes = &self.ring[index..index + 4];
+        (at, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
+    }
+
+    /// Gives up every reference to memory posted under `token`; what may still be needed is copied.
+    pub(super) fn reclaim(&mut self, token: Token) {
+        for held in &mut self.held {
+            if let HeldBody::Borrowed(bytes, of) = &held.body
+                && *of == token
+            {
+                held.body = HeldBody::Copied(bytes.as_slice().into());
+            }
+        }
+    }
+
+    /// Takes everything out that the peer has not acknowledged, oldest first. The log is empty afterwards.
+    pub(super) fn take_unacknowledged(&mut self) -> Vec<Unacknowledged> {
+        let mut out = Vec::with_capacity(self.unacknowledged() as usize);
+        let mut at = self.tail;
+        while self.frames_acknowledged < self.frames_posted {
+            let (start, len) = self.frame_at(at);
+            let after = start + HEADER_LEN as u64;
+            let mut bytes = [0; HEADER_LEN];
+            bytes.copy_from_slice(&self.ring[self.index(start)..][..HEADER_LEN]);
+            let Ok((mut header, _)) = stream::decode(&bytes) else {
+                debug_assert!(false, "the log holds what this lane wrote");
+                break;
+            };
+            header.flags = Flags(header.flags.0 & ENGINE_FLAGS);
+            let body = if self.held.front().is_some_and(|held| held.after == after) {
+                at = after;
+                match self.held.pop_front().map(|held| held.body) {
+                    Some(HeldBody::Borrowed(bytes, token)) => UnacknowledgedBody::Borrowed {
+                        data: bytes.as_ptr(),
+                        len: bytes.as_slice().len(),
+                        token,
+                    },
+                    Some(HeldBody::Copied(bytes)) => UnacknowledgedBody::Owned(bytes.into_vec()),
+                    None => UnacknowledgedBody::Owned(Vec::new()),
+                }
+            } else {
+                at = after + len as u64;
+                UnacknowledgedBody::Owned(self.ring[self.index(after)..][..len].to_vec())
+            };
+            out.push(Unacknowledged { header, body });
+            self.frames_acknowledged += 1;
+        }
+        self.held.clear();
+        (self.tail, self.sent, self.gap) = (self.head, self.head, NO_GAP);
+        (self.held_next, self.held_sent) = (0, 0);
+        out
+    }
+}
+
+/// Most pieces of one gathered write.
+const PIECES: usize = 64;
+
+/// A bounded list of slices for one system call.
+pub(super) struct Pieces<'a> {
+    slices: [IoSlice<'a>; PIECES],
+    len: usize,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn new() -> Self {
+        Self { slices: [IoSlice::new(&[]); PIECES], len: 0 }
+    }
+
+    /// `false` when there is no room. An empty piece takes none.
+    pub(super) fn push(&mut self, piece: &'a [u8]) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        if self.len == PIECES {
+            return false;
+        }
+        self.slices[self.len] = IoSlice::new(piece);
+        self.len += 1;
+        true
+    }
+
+    /// Whether a header with its borrowed body, and one piece more, may not fit.
+    fn is_nearly_full(&self) -> bool {
+        self.len + 3 > PIECES
+    }
+
+    pub(super) fn as_slice(&self) -> &[IoSlice<'a>] {
+        &self.slices[..self.len]
+    }
+}

@@ -1,0 +1,202 @@
+//! The `tcp` transport: listeners on this machine's addresses, dials to addresses and host names.
+//!
+//! `listen.rs` binds, `address.rs` reads and discovers addresses, `resolve.rs` resolves names in a helper thread.
+
+mod address;
+mod listen;
+mod resolve;
+
+pub(crate) use resolve::Resolving;
+
+use crate::connector::{Address, Connector, MakeSocket};
+use crate::link::{Family, StreamLink};
+use crate::listener::Listener;
+use crate::options::{CongestionControl, TcpOptions};
+use crate::registered::Registered;
+use address::Destination;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use sinew_transport::{
+    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, Locator, PollKey,
+    Poller, Transport, TransportError,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// TCP over IPv4 and IPv6.
+#[derive(Clone, Debug, Default)]
+pub struct TcpTransport {
+    options: TcpOptions,
+}
+
+impl TcpTransport {
+    /// The transport with these options. Nothing is opened yet.
+    #[must_use]
+    pub fn new(options: TcpOptions) -> Self {
+        Self { options }
+    }
+}
+
+impl Transport for TcpTransport {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn probe(&self) -> Availability {
+        let socket = |family| new_socket(family).is_ok();
+        let congestion = || {
+            let socket = new_socket(AddressFamily::INET).or_else(|_| new_socket(AddressFamily::INET6));
+            socket.and_then(sockopt::tcp_congestion).unwrap_or_else(|_| "unknown".into())
+        };
+        match (socket(AddressFamily::INET), socket(AddressFamily::INET6)) {
+            (true, true) => Availability::Usable(format!("IPv4, IPv6; congestion control {}", congestion())),
+            (true, false) => {
+                Availability::Usable(format!("IPv4, no IPv6; congestion control {}", congestion()))
+            }
+            (false, true) => {
+                Availability::Usable(format!("IPv6, no IPv4; congestion control {}", congestion()))
+            }
+            (false, false) => Availability::Missing(
+                TransportError::new(ErrorKind::Unavailable, "socket", "TCP")
+                    .hint("the kernel, or a sandbox around this process, gives no internet socket"),
+            ),
+        }
+    }
+
+    fn expectation(&self) -> (Capabilities, Cost) {
+        (Family::Tcp.capabilities(false), Family::Tcp.cost(false))
+    }
+
+    fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
+        let bound = listen::bind_all(&self.options, context.listen)?;
+        let locators = listen::locators(&self.options, &bound)?;
+        let mut listeners = Vec::with_capacity(bound.len());
+        for (sub, (fd, address)) in bound.into_iter().enumerate() {
+            let key = PollKey { owner: context.owner, sub: sub as u32 };
+            listeners.push(Listener::new(fd, &context.poller, key, address.to_string())?);
+        }
+        let options = Arc::new(self.options.clone());
+        Ok(Box::new(TcpDomain { options, poller: context.poller, listeners, locators }))
+    }
+}
+
+/// One engine's share of the transport.
+struct TcpDomain {
+    options: Arc<TcpOptions>,
+    poller: Arc<Poller>,
+    listeners: Vec<Listener>,
+    locators: Vec<Locator>,
+}
+
+impl Domain for TcpDomain {
+    fn locators(&self) -> Vec<Locator> {
+        self.locators.clone()
+    }
+
+    fn understands(&self, scheme: &str) -> bool {
+        scheme == "tcp"
+    }
+
+    fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
+        let mut connector = Connector::new(&self.poller, owner);
+        match address::parse(to)? {
+            Destination::Address(address) => {
+                let fd = dialling_socket(&address, &self.options)?;
+                connector.start(fd, Address::Inet(address))?;
+            }
+            Destination::Name(host, port) => {
+                let options = Arc::clone(&self.options);
+                let make: MakeSocket = Arc::new(move |address| dialling_socket(address, &options));
+                connector.resolve(Resolving::start(&host, port, &self.poller, owner)?, make);
+            }
+        }
+        Ok(Box::new(StreamLink::connecting(connector, Family::Tcp, &self.options.stream)))
+    }
+
+    fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
+        for listener in &self.listeners {
+            while let Some(fd) = listener.accept()? {
+                if let Ok(link) = self.accepted(fd, owner) {
+                    return Ok(Some(Box::new(link)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl TcpDomain {
+    /// Makes the link; a connection that is gone already is an error that concerns nobody.
+    fn accepted(&self, fd: OwnedFd, owner: u32) -> Result<StreamLink, TransportError> {
+        let os = |errno| TransportError::os(errno, "setsockopt", "");
+        sockopt::set_tcp_nodelay(&fd, true).map_err(os)?;
+        if self.options.congestion_control == CongestionControl::Auto && is_same_host(&fd) {
+            set_local_congestion_control(&fd);
+        }
+        let key = PollKey { owner, sub: 0 };
+        let socket = Registered::new(fd, &self.poller, key, Interest::READ)?;
+        StreamLink::accepted(socket, Family::Tcp, &self.options.stream)
+    }
+}
+
+fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+}
+
+/// A socket of the family of `address`, with the options that must be set before it listens or connects.
+fn prepared_socket(
+    address: &SocketAddr,
+    options: &TcpOptions,
+    local: bool,
+) -> Result<OwnedFd, TransportError> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = new_socket(family).map_err(|errno| {
+        TransportError::os(errno, "socket for", address.to_string()).hint(match errno {
+            Errno::MFILE => "this process has no descriptor left: raise `ulimit -n`",
+            Errno::AFNOSUPPORT => "this machine has that family of addresses switched off",
+            _ => "",
+        })
+    })?;
+    let os = |errno| TransportError::os(errno, "setsockopt for", address.to_string());
+    sockopt::set_tcp_nodelay(&fd, true).map_err(os)?;
+    if let Some(bytes) = options.stream.socket_send_bytes {
+        sockopt::set_socket_send_buffer_size(&fd, bytes).map_err(os)?;
+    }
+    if let Some(bytes) = options.stream.socket_receive_bytes {
+        sockopt::set_socket_recv_buffer_size(&fd, bytes).map_err(os)?;
+    }
+    match &options.congestion_control {
+        CongestionControl::Auto if local => set_local_congestion_control(&fd),
+        CongestionControl::Auto | CongestionControl::System => {}
+        CongestionControl::Named(name) => sockopt::set_tcp_congestion(&fd, name).map_err(|errno| {
+            TransportError::os(errno, "choose the congestion control", name.clone()).hint(
+                "net.ipv4.tcp_available_congestion_control lists what there is, \
+                 net.ipv4.tcp_allowed_congestion_control what a process may choose",
+            )
+        })?,
+    }
+    Ok(fd)
+}
+
+fn dialling_socket(address: &SocketAddr, options: &TcpOptions) -> Result<OwnedFd, TransportError> {
+    let local =
+        options.congestion_control == CongestionControl::Auto && address::is_of_this_machine(address.ip());
+    prepared_socket(address, options, local)
+}
+
+/// Without a network between, pacing only costs: takes `cubic` or `reno` where the system's default paces (`bbr`) and the
+/// kernel lets this process choose; else leaves what is there.
+fn set_local_congestion_control(fd: &OwnedFd) {
+    let paces = sockopt::tcp_congestion(fd).is_ok_and(|name| name.starts_with("bbr"));
+    if paces && sockopt::set_tcp_congestion(fd, "cubic").is_err() {
+        let _ = sockopt::set_tcp_congestion(fd, "reno");
+    }
+}
+
+fn is_same_host(fd: &OwnedFd) -> bool {
+    let own = rustix::net::getsockname(fd).ok().and_then(|any| SocketAddr::try_from(any).ok());
+    let peer = rustix::net::getpeername(fd).ok().flatten().and_then(|any| SocketAddr::try_from(any).ok());
+    matches!((own, peer), (Some(own), Some(peer)) if own.ip() == peer.ip() || peer.ip().is_loopback())
+}

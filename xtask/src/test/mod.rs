@@ -1,0 +1,140 @@
+//! `cargo xtask test`: the one command that proves a checkout. It passes on a fresh machine and needs nobody to answer it.
+//!
+//! Called by people and by `.ci/run`. It runs every step, prints one line for each with its time, then every SKIP with its
+//! reason, then every failure, and at last `N passed, N failed, N skipped`. A step with nothing to do has failed.
+
+mod no_c;
+pub(crate) mod outcome;
+mod steps;
+
+use crate::workspace::Workspace;
+use anyhow::{Result, bail};
+use outcome::{Outcome, Runner};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How the command was called.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Longer fuzzing and models, ignored tests, and what takes minutes to install
+    #[arg(long)]
+    long: bool,
+    /// Only these steps (may be given several times); `--list` names them
+    #[arg(long)]
+    only: Vec<String>,
+    /// Name the steps and end
+    #[arg(long)]
+    list: bool,
+    /// Stop after the first step that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Who runs the tests [default: nextest where it is installed]
+    #[arg(long)]
+    runner: Option<Runner>,
+}
+
+/// What the steps share.
+struct Context {
+    workspace: Workspace,
+    long: bool,
+    runner: Runner,
+    /// The folder of logs.
+    logs: PathBuf,
+    /// Where tests write their skips.
+    skip_log: PathBuf,
+}
+
+/// One step.
+struct Step {
+    name: &'static str,
+    /// What it proves.
+    what: &'static str,
+    run: fn(&Context, &Outcome) -> Result<Outcome>,
+}
+
+/// Runs the steps.
+///
+/// # Errors
+/// When anything failed, or something was skipped that `SINEW_REQUIRE` promises.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for step in &steps::ALL {
+            println!("{:<14} {}", step.name, step.what);
+        }
+        return Ok(());
+    }
+    let chosen: Vec<&Step> = steps::ALL
+        .iter()
+        .filter(|step| options.only.is_empty() || options.only.iter().any(|name| name == step.name))
+        .collect();
+    if let Some(unknown) = options.only.iter().find(|name| !steps::ALL.iter().any(|step| step.name == **name))
+    {
+        bail!("no step is called {unknown}; `cargo xtask test --list` names them");
+    }
+    let context = context(options)?;
+    let begun = Instant::now();
+    let mut total = Outcome::default();
+    for step in chosen {
+        let before = total.failures.len();
+        total.absorb(one_step(step, &context, &total));
+        if options.fail_fast && total.failures.len() > before {
+            break;
+        }
+    }
+    conclude(total, begun.elapsed())
+}
+
+fn context(options: &Options) -> Result<Context> {
+    let workspace = Workspace::load()?;
+    let logs = workspace.scratch()?.join("test");
+    if logs.exists() {
+        std::fs::remove_dir_all(&logs)?;
+    }
+    std::fs::create_dir_all(&logs)?;
+    let installed = if crate::setup::has("cargo-nextest") { Runner::Nextest } else { Runner::Cargo };
+    let skip_log = logs.join("skips");
+    println!("logs: {}", workspace.relative(&logs));
+    Ok(Context { long: options.long, runner: options.runner.unwrap_or(installed), skip_log, logs, workspace })
+}
+
+fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
+    let begun = Instant::now();
+    println!("   … {:<14} {}", step.name, step.what);
+    let mut outcome =
+        (step.run)(context, so_far).unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
+    let required = std::env::var("SINEW_REQUIRE").unwrap_or_default();
+    let forbidden = outcome::forbidden(&outcome.skips, &required);
+    let broken = forbidden
+        .iter()
+        .map(|skip| format!("{} was skipped though SINEW_REQUIRE={required}: {}", skip.name, skip.reason));
+    outcome.failures.extend(broken.collect::<Vec<_>>());
+    if outcome.passed + outcome.failures.len() + outcome.skips.len() == 0 {
+        outcome.failures.push("nothing to do: an empty step proves nothing".to_owned());
+    }
+    for failure in &mut outcome.failures {
+        *failure = format!("{}: {failure}", step.name);
+    }
+    let verdict = if outcome.failures.is_empty() { "ok" } else { "FAILED" };
+    let (passed, failed, skipped) = (outcome.passed, outcome.failures.len(), outcome.skips.len());
+    println!(
+        "{verdict:>6} {:<14} {:>7.1} s  {passed} passed, {failed} failed, {skipped} skipped  {}",
+        step.name,
+        begun.elapsed().as_secs_f64(),
+        outcome.note
+    );
+    outcome.note.clear();
+    outcome
+}
+
+fn conclude(total: Outcome, elapsed: Duration) -> Result<()> {
+    println!();
+    for skip in &total.skips {
+        println!("SKIP {}: {}", skip.name, skip.reason);
+    }
+    for failure in &total.failures {
+        println!("FAILED {failure}");
+    }
+    println!("{} tests and checks in {} s", total.passed + total.failures.len(), elapsed.as_secs());
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skips.len());
+    if total.failures.is_empty() { Ok(()) } else { std::process::exit(1) }
+}

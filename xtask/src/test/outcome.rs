@@ -1,0 +1,275 @@
+//! What a step of the test command did, and how the words of the test runners become numbers.
+//!
+//! Reads the output of `cargo test` and `cargo nextest`; judges nothing beyond it.
+
+use crate::process::Finished;
+use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+
+/// A test that did not run, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Skip {
+    pub(crate) name: String,
+    pub(crate) reason: String,
+}
+
+/// The result of one step.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) passed: usize,
+    /// One line per test that failed.
+    pub(crate) failures: Vec<String>,
+    pub(crate) skips: Vec<Skip>,
+    /// Names of the tests that passed, as the runner prints them, the crate in front where it says so.
+    pub(crate) passed_names: Vec<String>,
+    /// What else the reader should see.
+    pub(crate) note: String,
+}
+
+impl Outcome {
+    /// A step without tests of its own that went well: it counts as one.
+    pub(crate) fn one(note: impl Into<String>) -> Self {
+        Self { passed: 1, note: note.into(), ..Self::default() }
+    }
+
+    /// A step that failed as a whole.
+    pub(crate) fn failed(reason: impl Into<String>) -> Self {
+        Self { failures: vec![reason.into()], ..Self::default() }
+    }
+
+    /// A step that could not be done here.
+    pub(crate) fn skipped(name: &str, reason: impl Into<String>) -> Self {
+        Self { skips: vec![Skip { name: name.to_owned(), reason: reason.into() }], ..Self::default() }
+    }
+
+    /// Prints the result of a command that is one step.
+    ///
+    /// # Errors
+    /// When something failed or nothing ran.
+    pub(crate) fn conclude(self, name: &str) -> Result<()> {
+        for skip in &self.skips {
+            println!("SKIP {}: {}", skip.name, skip.reason);
+        }
+        for failure in &self.failures {
+            println!("FAILED {failure}");
+        }
+        println!("{name}: {}", self.note);
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failures.len(), self.skips.len());
+        if !self.failures.is_empty() || self.passed == 0 {
+            bail!("{name} failed");
+        }
+        Ok(())
+    }
+
+    /// Adds another result to this one.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failures.extend(other.failures);
+        self.skips.extend(other.skips);
+        self.passed_names.extend(other.passed_names);
+        if !other.note.is_empty() {
+            if !self.note.is_empty() {
+                self.note.push_str("; ");
+            }
+            self.note.push_str(&other.note);
+        }
+    }
+}
+
+/// Who ran the tests. nextest repeats the lines of libtest inside its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Runner {
+    /// `cargo test`.
+    Cargo,
+    /// `cargo nextest run`: a process per test, an end to those that hang.
+    Nextest,
+}
+
+/// Reads what a runner printed: results of tests and `SKIP name: reason` lines, those of the skip log added.
+///
+/// A test that said SKIP returned as if it had passed; it is taken out of the passed ones again.
+pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut skips = BTreeSet::new();
+    for line in output.lines().map(str::trim) {
+        let result = match runner {
+            Runner::Cargo => libtest(line),
+            Runner::Nextest => nextest(line),
+        };
+        match result {
+            Some(Test::Passed(name)) => {
+                outcome.passed += 1;
+                outcome.passed_names.push(name);
+            }
+            Some(Test::Failed(name)) if !outcome.failures.contains(&name) => outcome.failures.push(name),
+            Some(Test::Ignored(name, reason)) => _ = skips.insert((Skip { name, reason }, false)),
+            _ => {}
+        }
+    }
+    let said = output.lines().chain(skip_log.lines()).filter_map(|line| skip(line.trim()));
+    skips.extend(said.map(|skip| (skip, true)));
+    let returned = skips.iter().filter(|(_, ran)| *ran).count();
+    outcome.passed = outcome.passed.saturating_sub(returned);
+    outcome.skips = skips.into_iter().map(|(skip, _)| skip).collect();
+    let skipped: Vec<&str> = outcome.skips.iter().map(|skip| last_segment(&skip.name)).collect();
+    outcome.passed_names.retain(|name| !skipped.contains(&last_segment(name)));
+    outcome
+}
+
+/// The results of a test runner. One that failed without naming a test, and one that ran none, is a failure too.
+pub(crate) fn counted(runner: Runner, finished: &Finished, skips: &str) -> Outcome {
+    let mut outcome = read(runner, &finished.output, skips);
+    match &finished.reason {
+        Some(reason) if outcome.failures.is_empty() => outcome.failures.push(told(finished, reason)),
+        Some(_) => outcome.note = format!("see {}", finished.log.display()),
+        None if outcome.passed + outcome.skips.len() == 0 => {
+            outcome.failures.push(format!("no test ran (output: {})", finished.log.display()));
+        }
+        None => {}
+    }
+    outcome
+}
+
+/// A program that either works or does not, as an outcome.
+pub(crate) fn whole(finished: &Finished, note: &str) -> Outcome {
+    match &finished.reason {
+        None => Outcome::one(note),
+        Some(reason) => Outcome::failed(told(finished, reason)),
+    }
+}
+
+fn told(finished: &Finished, reason: &str) -> String {
+    format!("{reason}\n{}\n(whole output: {})", finished.tail(40), finished.log.display())
+}
+
+/// The name of the function in the full name of a test.
+pub(crate) fn last_segment(name: &str) -> &str {
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+/// The reason of an ignored test that gives none, and of every one under nextest, which does not print it.
+pub(crate) const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
+
+enum Test {
+    Passed(String),
+    Failed(String),
+    Ignored(String, String),
+}
+
+/// `test a::b ... ok`.
+fn libtest(line: &str) -> Option<Test> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let name = name.trim_end_matches(" - should panic").to_owned();
+    match verdict {
+        "ok" => Some(Test::Passed(name)),
+        "FAILED" => Some(Test::Failed(name)),
+        _ => {
+            let reason = verdict.strip_prefix("ignored")?.trim_start_matches([',', ' ']);
+            Some(Test::Ignored(name, if reason.is_empty() { IGNORED } else { reason }.to_owned()))
+        }
+    }
+}
+
+/// `PASS [ 0.005s] (1/2) crate::binary module::test`.
+fn nextest(line: &str) -> Option<Test> {
+    let (verdict, rest) = line.split_once(" [")?;
+    let (_, rest) = rest.split_once(']')?;
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(rest, |(_, rest)| rest);
+    let mut words = rest.split_whitespace();
+    let (binary, test) = (words.next()?, words.next()?);
+    let krate = binary.split("::").next().unwrap_or(binary).replace('-', "_");
+    let name = format!("{krate}::{test}");
+    match verdict {
+        "SKIP" => Some(Test::Ignored(name, IGNORED.to_owned())),
+        "PASS" | "LEAK" | "FLAKY" => Some(Test::Passed(name)),
+        "FAIL" | "TIMEOUT" | "ABORT" | "LEAK-FAIL" => Some(Test::Failed(format!("{name} ({verdict})"))),
+        _ if verdict.starts_with("SIG") || verdict.starts_with("TRY") => {
+            Some(Test::Failed(format!("{name} ({verdict})")))
+        }
+        _ => None,
+    }
+}
+
+/// `SKIP name: reason`.
+fn skip(line: &str) -> Option<Skip> {
+    let (name, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
+    if name.is_empty() || name.starts_with('[') {
+        return None;
+    }
+    Some(Skip { name: name.to_owned(), reason: reason.to_owned() })
+}
+
+/// The skips that `SINEW_REQUIRE` forbids: a listed word is the need in brackets or a part of the test's name.
+pub(crate) fn forbidden<'a>(skips: &'a [Skip], required: &str) -> Vec<&'a Skip> {
+    let words: Vec<&str> = required.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let concerns = |skip: &Skip| {
+        let need = skip.reason.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(need, _)| need);
+        let parts: Vec<&str> = skip.name.split(|letter: char| !letter.is_alphanumeric()).collect();
+        words.iter().any(|word| need.map_or_else(|| parts.contains(word), |need| need == *word))
+    };
+    skips.iter().filter(|skip| concerns(skip)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    const LIBTEST: &str = "running 3 tests\ntest tests::b_two ... ignored, long\ntest tests::a_one ... ok\ntest tests::c ... FAILED\n---- tests::a_one stdout ----\nSKIP tests::a_one: [shm] no memfd\n";
+
+    #[test]
+    fn libtest_is_understood() {
+        let outcome = read(Runner::Cargo, LIBTEST, "");
+        assert_eq!(outcome.passed, 0);
+        assert_eq!(outcome.failures, ["tests::c"]);
+        assert_eq!(outcome.skips.len(), 2);
+        assert!(outcome.passed_names.is_empty());
+    }
+
+    #[test]
+    fn nextest_is_understood() {
+        let output = "        PASS [   0.005s] (1/3) sinew-base tests::a\n  SIGKILL [   0.1s] (2/3) sinew-base::it b\n        FAIL [   0.1s] (3/3) sinew-base::it c\n        SLOW [> 60.0s] sinew-base d\n        SKIP [         ] (1/3) sinew-base e\n    test tests::a ... ok\n";
+        let outcome = read(Runner::Nextest, output, "");
+        assert_eq!(outcome.passed_names, ["sinew_base::tests::a"]);
+        assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
+        assert_eq!(outcome.failures, ["sinew_base::b (SIGKILL)", "sinew_base::c (FAIL)"]);
+    }
+
+    #[test]
+    fn a_skip_is_counted_once_wherever_it_was_said() {
+        let outcome = read(
+            Runner::Cargo,
+            "test a ... ok\ntest b ... ok\nSKIP x::a: [tcp] no\n",
+            "SKIP x::a: [tcp] no\n",
+        );
+        assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
+        assert_eq!(outcome.passed_names, ["b"]);
+    }
+
+    #[test]
+    fn a_promised_thing_may_not_be_skipped() {
+        let skip = |name: &str, reason: &str| Skip { name: name.into(), reason: reason.into() };
+        let skips =
+            [skip("a::b", "[shm] no"), skip("transport_tcp::b", "no"), skip("a::uds_echo", "[root] no")];
+        assert_eq!(forbidden(&skips, "shm, tcp").len(), 2);
+        assert_eq!(forbidden(&skips, "uds").len(), 0);
+        assert_eq!(forbidden(&skips, "").len(), 0);
+    }
+
+    fn finished(ok: bool, output: &str) -> Finished {
+        let reason = (!ok).then(|| "exit status: 101".to_owned());
+        Finished { ok, output: output.to_owned(), reason, log: PathBuf::from("x.log") }
+    }
+
+    #[test]
+    fn a_runner_that_ran_nothing_has_failed() {
+        assert_eq!(counted(Runner::Cargo, &finished(true, "running 0 tests\n"), "").failures.len(), 1);
+        assert!(counted(Runner::Cargo, &finished(true, "test a ... ok\n"), "").failures.is_empty());
+    }
+
+    #[test]
+    fn a_runner_that_broke_has_failed_even_if_every_test_passed() {
+        assert_eq!(counted(Runner::Cargo, &finished(false, "test a ... ok\n"), "").failures.len(), 1);
+    }
+}
