@@ -2,10 +2,12 @@
 
 use super::table::Key;
 use crate::error::OpError;
+use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit};
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of the engine at the other end.
@@ -26,7 +28,6 @@ pub(crate) struct Control {
 /// Sending towards one endpoint of the peer: its credit, and what waits for it.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    pub(crate) dst: u32,
     pub(crate) bytes: SendCredit,
     pub(crate) envelopes: SendCredit,
     /// Send operations in order; the first could not be posted or announced yet.
@@ -44,7 +45,6 @@ pub(crate) enum Standing {
     Lost(OpError),
 }
 
-#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) peer: PeerEngine,
     pub(crate) epoch: u64,
@@ -83,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) pinned: Vec<Locator>,
     /// When it lost its last lane.
     pub(crate) laneless_since: Option<Instant>,
+    /// Buffers that only this peer is shown.
+    pub(crate) pool: Option<Arc<SegmentPool>>,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// Frames handed up or sent since the last look at better lanes.
@@ -126,6 +128,7 @@ impl Session {
             buffered: 0,
             pinned: Vec::new(),
             laneless_since: None,
+            pool: None,
             dirty: false,
             traffic: 0,
         }
@@ -138,7 +141,6 @@ impl Session {
         }
         let flow = self.flows.len() as u32;
         self.flows.push(Flow {
-            dst,
             bytes: SendCredit::new(self.flow_bytes),
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
