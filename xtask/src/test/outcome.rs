@@ -191,9 +191,10 @@ fn nextest(line: &str) -> Option<Test> {
     }
 }
 
-/// `SKIP name: reason`.
+/// `SKIP name: reason`; a line that gives no name is a skip all the same.
 fn skip(line: &str) -> Option<Skip> {
-    let (name, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
+    let rest = line.strip_prefix("SKIP ")?;
+    let (name, reason) = rest.split_once(": ").unwrap_or(("somewhere", rest));
     if name.is_empty() || name.starts_with('[') {
         return None;
     }
@@ -245,6 +246,12 @@ mod tests {
         );
         assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
         assert_eq!(outcome.passed_names, ["b"]);
+    }
+
+    #[test]
+    fn a_skip_without_a_name_is_counted_too() {
+        let outcome = read(Runner::Cargo, "test a ... ok\nSKIP unshare is missing\n", "");
+        assert_eq!((outcome.passed, outcome.skips[0].reason.as_str()), (0, "unshare is missing"));
     }
 
     #[test]
