@@ -365,7 +365,7 @@ pub struct Unacknowledged {
 /// Where the body of such a frame is.
 #[derive(Debug)]
 pub enum UnacknowledgedBody {
-    /// The lane had its own copy.
+    /// The lane had its own copy. After [`Lane::reclaim`] it may be larger than what [`Lane::try_post`] takes.
     Owned(Vec<u8>),
     /// It was posted borrowed; the lane has given the reference up.
     Borrowed {
@@ -451,6 +451,7 @@ pub trait Lane: Send {
     fn request_acknowledgement(&mut self) {}
 
     /// After the lane is over: every frame that may not have arrived, oldest first. The lane holds no caller's memory after.
+    /// On a lane that still lives it first ends it, without a word to the peer.
     fn recover(&mut self) -> Vec<Unacknowledged>;
 
     /// Stops writing to the target of a placement or a pull. The bytes still to come are read aside; the lane lives on.

@@ -147,7 +147,8 @@ pub(crate) fn last_segment(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
+/// The reason of an ignored test that gives none, and of every one under nextest, which does not print it.
+pub(crate) const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
 
 enum Test {
     Passed(String),
@@ -193,7 +194,7 @@ fn nextest(line: &str) -> Option<Test> {
 /// `SKIP name: reason`.
 fn skip(line: &str) -> Option<Skip> {
     let (name, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
-    if name.is_empty() || name.contains(' ') {
+    if name.is_empty() || name.starts_with('[') {
         return None;
     }
     Some(Skip { name: name.to_owned(), reason: reason.to_owned() })

@@ -199,10 +199,12 @@ impl Core {
             if !connecting.is_live() {
                 return;
             }
-            let under_way = connecting
-                .attempts
-                .iter()
-                .any(|attempt| matches!(attempt.state, AttemptState::Dialing(_) | AttemptState::Proving(_)));
+            let under_way = connecting.attempts.iter().any(|attempt| match attempt.state {
+                AttemptState::Dialing(_) | AttemptState::Proving(_) => true,
+                // Proven here; the peer has yet to say that it listens.
+                AttemptState::Verified(lane) => self.lanes.get(lane).is_some(),
+                _ => false,
+            });
             let next = connecting.attempts.iter().position(|attempt| attempt.state == AttemptState::Untried);
             match next {
                 Some(index) if !under_way || now >= connecting.next_at => {
@@ -734,9 +736,6 @@ impl Core {
     /// A lane ended before or after it was proven: its candidate failed.
     pub(crate) fn proof_failed(&mut self, slot: &LaneSlot, error: &LaneError) {
         self.note(slot, &failure_text(error));
-        if slot.proof.verified {
-            return;
-        }
         if let Some((connect, index)) = slot.proof.attempt {
             self.set_attempt(connect, index, failed(error));
             self.advance_connect(connect, Instant::now());
@@ -767,11 +766,6 @@ impl Core {
             }
             let attempts = connecting.attempts.clone();
             let redial = connecting.redial.is_some();
-            if connecting.pinned
-                && let Some(session) = self.sessions.get_mut(session_key)
-            {
-                session.pinned = attempts.iter().filter_map(|attempt| attempt.to.clone()).collect();
-            }
             self.history.insert(peer, attempts);
             if redial {
                 self.connects.remove(key);

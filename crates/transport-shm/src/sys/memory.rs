@@ -55,6 +55,11 @@ impl Mapping {
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
 }
 
 impl Drop for Mapping {
