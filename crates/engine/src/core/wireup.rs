@@ -199,10 +199,13 @@ impl Core {
             if !connecting.is_live() {
                 return;
             }
-            let under_way = connecting
-                .attempts
-                .iter()
-                .any(|attempt| matches!(attempt.state, AttemptState::Dialing(_) | AttemptState::Proving(_)));
+            // A proven lane is under way too until its session can use it.
+            let under_way = connecting.attempts.iter().any(|attempt| {
+                matches!(
+                    attempt.state,
+                    AttemptState::Dialing(_) | AttemptState::Proving(_) | AttemptState::Verified(_)
+                )
+            });
             let next = connecting.attempts.iter().position(|attempt| attempt.state == AttemptState::Untried);
             match next {
                 Some(index) if !under_way || now >= connecting.next_at => {
@@ -734,9 +737,6 @@ impl Core {
     /// A lane ended before or after it was proven: its candidate failed.
     pub(crate) fn proof_failed(&mut self, slot: &LaneSlot, error: &LaneError) {
         self.note(slot, &failure_text(error));
-        if slot.proof.verified {
-            return;
-        }
         if let Some((connect, index)) = slot.proof.attempt {
             self.set_attempt(connect, index, failed(error));
             self.advance_connect(connect, Instant::now());
