@@ -125,3 +125,32 @@ fn each_cause_of_refusal_is_found_in_the_explanation() {
         assert!(explain.rows.iter().any(|row| row.verdict == Verdict::Chosen && row.transport == "tcp"));
     }
 }
+
+#[test]
+fn an_explicit_connect_after_a_lost_session_makes_a_new_one() {
+    let make = || Engine::builder().domain("paths").transports(["tcp"]).build().unwrap();
+    let (here, there) = (make(), make());
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let address = b.address().to_string();
+    let port = address.split("tcp:").nth(1).and_then(|rest| rest.split(['&', ',']).next()).expect("a TCP locator");
+    let explicit = format!("tcp://{port}/b");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let serving = std::thread::spawn(move || {
+        let mut buf = [0; 8];
+        while !stopped.load(Ordering::Acquire) {
+            if let Ok(got) = b.recv_within(Match::any_tag(), &mut buf, Duration::from_millis(20)) {
+                let _ = b.reply_to(got.source).and_then(|peer| peer.send(got.tag, &buf));
+            }
+        }
+    });
+    for round in 0..3u64 {
+        let peer = a.connect(&explicit).expect(&explicit);
+        peer.send(round, &[3; 8]).unwrap();
+        a.recv(round, &mut [0; 8]).unwrap();
+        assert!(here.lose(&peer), "the session is given up on this side only");
+        assert!(matches!(peer.send(9, b"x"), Err(sinew::OpError::PeerLost { .. })));
+    }
+    stop.store(true, Ordering::Release);
+    serving.join().unwrap();
+}
