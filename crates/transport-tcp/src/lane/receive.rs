@@ -3,7 +3,7 @@
 //! Used by the lane's `poll`. Everything that comes from the peer is checked here before it means anything.
 #![allow(unsafe_code)]
 
-use super::send_log::{ASK, ENGINE_FLAGS, SendLog};
+use super::send_log::{ASK, ENGINE_FLAGS, PAD_MAX, PADDED, SendLog};
 use super::{ACK, ASK_FRAME, BORROWED_MAX, FRAME_MAX};
 use crate::memory::Target;
 use crate::socket;
@@ -18,6 +18,30 @@ use sinew_wire::frame::{Flags, Header, Kind};
 const BULK_READ: usize = 4096;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
+
+/// What the peer did that it must not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Violation {
+    Header(stream::HeaderError),
+    TooLong { kind: Kind, len: usize, max: usize },
+    Pad(usize),
+    Acknowledged(u64),
+    UnknownKind(u8),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(error) => error.fmt(f),
+            Self::TooLong { kind, len, max } => {
+                write!(f, "it sent a frame {kind:?} of {len} bytes, and {max} is the limit")
+            }
+            Self::Pad(len) => write!(f, "it sent a pad of {len} bytes, and it is 1 to {PAD_MAX}"),
+            Self::Acknowledged(count) => write!(f, "it acknowledged frame {count}, which it cannot have"),
+            Self::UnknownKind(kind) => write!(f, "it sent a lane frame of the unknown kind {kind:#04x}"),
+        }
+    }
+}
 
 /// A `DATA` frame of which only a part has arrived.
 #[derive(Debug)]
@@ -74,12 +98,13 @@ impl Receiver {
 
     /// Whether the buffer holds a frame that [`Receiver::parse`] would hand up.
     pub(super) fn has_frame(&self) -> bool {
-        let bytes = &self.buffer[self.start..self.end];
+        let there = self.end - self.start;
         self.incoming.is_none()
-            && bytes.first_chunk::<HEADER_LEN>().is_some_and(|header| match stream::decode(header) {
-                Ok((header, len)) => header.kind == Kind::DATA || bytes.len() - HEADER_LEN >= len as usize,
+            && match self.peek() {
+                Ok(Some(head)) => head.header.kind == Kind::DATA || there - head.head_len >= head.len,
+                Ok(None) => false,
                 Err(_) => true,
-            })
+            }
     }
 
     /// One receive, to where the next bytes belong.
@@ -122,14 +147,13 @@ impl Receiver {
         }
     }
 
-    /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many. The error is the peer's
-    /// violation in words.
+    /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many.
     pub(super) fn parse(
         &mut self,
         sink: &mut dyn Sink,
         log: &mut SendLog,
         budget: usize,
-    ) -> Result<usize, String> {
+    ) -> Result<usize, Violation> {
         let mut handled = 0;
         loop {
             if self.incoming.is_some() {
@@ -141,34 +165,56 @@ impl Receiver {
             if handled >= budget {
                 return Ok(handled);
             }
-            let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() else {
-                self.make_room(HEADER_LEN);
+            let Some(Head { header, head_len, len, ask }) = self.peek()? else {
+                self.make_room(HEADER_LEN + PAD_MAX);
                 return Ok(handled);
             };
-            let (header, len) = stream::decode(bytes).map_err(|error| error.to_string())?;
-            let (header, len, ask) = check(header, len as usize)?;
+            let body = self.start + head_len;
+            let there = self.end - body;
+            if there < len && header.kind != Kind::DATA {
+                self.make_room(head_len + len);
+                return Ok(handled);
+            }
             self.asked |= ask;
+            self.start = body;
             if header.kind.0 >= Kind::LANE_PRIVATE {
-                self.start += HEADER_LEN;
                 handled += self.private(&header, sink, log)?;
-            } else if self.end - self.start - HEADER_LEN >= len {
-                let body = self.start + HEADER_LEN;
+            } else if there >= len {
                 self.start = body + len;
                 self.received += 1;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
-            } else if header.kind == Kind::DATA {
-                self.start += HEADER_LEN;
-                self.begin_body(header, len, sink);
             } else {
-                self.make_room(HEADER_LEN + len);
-                return Ok(handled);
+                self.begin_body(header, len, sink);
             }
         }
     }
 
+    /// The head of the next frame, checked; `None` while it is not there wholly.
+    #[inline]
+    fn peek(&self) -> Result<Option<Head>, Violation> {
+        let bytes = &self.buffer[self.start..self.end];
+        let Some(header) = bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let (header, len) = stream::decode(header).map_err(Violation::Header)?;
+        let mut head = check(header, len as usize)?;
+        if header.flags.contains(PADDED) {
+            let Some(&pad) = bytes.get(HEADER_LEN) else { return Ok(None) };
+            let pad = usize::from(pad);
+            if !(1..=PAD_MAX).contains(&pad) {
+                return Err(Violation::Pad(pad));
+            }
+            head.head_len += pad;
+        }
+        Ok((bytes.len() >= head.head_len).then_some(head))
+    }
+
     /// A frame of the lane's own; says how many releases it brought.
-    fn private(&mut self, header: &Header, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, String> {
+    fn private(
+        &mut self,
+        header: &Header,
+        sink: &mut dyn Sink,
+        log: &mut SendLog,
+    ) -> Result<usize, Violation> {
         match header.kind {
             ACK => {
                 let mut released = 0;
@@ -177,7 +223,7 @@ impl Receiver {
                     released += 1;
                     sink.released(token);
                 })
-                .map_err(|_| format!("it acknowledged frame {}, which it cannot have", header.tag))?;
+                .map_err(|_| Violation::Acknowledged(header.tag))?;
                 self.acknowledged |= log.unacknowledged() != before;
                 Ok(released)
             }
@@ -186,7 +232,7 @@ impl Receiver {
                 Ok(0)
             }
             _ if header.flags.contains(Flags::OPTIONAL) => Ok(0),
-            Kind(number) => Err(format!("it sent a lane frame of the unknown kind {number:#04x}")),
+            Kind(number) => Err(Violation::UnknownKind(number)),
         }
     }
 
@@ -250,17 +296,29 @@ impl Receiver {
     }
 }
 
-/// The header as the engine sees it, the length of the body, and whether an acknowledgement is asked for; or what is wrong.
+/// A frame's header as the engine sees it, and what the lane needs to know beside.
+struct Head {
+    header: Header,
+    /// Bytes of header and pad.
+    head_len: usize,
+    /// Bytes of the body.
+    len: usize,
+    /// An acknowledgement is asked for.
+    ask: bool,
+}
+
+/// The head, or what is wrong with it.
 #[inline]
-fn check(header: Header, len: usize) -> Result<(Header, usize, bool), String> {
+fn check(header: Header, len: usize) -> Result<Head, Violation> {
     let max = match header.kind {
         Kind::DATA => BORROWED_MAX,
         Kind(number) if number >= Kind::LANE_PRIVATE => 0,
         _ => FRAME_MAX,
     };
     if len > max {
-        return Err(format!("it sent a frame {:?} of {len} bytes, and {max} is the limit", header.kind));
+        return Err(Violation::TooLong { kind: header.kind, len, max });
     }
     let ask = header.flags.contains(ASK);
-    Ok((Header { flags: Flags(header.flags.0 & ENGINE_FLAGS), ..header }, len, ask))
+    let header = Header { flags: Flags(header.flags.0 & ENGINE_FLAGS), ..header };
+    Ok(Head { header, head_len: HEADER_LEN, len, ask })
 }
