@@ -14,8 +14,10 @@ use sinew_transport::{Body, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
 
-/// What one receive takes while large bodies arrive: a header and little more, so that the body goes to its place directly.
-const BULK_READ: usize = 4096;
+/// What one receive takes beyond a large body: little more than the next head, so that the next body goes to its place, too.
+const SPILL: usize = 512;
+/// What [`Receiver::look`] looks at: a header and its pad.
+const PEEK: usize = HEADER_LEN + PAD_MAX;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
 
@@ -73,7 +75,10 @@ pub(super) struct Receiver {
     start: usize,
     end: usize,
     incoming: Option<Incoming>,
+    /// Large bodies arrive one by one.
     bulk: bool,
+    /// Bytes of a head that the buffer has seen but that are still in the socket.
+    seen: usize,
     /// Frames handed up.
     pub(super) received: u64,
     /// The peer asked for an acknowledgement.
@@ -90,6 +95,7 @@ impl Receiver {
             end: 0,
             incoming: None,
             bulk: false,
+            seen: 0,
             received: 0,
             asked: false,
             acknowledged: false,
@@ -113,38 +119,71 @@ impl Receiver {
         let (asked, result) = match &mut self.incoming {
             Some(Incoming { target: Some((target, _)), missing, .. }) => {
                 // `parse` has emptied the buffer into the target.
-                let spill = &mut self.buffer[..BULK_READ];
-                let before = *missing;
-                let asked = before + spill.len();
-                let result = socket::recv_into(fd, target, spill);
-                if let Ok(count) = result {
-                    *missing -= count.min(before);
-                    (self.start, self.end) = (0, count.saturating_sub(before));
-                }
+                let spill = &mut self.buffer[..SPILL];
+                let asked = *missing + spill.len();
+                let mut seen = [0; PEEK];
+                let result = socket::recv_into(fd, &mut seen[..self.seen], target, spill);
+                let result = result.map(|count| {
+                    let seen = count.min(self.seen);
+                    self.seen -= seen;
+                    let count = count - seen;
+                    let placed = count.min(*missing);
+                    *missing -= placed;
+                    (self.start, self.end) = (0, count - placed);
+                    count
+                });
                 (asked, result)
             }
-            _ => {
-                let room = self.buffer.len() - self.end;
-                let asked = if self.bulk { room.min(BULK_READ) } else { room };
-                let place = &mut self.buffer[self.end..self.end + asked];
-                let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT).map(|(_, count)| count);
-                if let Ok(count) = result {
-                    self.end += count;
-                }
-                (asked, result)
-            }
+            None if self.bulk && self.start == self.end => return self.look(fd),
+            _ => self.read(fd),
         };
         match result {
-            Ok(0) => Filled::Ended(None),
-            Ok(count) if count == asked => {
-                // Many small frames at once, or the rest of a body that goes nowhere: read more at a time.
-                self.bulk &= self.incoming.is_some();
-                Filled::All
-            }
+            Ok(count) if count == asked => Filled::All,
             Ok(_) => Filled::Some,
             Err(Errno::AGAIN | Errno::INTR) => Filled::Nothing,
+            Err(Errno::SHUTDOWN) => Filled::Ended(None),
             Err(errno) => Filled::Ended(Some(errno)),
         }
+    }
+
+    /// Receives into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
+    #[inline]
+    fn read(&mut self, fd: BorrowedFd<'_>) -> (usize, Result<usize, Errno>) {
+        let place = &mut self.buffer[self.end..];
+        let asked = place.len();
+        let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT);
+        let result = result.and_then(|(_, count)| {
+            self.end += count;
+            let seen = count.min(self.seen);
+            self.seen -= seen;
+            self.start += seen;
+            if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
+        });
+        (asked, result)
+    }
+
+    /// While large bodies arrive one by one: looks at the next head without taking it, so that its body can go straight to
+    /// its place by the next receive. Anything else than a large body ends this mode.
+    #[cold]
+    fn look(&mut self, fd: BorrowedFd<'_>) -> Filled {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let count = match rustix::net::recv(fd, &mut self.buffer[..PEEK], flags) {
+            Ok((_, 0)) => return Filled::Ended(None),
+            Ok((_, count)) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return Filled::Nothing,
+            Err(errno) => return Filled::Ended(Some(errno)),
+        };
+        (self.start, self.end) = (0, count);
+        match self.peek() {
+            Ok(Some(head)) if head.header.kind == Kind::DATA && head.len >= BULK_BODY => {
+                (self.end, self.seen) = (head.head_len, head.head_len);
+            }
+            _ => {
+                self.bulk = false;
+                self.end = 0;
+            }
+        }
+        Filled::All
     }
 
     /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many.
@@ -181,6 +220,7 @@ impl Receiver {
                 handled += self.private(&header, sink, log)?;
             } else if there >= len {
                 self.start = body + len;
+                self.bulk |= header.kind == Kind::DATA && len >= BULK_BODY;
                 self.received += 1;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
