@@ -205,13 +205,21 @@ fn a_taken_port_is_passed_over_and_a_range_without_a_free_one_is_named() {
 #[test]
 fn advertised_addresses_replace_the_discovered_ones() {
     let mut options = TcpOptions::default();
-    options.advertise =
-        vec!["10.1.2.3".into(), "10.1.2.3:99".into(), "[fd00::1]:7".into(), "fd00::2".into(), "node7.example".into()];
+    options.advertise = vec![
+        "10.1.2.3".into(),
+        "10.1.2.3:99".into(),
+        "[fd00::1]:7".into(),
+        "fd00::2".into(),
+        "node7.example".into(),
+    ];
     let domain = open(&TcpTransport::new(options.clone()), ListenScope::ThisUser).unwrap();
     let texts: Vec<String> = domain.locators().iter().map(ToString::to_string).collect();
     assert!(texts[0].starts_with("tcp:10.1.2.3:") && !texts[0].ends_with(":0"), "{texts:?}");
     assert_eq!(texts[1..3], ["tcp:10.1.2.3:99", "tcp:[fd00::1]:7"]);
-    assert!(texts[3].starts_with("tcp:[fd00::2]:") && texts[4].starts_with("tcp:node7.example:"), "{texts:?}");
+    assert!(
+        texts[3].starts_with("tcp:[fd00::2]:") && texts[4].starts_with("tcp:node7.example:"),
+        "{texts:?}"
+    );
     for bad in ["", "a b", "host:0", "host:x", "300.1.1.1"] {
         options.advertise = vec![bad.into()];
         let error = open(&TcpTransport::new(options.clone()), ListenScope::ThisUser).err().unwrap();
