@@ -192,6 +192,12 @@ impl Endpoint {
         })
     }
 
+    /// Counts since the endpoint was made, and what waits.
+    #[must_use]
+    pub fn counters(&self) -> crate::metrics::EndpointCounters {
+        self.inner.shared.with(|core| core.endpoint_counters(self.inner.number))
+    }
+
     /// Waits until a message that matches is there, without taking it.
     ///
     /// # Errors

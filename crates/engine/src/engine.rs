@@ -275,6 +275,10 @@ impl Engine {
         Builder::default()
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// Makes an endpoint. `name` may be empty: then it can be reached by its address only.
     ///
     /// # Errors

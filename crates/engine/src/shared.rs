@@ -7,6 +7,7 @@
 use crate::config::Config;
 use crate::core::Core;
 use crate::error::OpError;
+use crate::pool::SegmentPool;
 use crate::progress::Progress;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) progress: Progress,
     pub(crate) stop: AtomicBool,
+    /// Buffers for whichever peer they are sent to first.
+    pub(crate) pool: Arc<SegmentPool>,
 }
 
 /// What a waiting thread does next.
@@ -67,6 +70,7 @@ impl Shared {
             config,
             progress,
             stop: AtomicBool::new(false),
+            pool: Arc::default(),
         })
     }
 

@@ -54,6 +54,11 @@ impl Random {
     }
 }
 
+/// The header of a borrowed frame number `tag`: only `DATA` may be larger than `frame_max`.
+pub(crate) fn borrowed_header(tag: u64, len: usize, frame_max: usize) -> Header {
+    if len > frame_max { Header::data(tag, tag * 1_000_003) } else { Random(tag).header(tag) }
+}
+
 /// One frame as a sink has had it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Got {

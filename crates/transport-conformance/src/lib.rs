@@ -27,61 +27,31 @@ use std::time::Duration;
 pub struct Expected {
     /// The transport's name.
     pub transport: &'static str,
-    /// Exactly these capabilities, of the transport and of each of its lanes.
+    /// Exactly these capabilities of the transport.
     pub capabilities: Capabilities,
+    /// And these of its lanes inside this machine.
+    pub lane: Capabilities,
     /// The system vouches that the peer is the same user.
     pub same_user: bool,
     /// Large `DATA` bodies go straight into the place that the sink names.
     pub places: bool,
 }
 
+const STREAM: Capabilities =
+    Capabilities { pull: false, view: false, memory_polled: false, local: false, death_detected: true };
+const LOCAL_STREAM: Capabilities = Capabilities { local: true, ..STREAM };
+const LOOPBACK: Capabilities = Capabilities { memory_polled: true, ..LOCAL_STREAM };
+const SHM: Capabilities = Capabilities { pull: true, view: true, ..LOOPBACK };
+
 /// All transports that Sinew has. A wrapped transport must do what the one inside does.
 pub const TABLE: &[Expected] = &[
-    Expected {
-        transport: "loopback",
-        capabilities: Capabilities {
-            pull: false,
-            view: false,
-            memory_polled: true,
-            local: true,
-            death_detected: true,
-        },
-        same_user: true,
-        places: true,
-    },
-    Expected {
-        transport: "shm",
-        capabilities: Capabilities {
-            pull: true,
-            view: true,
-            memory_polled: true,
-            local: true,
-            death_detected: true,
-        },
-        same_user: true,
-        places: false,
-    },
-    Expected {
-        transport: "tcp",
-        capabilities: Capabilities {
-            pull: false,
-            view: false,
-            memory_polled: false,
-            local: false,
-            death_detected: false,
-        },
-        same_user: false,
-        places: true,
-    },
+    Expected { transport: "loopback", capabilities: LOOPBACK, lane: LOOPBACK, same_user: true, places: true },
+    Expected { transport: "shm", capabilities: SHM, lane: SHM, same_user: true, places: false },
+    Expected { transport: "tcp", capabilities: STREAM, lane: LOCAL_STREAM, same_user: false, places: true },
     Expected {
         transport: "uds",
-        capabilities: Capabilities {
-            pull: false,
-            view: false,
-            memory_polled: false,
-            local: true,
-            death_detected: true,
-        },
+        capabilities: LOCAL_STREAM,
+        lane: LOCAL_STREAM,
         same_user: true,
         places: true,
     },

@@ -143,6 +143,7 @@ impl Core {
     /// follows, or both would change places for ever: the one with the lesser id, or the one that is not pinned.
     fn follow_peer(&mut self, session_key: Key, lane: Key, pinned: bool) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.peer_pinned = pinned;
         let follows = session.pinned.is_empty() && (pinned || self.id < session.peer.id);
         if follows && session.active.is_some_and(|active| active != lane) && session.moving_to != Some(lane) {
             session.moving_to = Some(lane);
@@ -157,7 +158,7 @@ impl Core {
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || self.id < session.peer.id || !session.pinned.is_empty() {
+        if session.moving_to.is_some() || self.id < session.peer.id || !session.may_choose() {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
@@ -172,8 +173,7 @@ impl Core {
             })
             .min_by_key(|&lane| cost(lane));
         let Some(best) = best else { return };
-        // Hysteresis of 15 %: a change costs a round trip without traffic.
-        if cost(best).saturating_mul(115) / 100 < present
+        if cost(best).saturating_mul(super::wireup::HYSTERESIS_PERCENT) / 100 < present
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             session.moving_to = Some(best);
@@ -391,7 +391,12 @@ impl Core {
                     if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
                 {
                     op.references = 0;
-                    self.finish_send(key, Err(error.clone()));
+                    let result = match &op.state {
+                        // The receiver had said how it ended; only a lane still held the memory.
+                        SendState::Releasing(result) => result.clone(),
+                        _ => Err(error.clone()),
+                    };
+                    self.finish_send(key, result);
                 }
                 Some(Op::Recv(op)) => match &op.state {
                     RecvState::Fetching { envelope, .. } if envelope.session == session_key => {

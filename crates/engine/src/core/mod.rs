@@ -25,7 +25,7 @@ pub(crate) use lanes::LaneSlot;
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
-pub(crate) use wireup::{ConnectState, Connecting, random};
+pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
 use crate::config::Config;
 use op::Op;
@@ -124,13 +124,16 @@ pub(crate) struct Core {
     hot_socket: Option<Key>,
     dirty: Vec<Key>,
     idle_turns: u32,
+    timers_at: Instant,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
 }
 
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as a message.
-const TURNS_PER_LOOK: u32 = 64;
+const TURNS_PER_LOOK: u32 = 512;
+/// Between two rounds of timers while the engine spins.
+const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
 impl Core {
     pub(crate) fn new(id: [u8; 16], incarnation: u64, config: Arc<Config>, poller: Arc<Poller>) -> Self {
@@ -161,6 +164,7 @@ impl Core {
             hot_socket: None,
             dirty: Vec::new(),
             idle_turns: 0,
+            timers_at: Instant::now(),
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
@@ -226,7 +230,12 @@ impl Core {
         }
         let done = self.dispatch(&events);
         self.events = events;
-        done + self.run_timers(Instant::now())
+        let now = Instant::now();
+        if now < self.timers_at {
+            return done;
+        }
+        self.timers_at = now + TIMERS_EVERY;
+        done + self.run_timers(now)
     }
 
     /// Handles readiness that was found outside the lock.

@@ -1,7 +1,7 @@
 //! Frames whose body stays in the caller's memory.
 
 use crate::Fixture;
-use crate::harness::{DEADLINE, Pair, Random, Target};
+use crate::harness::{DEADLINE, Pair, Random, Target, borrowed_header};
 use sinew_transport::{Body, LaneError, Placement, PostError, Sink, Token};
 use sinew_wire::frame::{Header, Kind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// Each post is released exactly once, in no case before the peer's sink had it.
 pub fn a_borrowed_post_is_released_once_and_only_after_delivery(make: &dyn Fn() -> Fixture) {
     let mut pair = Pair::new(&make());
-    let most = pair.a.lane().info().limits.borrowed_max.min(4 << 20);
+    let limits = pair.a.lane().info().limits;
+    let most = limits.borrowed_max.min(4 << 20);
     let mut random = Random(10);
     let mut sizes = vec![0, 1, 40, 41, 4095, 4096, 4097, 65_536, most - 1, most];
     sizes.extend((0..40).map(|_| random.below(20_000)));
@@ -18,7 +19,10 @@ pub fn a_borrowed_post_is_released_once_and_only_after_delivery(make: &dyn Fn() 
     let posts: Vec<(Target, Header)> = sizes
         .iter()
         .enumerate()
-        .map(|(number, &size)| (Target::filled(size, number as u8 ^ 0x33), random.header(number as u64)))
+        .map(|(number, &size)| {
+            let header = borrowed_header(number as u64, size, limits.frame_max);
+            (Target::filled(size, number as u8 ^ 0x33), header)
+        })
         .collect();
     let mut posted = 0;
     pair.drive("all are released", |a, b| {
@@ -43,13 +47,16 @@ pub fn a_borrowed_post_is_released_once_and_only_after_delivery(make: &dyn Fn() 
         assert_eq!(got.header, *header);
         assert!(got.body == Some(body.to_vec()), "body of {header:?}");
     }
-    if let Some(too_large) =
-        pair.a.lane().info().limits.borrowed_max.checked_add(1).filter(|&len| len <= 64 << 20)
+    for (header, most) in
+        [(Header::data(1, 0), limits.borrowed_max), (Header::control(Kind::EAGER, 1), limits.borrowed_max)]
     {
-        let body = Target::filled(too_large, 0);
-        let header = random.header(1);
-        assert_eq!(pair.a.try_post_borrowed(&header, &body, Token(0)), Err(PostError::TooLarge));
+        // Larger ones only cost the test its memory.
+        if let Some(too_large) = most.checked_add(1).filter(|&len| len <= 64 << 20) {
+            let body = Target::filled(too_large, 0);
+            assert_eq!(pair.a.try_post_borrowed(&header, &body, Token(0)), Err(PostError::TooLarge));
+        }
     }
+    pair.a.die();
 }
 
 /// Counts a frame only when it has taken its time with it.
@@ -117,12 +124,13 @@ pub fn a_release_never_overtakes_the_sink(make: &dyn Fn() -> Fixture) {
 /// After `reclaim` the memory is the caller's: what it writes there does not travel, and nothing is reported later.
 pub fn reclaimed_memory_is_not_read_again_and_the_frame_still_arrives(make: &dyn Fn() -> Fixture) {
     let mut pair = Pair::new(&make());
-    let most = pair.a.lane().info().limits.borrowed_max.min(1 << 20);
+    let limits = pair.a.lane().info().limits;
+    let most = limits.borrowed_max.min(1 << 20);
     let sizes = [100, 5_000, 60_000, most, 3];
     let mut posts = Vec::new();
     for (number, &size) in sizes.iter().filter(|&&size| size <= most).enumerate() {
         let body = Target::filled(size, 0x40 + number as u8);
-        let header = Header::control(Kind::EAGER, number as u64);
+        let header = borrowed_header(number as u64, size, limits.frame_max);
         pair.send_borrowed(&header, &body, Token(number as u64));
         posts.push((header, body.to_vec(), body));
     }
@@ -155,7 +163,7 @@ pub fn a_reclaimed_body_under_way_arrives_as_it_was(make: &dyn Fn() -> Fixture) 
     for steps in 0..6 {
         let mut body = Target::filled(most, 0x61 + steps as u8);
         let original = body.to_vec();
-        let header = Header { kind: Kind::DATA, ..Header::control(Kind::DATA, steps) };
+        let header = Header::data(steps, 0);
         pair.b.seen.got.clear();
         pair.a.seen.released.clear();
         pair.send_borrowed(&header, &body, Token(steps));
