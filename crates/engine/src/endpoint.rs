@@ -216,7 +216,7 @@ impl Endpoint {
     #[must_use]
     pub fn probe(&self, pattern: impl Into<Match>) -> Option<Completion> {
         let pattern = pattern.into();
-        self.inner.shared.with(|core| {
+        self.inner.shared.with_unless_forked(None, |core| {
             core.progress();
             core.probe(self.inner.number, pattern)
         })

@@ -63,8 +63,15 @@ impl Operation {
         }
     }
 
+    /// In a forked child every operation is over; its memory stays with the copy of the engine.
+    fn forked(&mut self) -> Option<Outcome> {
+        let error = self.endpoint.shared.check_fork().err()?;
+        self.state = State::Taken;
+        Some(Err(Failed { buf: Buf::zeroed(0), error }))
+    }
+
     fn try_wait(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
@@ -79,7 +86,7 @@ impl Operation {
     }
 
     fn wait(&mut self, timeout: Timeout) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
@@ -90,7 +97,7 @@ impl Operation {
     }
 
     fn cancel(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = std::mem::replace(&mut self.state, State::Taken) else { return None };
@@ -104,7 +111,7 @@ impl Operation {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Poll::Ready(done);
         }
         let State::Pending(key) = self.state else {

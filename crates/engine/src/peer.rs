@@ -41,6 +41,7 @@ impl Drop for Borrowed<'_> {
 
 impl Peer {
     pub(crate) fn new(endpoint: &Arc<EndpointInner>, session: Key, dst: u32) -> Result<Self, OpError> {
+        endpoint.shared.check_fork()?;
         let flow = endpoint.shared.with(|core| core.open_flow(session, dst))?;
         Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst })
     }
@@ -154,7 +155,11 @@ impl Peer {
     /// What carries messages to this peer now, as `shm pid 4711`.
     #[must_use]
     pub fn path(&self) -> String {
-        self.endpoint.shared.with(|core| core.path_of(self.session))
+        let shared = &self.endpoint.shared;
+        match shared.check_fork() {
+            Ok(()) => shared.with(|core| core.path_of(self.session)),
+            Err(error) => format!("none: {error}"),
+        }
     }
 
     /// What was tried towards this peer, what was chosen, what was refused and why.
@@ -166,7 +171,7 @@ impl Peer {
     /// Whether the session with the peer's engine lives.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.endpoint.shared.with(|core: &mut Core| {
+        self.endpoint.shared.with_unless_forked(false, |core: &mut Core| {
             core.progress();
             core.session_error(self.session).is_ok()
         })
