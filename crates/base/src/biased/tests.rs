@@ -1,6 +1,7 @@
 //! Promises of the lock under real threads.
 
 use super::*;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool as Flag;
 use std::time::Instant;
