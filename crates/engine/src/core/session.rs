@@ -1,6 +1,7 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
 use super::table::Key;
+use super::wireup::Watch;
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit};
@@ -81,6 +82,10 @@ pub(crate) struct Session {
     pub(crate) buffered: usize,
     /// Where an explicit connect pinned it to; empty: anywhere.
     pub(crate) pinned: Vec<Locator>,
+    /// The peer has pinned the session.
+    pub(crate) peer_pinned: bool,
+    /// When it is looked at, and whether for better lanes.
+    pub(crate) watch: Watch,
     /// When it lost its last lane.
     pub(crate) laneless_since: Option<Instant>,
     /// Buffers that only this peer is shown.
@@ -127,6 +132,8 @@ impl Session {
             transfers: VecDeque::new(),
             buffered: 0,
             pinned: Vec::new(),
+            peer_pinned: false,
+            watch: Watch::default(),
             laneless_since: None,
             pool: None,
             dirty: false,
@@ -148,6 +155,11 @@ impl Session {
         });
         self.flow_of.insert(dst, flow);
         flow
+    }
+
+    /// Whether the engine chooses the lane: nobody has pinned it.
+    pub(crate) fn may_choose(&self) -> bool {
+        self.is_up() && self.pinned.is_empty() && !self.peer_pinned
     }
 
     pub(crate) fn is_up(&self) -> bool {
