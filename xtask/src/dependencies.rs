@@ -7,7 +7,7 @@ use crate::findings::Findings;
 use crate::workspace::{Package, Use, Workspace};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 const POLICY: &str = "deny.toml";
 const REASONS: &str = "docs/dependencies.md";
@@ -35,6 +35,17 @@ struct Banned {
     name: String,
 }
 
+/// The part of the root manifest that is looked at.
+#[derive(Deserialize)]
+struct Root {
+    workspace: Shared,
+}
+
+#[derive(Deserialize)]
+struct Shared {
+    dependencies: BTreeMap<String, toml::Value>,
+}
+
 /// Runs the check.
 ///
 /// # Errors
@@ -55,8 +66,21 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         .filter_map(|id| by_id.get(id.as_str()).copied())
         .collect();
     findings.errors(banned(&built, &policy.bans.deny));
-    findings.errors(unexplained(workspace.members(), &read(REASONS)?));
+    let root: Root = toml::from_str(&read("Cargo.toml")?).context("Cargo.toml")?;
+    findings.errors(unexplained(&named(workspace.members(), &root), &read(REASONS)?));
     findings.conclude()
+}
+
+/// What is not ours in any manifest of the workspace, the shared table of the root included.
+fn named<'a>(members: impl Iterator<Item = &'a Package>, root: &Root) -> BTreeSet<String> {
+    let shared = &root.workspace.dependencies;
+    let outside = shared.iter().filter(|(_, value)| value.get("path").is_none());
+    let mut named: BTreeSet<String> = outside.map(|(name, _)| name.clone()).collect();
+    for package in members {
+        let outside = package.dependencies.iter().filter(|dependency| dependency.path.is_none());
+        named.extend(outside.map(|dependency| dependency.name.clone()));
+    }
+    named
 }
 
 /// Ids of everything that ours need along edges for these uses.
@@ -91,20 +115,15 @@ fn banned(built: &[&Package], deny: &[Banned]) -> Vec<String> {
     found.map(|package| format!("{} {} is part of the build: {POLICY} bans it outside of tests (`cargo tree --workspace --target all -e normal,build -i {}` shows why)", package.name, package.version, package.name)).collect()
 }
 
-fn unexplained<'a>(members: impl Iterator<Item = &'a Package>, reasons: &str) -> Vec<String> {
+fn unexplained(named: &BTreeSet<String>, reasons: &str) -> Vec<String> {
     let rows: HashSet<&str> = reasons
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
         .collect();
-    let mut used = BTreeSet::new();
-    for package in members {
-        let outside = package.dependencies.iter().filter(|dependency| dependency.path.is_none());
-        used.extend(outside.map(|dependency| dependency.name.clone()));
-    }
-    let missing = used.iter().filter(|name| !rows.contains(name.as_str()));
+    let missing = named.iter().filter(|name| !rows.contains(name.as_str()));
     let mut errors: Vec<String> =
         missing.map(|name| format!("{REASONS}: no row for {name}, which a manifest names")).collect();
-    let idle = rows.iter().filter(|name| !used.contains(**name));
+    let idle = rows.iter().filter(|name| !named.contains(**name));
     errors.extend(idle.map(|name| format!("{REASONS}: no manifest names {name}: remove its row")));
     errors
 }
@@ -215,9 +234,16 @@ mod tests {
 
     #[test]
     fn every_dependency_has_its_row_and_every_row_its_dependency() {
-        let ours = [package("a", None)];
-        assert!(unexplained(ours.iter(), "| `bytes` | buffers |\n").is_empty());
-        assert!(unexplained(ours.iter(), "")[0].contains("no row for bytes"));
-        assert!(unexplained(ours.iter(), "| `bytes` |\n| `mio` |\n")[0].contains("remove"));
+        let ours =
+            named([package("a", None)].iter(), &Root { workspace: Shared { dependencies: BTreeMap::new() } });
+        assert!(unexplained(&ours, "| `bytes` | buffers |\n").is_empty());
+        assert!(unexplained(&ours, "")[0].contains("no row for bytes"));
+        assert!(unexplained(&ours, "| `bytes` |\n| `mio` |\n")[0].contains("remove"));
+    }
+
+    #[test]
+    fn the_shared_table_of_the_root_counts_without_our_own() {
+        let text = "[workspace.dependencies]\nmio = '1'\nsinew-base = { path = 'crates/base' }\n";
+        assert_eq!(named([].iter(), &toml::from_str(text).unwrap()), BTreeSet::from(["mio".to_owned()]));
     }
 }

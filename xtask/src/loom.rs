@@ -42,7 +42,7 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool) -> Result<Out
         ]);
         models.arg(workspace.target.join("loom")).args(["--", "loom"]);
         models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TERM_COLOR", "never");
-        models.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3").env("CARGO_INCREMENTAL", "0");
+        models.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
         if long {
             models.env("SINEW_LONG", "1").arg("--include-ignored");
         }

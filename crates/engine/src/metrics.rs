@@ -28,6 +28,24 @@ pub struct EngineCounters {
     pub strangers: u64,
 }
 
+/// Counts of one endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct EndpointCounters {
+    /// Messages that were sent or started.
+    pub messages_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Messages that arrived, or were announced.
+    pub messages_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+    /// Receives that wait.
+    pub posted: usize,
+    /// Messages that wait for a receive.
+    pub unexpected: usize,
+}
+
 /// Counts of one lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -58,6 +76,18 @@ impl Core {
             replayed: counters.replayed,
             sessions_lost: counters.sessions_lost,
             strangers: counters.strangers,
+        }
+    }
+
+    pub(crate) fn endpoint_counters(&mut self, number: u32) -> EndpointCounters {
+        let Some(endpoint) = self.endpoint(number) else { return EndpointCounters::default() };
+        EndpointCounters {
+            messages_sent: endpoint.messages_sent,
+            bytes_sent: endpoint.bytes_sent,
+            messages_received: endpoint.messages_received,
+            bytes_received: endpoint.bytes_received,
+            posted: endpoint.matcher.posted_len(),
+            unexpected: endpoint.matcher.unexpected_len(),
         }
     }
 

@@ -61,3 +61,30 @@ fn an_engine_sends_to_itself() {
     let got = b.recv(5, &mut buf).unwrap();
     assert_eq!((&buf[..got.len], got.immediate), (&b"hello"[..], Some(77)));
 }
+
+#[test]
+fn two_engines_that_connect_to_each_other_at_once_agree_on_a_lane() {
+    for transport in ["shm", "uds", "tcp"] {
+        for round in 0..20u64 {
+            let (here, there) = pair(transport);
+            let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+            let (to_a, to_b) = (a.address(), b.address());
+            let barrier = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for (own, to) in [(&a, &to_b), (&b, &to_a)] {
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        let peer = own.connect(to).expect("a path");
+                        let mut buf = [0; 16];
+                        for tag in 0..50 {
+                            peer.send(tag, &round.to_le_bytes()).expect("a send");
+                            let got = own.recv(tag, &mut buf).expect("a message");
+                            assert_eq!(buf[..got.len], round.to_le_bytes());
+                        }
+                    });
+                }
+            });
+        }
+    }
+}

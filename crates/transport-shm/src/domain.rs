@@ -5,6 +5,7 @@
 use crate::link::ShmLink;
 use crate::options::ShmOptions;
 use crate::registry::Registry;
+use crate::segment::ShmSegment;
 use crate::shared::sleep::Sleeper;
 use crate::sys::fork::Guarded;
 use crate::sys::socket;
@@ -12,7 +13,8 @@ use crate::{FEW_DESCRIPTORS, SCHEME, runtime_dir};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use sinew_transport::{
-    Domain, DomainContext, ErrorKind, Event, Interest, Link, ListenScope, Locator, PollKey, TransportError,
+    Domain, DomainContext, ErrorKind, Event, Interest, Link, ListenScope, Locator, PollKey, Segment,
+    TransportError,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,8 +125,11 @@ impl Domain for ShmDomain {
     fn handle_event(&mut self, event: Event) {
         if event.key.sub == BELL && event.readable {
             let _ = rustix::io::read(&self.registry.bell, &mut [0; 8]);
-            // Whoever rings next must find the doorbell worth ringing.
-            self.disarm();
+            // Another thread may still sleep on it: whoever posts from now on must ring again.
+            if self.sleeper.is_armed() {
+                self.sleeper.arm(&self.registry.page.armed);
+                self.registry.heavy();
+            }
         }
     }
 
@@ -136,6 +141,10 @@ impl Domain for ShmDomain {
         if self.warm_calls.is_multiple_of(LOOK_EVERY) {
             self.registry.look_at_all(owners);
         }
+    }
+
+    fn allocate_segment(&mut self, len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
+        Ok(Some(Arc::new(ShmSegment::create(len)?)))
     }
 
     fn arm(&mut self) -> bool {

@@ -38,6 +38,8 @@ mod options;
 mod registry;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod runtime_dir;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod segment;
 #[doc(hidden)]
 pub mod shared;
 #[cfg(all(target_os = "linux", not(loom)))]

@@ -21,13 +21,16 @@
 //! Domains, links and lanes are `Send`, used by one thread at a time (the engine's core lock), never shared.
 #![deny(unsafe_code)]
 
+mod bell;
 mod body;
 pub mod buf;
 mod cost;
 mod error;
 mod lane;
 mod locator;
+pub mod loopback;
 mod poller;
+pub mod wrap;
 
 pub use body::Body;
 pub use buf::Buf;

@@ -53,7 +53,7 @@ impl Index {
             let known = self.crates.get("sinew_cli").is_some_and(|cli| declares(cli, name));
             return (!known).then(|| format!("the command `{item}` is not in the crate cli"));
         }
-        if item.contains('/') {
+        if item.contains('/') || item.ends_with(".md") {
             return (!self.files.contains(item)).then(|| format!("the file {item} does not exist"));
         }
         let Some((owner, path)) = item.split_once("::") else {

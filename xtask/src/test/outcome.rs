@@ -147,7 +147,8 @@ pub(crate) fn last_segment(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
+/// The reason of an ignored test that gives none, and of every one under nextest, which does not print it.
+pub(crate) const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
 
 enum Test {
     Passed(String),
@@ -190,12 +191,14 @@ fn nextest(line: &str) -> Option<Test> {
     }
 }
 
-/// `SKIP name: reason`.
+/// `SKIP name: reason`; a line that gives no name is a skip all the same.
 fn skip(line: &str) -> Option<Skip> {
-    let (name, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
-    if name.is_empty() || name.contains(' ') {
+    let rest = line.strip_prefix("SKIP ")?;
+    // nextest's own line for an ignored test: `SKIP [   ] (1/2) …`.
+    if rest.starts_with("[ ") {
         return None;
     }
+    let (name, reason) = rest.split_once(": ").unwrap_or(("somewhere", rest));
     Some(Skip { name: name.to_owned(), reason: reason.to_owned() })
 }
 
@@ -244,6 +247,12 @@ mod tests {
         );
         assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
         assert_eq!(outcome.passed_names, ["b"]);
+    }
+
+    #[test]
+    fn a_skip_without_a_name_is_counted_too() {
+        let outcome = read(Runner::Cargo, "test a ... ok\nSKIP unshare is missing\n", "");
+        assert_eq!((outcome.passed, outcome.skips[0].reason.as_str()), (0, "unshare is missing"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 19] = [
+pub(super) const ALL: [Step; 20] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
@@ -52,6 +52,7 @@ pub(super) const ALL: [Step; 19] = [
         what: "builds where cc refuses to compile C",
         run: |context, _| no_c::step(&context.workspace, &context.logs),
     },
+    Step { name: "command", what: "the command that was built without C shows every path", run: command },
     Step { name: "package", what: "every published crate packages", run: package },
     Step { name: "advisories", what: "no known vulnerability (needs a network)", run: advisories },
     Step { name: "proven", what: "the tests that FEATURES.md calls proof passed in this run", run: proven },
@@ -98,9 +99,10 @@ fn format(context: &Context, _: &Outcome) -> Result<Outcome> {
     Ok(outcome::whole(&finished, ""))
 }
 
-/// One of this runner's own commands, in a process of its own so that its output is logged like any other.
+/// One of this runner's own commands, in a process of its own so that its output is logged like any other. Started through
+/// `/proc`, as a build may have replaced the file meanwhile.
 fn own(context: &Context, name: &str) -> Result<Outcome> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new("/proc/self/exe");
     command.arg(name).current_dir(&context.workspace.root);
     let finished = process::run(&mut command, &context.logs.join(format!("{name}.log")), 5 * MINUTE)?;
     Ok(outcome::whole(&finished, finished.output.lines().last().unwrap_or_default()))
@@ -152,7 +154,32 @@ fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
                 }
             }
         })?;
-    Ok(outcome::counted(context.runner, &finished, &read_skips(context)))
+    let mut outcome = outcome::counted(context.runner, &finished, &read_skips(context));
+    for skip in outcome.skips.iter_mut().filter(|skip| skip.reason == outcome::IGNORED) {
+        if let Some(reason) = ignored_because(&context.workspace, outcome::last_segment(&skip.name))? {
+            skip.reason = format!("{reason} (`--long` runs it)");
+        }
+    }
+    Ok(outcome)
+}
+
+/// The text of `#[ignore = "…"]` above the test of that name.
+fn ignored_because(workspace: &Workspace, test: &str) -> Result<Option<String>> {
+    for file in workspace.files()?.iter().filter(|file| file.extension().is_some_and(|kind| kind == "rs")) {
+        let text = std::fs::read_to_string(file)?;
+        if let Some(reason) = ignore_text(&text, test) {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
+}
+
+fn ignore_text(text: &str, test: &str) -> Option<String> {
+    let above = text.split_once(&format!("fn {test}("))?.0;
+    let (_, attribute) = above.rsplit_once("#[ignore")?;
+    let lines = attribute.lines().count();
+    let quoted = attribute.split('"').nth(1)?;
+    (lines <= 4 && !attribute.contains('}')).then(|| quoted.to_owned())
 }
 
 fn read_skips(context: &Context) -> String {
@@ -190,6 +217,22 @@ fn examples(context: &Context, _: &Outcome) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// What `cargo run --release` does, with the command that the step before has built.
+fn command(context: &Context, _: &Outcome) -> Result<Outcome> {
+    let built = no_c::built_command(&context.workspace);
+    if !built.is_file() {
+        bail!("{} is not there: the step no-c builds it", built.display());
+    }
+    let bytes = std::fs::metadata(&built)?.len();
+    let mut command = Command::new(&built);
+    command.current_dir(&context.workspace.root);
+    let finished = process::run(&mut command, &context.logs.join("command.log"), 2 * MINUTE)?;
+    if finished.ok && finished.output.lines().count() < 2 {
+        return Ok(Outcome::failed("the command printed nothing"));
+    }
+    Ok(outcome::whole(&finished, &format!("{:.1} MB", bytes as f64 / 1e6)))
 }
 
 fn published(workspace: &Workspace) -> impl Iterator<Item = &crate::workspace::Package> {
@@ -271,6 +314,15 @@ fn proven(context: &Context, so_far: &Outcome) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ignored_test_says_why() {
+        let text =
+            "#[test]\n#[ignore = \"takes an hour\"]\nfn slow() {}\n#[test]\n#[ignore]\nfn silent() {}\n";
+        assert_eq!(ignore_text(text, "slow").as_deref(), Some("takes an hour"));
+        assert_eq!(ignore_text(text, "silent"), None);
+        assert_eq!(ignore_text(text, "other"), None);
+    }
 
     #[test]
     fn steps_have_names_of_their_own() {

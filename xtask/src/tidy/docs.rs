@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn pages_named_in_code_are_found() {
-        assert_eq!(named_pages("//! See `docs/adr/0001-x.md`, not /docs/y.md."), ["docs/adr/0001-x.md"]);
+        assert_eq!(named_pages("//! See `docs/dependencies.md`, not /docs/y."), ["docs/dependencies.md"]);
     }
 
     #[test]

@@ -5,8 +5,11 @@ use super::table::Key;
 use super::wireup::{Attempt, AttemptState};
 use super::{Core, LaneSlot};
 use crate::error::OpError;
+use crate::pool::SegmentPool;
+use sinew_transport::{Segment, TransportError};
 use sinew_wire::address::Address;
 use std::fmt;
+use std::sync::Arc;
 
 /// What became of one way to a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,12 +123,6 @@ impl Core {
         }
     }
 
-    /// The transport that carries a session now.
-    pub(crate) fn transport_of(&self, session: Key) -> Option<&'static str> {
-        let active = self.sessions.get(session)?.active?;
-        Some(self.lanes.get(active)?.transport)
-    }
-
     pub(crate) fn explain_session(&self, session_key: Key) -> Explain {
         let Some(session) = self.sessions.get(session_key) else {
             return Explain {
@@ -193,8 +190,24 @@ impl Core {
         crate::connect::address(self.id, self.incarnation, number, &self.locators())
     }
 
-    /// The peer engine of a session.
-    pub(crate) fn peer_engine(&self, session: Key) -> Option<([u8; 16], u64)> {
-        self.sessions.get(session).map(|session| (session.peer.id, session.peer.incarnation))
+    /// Memory that a transport can describe to peers; `None`: no transport here can.
+    pub(crate) fn allocate_segment(
+        &mut self,
+        len: usize,
+    ) -> Result<Option<Arc<dyn Segment>>, TransportError> {
+        for slot in &mut self.domains {
+            if let Some(segment) = slot.domain.allocate_segment(len)? {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pool of buffers that only the peer of `session` is shown.
+    pub(crate) fn pool_of(&mut self, session: Key) -> Arc<SegmentPool> {
+        match self.sessions.get_mut(session) {
+            Some(session) => Arc::clone(session.pool.get_or_insert_default()),
+            None => Arc::default(),
+        }
     }
 }

@@ -17,6 +17,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+/// Lost sessions that are remembered.
+const LOST_KEPT: usize = 1024;
+
 /// Why a session ended, as `GOODBYE` says it.
 pub(crate) const GOODBYE_CLOSED: u32 = 0;
 pub(crate) const GOODBYE_VIOLATION: u32 = 1;
@@ -60,7 +63,7 @@ impl Core {
             Kind::PROBE => self.handle_probe(lane, header, body.len()),
             Kind::PROBE_REPLY => self.handle_probe_reply(lane, header),
             Kind::RESUME => return self.handle_resume(session_key, lane, header.tag),
-            Kind::SWITCH => return self.handle_switch(session_key, lane, header.tag),
+            Kind::SWITCH => return self.handle_switch(session_key, lane, header.tag, header.src != 0),
             Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
@@ -76,11 +79,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if session.active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
-            let pinned = self.lanes.get_mut(lane).is_some_and(|slot| {
-                slot.listening = true;
-                slot.pinned
-            });
-            if pinned && let Some(session) = self.sessions.get_mut(session_key) {
+            if self.take_lane(session_key, lane)
+                && let Some(session) = self.sessions.get_mut(session_key)
+            {
                 session.moving_to = Some(lane);
                 session.ready = false;
                 self.mark_dirty(session_key);
@@ -95,17 +96,38 @@ impl Core {
         }
         session.replay.drain(..(count - oldest) as usize).for_each(drop);
         session.active = Some(lane);
-        if let Some(slot) = self.lanes.get_mut(lane) {
-            slot.listening = true;
-        }
-        self.post_unsequenced(lane, Header::control(Kind::SWITCH, count), &[]);
+        let peer = session.peer.id;
+        self.take_lane(session_key, lane);
+        crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
+        self.post_switch(session_key, lane, count);
         self.session_has_lane(session_key);
         self.mark_dirty(session_key);
         Ok(())
     }
 
+    /// The peer listens on a lane: it may be sent on. `true`: an explicit connect asked for it, and the session is pinned to
+    /// it from now on.
+    fn take_lane(&mut self, session_key: Key, lane: Key) -> bool {
+        let Some(slot) = self.lanes.get_mut(lane) else { return false };
+        slot.listening = true;
+        let pinned = slot.pinned;
+        if pinned
+            && let (Some(session), Ok(locator)) = (self.sessions.get_mut(session_key), slot.locator.parse())
+        {
+            session.pinned = vec![locator];
+        }
+        pinned
+    }
+
+    /// Says that this side sends on `lane` from frame `count` on; `src` says whether by an explicit choice.
+    fn post_switch(&mut self, session_key: Key, lane: Key, count: u64) {
+        let pinned = self.sessions.get(session_key).is_some_and(|session| !session.pinned.is_empty());
+        let header = Header { src: u32::from(pinned), ..Header::control(Kind::SWITCH, count) };
+        self.post_unsequenced(lane, header, &[]);
+    }
+
     /// The peer sends on this lane from frame `count` on.
-    fn handle_switch(&mut self, session_key: Key, lane: Key, count: u64) -> Handled {
+    fn handle_switch(&mut self, session_key: Key, lane: Key, count: u64, pinned: bool) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if count != session.received {
             return Err("a switch at another frame than the next one");
@@ -118,14 +140,17 @@ impl Core {
         }
         self.heat(lane);
         self.warm_socket(lane);
-        self.follow_peer(session_key, lane);
+        self.follow_peer(session_key, lane, pinned);
         Ok(())
     }
 
-    /// A healthy session moves its sending to where the peer's is, so that one lane serves both directions.
-    fn follow_peer(&mut self, session_key: Key, lane: Key) {
+    /// A healthy session moves its sending to where the peer's is, so that one lane serves both directions. Only one side
+    /// follows, or both would change places for ever: the one with the lesser id, or the one that is not pinned.
+    fn follow_peer(&mut self, session_key: Key, lane: Key, pinned: bool) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        if session.active.is_some_and(|active| active != lane) && session.moving_to != Some(lane) {
+        session.peer_pinned = pinned;
+        let follows = session.pinned.is_empty() && (pinned || self.id < session.peer.id);
+        if follows && session.active.is_some_and(|active| active != lane) && session.moving_to != Some(lane) {
             session.moving_to = Some(lane);
             session.ready = false;
             self.mark_dirty(session_key);
@@ -138,7 +163,7 @@ impl Core {
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || self.id < session.peer.id || !session.pinned.is_empty() {
+        if session.moving_to.is_some() || self.id < session.peer.id || !session.may_choose() {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
@@ -153,8 +178,7 @@ impl Core {
             })
             .min_by_key(|&lane| cost(lane));
         let Some(best) = best else { return };
-        // Hysteresis of 15 %: a change costs a round trip without traffic.
-        if cost(best).saturating_mul(115) / 100 < present
+        if cost(best).saturating_mul(super::wireup::HYSTERESIS_PERCENT) / 100 < present
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             session.moving_to = Some(best);
@@ -183,8 +207,10 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
         session.active = Some(target);
         session.moving_to = None;
-        let count = session.sent;
-        self.post_unsequenced(target, Header::control(Kind::SWITCH, count), &[]);
+        let (count, peer) = (session.sent, session.peer.id);
+        let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
+        crate::events::lane_moved(&peer, name(active), name(target));
+        self.post_switch(session_key, target, count);
         self.session_has_lane(session_key);
         self.close_idle_lanes(session_key);
         true
@@ -248,6 +274,7 @@ impl Core {
     pub(crate) fn lane_failed(&mut self, key: Key, error: &LaneError) {
         let Some(mut slot) = self.remove_lane(key) else { return };
         self.counters.lanes_lost += 1;
+        crate::events::lane_lost(slot.transport, &slot.locator, error);
         self.proof_failed(&slot, error);
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
@@ -361,8 +388,23 @@ impl Core {
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
         self.forget_kept_of(session_key);
-        self.connects_lost(session_key, &error);
-        tracing::warn!(target: "sinew", peer = %crate::hex(&peer), reason, unknown_fate = unknown, "session lost");
+        self.connects_lost(session_key);
+        self.bury(session_key);
+        crate::events::session_lost(&peer, reason, unknown);
+    }
+
+    /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.
+    fn bury(&mut self, session_key: Key) {
+        self.lost.push_back(session_key);
+        if self.lost.len() <= LOST_KEPT {
+            return;
+        }
+        let Some(old) = self.lost.pop_front() else { return };
+        for endpoint in self.endpoints.iter_mut().flatten() {
+            let other = |arrival: &Arrival, _: &mut Unexpected| (arrival.source >> 32) as u32 != old.index();
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
+        }
+        self.sessions.remove(old);
     }
 
     fn end_operations_of(&mut self, session_key: Key, error: &OpError) {
@@ -372,7 +414,12 @@ impl Core {
                     if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
                 {
                     op.references = 0;
-                    self.finish_send(key, Err(error.clone()));
+                    let result = match &op.state {
+                        // The receiver had said how it ended; only a lane still held the memory.
+                        SendState::Releasing(result) => result.clone(),
+                        _ => Err(error.clone()),
+                    };
+                    self.finish_send(key, result);
                 }
                 Some(Op::Recv(op)) => match &op.state {
                     RecvState::Fetching { envelope, .. } if envelope.session == session_key => {

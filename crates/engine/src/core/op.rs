@@ -5,7 +5,7 @@ use super::table::Key;
 use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, PostId};
-use sinew_transport::{Buf, Descriptor, Lane, LaneError};
+use sinew_transport::{Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -23,6 +23,25 @@ pub(crate) enum Memory {
         /// Bytes.
         len: usize,
     },
+    /// None yet: made on match, or the message is read where it is.
+    Later {
+        /// Longest message that is taken whole, in bytes.
+        len_max: usize,
+    },
+    /// The sender's memory, read in place until the loan is given back.
+    Viewed {
+        /// The memory.
+        view: View,
+        /// Whose message it is.
+        loan: Loan,
+    },
+}
+
+/// Which message of which sender is on loan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loan {
+    pub(crate) session: Key,
+    pub(crate) sender_op: u64,
 }
 
 // SAFETY: a raw range is only dereferenced under the engine's lock, while its borrower waits for the operation to leave
@@ -34,6 +53,7 @@ impl Memory {
         match self {
             Self::Owned(buf) => buf.data(),
             Self::Borrowed { data, .. } => *data,
+            Self::Later { .. } | Self::Viewed { .. } => NonNull::dangling(),
         }
     }
 
@@ -41,13 +61,15 @@ impl Memory {
         match self {
             Self::Owned(buf) => buf.len(),
             Self::Borrowed { len, .. } => *len,
+            Self::Later { len_max } => *len_max,
+            Self::Viewed { view, .. } => view.len(),
         }
     }
 
     pub(crate) fn into_buf(self) -> Option<Buf> {
         match self {
             Self::Owned(buf) => Some(buf),
-            Self::Borrowed { .. } => None,
+            Self::Borrowed { .. } | Self::Later { .. } | Self::Viewed { .. } => None,
         }
     }
 

@@ -32,6 +32,16 @@ impl From<Match> for Pattern {
     }
 }
 
+/// What a receive of `room` bytes answers to a whole message.
+#[inline]
+fn received(info: &Completion, message_len: usize, room: usize) -> Result<Completion, OpError> {
+    if message_len <= room {
+        return Ok(*info);
+    }
+    let (tag, source) = (info.tag, info.source);
+    Err(OpError::Truncated { message_len: message_len as u64, buffer_len: room, tag, source })
+}
+
 /// A message that waits, as `probe` shows it.
 fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
     let (session, len, immediate) = match message {
@@ -111,19 +121,15 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
         let room = op.memory.len();
         let len = body.len().min(room);
+        if matches!(op.memory, Memory::Later { .. }) {
+            op.memory = Memory::Owned(body.take(len).to_vec().into());
+            let result = received(info, body.len(), room);
+            self.finish_recv(key, result);
+            return;
+        }
         // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
         unsafe { body.copy_to_raw(op.memory.data().as_ptr(), len) };
-        let result = if body.len() > room {
-            Err(OpError::Truncated {
-                message_len: body.len() as u64,
-                buffer_len: room,
-                tag: info.tag,
-                source: info.source,
-            })
-        } else {
-            Ok(*info)
-        };
-        self.finish_recv(key, result);
+        self.finish_recv(key, received(info, body.len(), room));
     }
 
     /// Ends a receive; its owner collects it.
@@ -203,6 +209,13 @@ impl Core {
         };
         if detached && let Some(session) = self.sessions.get_mut(session) {
             session.buffered += op.memory.len();
+        }
+        let len = op.memory.len() as u64;
+        if header.kind == Kind::EAGER
+            && let Some(endpoint) = self.endpoint(header.src)
+        {
+            endpoint.messages_sent += 1;
+            endpoint.bytes_sent += len;
         }
         let key = self.ops.insert(Op::Send(op));
         self.enqueue(session, flow, key);

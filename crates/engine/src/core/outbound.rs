@@ -73,6 +73,10 @@ impl Core {
                 session.sent += 1;
                 session.traffic += 1;
                 slot.frames_sent += 1;
+                if let Some(endpoint) = self.endpoint(header.src) {
+                    endpoint.messages_sent += 1;
+                    endpoint.bytes_sent += len as u64;
+                }
                 Ok(())
             }
             Err(PostError::Full) => {

@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::inbound::Handled;
-use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
+use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected};
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -55,7 +55,42 @@ impl Core {
         }
     }
 
+    /// Shows a described message in place, if its lane can and the receive has no memory of its own.
+    fn view_described(&mut self, op_key: Key) -> bool {
+        let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return false };
+        let RecvState::Fetching { envelope, info, expected, .. } = op.state else { return false };
+        if !matches!(op.memory, Memory::Later { .. }) || expected < envelope.len {
+            return false;
+        }
+        let Some(descriptor) = envelope.descriptor else { return false };
+        let lane = self.lanes.get_mut(envelope.lane).and_then(|slot| slot.lane.as_mut());
+        let Some(Ok(view)) = lane.map(|lane| lane.view(&descriptor)) else { return false };
+        if view.len() as u64 != envelope.len {
+            return false;
+        }
+        op.memory =
+            Memory::Viewed { view, loan: Loan { session: envelope.session, sender_op: envelope.sender_op } };
+        self.finish_recv(op_key, Ok(info));
+        true
+    }
+
+    /// A loan is given back: the sender has its memory again.
+    pub(crate) fn return_loan(&mut self, loan: Loan) {
+        self.send_done(loan.session, loan.sender_op, Status::Taken);
+    }
+
+    /// A receive that left its memory to later gets as much as it takes of the message.
+    fn give_memory(&mut self, op_key: Key) {
+        if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
+            && let RecvState::Fetching { expected, .. } = op.state
+            && matches!(op.memory, Memory::Later { .. })
+        {
+            op.memory = Memory::Owned(sinew_transport::Buf::zeroed(expected as usize));
+        }
+    }
+
     fn send_fetch(&mut self, op_key: Key) {
+        self.give_memory(op_key);
         let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
         let RecvState::Fetching { envelope, received, expected, .. } = op.state else { return };
         let body =
@@ -67,6 +102,10 @@ impl Core {
     #[cold]
     pub(crate) fn pull_described(&mut self) {
         for op_key in std::mem::take(&mut self.pulls) {
+            if self.view_described(op_key) {
+                continue;
+            }
+            self.give_memory(op_key);
             let Some(Op::Recv(op)) = self.ops.get(op_key) else { continue };
             let RecvState::Fetching { envelope, expected, .. } = op.state else { continue };
             let Some(descriptor) = envelope.descriptor else { continue };
@@ -100,6 +139,7 @@ impl Core {
     }
 
     fn complete_fetch(&mut self, op_key: Key) {
+        self.give_memory(op_key);
         let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
         let RecvState::Fetching { envelope, info, .. } = op.state else { return };
         let buffer_len = op.memory.len();

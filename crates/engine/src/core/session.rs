@@ -1,11 +1,14 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
 use super::table::Key;
+use super::wireup::Watch;
 use crate::error::OpError;
+use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit};
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of the engine at the other end.
@@ -26,7 +29,6 @@ pub(crate) struct Control {
 /// Sending towards one endpoint of the peer: its credit, and what waits for it.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    pub(crate) dst: u32,
     pub(crate) bytes: SendCredit,
     pub(crate) envelopes: SendCredit,
     /// Send operations in order; the first could not be posted or announced yet.
@@ -44,7 +46,6 @@ pub(crate) enum Standing {
     Lost(OpError),
 }
 
-#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) peer: PeerEngine,
     pub(crate) epoch: u64,
@@ -81,8 +82,14 @@ pub(crate) struct Session {
     pub(crate) buffered: usize,
     /// Where an explicit connect pinned it to; empty: anywhere.
     pub(crate) pinned: Vec<Locator>,
+    /// The peer has pinned the session.
+    pub(crate) peer_pinned: bool,
+    /// When it is looked at, and whether for better lanes.
+    pub(crate) watch: Watch,
     /// When it lost its last lane.
     pub(crate) laneless_since: Option<Instant>,
+    /// Buffers that only this peer is shown.
+    pub(crate) pool: Option<Arc<SegmentPool>>,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// Frames handed up or sent since the last look at better lanes.
@@ -125,7 +132,10 @@ impl Session {
             transfers: VecDeque::new(),
             buffered: 0,
             pinned: Vec::new(),
+            peer_pinned: false,
+            watch: Watch::default(),
             laneless_since: None,
+            pool: None,
             dirty: false,
             traffic: 0,
         }
@@ -138,7 +148,6 @@ impl Session {
         }
         let flow = self.flows.len() as u32;
         self.flows.push(Flow {
-            dst,
             bytes: SendCredit::new(self.flow_bytes),
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
@@ -146,6 +155,11 @@ impl Session {
         });
         self.flow_of.insert(dst, flow);
         flow
+    }
+
+    /// Whether the engine chooses the lane: nobody has pinned it.
+    pub(crate) fn may_choose(&self) -> bool {
+        self.is_up() && self.pinned.is_empty() && !self.peer_pinned
     }
 
     pub(crate) fn is_up(&self) -> bool {

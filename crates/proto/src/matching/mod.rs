@@ -27,7 +27,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use posted::PostedQueue;
+use posted::{Names, PostedQueue};
 use unexpected::UnexpectedQueue;
 
 pub use unexpected::KINDS_MAX;
@@ -134,8 +134,8 @@ pub struct Matcher<P, U> {
     posted: Option<Box<PostedQueue<P>>>,
     unexpected: Option<Box<UnexpectedQueue<U>>>,
     seed: u64,
-    /// Generations below this were given out before [`Matcher::release_memory`].
-    generation: u32,
+    /// What was given out before [`Matcher::release_memory`] ends here.
+    names: Names,
 }
 
 impl<P, U> Matcher<P, U> {
@@ -143,7 +143,7 @@ impl<P, U> Matcher<P, U> {
     /// index and slow this endpoint down.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { posted: None, unexpected: None, seed, generation: 0 }
+        Self { posted: None, unexpected: None, seed, names: Names { generation: 0, number: 0 } }
     }
 
     /// Posts a receive: takes the oldest stored message that it matches, or queues it.
@@ -151,14 +151,22 @@ impl<P, U> Matcher<P, U> {
     pub fn post(&mut self, pattern: Pattern, handle: P) -> Posted<P, U> {
         let wanted = Compiled::new(&pattern);
         if let Some(stored) = &mut self.unexpected
-            && let Some(at) = stored.find(&wanted)
-            && let Some((arrival, message)) = stored.remove(at)
+            && !stored.is_empty()
+            && let Some((arrival, message)) = stored.take_matching(&wanted)
         {
             return Posted::Matched(handle, arrival, message);
         }
-        let (seed, generation) = (self.seed, self.generation);
-        let queue = self.posted.get_or_insert_with(|| Box::new(PostedQueue::new(seed, generation)));
-        Posted::Queued(PostId(queue.push(wanted, handle)))
+        let queue = match &mut self.posted {
+            Some(queue) => queue,
+            none => Self::start(none, self.seed, self.names),
+        };
+        Posted::Queued(PostId(queue.push(&wanted, handle)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start(none: &mut Option<Box<PostedQueue<P>>>, seed: u64, names: Names) -> &mut PostedQueue<P> {
+        none.insert(Box::new(PostedQueue::new(seed, names)))
     }
 
     /// Withdraws a queued receive. `None`: it was matched or cancelled before.
@@ -175,7 +183,7 @@ impl<P, U> Matcher<P, U> {
 
     /// Keeps a message that no posted receive matched.
     pub fn store(&mut self, arrival: Arrival, message: U) -> UnexpectedId {
-        let (seed, generation) = (self.seed, self.generation);
+        let (seed, generation) = (self.seed, self.names.generation);
         let queue = self.unexpected.get_or_insert_with(|| Box::new(UnexpectedQueue::new(seed, generation)));
         UnexpectedId(queue.push(arrival, message))
     }
@@ -252,12 +260,13 @@ impl<P, U> Matcher<P, U> {
         if self.posted_len() == 0
             && let Some(queue) = self.posted.take()
         {
-            self.generation = self.generation.max(queue.generation_next());
+            let Names { generation, number } = queue.names_next();
+            self.names = Names { generation: self.names.generation.max(generation), number };
         }
         if self.unexpected_len() == 0
             && let Some(queue) = self.unexpected.take()
         {
-            self.generation = self.generation.max(queue.generation_next());
+            self.names.generation = self.names.generation.max(queue.generation_next());
         }
     }
 }
@@ -274,11 +283,17 @@ impl Key {
     #[inline]
     const fn of(arrival: &Arrival) -> Self {
         Self {
-            tag: if arrival.untagged { 0 } else { arrival.tag },
+            tag: arrival.tag & !all_if(arrival.untagged),
             source: arrival.source,
             untagged: arrival.untagged,
         }
     }
+}
+
+/// All ones or zero, without a branch.
+#[inline]
+const fn all_if(condition: bool) -> u64 {
+    (condition as u64).wrapping_neg()
 }
 
 /// Which bits of a key matter to a pattern: patterns of one kind can share a hash table.
@@ -307,11 +322,17 @@ struct Compiled {
 }
 
 impl Compiled {
+    /// Fills places that hold no pattern.
+    const NOTHING: Self =
+        Self { tag: 0, source: 0, kind: PatternKind { tag_bits: 0, source_bits: 0, untagged: false } };
+
     #[inline]
     fn new(pattern: &Pattern) -> Self {
-        let (tag_bits, tag) =
-            if pattern.untagged { (u64::MAX, 0) } else { (!pattern.ignore, pattern.tag & !pattern.ignore) };
-        let (source_bits, source) = pattern.source.map_or((0, 0), |source| (u64::MAX, source));
+        let untagged = all_if(pattern.untagged);
+        let tag_bits = !pattern.ignore | untagged;
+        let tag = pattern.tag & tag_bits & !untagged;
+        let source_bits = all_if(pattern.source.is_some());
+        let source = pattern.source.unwrap_or(0);
         Self { tag, source, kind: PatternKind { tag_bits, source_bits, untagged: pattern.untagged } }
     }
 

@@ -1,23 +1,25 @@
 //! The posted receives of one endpoint, oldest first.
 //!
 //! Used by [`super::Matcher`] only. The oldest are in the [`Window`]; the others are listed in the slab and get into the index
-//! when a message first has to look for them. Everything in the window is older than everything listed.
+//! when a message first has to look for them. Everything in the window is older than everything listed, and something is
+//! listed only while the window is not empty.
 
 use super::slab::{NONE, Slab};
 use super::table::{Hasher, Link, Reduced, Table};
-use super::window::{Window, fingerprint};
+use super::window::Window;
 use super::{Compiled, Key, Pattern, PatternKind};
 
 /// Kinds that own buckets are forgotten when they are empty and there are more kinds than this.
 const KINDS_KEPT: usize = 16;
 
-#[derive(Debug)]
-struct Receive<P> {
+/// Set in the names of receives that were listed when posted; the others are numbered.
+const LISTED: u64 = 1 << 63;
+
+#[derive(Clone, Copy, Debug)]
+struct Receive {
     wanted: Compiled,
     age: u64,
-    in_window: bool,
     indexed: bool,
-    handle: P,
 }
 
 #[derive(Debug)]
@@ -28,8 +30,8 @@ struct Kind {
 
 #[derive(Debug)]
 pub(super) struct PostedQueue<P> {
-    window: Window,
-    slab: Slab<Receive<P>>,
+    window: Window<P>,
+    slab: Slab<Receive, P>,
     links: Vec<Link>,
     kinds: Vec<Kind>,
     /// The oldest listed receive that is not in the index; all younger ones are not either.
@@ -39,46 +41,52 @@ pub(super) struct PostedQueue<P> {
 }
 
 #[inline]
-fn key_of<P>(slab: &Slab<Receive<P>>, at: u32) -> Reduced {
-    slab.entry(at).map_or((0, 0), |receive| (receive.wanted.tag, receive.wanted.source))
+fn key_of<P>(slab: &Slab<Receive, P>, at: u32) -> Reduced {
+    let wanted = &slab.entry(at).wanted;
+    (wanted.tag, wanted.source)
 }
 
 impl<P> PostedQueue<P> {
-    pub(super) fn new(seed: u64, generation: u32) -> Self {
+    pub(super) fn new(seed: u64, names: Names) -> Self {
         Self {
             window: Window::new(),
-            slab: Slab::new(generation),
+            slab: Slab::new(names.generation),
             links: Vec::new(),
             kinds: Vec::new(),
             unindexed: NONE,
-            age_next: 0,
+            age_next: names.number,
             hasher: Hasher::new(seed),
         }
     }
 
     pub(super) const fn len(&self) -> usize {
-        self.slab.len()
+        self.slab.len() + self.window.len()
     }
 
-    pub(super) fn generation_next(&self) -> u32 {
-        self.slab.generation_next()
+    /// Names that were not given out so far.
+    pub(super) fn names_next(&self) -> Names {
+        Names { generation: self.slab.generation_next(), number: self.age_next }
     }
 
     #[inline]
-    pub(super) fn push(&mut self, wanted: Compiled, handle: P) -> u64 {
-        let in_window = self.slab.oldest() == NONE && self.window.has_room();
+    pub(super) fn push(&mut self, wanted: &Compiled, handle: P) -> u64 {
         let age = self.age_next;
         self.age_next += 1;
-        let at = self.slab.insert(Receive { wanted, age, in_window, indexed: false, handle });
-        if in_window {
-            self.window.push(at, fingerprint(wanted.tag), wanted.kind.tag_bits != u64::MAX);
-        } else {
-            self.slab.list(at);
-            if self.unindexed == NONE {
-                self.unindexed = at;
-            }
+        if self.slab.oldest() == NONE && self.window.has_room() {
+            self.window.push(wanted, age, handle);
+            return age;
         }
-        self.slab.name(at)
+        self.push_listed(wanted, age, handle)
+    }
+
+    #[inline(never)]
+    fn push_listed(&mut self, wanted: &Compiled, age: u64, handle: P) -> u64 {
+        let at = self.slab.insert(Receive { wanted: *wanted, age, indexed: false }, handle);
+        self.slab.list(at);
+        if self.unindexed == NONE {
+            self.unindexed = at;
+        }
+        self.slab.name(at) | LISTED
     }
 
     #[inline]
@@ -86,33 +94,28 @@ impl<P> PostedQueue<P> {
         if self.window.is_empty() {
             return None;
         }
-        if self.accepts(self.window.oldest(), key) {
-            return self.take_from_window(0);
+        if self.window.oldest_accepts(key) {
+            return self.take_from_window(self.window.oldest());
         }
-        let mut candidates = self.window.candidates(fingerprint(key.tag));
-        while candidates != 0 {
-            let offset = candidates.trailing_zeros();
-            if self.accepts(self.window.place(offset), key) {
-                return self.take_from_window(offset);
-            }
-            candidates &= candidates - 1;
+        self.arrive_late(key)
+    }
+
+    #[inline(never)]
+    fn arrive_late(&mut self, key: &Key) -> Option<P> {
+        match self.window.find(key) {
+            Some(position) => self.take_from_window(position),
+            None if self.slab.oldest() == NONE => None,
+            None => self.arrive_indexed(key),
         }
-        if self.slab.oldest() == NONE { None } else { self.arrive_indexed(key) }
     }
 
     #[inline]
-    fn accepts(&self, at: u32, key: &Key) -> bool {
-        self.slab.entry(at).is_some_and(|receive| receive.wanted.accepts(key))
-    }
-
-    #[inline]
-    fn take_from_window(&mut self, offset: u32) -> Option<P> {
-        let at = self.window.place(offset);
-        self.window.remove(offset);
+    fn take_from_window(&mut self, position: u32) -> Option<P> {
+        let handle = self.window.remove(position);
         if self.slab.oldest() != NONE && self.window.wants_refill() {
             self.refill();
         }
-        self.slab.free(at).map(|receive| receive.handle)
+        handle
     }
 
     /// Moves the oldest listed receives into the window.
@@ -120,29 +123,25 @@ impl<P> PostedQueue<P> {
     fn refill(&mut self) {
         while self.slab.oldest() != NONE && self.window.has_room() {
             let at = self.slab.oldest();
-            self.unlist(at);
-            if let Some(receive) = self.slab.entry_mut(at) {
-                receive.in_window = true;
-                let Compiled { tag, kind, .. } = receive.wanted;
-                self.window.push(at, fingerprint(tag), kind.tag_bits != u64::MAX);
+            let name = self.slab.name(at) | LISTED;
+            let wanted = self.slab.entry(at).wanted;
+            if let Some(handle) = self.take_listed(at) {
+                self.window.push(&wanted, name, handle);
             }
         }
     }
 
-    /// Takes a receive out of the index and the list; it stays in its place.
-    fn unlist(&mut self, at: u32) {
+    /// Takes a listed receive out of index, list and place.
+    fn take_listed(&mut self, at: u32) -> Option<P> {
         if self.unindexed == at {
             self.unindexed = self.slab.younger(at);
         }
-        if let Some(receive) = self.slab.entry_mut(at)
-            && std::mem::take(&mut receive.indexed)
-        {
-            let kind = receive.wanted.kind;
-            if let Some(number) = self.kinds.iter().position(|known| known.kind == kind) {
-                self.unindex(number, at);
-            }
+        let Receive { wanted, indexed, .. } = self.slab.entry(at);
+        if *indexed && let Some(number) = self.kinds.iter().position(|known| known.kind == wanted.kind) {
+            self.unindex(number, at);
         }
         self.slab.unlist(at);
+        self.slab.free(at)
     }
 
     #[inline]
@@ -155,7 +154,6 @@ impl<P> PostedQueue<P> {
         }
     }
 
-    #[inline(never)]
     fn arrive_indexed(&mut self, key: &Key) -> Option<P> {
         if self.unindexed != NONE {
             self.index();
@@ -163,16 +161,10 @@ impl<P> PostedQueue<P> {
         let slab = &self.slab;
         let mut best = (u64::MAX, NONE, 0);
         for (number, known) in self.kinds.iter().enumerate() {
-            if known.kind.untagged != key.untagged {
-                continue;
-            }
-            let wanted = known.kind.reduce(key);
-            let at = known.table.find(&self.links, &self.hasher, wanted, |at| key_of(slab, at));
-            if at != NONE
-                && let Some(receive) = slab.entry(at)
-                && receive.age < best.0
-            {
-                best = (receive.age, at, number);
+            let at =
+                known.table.find(&self.links, &self.hasher, known.kind.reduce(key), |at| key_of(slab, at));
+            if at != NONE && known.kind.untagged == key.untagged && slab.entry(at).age < best.0 {
+                best = (slab.entry(at).age, at, number);
             }
         }
         let (_, at, number) = best;
@@ -181,7 +173,7 @@ impl<P> PostedQueue<P> {
         }
         self.unindex(number, at);
         self.slab.unlist(at);
-        self.slab.free(at).map(|receive| receive.handle)
+        self.slab.free(at)
     }
 
     /// Brings the index up to date: each receive gets into it once at most.
@@ -192,7 +184,7 @@ impl<P> PostedQueue<P> {
         while self.unindexed != NONE {
             let at = self.unindexed;
             self.unindexed = self.slab.younger(at);
-            let Some(receive) = self.slab.entry_mut(at) else { continue };
+            let receive = self.slab.entry_mut(at);
             receive.indexed = true;
             let kind = receive.wanted.kind;
             let number = self.kinds.iter().position(|known| known.kind == kind).unwrap_or_else(|| {
@@ -205,37 +197,47 @@ impl<P> PostedQueue<P> {
     }
 
     pub(super) fn cancel(&mut self, name: u64) -> Option<P> {
-        let at = self.slab.resolve(name)?;
-        self.take(at)
+        let found = self.window.entries().find(|(_, lane)| lane.name == name).map(|(position, _)| position);
+        match found {
+            Some(position) => self.take_from_window(position),
+            None if name & LISTED != 0 => {
+                let at = self.slab.resolve(name & !LISTED)?;
+                self.take_listed(at)
+            }
+            None => None,
+        }
     }
 
     /// Removes the oldest.
     pub(super) fn pop(&mut self) -> Option<P> {
-        if self.window.is_empty() { None } else { self.take_from_window(0) }
-    }
-
-    fn take(&mut self, at: u32) -> Option<P> {
-        if self.slab.entry(at)?.in_window {
-            let (offset, _) = self.window.entries().find(|(_, place)| *place == at)?;
-            return self.take_from_window(offset);
-        }
-        self.unlist(at);
-        self.slab.free(at).map(|receive| receive.handle)
+        if self.window.is_empty() { None } else { self.take_from_window(self.window.oldest()) }
     }
 
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Pattern, &P) -> bool, mut removed: impl FnMut(P)) {
-        let mut all: Vec<u32> = self.window.entries().map(|(_, place)| place).collect();
-        let mut at = self.slab.oldest();
-        while at != NONE {
-            all.push(at);
-            at = self.slab.younger(at);
-        }
-        for at in all {
-            let kept =
-                self.slab.entry(at).is_none_or(|receive| keep(&receive.wanted.pattern(), &receive.handle));
-            if !kept && let Some(handle) = self.take(at) {
-                removed(handle);
+        let mut leaving = Vec::new();
+        for (_, lane) in self.window.entries() {
+            if lane.handle.as_ref().is_some_and(|handle| !keep(&lane.wanted.pattern(), handle)) {
+                leaving.push(lane.name);
             }
         }
+        let mut at = self.slab.oldest();
+        while at != NONE {
+            if let Some((receive, handle)) = self.slab.both(at)
+                && !keep(&receive.wanted.pattern(), handle)
+            {
+                leaving.push(self.slab.name(at) | LISTED);
+            }
+            at = self.slab.younger(at);
+        }
+        for handle in leaving.into_iter().filter_map(|name| self.cancel(name)) {
+            removed(handle);
+        }
     }
+}
+
+/// Names that were never given out: everything from these on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Names {
+    pub(super) generation: u32,
+    pub(super) number: u64,
 }

@@ -6,19 +6,27 @@
 /// No place.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Generations are numbers below: a name has its highest bit clear.
+const GENERATIONS: u32 = 1 << 31;
+
 #[derive(Debug)]
-struct Place<T> {
-    entry: Option<T>,
+struct Place<T, H> {
+    entry: T,
+    /// `None` in a free place.
+    handle: Option<H>,
     generation: u32,
     older: u32,
     /// The next younger entry; of a free place, the next free one.
     younger: u32,
 }
 
-/// Entries in places. An entry is *listed* (part of the age order) or not; the caller knows which.
+/// Entries in places, each with a handle. An entry is *listed* (part of the age order) or not; the caller knows which.
+///
+/// Entries and handles are kept apart so that neither is moved as a whole: the processor would wait for narrow stores that a
+/// wide load then reads.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
-    places: Vec<Place<T>>,
+pub(super) struct Slab<T, H> {
+    places: Vec<Place<T, H>>,
     free: u32,
     oldest: u32,
     youngest: u32,
@@ -26,7 +34,7 @@ pub(super) struct Slab<T> {
     generation_first: u32,
 }
 
-impl<T> Slab<T> {
+impl<T: Copy, H> Slab<T, H> {
     pub(super) const fn new(generation_first: u32) -> Self {
         Self { places: Vec::new(), free: NONE, oldest: NONE, youngest: NONE, len: 0, generation_first }
     }
@@ -47,37 +55,38 @@ impl<T> Slab<T> {
 
     /// Puts an entry into a place, unlisted.
     #[inline]
-    pub(super) fn insert(&mut self, entry: T) -> u32 {
+    pub(super) fn insert(&mut self, entry: T, handle: H) -> u32 {
         self.len += 1;
         if self.free == NONE {
-            return self.insert_new(entry);
+            return self.insert_new(entry, handle);
         }
         let at = self.free;
         let place = &mut self.places[at as usize];
         self.free = place.younger;
-        place.entry = Some(entry);
+        place.entry = entry;
+        place.handle = Some(handle);
         at
     }
 
     #[cold]
-    fn insert_new(&mut self, entry: T) -> u32 {
+    fn insert_new(&mut self, entry: T, handle: H) -> u32 {
         let at = u32::try_from(self.places.len()).unwrap_or(NONE);
         assert!(at < NONE, "more than four thousand million entries in one matcher");
         let generation = self.generation_first;
-        self.places.push(Place { entry: Some(entry), generation, older: NONE, younger: NONE });
+        self.places.push(Place { entry, handle: Some(handle), generation, older: NONE, younger: NONE });
         at
     }
 
     /// Empties a place that is not listed. Its name goes stale.
     #[inline]
-    pub(super) fn free(&mut self, at: u32) -> Option<T> {
+    pub(super) fn free(&mut self, at: u32) -> Option<H> {
         let place = &mut self.places[at as usize];
-        let entry = place.entry.take()?;
-        place.generation = place.generation.wrapping_add(1);
+        let handle = place.handle.take()?;
+        place.generation = (place.generation + 1) % GENERATIONS;
         place.younger = self.free;
         self.free = at;
         self.len -= 1;
-        Some(entry)
+        Some(handle)
     }
 
     /// Makes an entry the youngest of the list.
@@ -122,13 +131,19 @@ impl<T> Slab<T> {
     }
 
     #[inline]
-    pub(super) fn entry(&self, at: u32) -> Option<&T> {
-        self.places[at as usize].entry.as_ref()
+    pub(super) fn entry(&self, at: u32) -> &T {
+        &self.places[at as usize].entry
     }
 
     #[inline]
-    pub(super) fn entry_mut(&mut self, at: u32) -> Option<&mut T> {
-        self.places[at as usize].entry.as_mut()
+    pub(super) fn entry_mut(&mut self, at: u32) -> &mut T {
+        &mut self.places[at as usize].entry
+    }
+
+    /// Entry and handle of a used place.
+    pub(super) fn both(&mut self, at: u32) -> Option<(&T, &mut H)> {
+        let place = &mut self.places[at as usize];
+        place.handle.as_mut().map(|handle| (&place.entry, handle))
     }
 
     /// The name of a used place.
@@ -141,6 +156,6 @@ impl<T> Slab<T> {
     pub(super) fn resolve(&self, name: u64) -> Option<u32> {
         let (at, generation) = ((name & 0xffff_ffff) as u32, (name >> 32) as u32);
         let place = self.places.get(at as usize)?;
-        (place.generation == generation && place.entry.is_some()).then_some(at)
+        (place.generation == generation && place.handle.is_some()).then_some(at)
     }
 }

@@ -51,23 +51,24 @@ const fn mix(seed: u64) -> u64 {
 /// The table of one kind of pattern.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// One bucket without heap, as most kinds have few keys.
+    /// The only key and its oldest place, while there are no buckets: most kinds have one, and it is compared in place.
+    single_key: Reduced,
     single: u32,
-    /// A power of two of buckets, or none while `single` is enough.
-    buckets: Vec<u32>,
+    /// Keys in buckets.
     keys: u32,
+    /// A power of two of buckets, or none while there was never more than one key.
+    buckets: Vec<u32>,
 }
 
-const SINGLE_MAX: u32 = 2;
 const BUCKETS_FIRST: usize = 32;
 
 impl Table {
     pub(super) const fn new() -> Self {
-        Self { single: NONE, buckets: Vec::new(), keys: 0 }
+        Self { single_key: (0, 0), single: NONE, keys: 0, buckets: Vec::new() }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.keys == 0
+        self.keys == 0 && self.single == NONE
     }
 
     /// Whether it owns memory that is worth keeping.
@@ -82,24 +83,10 @@ impl Table {
         self.keys = 0;
     }
 
+    /// Only when there are buckets.
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
         (hash >> 32) as usize & self.buckets.len().wrapping_sub(1)
-    }
-
-    #[inline]
-    fn first(&self, hash: u64) -> u32 {
-        if self.buckets.is_empty() { self.single } else { self.buckets[self.bucket(hash)] }
-    }
-
-    #[inline]
-    fn set_first(&mut self, hash: u64, at: u32) {
-        if self.buckets.is_empty() {
-            self.single = at;
-        } else {
-            let bucket = self.bucket(hash);
-            self.buckets[bucket] = at;
-        }
     }
 
     /// The oldest place with that key, or [`NONE`].
@@ -111,7 +98,16 @@ impl Table {
         key: Reduced,
         key_of: impl Fn(u32) -> Reduced,
     ) -> u32 {
-        let mut at = if self.buckets.is_empty() { self.single } else { self.first(hasher.hash(key)) };
+        if self.buckets.is_empty() {
+            let same = (key.0 ^ self.single_key.0) | (key.1 ^ self.single_key.1) == 0;
+            return if same { self.single } else { NONE };
+        }
+        self.search(links, self.bucket(hasher.hash(key)), key, key_of)
+    }
+
+    #[inline]
+    fn search(&self, links: &[Link], bucket: usize, key: Reduced, key_of: impl Fn(u32) -> Reduced) -> u32 {
+        let mut at = self.buckets[bucket];
         while at != NONE && key_of(at) != key {
             at = links[at as usize].chain;
         }
@@ -119,6 +115,7 @@ impl Table {
     }
 
     /// Adds a place as the youngest of its key.
+    #[inline]
     pub(super) fn append(
         &mut self,
         links: &mut [Link],
@@ -127,22 +124,35 @@ impl Table {
         key_of: impl Fn(u32) -> Reduced,
     ) {
         let key = key_of(at);
-        let oldest = self.find(links, hasher, key, &key_of);
+        if self.buckets.is_empty() {
+            if self.single == NONE {
+                (self.single_key, self.single) = (key, at);
+                links[at as usize] = Link { chain: NONE, younger: NONE, older: at };
+                return;
+            }
+            if self.single_key == key {
+                add_youngest(links, self.single, at);
+                return;
+            }
+            self.start_buckets(links, hasher);
+        }
+        let mut bucket = self.bucket(hasher.hash(key));
+        let oldest = self.search(links, bucket, key, &key_of);
         if oldest != NONE {
-            let youngest = links[oldest as usize].older;
-            links[youngest as usize].younger = at;
-            links[at as usize] = Link { chain: NONE, younger: NONE, older: youngest };
-            links[oldest as usize].older = at;
+            add_youngest(links, oldest, at);
             return;
         }
+        if self.keys as usize == self.buckets.len() {
+            self.grow(links, hasher, &key_of);
+            bucket = self.bucket(hasher.hash(key));
+        }
         self.keys += 1;
-        self.grow_if_needed(links, hasher, &key_of);
-        let hash = hasher.hash(key);
-        links[at as usize] = Link { chain: self.first(hash), younger: NONE, older: at };
-        self.set_first(hash, at);
+        links[at as usize] = Link { chain: self.buckets[bucket], younger: NONE, older: at };
+        self.buckets[bucket] = at;
     }
 
     /// Removes a place that was appended.
+    #[inline]
     pub(super) fn remove(
         &mut self,
         links: &mut [Link],
@@ -152,6 +162,7 @@ impl Table {
     ) {
         let Link { chain, younger, older } = links[at as usize];
         if links[older as usize].younger == at {
+            // Not the oldest of its key.
             links[older as usize].younger = younger;
             if younger == NONE {
                 let oldest = self.find(links, hasher, key_of(at), key_of);
@@ -161,19 +172,22 @@ impl Table {
             }
             return;
         }
-        let replacement = if younger == NONE {
-            self.keys -= 1;
-            chain
-        } else {
+        let mut replacement = chain;
+        if younger != NONE {
             // `older` of the oldest is the youngest of the key: itself when only two were left.
             links[younger as usize].older = older;
             links[younger as usize].chain = chain;
-            younger
-        };
-        let hash = hasher.hash(key_of(at));
-        let mut before = self.first(hash);
+            replacement = younger;
+        }
+        if self.buckets.is_empty() {
+            self.single = replacement;
+            return;
+        }
+        self.keys -= u32::from(younger == NONE);
+        let bucket = self.bucket(hasher.hash(key_of(at)));
+        let mut before = self.buckets[bucket];
         if before == at {
-            self.set_first(hash, replacement);
+            self.buckets[bucket] = replacement;
             return;
         }
         while links[before as usize].chain != at {
@@ -182,32 +196,36 @@ impl Table {
         links[before as usize].chain = replacement;
     }
 
-    #[inline]
-    fn grow_if_needed(&mut self, links: &mut [Link], hasher: &Hasher, key_of: impl Fn(u32) -> Reduced) {
-        let full = if self.buckets.is_empty() {
-            self.keys > SINGLE_MAX
-        } else {
-            self.keys as usize > self.buckets.len()
-        };
-        if full {
-            self.grow(links, hasher, key_of);
-        }
+    #[cold]
+    fn start_buckets(&mut self, links: &mut [Link], hasher: &Hasher) {
+        self.buckets = vec![NONE; BUCKETS_FIRST];
+        let bucket = self.bucket(hasher.hash(self.single_key));
+        self.buckets[bucket] = self.single;
+        links[self.single as usize].chain = NONE;
+        (self.single, self.keys) = (NONE, 1);
     }
 
     #[cold]
     fn grow(&mut self, links: &mut [Link], hasher: &Hasher, key_of: impl Fn(u32) -> Reduced) {
-        let wanted = (self.buckets.len() * 2).max(BUCKETS_FIRST);
-        let old = std::mem::replace(&mut self.buckets, vec![NONE; wanted]);
-        let single = std::mem::replace(&mut self.single, NONE);
-        for first in old.into_iter().chain([single]) {
+        let wanted = self.buckets.len() * 2;
+        for first in std::mem::replace(&mut self.buckets, vec![NONE; wanted]) {
             let mut at = first;
             while at != NONE {
                 let next = links[at as usize].chain;
-                let hash = hasher.hash(key_of(at));
-                links[at as usize].chain = self.first(hash);
-                self.set_first(hash, at);
+                let bucket = self.bucket(hasher.hash(key_of(at)));
+                links[at as usize].chain = self.buckets[bucket];
+                self.buckets[bucket] = at;
                 at = next;
             }
         }
     }
+}
+
+/// Adds a place behind the others of its key.
+#[inline]
+fn add_youngest(links: &mut [Link], oldest: u32, at: u32) {
+    let youngest = links[oldest as usize].older;
+    links[youngest as usize].younger = at;
+    links[at as usize] = Link { chain: NONE, younger: NONE, older: youngest };
+    links[oldest as usize].older = at;
 }

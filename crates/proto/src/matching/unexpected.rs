@@ -14,11 +14,10 @@ pub const KINDS_MAX: usize = 8;
 /// How many of the oldest are compared one by one.
 const LOOK_MAX: usize = 4;
 
-#[derive(Debug)]
-struct Stored<U> {
+#[derive(Clone, Copy, Debug)]
+struct Stored {
     arrival: Arrival,
     age: u64,
-    message: U,
 }
 
 #[derive(Debug)]
@@ -34,7 +33,7 @@ struct Index {
 
 #[derive(Debug)]
 pub(super) struct UnexpectedQueue<U> {
-    slab: Slab<Stored<U>>,
+    slab: Slab<Stored, U>,
     indexes: Vec<Index>,
     age_next: u64,
     uses: u64,
@@ -42,19 +41,19 @@ pub(super) struct UnexpectedQueue<U> {
 }
 
 #[inline]
-fn key_of<U>(slab: &Slab<Stored<U>>, kind: &PatternKind, at: u32) -> Reduced {
-    slab.entry(at).map_or((0, 0), |stored| kind.reduce(&Key::of(&stored.arrival)))
+fn key_of<U>(slab: &Slab<Stored, U>, kind: &PatternKind, at: u32) -> Reduced {
+    kind.reduce(&Key::of(&slab.entry(at).arrival))
 }
 
 impl Index {
-    fn update<U>(&mut self, slab: &Slab<Stored<U>>, hasher: &Hasher) {
+    fn update<U>(&mut self, slab: &Slab<Stored, U>, hasher: &Hasher) {
         if self.links.len() < slab.places() {
             self.links.resize(slab.places().next_power_of_two(), Link::UNUSED);
         }
         while self.next != NONE {
             let at = self.next;
             self.next = slab.younger(at);
-            let Some(stored) = slab.entry(at) else { continue };
+            let stored = slab.entry(at);
             self.age_next = stored.age + 1;
             if stored.arrival.untagged == self.kind.untagged {
                 let kind = self.kind;
@@ -63,13 +62,11 @@ impl Index {
         }
     }
 
-    fn remove<U>(&mut self, slab: &Slab<Stored<U>>, hasher: &Hasher, at: u32) {
+    fn remove<U>(&mut self, slab: &Slab<Stored, U>, hasher: &Hasher, at: u32) {
+        let stored = slab.entry(at);
         if self.next == at {
             self.next = slab.younger(at);
-        } else if let Some(stored) = slab.entry(at)
-            && stored.age < self.age_next
-            && stored.arrival.untagged == self.kind.untagged
-        {
+        } else if stored.age < self.age_next && stored.arrival.untagged == self.kind.untagged {
             let kind = self.kind;
             self.table.remove(&mut self.links, hasher, at, |at| key_of(slab, &kind, at));
         }
@@ -98,7 +95,7 @@ impl<U> UnexpectedQueue<U> {
     pub(super) fn push(&mut self, arrival: Arrival, message: U) -> u64 {
         let age = self.age_next;
         self.age_next += 1;
-        let at = self.slab.insert(Stored { arrival, age, message });
+        let at = self.slab.insert(Stored { arrival, age }, message);
         self.slab.list(at);
         for index in &mut self.indexes {
             if index.next == NONE {
@@ -106,6 +103,18 @@ impl<U> UnexpectedQueue<U> {
             }
         }
         self.slab.name(at)
+    }
+
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.slab.oldest() == NONE
+    }
+
+    /// Removes the oldest message that the pattern accepts.
+    #[inline(never)]
+    pub(super) fn take_matching(&mut self, wanted: &Compiled) -> Option<(Arrival, U)> {
+        let at = self.find(wanted)?;
+        self.remove(at)
     }
 
     /// Place of the oldest message that the pattern accepts.
@@ -116,7 +125,7 @@ impl<U> UnexpectedQueue<U> {
             if at == NONE {
                 return None;
             }
-            if self.slab.entry(at).is_some_and(|stored| wanted.accepts(&Key::of(&stored.arrival))) {
+            if wanted.accepts(&Key::of(&self.slab.entry(at).arrival)) {
                 return Some(at);
             }
             at = self.slab.younger(at);
@@ -165,7 +174,8 @@ impl<U> UnexpectedQueue<U> {
             index.remove(&self.slab, &self.hasher, at);
         }
         self.slab.unlist(at);
-        self.slab.free(at).map(|stored| (stored.arrival, stored.message))
+        let arrival = self.slab.entry(at).arrival;
+        self.slab.free(at).map(|message| (arrival, message))
     }
 
     pub(super) fn take(&mut self, name: u64) -> Option<(Arrival, U)> {
@@ -175,12 +185,12 @@ impl<U> UnexpectedQueue<U> {
 
     pub(super) fn view(&mut self, at: u32) -> Option<(u64, &Arrival, &mut U)> {
         let name = self.slab.name(at);
-        self.slab.entry_mut(at).map(|stored| (name, &stored.arrival, &mut stored.message))
+        self.slab.both(at).map(|(stored, message)| (name, &stored.arrival, message))
     }
 
     pub(super) fn get_mut(&mut self, name: u64) -> Option<(&Arrival, &mut U)> {
         let at = self.slab.resolve(name)?;
-        self.slab.entry_mut(at).map(|stored| (&stored.arrival, &mut stored.message))
+        self.slab.both(at).map(|(stored, message)| (&stored.arrival, message))
     }
 
     pub(super) fn retain(
@@ -191,8 +201,7 @@ impl<U> UnexpectedQueue<U> {
         let mut at = self.slab.oldest();
         while at != NONE {
             let younger = self.slab.younger(at);
-            let kept =
-                self.slab.entry_mut(at).is_none_or(|stored| keep(&stored.arrival, &mut stored.message));
+            let kept = self.slab.both(at).is_none_or(|(stored, message)| keep(&stored.arrival, message));
             if !kept && let Some((arrival, message)) = self.remove(at) {
                 removed(arrival, message);
             }

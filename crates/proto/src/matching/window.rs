@@ -1,32 +1,53 @@
-//! The sixteen oldest posted receives, findable without touching them: a byte of fingerprint each, compared all at once.
+//! The oldest posted receives, at most sixty-four: the oldest is compared at once, the others by a byte of fingerprint each,
+//! eight together.
 //!
-//! Used by the posted queue only. A ring of lanes in the order of age, with holes where younger ones went first.
+//! Used by the posted queue only. A ring in the order of age, with holes where younger receives went first. Positions run
+//! modulo sixty-four; there is memory for four until more are posted.
 
-const LANES: u32 = 16;
+use super::{Compiled, Key};
+
+const POSITIONS: u32 = 64;
+const LANES_FIRST: usize = 4;
+const LANES_MAX: usize = POSITIONS as usize;
 const EACH: u64 = 0x0101_0101_0101_0101;
 const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 /// A byte that differs for most tags that differ.
 #[inline]
-pub(super) const fn fingerprint(tag: u64) -> u8 {
+const fn fingerprint(tag: u64) -> u8 {
     (tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
+/// A receive in the window.
 #[derive(Debug)]
-pub(super) struct Window {
-    prints: [u64; 2],
-    places: [u32; LANES as usize],
-    live: u16,
-    /// Lanes whose pattern has a mask: their fingerprint says nothing.
-    masked: u16,
-    /// Lane of the oldest entry, and how many lanes from there on were given out.
-    head: u32,
-    span: u32,
+pub(super) struct Lane<P> {
+    pub(super) wanted: Compiled,
+    pub(super) name: u64,
+    /// `None` where there is no receive.
+    pub(super) handle: Option<P>,
 }
 
-impl Window {
-    pub(super) const fn new() -> Self {
-        Self { prints: [0; 2], places: [0; LANES as usize], live: 0, masked: 0, head: 0, span: 0 }
+#[derive(Debug)]
+pub(super) struct Window<P> {
+    /// A power of two of them; that of a position is the position modulo their number.
+    lanes: Box<[Lane<P>]>,
+    /// Position of the oldest, and how many positions from there on were given out.
+    head: u32,
+    span: u32,
+    /// A bit for each position that holds a receive, and for each whose tag is masked, so that its print says nothing.
+    live: u64,
+    masked: u64,
+    /// A byte for each position.
+    prints: [u64; 8],
+}
+
+impl<P> Window<P> {
+    pub(super) fn new() -> Self {
+        Self::with(lanes(LANES_FIRST))
+    }
+
+    const fn with(lanes: Box<[Lane<P>]>) -> Self {
+        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 8] }
     }
 
     #[inline]
@@ -34,95 +55,160 @@ impl Window {
         self.live == 0
     }
 
-    /// Whether [`Window::push`] has room, after closing holes if that is worth it.
+    pub(super) const fn len(&self) -> usize {
+        self.live.count_ones() as usize
+    }
+
+    /// Whether [`Window::push`] has room, after closing holes or growing if need be.
     #[inline]
     pub(super) fn has_room(&mut self) -> bool {
-        if self.span == LANES && self.live.count_ones() <= LANES / 2 {
-            self.close_holes();
-        }
-        self.span < LANES
-    }
-
-    /// Few enough entries to take a batch of younger ones in.
-    #[inline]
-    pub(super) const fn wants_refill(&self) -> bool {
-        self.live.count_ones() <= LANES / 4
-    }
-
-    /// Adds an entry younger than all others. The caller asked [`Window::has_room`].
-    #[inline]
-    pub(super) fn push(&mut self, place: u32, print: u8, masked: bool) {
-        let lane = (self.head + self.span) % LANES;
-        self.span += 1;
-        self.places[lane as usize] = place;
-        let shift = lane % 8 * 8;
-        let word = &mut self.prints[lane as usize / 8];
-        *word = *word & !(0xff << shift) | u64::from(print) << shift;
-        self.live |= 1 << lane;
-        self.masked = self.masked & !(1 << lane) | u16::from(masked) << lane;
-    }
-
-    /// Removes the entry at an offset from the oldest.
-    #[inline]
-    pub(super) fn remove(&mut self, offset: u32) {
-        self.live &= !(1 << ((self.head + offset) % LANES));
-        if self.live == 0 {
-            self.span = 0;
-            return;
-        }
-        if offset == 0 {
-            let skipped = self.live.rotate_right(self.head).trailing_zeros();
-            self.head = (self.head + skipped) % LANES;
-            self.span -= skipped;
-        }
-    }
-
-    /// Place of the oldest entry. Only when not empty.
-    #[inline]
-    pub(super) const fn oldest(&self) -> u32 {
-        self.places[self.head as usize]
-    }
-
-    /// Entries behind the oldest that may match, as offsets from it in the order of age: a bit each.
-    #[inline]
-    pub(super) const fn candidates(&self, print: u8) -> u16 {
-        let equal = zero_bytes(self.prints[0] ^ (EACH * print as u64))
-            | zero_bytes(self.prints[1] ^ (EACH * print as u64)) << 8;
-        ((equal | self.masked) & self.live).rotate_right(self.head) & !1
-    }
-
-    /// Place at an offset from the oldest.
-    #[inline]
-    pub(super) const fn place(&self, offset: u32) -> u32 {
-        self.places[((self.head + offset) % LANES) as usize]
+        (self.span as usize) < self.lanes.len() || self.make_room()
     }
 
     #[cold]
-    fn close_holes(&mut self) {
-        let mut fresh = Self::new();
-        for offset in 0..self.span {
-            let lane = (self.head + offset) % LANES;
-            if self.live & 1 << lane != 0 {
-                let print = (self.prints[lane as usize / 8] >> (lane % 8 * 8)) as u8;
-                fresh.push(self.places[lane as usize], print, self.masked & 1 << lane != 0);
-            }
+    #[inline(never)]
+    fn make_room(&mut self) -> bool {
+        if self.len() <= self.lanes.len() / 2 {
+            self.close_holes();
+        } else if self.lanes.len() < LANES_MAX {
+            self.grow();
         }
-        *self = fresh;
+        (self.span as usize) < self.lanes.len()
     }
 
-    /// Offset from the oldest and place of each entry, oldest first.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
-        (0..self.span)
-            .map(|offset| (offset, (self.head + offset) % LANES))
-            .filter(|(_, lane)| self.live & 1 << lane != 0)
-            .map(|(offset, lane)| (offset, self.places[lane as usize]))
+    /// Few enough receives to take a batch of younger ones in.
+    #[inline]
+    pub(super) const fn wants_refill(&self) -> bool {
+        self.span as usize <= LANES_MAX / 4
     }
+
+    /// Adds a receive younger than all others. The caller asked [`Window::has_room`].
+    #[inline]
+    pub(super) fn push(&mut self, wanted: &Compiled, name: u64, handle: P) {
+        let position = (self.head + self.span) % POSITIONS;
+        self.span += 1;
+        let lane = self.lane_mut(position);
+        lane.wanted = *wanted;
+        lane.name = name;
+        lane.handle = Some(handle);
+        let shift = position % 8 * 8;
+        let word = &mut self.prints[position as usize / 8];
+        *word = *word & !(0xff << shift) | u64::from(fingerprint(wanted.tag)) << shift;
+        let bit = 1 << position;
+        self.live |= bit;
+        self.masked = if wanted.kind.tag_bits == u64::MAX { self.masked & !bit } else { self.masked | bit };
+    }
+
+    #[inline]
+    fn lane(&self, position: u32) -> &Lane<P> {
+        let mask = self.lanes.len() - 1;
+        &self.lanes[position as usize & mask]
+    }
+
+    #[inline]
+    fn lane_mut(&mut self, position: u32) -> &mut Lane<P> {
+        let mask = self.lanes.len() - 1;
+        &mut self.lanes[position as usize & mask]
+    }
+
+    /// Whether the oldest accepts the message. Only when not empty.
+    #[inline]
+    pub(super) fn oldest_accepts(&self, key: &Key) -> bool {
+        self.lane(self.head).wanted.accepts(key)
+    }
+
+    /// Position of the oldest receive that accepts the message, but for the very oldest, which was asked before.
+    #[inline]
+    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        // Three words hold the first sixteen wherever the head is in its word.
+        match self.find_among(key, 3, 0xfffe) {
+            None if self.span > 16 => self.find_among(key, 8, !0xffff),
+            found => found,
+        }
+    }
+
+    /// The same among the receives at some offsets from the oldest (a bit each), whose prints are in the first `words` words.
+    #[inline]
+    fn find_among(&self, key: &Key, words: u32, offsets: u64) -> Option<u32> {
+        let print = EACH * u64::from(fingerprint(key.tag));
+        let mut equal = 0;
+        for number in 0..words {
+            let word = (self.head / 8 + number) % 8;
+            equal |= zero_bytes(self.prints[word as usize] ^ print) << (word * 8);
+        }
+        let mut candidates = ((equal | self.masked) & self.live).rotate_right(self.head) & offsets;
+        while candidates != 0 {
+            let position = (self.head + candidates.trailing_zeros()) % POSITIONS;
+            if self.lane(position).wanted.accepts(key) {
+                return Some(position);
+            }
+            candidates &= candidates - 1;
+        }
+        None
+    }
+
+    /// Position of the oldest. Only when not empty.
+    #[inline]
+    pub(super) const fn oldest(&self) -> u32 {
+        self.head
+    }
+
+    /// Removes the receive at a position.
+    #[inline]
+    pub(super) fn remove(&mut self, position: u32) -> Option<P> {
+        let handle = self.lane_mut(position).handle.take();
+        self.live &= !(1 << position);
+        if self.live == 0 {
+            self.span = 0;
+        } else if position == self.head {
+            let skipped = self.live.rotate_right(self.head).trailing_zeros();
+            self.head = (self.head + skipped) % POSITIONS;
+            self.span -= skipped;
+        }
+        handle
+    }
+
+    fn grow(&mut self) {
+        let count = self.lanes.len() * 4;
+        let mut old = std::mem::replace(self, Self::with(lanes(count)));
+        for offset in 0..old.span {
+            let lane = old.lane_mut(old.head + offset);
+            if let Some(handle) = lane.handle.take() {
+                self.push(&lane.wanted, lane.name, handle);
+            }
+        }
+    }
+
+    /// Moves all receives close together.
+    fn close_holes(&mut self) {
+        let span = self.span;
+        (self.span, self.live) = (0, 0);
+        for offset in 0..span {
+            let lane = self.lane_mut(self.head + offset);
+            if let Some(handle) = lane.handle.take() {
+                let (wanted, name) = (lane.wanted, lane.name);
+                self.push(&wanted, name, handle);
+            }
+        }
+    }
+
+    /// Position and receive of each, oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &Lane<P>)> {
+        (0..self.span)
+            .map(|offset| (self.head + offset) % POSITIONS)
+            .map(|position| (position, self.lane(position)))
+            .filter(|(_, lane)| lane.handle.is_some())
+    }
+}
+
+fn lanes<P>(count: usize) -> Box<[Lane<P>]> {
+    (0..count).map(|_| Lane { wanted: Compiled::NOTHING, name: 0, handle: None }).collect()
 }
 
 /// One bit for each byte that is zero, the lowest byte's first.
 #[inline]
-const fn zero_bytes(word: u64) -> u16 {
+const fn zero_bytes(word: u64) -> u64 {
     let nonzero_high = ((word & LOW) + LOW) | word;
     let zero = !nonzero_high & !LOW;
-    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u16
+    (zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }

@@ -7,6 +7,7 @@
 //! Word 0 {lap 8, kind 8, length 16, dst 32}, word 1 tag, word 2 {src 32, flags 8, zero 24}, then 40 bytes of body. A body
 //! that does not fit has the length [`WINDOWED`] and one word {offset 32, length 32} of the window.
 
+use super::segments::Segments;
 use super::setup::Bell;
 use crate::half::{DomainControl, Page, REFUSED};
 use crate::note::{Note, broken};
@@ -51,18 +52,30 @@ pub(crate) struct Open {
     bell: Bell,
     /// Borrowed posts to report.
     pub(crate) released: VecDeque<Token>,
+    pub(crate) segments: Segments,
+}
+
+/// What set-up has found out.
+pub(crate) struct Ends {
+    /// Both halves.
+    pub(crate) watch: Arc<Watch>,
+    /// The lane's place in the registry.
+    pub(crate) bit: u32,
+    /// Where the peer's domain says that it sleeps.
+    pub(crate) peer_page: Page<DomainControl>,
+    /// How to wake it.
+    pub(crate) bell: Bell,
+    /// How the sleep protocol is ordered.
+    pub(crate) barrier: Barrier,
+    /// Segments that the peer is ready to map.
+    pub(crate) segments_max: u32,
 }
 
 impl Open {
-    pub(crate) fn new(
-        options: &ShmOptions,
-        watch: Arc<Watch>,
-        bit: u32,
-        peer_page: Page<DomainControl>,
-        bell: Bell,
-        barrier: Barrier,
-        (own_slots, peer_slots): (usize, usize),
-    ) -> Self {
+    /// A lane with these ends.
+    pub(crate) fn new(options: &ShmOptions, ends: Ends) -> Self {
+        let Ends { watch, bit, peer_page, bell, barrier, segments_max } = ends;
+        let (own_slots, peer_slots) = (watch.own.ring().len(), watch.peer.ring().len());
         let taken_max = watch.peer.window_len() / 16;
         Self {
             producer: Producer::new(own_slots),
@@ -81,6 +94,7 @@ impl Open {
             peer_page,
             bell,
             released: VecDeque::new(),
+            segments: Segments::new(segments_max),
         }
     }
 
@@ -228,7 +242,7 @@ impl Open {
         socket: &Guarded,
     ) -> Result<usize, LaneError> {
         let mut done = 0;
-        if !self.released.is_empty() || self.starving {
+        if !self.released.is_empty() || self.starving || self.segments.is_fetching() {
             done = self.report(sink)?;
         }
         let mut drained = false;
@@ -249,13 +263,13 @@ impl Open {
                 self.publish_index(socket);
             }
         }
-        if drained && done == 0 {
+        if drained && done == 0 && !self.segments.is_fetching() {
             self.check_end()?;
         }
         Ok(done)
     }
 
-    /// Reports releases and room; how many.
+    /// Reports releases, room and ended fetches; how many.
     #[cold]
     fn report(&mut self, sink: &mut dyn Sink) -> Result<usize, LaneError> {
         let mut done = 0;
@@ -266,7 +280,7 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        Ok(done)
+        Ok(done + self.segments.step(sink))
     }
 
     /// Hands up the next frame, if there is one.
@@ -392,6 +406,7 @@ impl Open {
     /// Reads back from the own half what the peer is not known to have taken.
     pub(crate) fn recover(&mut self) -> Vec<Unacknowledged> {
         self.released.clear();
+        self.segments.revoke_all();
         if std::mem::replace(&mut self.recovered, true) {
             return Vec::new();
         }

@@ -8,12 +8,14 @@
 //! did not take; the first error is answered from then on.
 
 mod datapath;
+mod segments;
 mod setup;
 
 use crate::half::{CLOSED, REFUSED};
 use crate::link::Peer;
 use crate::note::{NOTE_LEN, Note};
 use crate::registry::Registry;
+use crate::segment::{Fetch, ForeignSegment};
 use crate::sys::fork::Guarded;
 use crate::sys::socket::{self, Moved};
 use crate::transport::{CAPABILITIES, COST};
@@ -21,8 +23,8 @@ use datapath::Open;
 use rustix::fd::OwnedFd;
 use setup::Setup;
 use sinew_transport::{
-    ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, PostError, Sink, Token, TransportError,
-    Unacknowledged,
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, PostError, Pull, Sink,
+    Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
@@ -188,10 +190,33 @@ impl ShmLane {
             match Note::decode(&bytes)? {
                 Some(Note::Bell) => self.registry.hints.set(open.bit),
                 Some(Note::Setup(_)) => return Err(crate::note::broken("a second set-up")),
-                _ => drop(fds),
+                Some(Note::Segment { id, len }) => {
+                    open.segments.handle_segment(&self.registry.options, id, len, &fds)?;
+                }
+                Some(Note::Gone { id }) => open.segments.handle_gone(id),
+                None => {}
             }
         }
         Ok(())
+    }
+
+    /// What a descriptor names, after hearing of its segment if that is still in the socket.
+    fn resolve(&mut self, from: &Descriptor) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if !self.registry.birth.is_here() {
+            return Err(crate::forked());
+        }
+        if self.open.as_ref().is_some_and(|open| !open.segments.knows(from))
+            && let Err(error) = self.hear()
+        {
+            return Err(self.end(error));
+        }
+        match &self.open {
+            Some(open) => open.segments.resolve(from),
+            None => Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "before set-up")),
+        }
     }
 
     /// What a call answers when the lane is not live.
@@ -280,10 +305,12 @@ impl Lane for ShmLane {
         }
     }
 
+    #[inline]
     fn flush(&mut self) -> Result<(), LaneError> {
-        match &self.over {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
+        match (&self.over, &mut self.open) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(open)) => open.segments.tell_freed(&self.socket),
+            (None, None) => Ok(()),
         }
     }
 
@@ -327,13 +354,57 @@ impl Lane for ShmLane {
         self.open.as_mut().map_or_else(Vec::new, |open| open.recover())
     }
 
-    fn revoke(&mut self, _token: Token) {}
+    fn revoke(&mut self, token: Token) {
+        if let Some(open) = &mut self.open {
+            open.segments.revoke(token);
+        }
+    }
 
     fn cool(&mut self) -> bool {
         match &self.open {
             Some(open) if self.is_usable() => self.registry.cool(open.bit),
             _ => false,
         }
+    }
+
+    fn describe(&mut self, buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
+        match (&self.over, &mut self.open) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(open)) if self.registry.birth.is_here() => open.segments.describe(buf, &self.socket),
+            _ => Ok(None),
+        }
+    }
+
+    unsafe fn pull(
+        &mut self,
+        from: &Descriptor,
+        target: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<Pull, LaneError> {
+        let (segment, offset, there) = self.resolve(from)?;
+        let outside =
+            || TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "shorter than the pull");
+        if len > there {
+            return Err(outside());
+        }
+        // SAFETY: the caller's promise; ends with `Done`, `Sink::pulled` or `revoke`.
+        let mut fetch = unsafe { Fetch::new(segment, offset, target, len) }.ok_or_else(outside)?;
+        if len <= segments::AT_ONCE {
+            fetch.step(len);
+            return Ok(Pull::Done);
+        }
+        if let Some(open) = &mut self.open {
+            open.segments.queue(token, fetch);
+        }
+        Ok(Pull::Pending)
+    }
+
+    fn view(&mut self, from: &Descriptor) -> Result<View, LaneError> {
+        let (segment, offset, len) = self.resolve(from)?;
+        segment.view(offset, len).ok_or_else(|| {
+            TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "a range outside its segment")
+        })
     }
 
     fn close(&mut self) {

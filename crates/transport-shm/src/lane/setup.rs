@@ -2,7 +2,7 @@
 //!
 //! Called by the lane's first polls. Nothing of the peer is mapped before its note was checked.
 
-use super::datapath::Open;
+use super::datapath::{Ends, Open};
 use crate::half::{self, Geometry, OwnHalf, Page, PeerHalf};
 use crate::link::Peer;
 use crate::note::{self, NO_BIT, Note, broken};
@@ -167,8 +167,15 @@ impl Setup {
             over: AtomicBool::new(false),
         });
         registry.open(self.place, &watch);
-        let slots = (self.said.geometry.slots, theirs.geometry.slots);
-        Ok(Open::new(&registry.options, watch, self.place, page, bell, barrier, slots))
+        let ends = Ends {
+            watch,
+            bit: self.place,
+            peer_page: page,
+            bell,
+            barrier,
+            segments_max: theirs.segments_max,
+        };
+        Ok(Open::new(&registry.options, ends))
     }
 
     /// Gives back what was reserved.

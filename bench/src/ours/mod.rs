@@ -1,0 +1,159 @@
+//! Sinew's own side of every line, through the public safe API as a user writes it: default configuration, tags and
+//! payloads that change from message to message and are checked, sixteen other receives posted.
+//! `sinew-bench ours CASE` is the first, active side and starts the second, passive one. The runner calls it.
+
+mod asynchronous;
+mod engine;
+mod latency;
+mod pairing;
+mod stream;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::raw::pair;
+use crate::sample::{Missing, Sample};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// Ping-pong of tagged messages.
+    Latency,
+    /// Stream of small tagged messages.
+    Rate,
+    /// Stream of large tagged messages, several under way.
+    Bandwidth,
+    /// The receiver sleeps, is woken, answers.
+    Wake,
+    /// Ping-pong with futures on a tokio current-thread runtime.
+    Async,
+    /// A loan of pooled memory, first and last line read.
+    Loan,
+    /// One-sided write.
+    Write,
+    /// Share of a core that an idle process uses.
+    Idle,
+    /// Memory of one idle endpoint.
+    EndpointMemory,
+    /// Descriptors of one idle endpoint.
+    EndpointDescriptors,
+    /// Memory of a process whose endpoints talk with all of another's.
+    MeshMemory,
+    /// Descriptors of such a process.
+    MeshDescriptors,
+    /// From connect to the first answer.
+    Connect,
+    /// Allocations and system calls of a small message.
+    DataPath,
+    /// One send and its match with many receives posted and many messages waiting.
+    Matching,
+    /// From a peer's death to the end of an operation that waits for it.
+    Death,
+}
+
+/// What the program is told.
+#[derive(Debug, Clone, Args)]
+pub struct OursArgs {
+    /// What to measure.
+    pub case: Case,
+    /// Transport: shm, tcp, uds.
+    #[arg(long, default_value = "shm")]
+    pub transport: String,
+    /// Bytes of one message.
+    #[arg(long, default_value_t = 8)]
+    pub size: usize,
+    /// How long to measure.
+    #[arg(long, default_value_t = 0.4)]
+    pub seconds: f64,
+    /// Sleep at once instead of spinning first (the option `spin` at 0).
+    #[arg(long)]
+    pub block: bool,
+    /// Read in place instead of receiving a copy.
+    #[arg(long)]
+    pub in_place: bool,
+    /// Send the tags of each eight messages in another order than they are received in.
+    #[arg(long)]
+    pub permute: bool,
+    /// Messages per batch.
+    #[arg(long, default_value_t = 1)]
+    pub batch: usize,
+    /// Untagged messages.
+    #[arg(long)]
+    pub untagged: bool,
+    /// Poll the runtime without sleeping.
+    #[arg(long)]
+    pub busy: bool,
+    /// Endpoints on each side.
+    #[arg(long, default_value_t = 1000)]
+    pub endpoints: usize,
+    /// Receives posted, and messages waiting.
+    #[arg(long, default_value_t = 1)]
+    pub posted: usize,
+    /// Lanes that are open and idle.
+    #[arg(long, default_value_t = 0)]
+    pub idle_lanes: usize,
+    /// Receives kept posted by a streaming receiver; 0: it calls `recv` for each message.
+    #[arg(long, default_value_t = 0)]
+    pub window: usize,
+    /// The two cores, active side first.
+    #[arg(long, value_delimiter = ',', default_value = "0,1")]
+    pub cpus: Vec<usize>,
+    /// This process is the second side.
+    #[arg(long, hide = true)]
+    pub second: bool,
+}
+
+/// Runs either side. Only the first returns a result.
+pub fn run(args: &OursArgs) -> Result<Option<Sample>> {
+    pair::die_with_parent()?;
+    pair::pin(args.cpus.get(usize::from(args.second)).copied())?;
+    if args.second {
+        return second(args).map(|()| None);
+    }
+    first(args).map(Some)
+}
+
+/// Parts of the API that do not exist yet: the line says so instead of measuring something else.
+pub fn missing(args: &OursArgs) -> Option<Missing> {
+    let part = match args.case {
+        Case::Loan => "Sinew has no pooled buffers to loan",
+        Case::Write => "Sinew has no one-sided operations",
+        Case::DataPath => "the engine's own tests count allocations and system calls",
+        _ if args.in_place => "Sinew has no receiving in place",
+        _ if args.batch > 1 => "Sinew has no batches of sends and receives",
+        _ if args.idle_lanes > 0 => "the bench does not open idle lanes",
+        _ => return None,
+    };
+    Some(Missing(part.into()))
+}
+
+fn first(args: &OursArgs) -> Result<Sample> {
+    match args.case {
+        Case::Latency => latency::first(args),
+        Case::Wake => latency::wake_first(args),
+        Case::Rate => stream::rate_first(args),
+        Case::Bandwidth => stream::bandwidth_first(args),
+        Case::Async => asynchronous::first(args),
+        Case::Idle => engine::idle_first(args),
+        Case::EndpointMemory => engine::endpoint_memory(),
+        Case::EndpointDescriptors => engine::endpoint_descriptors(),
+        Case::MeshMemory | Case::MeshDescriptors => engine::mesh_first(args),
+        Case::Connect => engine::connect_first(args),
+        Case::Matching => engine::matching(args),
+        Case::Death => engine::death_first(args),
+        Case::Loan | Case::Write | Case::DataPath => bail!("this case has no program"),
+    }
+}
+
+fn second(args: &OursArgs) -> Result<()> {
+    match args.case {
+        Case::Latency | Case::Wake => latency::second(args),
+        Case::Rate => stream::rate_second(args),
+        Case::Bandwidth => stream::bandwidth_second(args),
+        Case::Async => asynchronous::second(args),
+        Case::Idle | Case::Death => engine::wait_second(args),
+        Case::MeshMemory | Case::MeshDescriptors => engine::mesh_second(args),
+        Case::Connect => engine::connect_second(args),
+        _ => bail!("this case has no second side"),
+    }
+}

@@ -1,0 +1,155 @@
+//! A message that is read where it is: in the sender's memory, when it was sent on loan, else in memory of its own.
+#![allow(unsafe_code)]
+
+use crate::completion::{Completion, Match};
+use crate::core::op::{Loan, Memory};
+use crate::core::{Core, Started};
+use crate::endpoint::Endpoint;
+use crate::error::OpError;
+use crate::shared::Shared;
+use crate::timeout::Timeout;
+use sinew_transport::{Body, Buf, View};
+use std::sync::Arc;
+
+/// A received message whose memory belongs to it: the sender's, on loan, or its own. Dropping it gives a loan back.
+///
+/// A sender that misbehaves can change a loan while it is read, so safe code copies out of it or reads parts of it; there
+/// is no `&[u8]` but by [`Incoming::as_slice`], which is `unsafe`. `Send`.
+#[must_use = "dropping it gives the message up"]
+pub struct Incoming {
+    shared: Arc<Shared>,
+    info: Completion,
+    content: Content,
+}
+
+enum Content {
+    Own(Buf),
+    Lent { view: View, loan: Loan },
+    Gone,
+}
+
+impl Endpoint {
+    /// Receives one message of up to `len_max` bytes without a buffer: a message that was sent from the engine's pool over
+    /// shared memory is read where it is. Blocks up to the option `timeout`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub fn recv_message(&self, pattern: impl Into<Match>, len_max: usize) -> Result<Incoming, OpError> {
+        self.recv_message_within(pattern, len_max, Timeout::Default)
+    }
+
+    /// [`Endpoint::recv_message`] with its own deadline.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub fn recv_message_within(
+        &self,
+        pattern: impl Into<Match>,
+        len_max: usize,
+        timeout: impl Into<Timeout>,
+    ) -> Result<Incoming, OpError> {
+        let shared = &self.inner.shared;
+        shared.check_fork()?;
+        let memory = Memory::Later { len_max };
+        let (result, memory) =
+            match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None)) {
+                Started::Done(result, memory) => (result, memory),
+                Started::Pending(key) => {
+                    let limit = timeout.into().resolve(&shared.config);
+                    let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
+                    match done.or_else(|| shared.with(|core| core.cancel_recv(key))) {
+                        Some((Err(OpError::Cancelled), _)) | None => {
+                            return Err(OpError::TimedOut { after: limit.unwrap_or_default() });
+                        }
+                        Some(done) => done,
+                    }
+                }
+            };
+        let content = match memory {
+            Memory::Owned(buf) => Content::Own(buf),
+            Memory::Viewed { view, loan } => Content::Lent { view, loan },
+            Memory::Borrowed { .. } | Memory::Later { .. } => Content::Own(Buf::zeroed(0)),
+        };
+        result.map(|info| Incoming { shared: Arc::clone(shared), info, content })
+    }
+}
+
+impl Incoming {
+    /// What the message says about itself.
+    #[must_use]
+    pub const fn info(&self) -> &Completion {
+        &self.info
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.body().len()
+    }
+
+    /// Whether it has no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is read in the sender's memory.
+    #[must_use]
+    pub const fn is_lent(&self) -> bool {
+        matches!(self.content, Content::Lent { .. })
+    }
+
+    fn body(&self) -> Body<'_> {
+        match &self.content {
+            Content::Own(buf) => Body::from_slice(buf),
+            Content::Lent { view, .. } => view.body(),
+            Content::Gone => Body::from_slice(&[]),
+        }
+    }
+
+    /// Copies bytes from `offset` on into `target` and says how many.
+    pub fn read_at(&self, offset: usize, target: &mut [u8]) -> usize {
+        self.body().skip(offset).copy_to(target)
+    }
+
+    /// A copy of all bytes.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.body().to_vec()
+    }
+
+    /// The bytes in place.
+    ///
+    /// # Safety
+    /// The sender does not write the memory until this message is dropped. That is true of a sender that uses Sinew's safe
+    /// calls while the session lives; a session that is lost gives the sender its memory back, while this message remains.
+    #[must_use]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        match &self.content {
+            Content::Own(buf) => buf,
+            // SAFETY: readable while the view lives; not written meanwhile, says the caller.
+            Content::Lent { view, .. } => unsafe { std::slice::from_raw_parts(view.as_ptr(), view.len()) },
+            Content::Gone => &[],
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Content::Lent { view, loan } = std::mem::replace(&mut self.content, Content::Gone) {
+            drop(view);
+            if self.shared.check_fork().is_ok() {
+                self.shared.with(|core| {
+                    core.return_loan(loan);
+                    core.progress();
+                });
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Incoming({} bytes, {})", self.len(), if self.is_lent() { "lent" } else { "own" })
+    }
+}

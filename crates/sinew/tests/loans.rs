@@ -1,0 +1,92 @@
+//! Messages from the engine's pool: sent without a copy over shared memory, read where they are.
+
+use sinew::{Engine, Match};
+use std::time::Duration;
+
+fn engines(transport: &str) -> (Engine, Engine) {
+    let make = || Engine::builder().domain("loans").transports([transport]).build().expect("an engine");
+    (make(), make())
+}
+
+fn lend(transport: &str, lent: bool) {
+    let (here, there) = engines(transport);
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let address = b.address();
+    let reader = std::thread::spawn(move || {
+        for round in 0..50u64 {
+            let message = b.recv_message(Match::tag(round), 1 << 20).expect("a message");
+            assert_eq!(message.is_lent(), lent);
+            assert_eq!(message.len(), 1 << 20);
+            let bytes = message.to_vec();
+            assert!(bytes.iter().enumerate().all(|(at, &byte)| byte == (at as u64 + round) as u8));
+        }
+        let mut buf = vec![0; 1 << 20];
+        let got = b.recv(99, &mut buf).expect("one copied straight into a buffer");
+        assert_eq!(got.len, 1 << 20);
+        assert!(buf.iter().all(|&byte| byte == 7));
+        there.close(Duration::from_secs(2)).unwrap();
+    });
+    let peer = a.connect(address).expect("a path");
+    for round in 0..50u64 {
+        let mut buf = peer.alloc(1 << 20).expect("a pool buffer");
+        buf.as_mut_slice()
+            .unwrap()
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, byte)| *byte = (at as u64 + round) as u8);
+        let back = peer.post_send(round, buf).expect("started").wait().expect("taken");
+        assert_eq!(back.len(), 1 << 20);
+    }
+    let mut buf = here.alloc(1 << 20).expect("a pool buffer");
+    buf.as_mut_slice().unwrap().fill(7);
+    peer.post_send(99, buf).expect("started").wait().expect("taken");
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_pool_buffer_is_read_in_place_over_shm() {
+    lend("shm", true);
+}
+
+#[test]
+fn a_pool_buffer_arrives_whole_over_tcp() {
+    lend("tcp", false);
+}
+
+#[test]
+fn a_loan_that_is_dropped_unread_gives_the_buffer_back() {
+    let (here, there) = engines("shm");
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let address = b.address();
+    let reader = std::thread::spawn(move || {
+        let message = b.recv_message(1, 1 << 20).expect("a message");
+        let mut first = [0; 4];
+        assert_eq!(message.read_at(0, &mut first), 4);
+        drop(message);
+        let _ = b.recv(2, &mut [0; 8]);
+    });
+    let peer = a.connect(address).unwrap();
+    let op = peer.post_send(1, peer.alloc(1 << 19).unwrap()).unwrap();
+    assert_eq!(op.wait().expect("given back").len(), 1 << 19);
+    peer.send(2, b"done").unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_message_longer_than_allowed_is_truncated_and_ends_the_loan() {
+    let (here, there) = engines("shm");
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let address = b.address();
+    let reader = std::thread::spawn(move || {
+        let error = b.recv_message(1, 1000).expect_err("too long");
+        assert!(
+            matches!(error, sinew::OpError::Truncated { message_len: 524_288, buffer_len: 1000, .. }),
+            "{error}"
+        );
+        let _ = b.recv(2, &mut [0; 8]);
+    });
+    let peer = a.connect(address).unwrap();
+    peer.post_send(1, peer.alloc(1 << 19).unwrap()).unwrap().wait().expect("given back");
+    peer.send(2, b"done").unwrap();
+    reader.join().unwrap();
+}

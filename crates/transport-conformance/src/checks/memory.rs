@@ -1,0 +1,157 @@
+//! Segments, descriptors, pulls and views: where advertised they work, elsewhere they say so.
+#![allow(unsafe_code)]
+
+use crate::Fixture;
+use crate::harness::{DEADLINE, Pair, Random, Target};
+use sinew_transport::buf::Pool;
+use sinew_transport::{Buf, Descriptor, ErrorKind, Pull, Segment, Token};
+use std::sync::Arc;
+use std::time::Instant;
+
+const LEN: usize = 3 << 20;
+
+struct Nobody;
+
+impl Pool for Nobody {
+    fn release(&self, _segment: &Arc<dyn Segment>, _offset: usize, _capacity: usize) {}
+}
+
+/// A buffer in the middle of a segment of `a`, with content, and its descriptor.
+fn described(pair: &mut Pair, len: usize) -> (Buf, Vec<u8>, Descriptor) {
+    let segment = pair.a.domain.allocate_segment(LEN + 8192).expect("memory").expect("advertised");
+    assert!(segment.len() >= LEN + 8192 && !segment.is_empty());
+    // SAFETY: inside the segment, which is new, so nobody else uses it.
+    let mut buf = unsafe { Buf::from_pool(Arc::new(Nobody), segment, 4096, LEN) };
+    buf.set_len(len);
+    let content = Random(len as u64).bytes(len);
+    buf.as_mut_slice().expect("writable").copy_from_slice(&content);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        // A lane may need turns to hand the segment to its peer; `None` until then.
+        if let Some(descriptor) = pair.a.lane().describe(&buf).expect("alive") {
+            return (buf, content, descriptor);
+        }
+        pair.a.turn(8);
+        pair.b.turn(8);
+        assert!(Instant::now() < deadline, "advertised and never described");
+    }
+}
+
+/// The receiver fetches exactly the sender's bytes.
+pub fn described_memory_is_pulled(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    if !fixture.expected.capabilities.pull {
+        return;
+    }
+    for len in [1, 4096, 100_001, LEN] {
+        let mut pair = Pair::new(&fixture);
+        let (buf, content, descriptor) = described(&mut pair, len);
+        let target = Target::filled(len, 0);
+        let mut pending = false;
+        // The segment's descriptor may still be under way to the peer's lane.
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            // SAFETY: `target` lives until the pull has ended.
+            match unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(5)) } {
+                Ok(Pull::Done) => break,
+                Ok(Pull::Pending) => pending = true,
+                Err(error) => assert!(Instant::now() < deadline, "pull: {error}"),
+            }
+            if pending {
+                pair.drive("the pull ended", |_, b| !b.seen.pulled.is_empty());
+                assert_eq!(pair.b.seen.pulled, [(Token(5), Ok(()))]);
+                break;
+            }
+            pair.a.turn(8);
+            pair.b.turn(8);
+        }
+        assert!(target.to_vec() == content, "{len} bytes");
+        assert_eq!(buf.len(), len);
+        pair.b.die();
+    }
+}
+
+/// The receiver looks at the sender's bytes in place, also when lane and sender are gone.
+pub fn described_memory_is_viewed_and_outlives_its_lane(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    if !fixture.expected.capabilities.view {
+        return;
+    }
+    let mut pair = Pair::new(&fixture);
+    let (buf, content, descriptor) = described(&mut pair, LEN);
+    let deadline = Instant::now() + DEADLINE;
+    let view = loop {
+        match pair.b.lane().view(&descriptor) {
+            Ok(view) => break view,
+            Err(error) => assert!(Instant::now() < deadline, "view: {error}"),
+        }
+        pair.a.turn(8);
+        pair.b.turn(8);
+    };
+    assert!(view.body().to_vec() == content);
+    drop(pair);
+    drop(buf);
+    assert_eq!(view.len(), LEN);
+    let read = view.body().to_vec();
+    assert_eq!(read.len(), LEN, "the memory is still there");
+}
+
+/// Garbage instead of a descriptor, and one of another connection, is an error and nothing worse.
+pub fn a_forged_descriptor_is_an_error(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    if !fixture.expected.capabilities.pull {
+        return;
+    }
+    let mut pair = Pair::new(&fixture);
+    let (_buf, _, good) = described(&mut pair, 4096);
+    let target = Target::filled(1 << 20, 0x99);
+    let mut random = Random(77);
+    // SAFETY: `target` outlives the lane, which `die` drops first; so below.
+    let pulled = unsafe { pair.b.lane().pull(&good, target.data(), 1 << 20, Token(1 << 40)) };
+    assert!(pulled != Ok(Pull::Done), "one MiB of what was described as 4 KiB");
+    for round in 0..400 {
+        let mut forged = good;
+        let garbage = round % 2 == 0;
+        if garbage {
+            forged.0.copy_from_slice(&random.bytes(32));
+        } else {
+            forged.0[random.below(32)] ^= 1 << random.below(8);
+        }
+        // SAFETY: as above.
+        let pulled = unsafe { pair.b.lane().pull(&forged, target.data(), 4096, Token(round)) };
+        assert!(!garbage || pulled != Ok(Pull::Done), "{forged:?} names nothing");
+        // A flipped bit may name another part of what the peer shares anyhow; reading it must be harmless.
+        if let Ok(view) = pair.b.lane().view(&forged) {
+            assert!(!garbage, "{forged:?} names nothing");
+            let _ = view.body().to_vec();
+        }
+    }
+    pair.drive("both live", |a, b| {
+        assert!(a.over.is_none() && b.over.is_none());
+        true
+    });
+    pair.b.die();
+}
+
+/// What the table does not list answers `Unsupported`, and a buffer that cannot be described says so.
+pub fn what_is_not_advertised_is_unsupported(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    let capabilities = fixture.expected.capabilities;
+    let mut pair = Pair::new(&fixture);
+    let heap = Buf::from(vec![1; 100]);
+    assert_eq!(pair.a.lane().describe(&heap), Ok(None), "heap memory is nothing to describe");
+    let target = Target::filled(64, 0);
+    if !capabilities.pull {
+        // SAFETY: `target` lives longer than the lane.
+        let pulled = unsafe { pair.b.lane().pull(&Descriptor([0; 32]), target.data(), 64, Token(1)) };
+        assert_eq!(pulled.map_err(|error| error.kind), Err(ErrorKind::Unsupported));
+    }
+    if !capabilities.view {
+        let viewed = pair.b.lane().view(&Descriptor([0; 32]));
+        assert_eq!(viewed.map(|_| ()).map_err(|error| error.kind), Err(ErrorKind::Unsupported));
+    }
+    if !capabilities.pull && !capabilities.view {
+        assert!(pair.a.domain.allocate_segment(4096).expect("no is no error").is_none());
+    }
+    pair.b.die();
+}

@@ -1,0 +1,229 @@
+//! What a lane does with segments: passing its own, mapping the peer's, pulling and viewing.
+//!
+//! Called by the lane. A descriptor of the peer is four words that are checked against what is mapped.
+
+use crate::note::{Note, broken};
+use crate::options::ShmOptions;
+use crate::segment::{Binding, Fetch, ForeignSegment, Freed, ShmSegment};
+use crate::sys::fork::Guarded;
+use crate::sys::socket::{self, Moved};
+use rustix::fd::{AsFd, OwnedFd};
+use sinew_transport::{Buf, Descriptor, ErrorKind, LaneError, Sink, Token, TransportError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Fetches up to this many bytes are done at once.
+pub(crate) const AT_ONCE: usize = 1 << 20;
+/// Larger ones by this many bytes a turn, so that other lanes have theirs.
+const PIECE: usize = 2 << 20;
+
+/// The segments of one lane.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    freed: Arc<Freed>,
+    next_id: u32,
+    /// Own segments that the peer has mapped.
+    passed: u32,
+    passed_max: u32,
+    /// The peer's. One that could not be mapped for lack of something has no mapping.
+    foreign: Vec<(u32, Option<Arc<ForeignSegment>>)>,
+    foreign_bytes: u64,
+    fetches: VecDeque<(Token, Fetch)>,
+}
+
+/// The words of a descriptor.
+struct Range {
+    id: u32,
+    offset: u64,
+    len: u64,
+}
+
+impl Range {
+    fn encode(&self) -> Descriptor {
+        let mut out = [0; 32];
+        out[..4].copy_from_slice(&self.id.to_le_bytes());
+        out[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        out[16..24].copy_from_slice(&self.len.to_le_bytes());
+        Descriptor(out)
+    }
+
+    fn decode(Descriptor(bytes): &Descriptor) -> Self {
+        let u64_at = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        Self { id: (u64_at(0) & 0xffff_ffff) as u32, offset: u64_at(8), len: u64_at(16) }
+    }
+}
+
+impl Segments {
+    pub(crate) fn new(passed_max: u32) -> Self {
+        Self {
+            freed: Arc::default(),
+            next_id: 1,
+            passed: 0,
+            passed_max,
+            foreign: Vec::new(),
+            foreign_bytes: 0,
+            fetches: VecDeque::new(),
+        }
+    }
+
+    /// Names a buffer towards the peer, passing its segment if need be. `None`: it cannot be.
+    pub(crate) fn describe(
+        &mut self,
+        buf: &Buf,
+        socket: &Guarded,
+    ) -> Result<Option<Descriptor>, TransportError> {
+        let Some((segment, offset)) = buf.segment() else { return Ok(None) };
+        let Some(segment) = segment.as_any().downcast_ref::<ShmSegment>() else { return Ok(None) };
+        let id = match segment.binding() {
+            Some(binding) if Arc::ptr_eq(&binding.freed, &self.freed) => binding.id,
+            Some(_) => return Ok(None),
+            None if self.passed >= self.passed_max => return Ok(None),
+            None => {
+                let id = self.next_id;
+                let note = Note::Segment { id, len: sinew_transport::Segment::len(segment) as u64 };
+                let binding = Binding { freed: self.freed.clone(), id };
+                if !segment.bind(binding, |fd| send(socket, &note, Some(fd)))? {
+                    return Ok(None);
+                }
+                self.next_id += 1;
+                self.passed += 1;
+                id
+            }
+        };
+        Ok(Some(Range { id, offset: offset as u64, len: buf.len() as u64 }.encode()))
+    }
+
+    /// Tells the peer which segments are no more.
+    #[inline]
+    pub(crate) fn tell_freed(&mut self, socket: &Guarded) -> Result<(), TransportError> {
+        let mut ids = self.freed.take();
+        while let Some(id) = ids.pop() {
+            if !send(socket, &Note::Gone { id }, None)? {
+                ids.push(id);
+                self.freed.put(ids);
+                return Ok(());
+            }
+            self.passed = self.passed.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// The peer has passed a segment.
+    pub(crate) fn handle_segment(
+        &mut self,
+        options: &ShmOptions,
+        id: u32,
+        len: u64,
+        fds: &[OwnedFd],
+    ) -> Result<(), TransportError> {
+        if self.foreign.len() >= options.segments_max || self.find(id).is_some() {
+            return Err(broken("more segments than agreed, or one twice"));
+        }
+        let mapped = match fds {
+            [fd] if self.foreign_bytes.saturating_add(len) <= options.segment_bytes_max => {
+                match ForeignSegment::adopt(fd, len) {
+                    Ok(segment) => Some(Arc::new(segment)),
+                    Err(error) if error.kind == ErrorKind::Protocol => return Err(error),
+                    Err(_) => None,
+                }
+            }
+            _ => None,
+        };
+        self.foreign_bytes += mapped.as_ref().map_or(0, |segment| segment.len() as u64);
+        self.foreign.push((id, mapped));
+        Ok(())
+    }
+
+    /// The peer will not describe it any more. Views and fetches keep the mapping until they are done.
+    pub(crate) fn handle_gone(&mut self, id: u32) {
+        if let Some(at) = self.foreign.iter().position(|(there, _)| *there == id) {
+            let (_, segment) = self.foreign.swap_remove(at);
+            self.foreign_bytes -= segment.map_or(0, |segment| segment.len() as u64);
+        }
+    }
+
+    fn find(&self, id: u32) -> Option<&Option<Arc<ForeignSegment>>> {
+        self.foreign.iter().find(|(there, _)| *there == id).map(|(_, segment)| segment)
+    }
+
+    /// Whether the descriptor's segment has arrived.
+    pub(crate) fn knows(&self, from: &Descriptor) -> bool {
+        self.find(Range::decode(from).id).is_some()
+    }
+
+    /// The segment, offset and length that a descriptor names.
+    pub(crate) fn resolve(
+        &self,
+        from: &Descriptor,
+    ) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
+        let range = Range::decode(from);
+        let bad = |what| Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", what));
+        let segment = match self.find(range.id) {
+            Some(Some(segment)) => segment,
+            Some(None) => {
+                return Err(TransportError::new(ErrorKind::Limit, "segment of the peer", "not mapped")
+                    .hint("descriptors or address space were short, or segment_bytes_max is too small"));
+            }
+            None => return bad("an unknown or freed segment"),
+        };
+        let (Ok(offset), Ok(len)) = (usize::try_from(range.offset), usize::try_from(range.len)) else {
+            return bad("a range beyond the address space");
+        };
+        if offset > segment.len() || len > segment.len() - offset {
+            return bad("a range outside its segment");
+        }
+        Ok((segment.clone(), offset, len))
+    }
+
+    /// Goes on with a large fetch in later turns.
+    pub(crate) fn queue(&mut self, token: Token, fetch: Fetch) {
+        self.fetches.push_back((token, fetch));
+    }
+
+    /// Whether there are fetches.
+    #[inline]
+    pub(crate) fn is_fetching(&self) -> bool {
+        !self.fetches.is_empty()
+    }
+
+    /// Goes on with the oldest; how many ended.
+    pub(crate) fn step(&mut self, sink: &mut dyn Sink) -> usize {
+        let Some((token, fetch)) = self.fetches.front_mut() else { return 0 };
+        if !fetch.step(PIECE) {
+            return 0;
+        }
+        let token = *token;
+        self.fetches.pop_front();
+        sink.pulled(token, Ok(()));
+        1
+    }
+
+    /// Forgets the target of a fetch.
+    pub(crate) fn revoke(&mut self, token: Token) {
+        self.fetches.retain(|(there, _)| *there != token);
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn revoke_all(&mut self) {
+        self.fetches.clear();
+    }
+}
+
+/// Sends a note; `false` when there is no room for it now.
+fn send(socket: &Guarded, note: &Note, fd: Option<&OwnedFd>) -> Result<bool, TransportError> {
+    let bytes = note.encode();
+    let fds: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
+    match socket::send(socket, &bytes, &fds) {
+        Ok(Moved::Bytes(sent)) if sent == bytes.len() => Ok(true),
+        // The end is learnt of elsewhere.
+        Ok(Moved::Nothing | Moved::End) => Ok(false),
+        Ok(Moved::Bytes(_)) => Err(TransportError::new(ErrorKind::Broken, "send", "half a note")),
+        // More descriptors under way than the user may have.
+        Err(rustix::io::Errno::TOOMANYREFS) => Ok(false),
+        Err(errno) => Err(TransportError::os(errno, "send", "a segment")),
+    }
+}
