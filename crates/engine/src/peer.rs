@@ -294,39 +294,56 @@ impl Message<'_> {
         }
     }
 
+    /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
     fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
-        let session = peer.session;
+        let limit = self.timeout.resolve(&shared.config);
+        let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
+        let mut blocked = blocked;
+        if matches!(blocked, Blocked::Busy | Blocked::Credit) {
+            let posted =
+                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+                    Ok(()) => {
+                        core.flush_active(peer.session);
+                        Some(Ok(()))
+                    }
+                    Err(Blocked::Busy | Blocked::Credit) => None,
+                    Err(blocked) => Some(Err(blocked)),
+                });
+            match posted {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(now)) => blocked = now,
+                None => return Err(timed_out()),
+            }
+        }
         if let Some(error) = blocked.error() {
             return Err(error);
         }
         let key = shared.with(|core| {
-            if core.may_buffer(session, &blocked, data.len()) {
-                core.start_send(
-                    session,
-                    peer.flow,
-                    self.header(),
-                    self.immediate,
-                    Memory::Owned(data.into()),
-                    true,
-                );
+            let buffered = core.may_buffer(peer.session, data.len());
+            let memory = if buffered {
+                Memory::Owned(data.into())
+            } else {
+                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+            };
+            let key =
+                core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);
+            if buffered {
                 core.progress();
                 return None;
             }
-            let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
-            Some(core.start_send(session, peer.flow, self.header(), self.immediate, memory, false))
+            Some(key)
         });
         let Some(key) = key else { return Ok(()) };
         let guard = Borrowed { shared, key };
-        let limit = self.timeout.resolve(&shared.config);
         match shared.wait(limit, |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
                 result
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => Err(timed_out()),
         }
     }
 
@@ -347,8 +364,7 @@ impl Message<'_> {
                 if let Some(error) = blocked.error() {
                     return Err(error);
                 }
-                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len())
-                {
+                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
                     core.start_send(
                         peer.session,
                         peer.flow,
