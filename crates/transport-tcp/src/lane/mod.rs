@@ -434,6 +434,10 @@ impl Lane for StreamLane {
         self.want_ask |= self.log.unacknowledged() > 0;
     }
 
+    fn acknowledge(&mut self) {
+        self.want_acknowledge |= self.receiver.received != self.acknowledged;
+    }
+
     fn recover(&mut self) -> Vec<Unacknowledged> {
         self.receiver.forget_target();
         if self.over.is_none() {
