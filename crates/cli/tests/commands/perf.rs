@@ -118,23 +118,23 @@ fn a_refused_transport_is_a_row_and_the_others_are_measured() {
     let room = Room::new();
     let mut command = room.sinew(["perf", "--iterations", "20", "--sizes", "8", "--op", "latency"]);
     // Too few descriptors for none, no place for the sockets of two of three.
-    let child = command.env("SINEW_RUNTIME_DIR", "/nonexistent/place").spawn().expect("the binary starts");
+    let child = command.env("SINEW_RUNTIME_DIR", "/dev/null/place").spawn().expect("the binary starts");
     let ran = finish(child);
     let text = ran.text();
     for transport in ["shm", "uds"] {
         let refused = text.lines().any(|line| line.starts_with(transport) && line.contains("refused"));
         assert!(refused, "{transport}: {ran:?}");
     }
-    has(&text, &["/nonexistent/place"]);
+    has(&text, &["/dev/null/place"]);
 }
 
 #[test]
 fn an_explicit_transport_that_does_not_work_is_a_failure_and_never_another_one() {
     let room = Room::new();
     let mut command = room.sinew(["perf", "--iterations", "20", "--sizes", "8", "--transport", "shm"]);
-    let child = command.env("SINEW_RUNTIME_DIR", "/nonexistent/place").spawn().expect("the binary starts");
+    let child = command.env("SINEW_RUNTIME_DIR", "/dev/null/place").spawn().expect("the binary starts");
     let ran = finish(child);
-    has(ran.failed_with(1), &["/nonexistent/place"]);
+    has(ran.failed_with(1), &["/dev/null/place"]);
     assert!(!ran.text().contains("verified"), "{ran:?}");
 }
 
