@@ -234,6 +234,19 @@ impl Message<'_> {
     /// As [`Peer::send`].
     #[inline]
     pub fn send(self, data: &[u8]) -> Result<(), OpError> {
+        if let Some(measures) = &self.peer.endpoint.measures {
+            let since = std::time::Instant::now();
+            let result = self.send_now(data);
+            if result.is_ok() {
+                measures.sent(since);
+            }
+            return result;
+        }
+        self.send_now(data)
+    }
+
+    #[inline]
+    fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         let blocked = shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {

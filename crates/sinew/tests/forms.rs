@@ -88,7 +88,10 @@ fn timed_out_receive_under_way_leaves_the_message_to_another(lane: &str) {
             assert!(buf == content(LEN, round), "content of message {round}");
         }
         for canary in canaries {
-            assert!(canary.iter().all(|&byte| byte == 0xdd), "memory of a cancelled receive was written later");
+            assert!(
+                canary.iter().all(|&byte| byte == 0xdd),
+                "memory of a cancelled receive was written later"
+            );
         }
     });
 }
@@ -205,7 +208,10 @@ fn scope_gives_buffers_back_and_ends_all_it_began(lane: &str) {
     });
     assert!(first == data, "the scope has waited for it");
     assert_eq!(second[0], 7);
-    assert_eq!(p.b.try_recv(Match::any_tag(), &mut []).unwrap_err().to_string(), OpError::WouldBlock.to_string());
+    assert_eq!(
+        p.b.try_recv(Match::any_tag(), &mut []).unwrap_err().to_string(),
+        OpError::WouldBlock.to_string()
+    );
 }
 
 fn scope_that_panics_cancels_and_the_panic_goes_on(lane: &str) {
@@ -426,7 +432,11 @@ fn a_handler_may_be_dropped_while_messages_stream_and_inside_itself(lane: &str) 
             // A message that had arrived for a receive of the dropped handler must not be lost.
             let mut buf = [0; 8];
             p.b.recv(1, &mut buf).unwrap();
-            assert_eq!(u64::from_le_bytes(buf), expected.fetch_add(1, Ordering::SeqCst), "lost by a dropped handler");
+            assert_eq!(
+                u64::from_le_bytes(buf),
+                expected.fetch_add(1, Ordering::SeqCst),
+                "lost by a dropped handler"
+            );
         }
         stop.store(true, Ordering::Relaxed);
         let mut buf = [0; 8];

@@ -3,9 +3,7 @@
 
 mod common;
 
-use common::{
-    PATIENCE, content, engine, hear, open_descriptors, options, pair, say, spawn, threads, until,
-};
+use common::{PATIENCE, content, engine, hear, open_descriptors, options, pair, say, spawn, threads, until};
 use sinew::{Endpoint, Engine, Match, OpError, Peer, Progress};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -296,6 +296,15 @@ impl Pair {
         Self { a, b }
     }
 
+    /// A frame passes and is forgotten: both lanes stand, nothing is outstanding.
+    pub(crate) fn stand(&mut self) {
+        self.send(&Header::control(Kind::PROBE, 0), b"hello");
+        self.drive("a first frame arrived", |_, b| !b.seen.got.is_empty());
+        self.a.lane().request_acknowledgement();
+        self.drive("and is acknowledged", |a, _| a.lane().unacknowledged() == 0);
+        self.b.seen.got.clear();
+    }
+
     /// Turns both sides until `done`, or panics with `what` at the deadline.
     pub(crate) fn drive(&mut self, what: &str, mut done: impl FnMut(&mut Side, &mut Side) -> bool) {
         let deadline = Instant::now() + DEADLINE;

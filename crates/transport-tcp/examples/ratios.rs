@@ -307,7 +307,9 @@ enum Test {
 
 fn tests() -> Vec<Test> {
     let latency = SIZES.map(Test::Latency);
-    latency.into_iter().chain(STREAMED.map(Test::Bandwidth)).chain([Test::Rate]).collect()
+    let all = latency.into_iter().chain(STREAMED.map(Test::Bandwidth)).chain([Test::Rate]);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    all.filter(|test| test.name().contains(&only)).collect()
 }
 
 impl Test {

@@ -355,7 +355,8 @@ pub trait Sink {
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
     fn placed(&mut self, header: &Header, len: usize);
 
-    /// The lane holds no reference to the memory of this [`Lane::try_post_borrowed`] any more, and the peer has it.
+    /// The lane holds no reference to the memory of this [`Lane::try_post_borrowed`] any more. The peer has it, or the lane has
+    /// a copy of its own, which [`Lane::recover`] gives back as owned: this is no acknowledgement.
     fn released(&mut self, token: Token);
 
     /// A pending pull has ended.

@@ -17,6 +17,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+/// Lost sessions that are remembered.
+const LOST_KEPT: usize = 1024;
+
 /// Why a session ended, as `GOODBYE` says it.
 pub(crate) const GOODBYE_CLOSED: u32 = 0;
 pub(crate) const GOODBYE_VIOLATION: u32 = 1;
@@ -93,7 +96,9 @@ impl Core {
         }
         session.replay.drain(..(count - oldest) as usize).for_each(drop);
         session.active = Some(lane);
+        let peer = session.peer.id;
         self.take_lane(session_key, lane);
+        crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
         self.session_has_lane(session_key);
         self.mark_dirty(session_key);
@@ -202,7 +207,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
         session.active = Some(target);
         session.moving_to = None;
-        let count = session.sent;
+        let (count, peer) = (session.sent, session.peer.id);
+        let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
+        crate::events::lane_moved(&peer, name(active), name(target));
         self.post_switch(session_key, target, count);
         self.session_has_lane(session_key);
         self.close_idle_lanes(session_key);
@@ -267,6 +274,7 @@ impl Core {
     pub(crate) fn lane_failed(&mut self, key: Key, error: &LaneError) {
         let Some(mut slot) = self.remove_lane(key) else { return };
         self.counters.lanes_lost += 1;
+        crate::events::lane_lost(slot.transport, &slot.locator, error);
         self.proof_failed(&slot, error);
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
@@ -380,8 +388,23 @@ impl Core {
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
         self.forget_kept_of(session_key);
-        self.connects_lost(session_key, &error);
-        tracing::warn!(target: "sinew", peer = %crate::hex(&peer), reason, unknown_fate = unknown, "session lost");
+        self.connects_lost(session_key);
+        self.bury(session_key);
+        crate::events::session_lost(&peer, reason, unknown);
+    }
+
+    /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.
+    fn bury(&mut self, session_key: Key) {
+        self.lost.push_back(session_key);
+        if self.lost.len() <= LOST_KEPT {
+            return;
+        }
+        let Some(old) = self.lost.pop_front() else { return };
+        for endpoint in self.endpoints.iter_mut().flatten() {
+            let other = |arrival: &Arrival, _: &mut Unexpected| (arrival.source >> 32) as u32 != old.index();
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
+        }
+        self.sessions.remove(old);
     }
 
     fn end_operations_of(&mut self, session_key: Key, error: &OpError) {

@@ -30,7 +30,7 @@ pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 use crate::config::Config;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -103,6 +103,8 @@ pub(crate) struct Core {
     pub(crate) connects: Table<Connecting>,
     pub(crate) lanes: Table<LaneSlot>,
     pub(crate) sessions: Table<Session>,
+    /// Sessions that are over, the oldest first.
+    pub(crate) lost: VecDeque<Key>,
     pub(crate) session_of: HashMap<[u8; 16], Key>,
     /// Sessions with a peer that this engine has declared lost: the next one has this epoch.
     pub(crate) epochs: HashMap<[u8; 16], u64>,
@@ -149,6 +151,7 @@ impl Core {
             connects: Table::default(),
             lanes: Table::default(),
             sessions: Table::default(),
+            lost: VecDeque::new(),
             session_of: HashMap::new(),
             epochs: HashMap::new(),
             history: HashMap::new(),

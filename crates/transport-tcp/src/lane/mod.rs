@@ -47,6 +47,8 @@ const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
 const RIDE_FRAMES: u64 = 16;
 /// Bytes of small frames that are written without waiting for a flush.
 const WRITE_AT: u64 = 64 << 10;
+const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
 /// Receives of one poll at most, so that one busy lane does not starve the others.
 const RECEIVES_MAX: usize = 64;
 
@@ -95,7 +97,7 @@ impl StreamLane {
         Self {
             socket: parts.socket,
             info: parts.info,
-            log: SendLog::new(capacity, parts.retention_frames.max(16)),
+            log: SendLog::new(capacity, parts.retention_frames.max(16), parts.tcp),
             receiver: Receiver::new(parts.receive_bytes),
             blocked: false,
             begun: parts.unsent,
@@ -132,6 +134,7 @@ impl StreamLane {
     }
 
     /// Gives the kernel what waits, until it takes no more. A failure is remembered for the next poll.
+    #[inline]
     fn write(&mut self) {
         if self.write_error.is_some() {
             return;
@@ -157,6 +160,19 @@ impl StreamLane {
     /// One system call; `true` when the kernel took all that it was given.
     fn write_once(&mut self) -> Result<bool, Errno> {
         let ride = self.receiver.received - self.acknowledged >= RIDE_FRAMES;
+        if !(ride || self.want_acknowledge || self.want_ask)
+            && self.begun.is_empty()
+            && let Some(run) = self.log.single()
+        {
+            let total = run.len();
+            let sent = rustix::net::send(&self.socket, run, SEND)?;
+            self.log.advance(sent);
+            return Ok(sent == total);
+        }
+        self.write_gathered(ride)
+    }
+
+    fn write_gathered(&mut self, ride: bool) -> Result<bool, Errno> {
         let mut own = [0; 2 * HEADER_LEN];
         let mut own_len = 0;
         if self.want_acknowledge || ride {
@@ -259,11 +275,10 @@ impl StreamLane {
 }
 
 fn send(socket: &Registered, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     match pieces {
         [] => Ok(0),
-        [piece] => rustix::net::send(socket, piece, flags),
-        _ => rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags),
+        [piece] => rustix::net::send(socket, piece, SEND),
+        _ => rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SEND),
     }
 }
 

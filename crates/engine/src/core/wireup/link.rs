@@ -34,6 +34,9 @@ pub(crate) struct LinkSlot {
     pub(super) lane_number: u32,
 }
 
+/// A link whose hello named an epoch that is over.
+const STALE: &str = "stale session";
+
 impl Core {
     /// Connections that peers made.
     pub(crate) fn accept_from(&mut self, index: usize) -> usize {
@@ -71,7 +74,7 @@ impl Core {
                 }
                 Err(error) => {
                     self.owners[owner as usize] = Owner::Free;
-                    tracing::warn!(target: "sinew", transport, %error, "listener failed");
+                    crate::events::listener_failed(transport, &error);
                     return accepted;
                 }
             }
@@ -121,10 +124,11 @@ impl Core {
         let Some(slot) = self.drop_link(key) else { return };
         if slot.role == Role::Acceptor {
             self.counters.strangers += 1;
-            tracing::debug!(target: "sinew", transport = slot.transport, from = slot.locator, %error, "stranger");
+            crate::events::stranger(slot.transport, &slot.locator, error);
         }
         if let Some((connect, index)) = slot.attempt {
-            self.set_attempt(connect, index, failed(error));
+            let state = if error.operation == STALE { AttemptState::Untried } else { failed(error) };
+            self.set_attempt(connect, index, state);
             self.advance_connect(connect, Instant::now());
         }
     }
@@ -318,6 +322,14 @@ impl Core {
         let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
         let number = peer.hello.lane;
         let locator = slot.locator.clone();
+        let lost = self.epochs.get(&peer.hello.engine).copied().unwrap_or(0);
+        if role == Role::Dialer && lost > peer.hello.received {
+            // The hello could not say so, as it was not known who would answer: dial again, knowing it.
+            if let Some(connecting) = attempt.and_then(|(connect, _)| self.connects.get_mut(connect)) {
+                connecting.expected = Some((peer.hello.engine, peer.hello.incarnation));
+            }
+            return Err(TransportError::new(ErrorKind::Protocol, STALE, ""));
+        }
         let params =
             LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
         let lane = link.into_lane(params)?;

@@ -9,7 +9,6 @@ mod upgrade;
 
 use super::table::Key;
 use super::{Core, LaneSlot, Owner};
-use crate::error::OpError;
 pub(crate) use link::LinkSlot;
 use sinew_transport::{ErrorKind, Locator, Role, TransportError};
 use std::collections::VecDeque;
@@ -346,7 +345,7 @@ impl Core {
     }
 
     /// A session is over: connects and redials of it end.
-    pub(crate) fn connects_lost(&mut self, session_key: Key, _error: &OpError) {
+    pub(crate) fn connects_lost(&mut self, session_key: Key) {
         for key in self.connects.keys() {
             if self.connects.get(key).is_some_and(|connecting| matches!(connecting.purpose, Purpose::Redial(session) | Purpose::Trial(session) if session == session_key)) {
                 self.connects.remove(key);

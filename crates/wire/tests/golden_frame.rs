@@ -1,0 +1,74 @@
+//! The stream header byte by byte, as `docs/wire/frame.md` describes it.
+
+use sinew_wire::frame::stream::{HEADER_LEN, HeaderError, decode, encode};
+use sinew_wire::frame::{Flags, Header, Kind};
+
+const GOLDEN: [u8; HEADER_LEN] = [
+    0x00, 0x10, 0x00, 0x00, // body length 4096
+    0x02, // ENVELOPE
+    0x09, // IMMEDIATE, UNTAGGED
+    0xd1, 0xca, // check
+    0x04, 0x03, 0x02, 0x01, // dst
+    0x08, 0x07, 0x06, 0x05, // src
+    0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01, // tag
+];
+
+const HEADER: Header = Header {
+    kind: Kind::ENVELOPE,
+    flags: Flags(0b1001),
+    dst: 0x0102_0304,
+    src: 0x0506_0708,
+    tag: 0x0123_4567_89ab_cdef,
+};
+
+#[test]
+fn golden_bytes_of_the_stream_header() {
+    assert_eq!(encode(&HEADER, 4096), GOLDEN);
+    assert_eq!(decode(&GOLDEN), Ok((HEADER, 4096)));
+}
+
+#[test]
+fn the_check_is_what_the_page_says() {
+    let word = |at: usize| u64::from_le_bytes(*GOLDEN[at..].first_chunk().expect("eight bytes"));
+    let (a, b, c) = (word(0) & 0x0000_ffff_ffff_ffff, word(8), word(16));
+    let mixed = (a ^ b.rotate_left(17) ^ c.rotate_left(31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let check = (mixed >> 48) as u16 ^ 0x5157;
+    assert_eq!(GOLDEN[6..8], check.to_le_bytes());
+    let mut other = GOLDEN;
+    other[6] ^= 1;
+    assert_eq!(decode(&other), Err(HeaderError::Check { expected: check, found: check ^ 1 }));
+}
+
+#[test]
+fn numbers_of_kinds_are_never_given_to_another_kind() {
+    let names = [
+        "EMPTY",
+        "EAGER",
+        "ENVELOPE",
+        "FETCH",
+        "DATA",
+        "DONE",
+        "CREDIT",
+        "FLUSH",
+        "FLUSH_REPLY",
+        "LOOKUP",
+        "LOOKUP_REPLY",
+        "ENDPOINT_CLOSED",
+        "WITHDRAW",
+        "PROBE",
+        "PROBE_REPLY",
+        "SWITCH",
+        "LANE_DOWN",
+        "RESUME",
+        "GOODBYE",
+    ];
+    for (number, name) in names.iter().enumerate() {
+        let kind = Kind(number as u8);
+        assert_eq!(kind.name(), Some(*name));
+        assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || number == 0);
+    }
+    assert_eq!(format!("{:?}", Kind(19)), "Unknown(0x13)");
+    assert_eq!((Flags::IMMEDIATE.0, Flags::DESCRIPTOR.0, Flags::OPTIONAL.0, Flags::UNTAGGED.0), (1, 2, 4, 8));
+    let data = Header::data(7, 0x0102_0304_0506_0708);
+    assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));
+}
