@@ -82,6 +82,16 @@ impl Peer {
         self.message(tag).try_send(data)
     }
 
+    /// Sends a copy together with others: like [`Peer::try_send`], but it goes out at the engine's next progress (a wait, a
+    /// blocking call, [`Peer::flush`], [`crate::Engine::progress`]) or when enough of them wait. For streams of small messages.
+    ///
+    /// # Errors
+    /// [`OpError::WouldBlock`] when there is no room; nothing was sent then.
+    #[inline]
+    pub fn stage(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
+        self.message(tag).stage(data)
+    }
+
     /// Starts sending an owned buffer, which comes back with the result. Never blocks. It goes out, together with others,
     /// at the engine's next progress: a wait, a blocking call, [`Peer::flush`] or [`crate::Engine::progress`].
     ///
@@ -356,6 +366,24 @@ impl Message<'_> {
         })
     }
 
+    /// [`Peer::stage`].
+    ///
+    /// # Errors
+    /// As [`Peer::stage`].
+    #[inline]
+    pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork()?;
+        let posted = shared.with(|core| {
+            let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
+            if posted.is_ok() {
+                core.staged(self.peer.session, data.len());
+            }
+            posted.is_ok()
+        });
+        if posted { Ok(()) } else { self.try_send(data) }
+    }
+
     /// [`Peer::post_send`].
     ///
     /// # Errors
@@ -370,7 +398,7 @@ impl Message<'_> {
         let started = shared.with(|core| {
             let described = buf.segment().is_some() && buf.len() >= crate::core::op::DESCRIBED_FROM;
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
-                core.mark_dirty(peer.session);
+                core.staged(peer.session, buf.len());
                 return Ok(Err(buf));
             }
             match core.session_error(peer.session) {

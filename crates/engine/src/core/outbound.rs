@@ -37,6 +37,8 @@ impl Blocked {
 
 /// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
 const ENVELOPE_MAX: usize = 8 + 8 + 8 + 32;
+/// Bytes of staged messages, their overhead counted, that go out without being told to.
+const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
 const FRAGMENTS_PER_TURN: usize = 4;
 
@@ -100,6 +102,19 @@ impl Core {
         match self.session_error(session) {
             Ok(()) => Blocked::Envelope,
             Err(error) => Blocked::Lost(error),
+        }
+    }
+
+    /// Counts a message that was posted without being flushed; enough of them go out.
+    #[inline]
+    pub(crate) fn staged(&mut self, session_key: Key, len: usize) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.staged += len + OVERHEAD as usize;
+        if session.staged >= STAGED_MAX {
+            session.staged = 0;
+            self.flush_active(session_key);
+        } else {
+            self.mark_dirty(session_key);
         }
     }
 
@@ -201,7 +216,13 @@ impl Core {
 
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
         let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+        if std::mem::take(&mut session.asks) {
+            lane.request_acknowledgement();
+        }
         while let Some(control) = session.outbox.front() {
+            if control.header.kind == Kind::DONE {
+                lane.acknowledge();
+            }
             lane.try_post(&control.header, &[IoSlice::new(&control.body)])?;
             if control.header.kind.is_sequenced() {
                 session.sent += 1;

@@ -90,6 +90,10 @@ pub(crate) struct Session {
     pub(crate) laneless_since: Option<Instant>,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
+    /// Bytes that were posted and not flushed.
+    pub(crate) staged: usize,
+    /// A send waits for a lane to give its memory up.
+    pub(crate) asks: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// Frames handed up or sent since the last look at better lanes.
@@ -136,6 +140,8 @@ impl Session {
             watch: Watch::default(),
             laneless_since: None,
             pool: None,
+            staged: 0,
+            asks: false,
             dirty: false,
             traffic: 0,
         }
