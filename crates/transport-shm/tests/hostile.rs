@@ -1,5 +1,6 @@
 //! Peers that mean harm: a process that scribbles over its own shared memory, strangers on the socket.
 #![allow(unsafe_code)]
+#![cfg(all(target_os = "linux", not(loom)))]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What the system refuses at set-up comes back as an error that says why and what helps, never as a signal.
 #![allow(unsafe_code)]
+#![cfg(all(target_os = "linux", not(loom)))]
 
 mod common;
 
