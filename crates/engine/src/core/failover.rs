@@ -64,7 +64,7 @@ impl Core {
             Kind::PROBE_REPLY => self.handle_probe_reply(lane, header),
             Kind::RESUME => return self.handle_resume(session_key, lane, header.tag),
             Kind::SWITCH => return self.handle_switch(session_key, lane, header.tag, header.src != 0),
-            Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
+            Kind::LANE_DOWN => self.handle_lane_down(session_key, lane, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
                 self.peer_said_goodbye(session_key, reason);
@@ -91,9 +91,11 @@ impl Core {
             return Ok(());
         }
         let oldest = session.sent - session.replay.len() as u64;
-        if count < oldest || count > session.sent {
-            return Err("a resume point outside of what was sent");
+        if count > session.sent {
+            return Err("a resume point beyond what was sent");
         }
+        // It may have been said while an older lane still delivered and acknowledged: that counts.
+        let count = count.max(oldest);
         let arrived: Vec<_> = session.replay.drain(..(count - oldest) as usize).collect();
         session.active = Some(lane);
         let peer = session.peer.id;
@@ -135,13 +137,14 @@ impl Core {
     /// The peer sends on this lane from frame `count` on.
     fn handle_switch(&mut self, session_key: Key, lane: Key, count: u64, pinned: bool) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        if count != session.received {
-            return Err("a switch at another frame than the next one");
-        }
+        let Some(again) = session.received.checked_sub(count) else {
+            return Err("a switch beyond the next frame");
+        };
         let lanes = session.lanes.clone();
         for other in lanes {
             if let Some(slot) = self.lanes.get_mut(other) {
                 slot.inbound = other == lane;
+                slot.repeated = if slot.inbound { again } else { 0 };
             }
         }
         self.heat(lane);
@@ -213,7 +216,8 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
         session.active = Some(target);
         session.moving_to = None;
-        let (count, peer) = (session.sent, session.peer.id);
+        // What a lost lane left over has not been sent again yet.
+        let (count, peer) = (session.sent - session.replay.len() as u64, session.peer.id);
         let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
         crate::events::lane_moved(&peer, name(active), name(target));
         self.post_switch(session_key, target, count);
@@ -264,14 +268,18 @@ impl Core {
     }
 
     /// The peer has given up a lane that this side may still believe in.
-    fn handle_lane_down(&mut self, session_key: Key, number: u64) {
+    fn handle_lane_down(&mut self, session_key: Key, by: Key, number: u64) {
         let Some(session) = self.sessions.get(session_key) else { return };
+        let received = session.received;
         let down = session.lanes.iter().copied().find(|&lane| {
             self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some())
         });
         if let Some(lane) = down {
             let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up");
             self.lane_failed(lane, &error);
+        } else {
+            // Given up here before: the peer, which believed in it until now, still has to hear where to go on.
+            self.post_unsequenced(by, Header::control(Kind::RESUME, received), &[]);
         }
     }
 
