@@ -77,6 +77,9 @@ impl Core {
     /// The peer has `count` frames of ours and listens on this lane.
     fn handle_resume(&mut self, session_key: Key, lane: Key, count: u64) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        if session.active == Some(lane) {
+            return Ok(());
+        }
         if session.active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
             if self.take_lane(session_key, lane)
@@ -277,10 +280,9 @@ impl Core {
         if let Some(lane) = down {
             let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up");
             self.lane_failed(lane, &error);
-        } else {
-            // Given up here before: the peer, which believed in it until now, still has to hear where to go on.
-            self.post_unsequenced(by, Header::control(Kind::RESUME, received), &[]);
         }
+        // The peer, which believed in it until now, has to hear where to go on.
+        self.post_unsequenced(by, Header::control(Kind::RESUME, received), &[]);
     }
 
     /// A lane is over: what was not acknowledged waits for another lane.
@@ -323,7 +325,7 @@ impl Core {
         if session.lanes.is_empty() {
             session.laneless_since = Some(Instant::now());
             self.redial(session_key);
-        } else if was_active || inbound {
+        } else if session.active.is_none() || inbound {
             self.fall_back(session_key, number);
         }
     }
