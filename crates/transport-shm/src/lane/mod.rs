@@ -16,7 +16,7 @@ use crate::link::Peer;
 use crate::note::{NOTE_LEN, Note};
 use crate::registry::Registry;
 use crate::segment::{Fetch, ForeignSegment};
-use crate::sys::fork::Guarded;
+use crate::sys::fork::{Birth, Guarded};
 use crate::sys::socket::{self, Moved};
 use crate::transport::{CAPABILITIES, COST};
 use datapath::Open;
@@ -32,6 +32,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Notes read at one event: a peer that never stops talking must not keep the engine.
+const NOTES_AT_ONCE: usize = 256;
+
 /// A lane of the shared-memory transport.
 pub(crate) struct ShmLane {
     info: LaneInfo,
@@ -41,6 +44,8 @@ pub(crate) struct ShmLane {
     setup: Option<Setup>,
     /// From then on, also when the lane is over.
     open: Option<Box<Open>>,
+    /// The process that it belongs to.
+    birth: Birth,
     /// Open and not over: the one thing that the data path looks at.
     live: bool,
     over: Option<LaneError>,
@@ -68,6 +73,7 @@ impl ShmLane {
             cost: COST,
             limits: Limits { frame_max: options.frame_max, borrowed_max: options.chunk_max },
         };
+        let birth = registry.birth;
         let setup = Setup::new(&registry, &peer, unsent, params.key.owner)?;
         let mut lane = Self {
             info,
@@ -75,6 +81,7 @@ impl ShmLane {
             socket,
             setup: Some(setup),
             open: None,
+            birth,
             live: false,
             over: None,
             deaf: false,
@@ -182,9 +189,10 @@ impl ShmLane {
         Ok(sent && setup.is_answered())
     }
 
-    /// Reads what the peer's socket has to say while the lane is open.
+    /// Reads what the peer's socket has to say while the lane is open; the rest at the next event.
     fn hear(&mut self) -> Result<(), LaneError> {
-        while let Some(bytes) = self.read_note()? {
+        for _ in 0..NOTES_AT_ONCE {
+            let Some(bytes) = self.read_note()? else { return Ok(()) };
             let fds = std::mem::take(&mut self.passed);
             let Some(open) = &mut self.open else { return Ok(()) };
             match Note::decode(&bytes)? {
@@ -243,7 +251,7 @@ impl ShmLane {
 
     #[inline]
     fn is_usable(&self) -> bool {
-        self.live && self.registry.birth.is_here()
+        self.live && self.birth.is_here()
     }
 }
 
@@ -328,6 +336,9 @@ impl Lane for ShmLane {
     }
 
     fn unacknowledged(&self) -> u64 {
+        if !self.birth.is_here() {
+            return 0;
+        }
         self.open.as_ref().map_or(0, |open| open.unacknowledged())
     }
 
