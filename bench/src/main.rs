@@ -91,7 +91,13 @@ fn start() -> Result<i32> {
     let cli = Cli::parse();
     let sample = match &cli.program {
         Some(Program::Raw(args)) => raw::run(args)?,
-        Some(Program::Ours(args)) => ours::run(args)?,
+        Some(Program::Ours(args)) => {
+            if let Some(missing) = ours::missing(args) {
+                println!("{}", missing.to_line());
+                return Ok(0);
+            }
+            ours::run(args)?
+        }
         Some(Program::Zmq(args)) => peers::zmq::run(args)?,
         None => return bench(&cli.run),
     };

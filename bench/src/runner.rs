@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::lines::{Bound, Budget, Contender, Line, Program, Reference};
 use crate::peers::{ucx, zmq};
 use crate::program::{CommandLine, Running};
-use crate::sample::{Sample, Unit, median};
+use crate::sample::{Missing, Sample, Unit, median};
 
 /// How far the probe may move within a round.
 pub const PROBE_MOVE_MAX: f64 = 0.2;
@@ -174,7 +174,10 @@ fn run_one(contender: &Contender, figures: &mut Figures, settings: Settings) -> 
             Some(sample)
         }
         Err(error) => {
-            figures.absence = Some(Absence::Failed(format!("{error:#}")));
+            figures.absence = Some(match error.downcast_ref::<Missing>() {
+                Some(missing) => Absence::Absent(missing.to_string()),
+                None => Absence::Failed(format!("{error:#}")),
+            });
             None
         }
     }

@@ -1,10 +1,30 @@
 //! What one run of one program found: the record that every program of the bench prints and the runner reads.
 //! Every program (raw, peer, ours) makes one; the runner compares them. It must not know what was measured.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+
+/// What a program says when it cannot measure, because what it would measure does not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+impl Missing {
+    /// One line of JSON, as a program prints it instead of a sample.
+    pub fn to_line(&self) -> String {
+        json!({ "missing": self.0 }).to_string()
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "not measured yet: {}", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
 
 /// The result of one run. A figure that the program did not measure is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -50,11 +70,15 @@ impl Sample {
         .to_string()
     }
 
-    /// Reads what [`Sample::to_line`] wrote; the last line of `text` counts.
+    /// Reads what [`Sample::to_line`] wrote; the last line of `text` counts. The error of a program that printed
+    /// [`Missing`] is that.
     pub fn from_output(text: &str) -> Result<Self> {
         let line =
             text.lines().rfind(|line| line.starts_with('{')).context("the program printed no result")?;
         let value: Value = serde_json::from_str(line).context("the program's result is not JSON")?;
+        if let Some(words) = value.get("missing").and_then(Value::as_str) {
+            return Err(Missing(words.to_owned()).into());
+        }
         let number = |name: &str| value.get(name).and_then(Value::as_f64);
         Ok(Self {
             latency_ns: number("latency_ns"),
@@ -150,6 +174,9 @@ mod tests {
         let text = format!("noise\n{}\n", sample.to_line());
         assert_eq!(Sample::from_output(&text).expect("readable"), sample);
         assert!(Sample::from_output("nothing").is_err());
+        let missing = Missing("wings".into());
+        let error = Sample::from_output(&missing.to_line()).expect_err("no sample");
+        assert_eq!(error.downcast_ref::<Missing>(), Some(&missing));
     }
 
     #[test]

@@ -93,6 +93,8 @@ fn many_second(args: &OursArgs) -> Result<(Engine, Vec<Endpoint>)> {
 
 /// Waits until killed; a wait of an endpoint's own, which is what must cost nothing.
 pub(super) fn wait_second(args: &OursArgs) -> Result<()> {
+    let alone = OursArgs { endpoints: 1, ..args.clone() };
+    let args = if args.case == super::Case::Death { &alone } else { args };
     let (_engine, endpoints) = many_second(args)?;
     let endpoint = endpoints.first().context("no endpoint")?;
     let mut buffer = [0; 8];
@@ -134,6 +136,7 @@ pub(super) fn mesh_first(args: &OursArgs) -> Result<Sample> {
     let (_second, mut lines) = pairing::start_second(args)?;
     let addresses: Vec<String> =
         (0..args.endpoints).map(|_| pairing::read_line(&mut lines)).collect::<Result<_>>()?;
+    let before = mesh_figure(args)?;
     let engine = pairing::engine(args, Progress::Caller)?;
     let own = endpoints(&engine, args.endpoints)?;
     let _first = connect_all(args, &own, &addresses)?;
@@ -143,17 +146,19 @@ pub(super) fn mesh_first(args: &OursArgs) -> Result<Sample> {
         .collect::<Result<_, _>>()?;
     ensure!(engine.counters().sessions == 1, "{} sessions", engine.counters().sessions);
     let there: f64 = pairing::read_line(&mut lines)?.parse().context("the other side's figure")?;
-    let here = mesh_figure(args)?;
+    let here = mesh_figure(args)? - before;
     Ok(value(here.max(there)))
 }
 
+/// What the process has now; the caller takes away what it had before the engine.
 fn mesh_figure(args: &OursArgs) -> Result<f64> {
     if args.case == super::Case::MeshMemory { resident_bytes() } else { descriptors() }
 }
 
 pub(super) fn mesh_second(args: &OursArgs) -> Result<()> {
+    let before = mesh_figure(args)?;
     let (_engine, endpoints) = many_second(args)?;
-    writeln!(fs::File::from(pair::output()?), "{}", mesh_figure(args)?)?;
+    writeln!(fs::File::from(pair::output()?), "{}", mesh_figure(args)? - before)?;
     let endpoint = endpoints.first().context("no endpoint")?;
     endpoint.recv(Match::tag(u64::MAX), &mut [0; 8])?;
     Ok(())
@@ -239,7 +244,6 @@ pub(super) fn matching(args: &OursArgs) -> Result<Sample> {
 
 /// Kills the second side while a receive waits for it.
 pub(super) fn death_first(args: &OursArgs) -> Result<Sample> {
-    let args = &OursArgs { endpoints: 1, ..args.clone() };
     let mut latencies = Vec::new();
     for _ in 0..DEATHS {
         let (second, mut lines) = pairing::start_second(args)?;

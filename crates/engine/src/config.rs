@@ -56,5 +56,6 @@ pub(crate) struct Config {
     pub(crate) send_buffer: usize,
     pub(crate) half_open_max: usize,
     pub(crate) windows: Windows,
+    pub(crate) histograms: bool,
     pub(crate) versions: sinew_wire::hello::Versions,
 }

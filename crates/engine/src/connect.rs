@@ -1,7 +1,7 @@
 //! Connecting an endpoint to a target: the address is read, candidates are tried, the endpoint is asked for.
 
 use crate::core::table::Key;
-use crate::core::{ConnectState, Core};
+use crate::core::{ConnectState, Core, Purpose};
 use crate::endpoint::EndpointInner;
 use crate::error::{ConnectError, OpError};
 use crate::peer::Peer;
@@ -79,8 +79,9 @@ pub(crate) fn connect(
     let session = match session {
         Some(session) => session,
         None => {
-            let pinned = !matches!(target, Target::Address(_));
-            let key = shared.with(|core| core.start_connect(expected, locators, deadline, None, pinned));
+            let purpose =
+                if matches!(target, Target::Explicit(_)) { Purpose::Pinned } else { Purpose::Connect };
+            let key = shared.with(|core| core.start_connect(expected, locators, deadline, purpose));
             let attempt = Attempt { endpoint, key };
             let done = shared.wait(Some(left(deadline)), |core: &mut Core| match core.connect_state(key) {
                 ConnectState::Waiting => None,

@@ -4,6 +4,7 @@ use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::{Core, Started};
 use crate::error::{ConnectError, Failed, OpError};
+use crate::histogram::Measures;
 use crate::op::RecvOp;
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -28,6 +29,8 @@ pub(crate) struct EndpointInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u32,
     pub(crate) name: Option<String>,
+    /// Made only when the option `histograms` is on.
+    pub(crate) measures: Option<Box<Measures>>,
 }
 
 impl Drop for EndpointInner {
@@ -111,6 +114,14 @@ impl Endpoint {
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
     #[inline]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
+        if let Some(measures) = &self.inner.measures {
+            let since = Instant::now();
+            let result = self.recv_within(pattern, buf, Timeout::Default);
+            if result.is_ok() {
+                measures.received(since);
+            }
+            return result;
+        }
         self.recv_within(pattern, buf, Timeout::Default)
     }
 

@@ -4,6 +4,7 @@ use crate::config::{Config, Security};
 use crate::core::{Absent, Core, DomainSlot, Owner, Windows};
 use crate::endpoint::{Endpoint, EndpointInner};
 use crate::error::{BuildError, OpError};
+use crate::histogram::Measures;
 use crate::metrics::{EngineCounters, LaneCounters};
 use crate::options::EngineOptions;
 use crate::progress::{self, Progress};
@@ -153,6 +154,7 @@ impl Builder {
                 endpoint_envelopes: options.endpoint_envelopes as u64,
                 session_envelopes: options.session_envelopes as u64,
             },
+            histograms: options.histograms,
             versions: self.versions,
         })
     }
@@ -288,7 +290,9 @@ impl Engine {
         shared.check_fork().map_err(|_| BuildError::Closed)?;
         let name = (!name.is_empty()).then_some(name);
         let number = shared.with(|core| core.create_endpoint(name))?;
-        let inner = EndpointInner { shared: Arc::clone(shared), number, name: name.map(str::to_owned) };
+        let measures = if shared.config.histograms { Measures::new() } else { None };
+        let inner =
+            EndpointInner { shared: Arc::clone(shared), number, name: name.map(str::to_owned), measures };
         Ok(Endpoint { inner: Arc::new(inner) })
     }
 
@@ -348,6 +352,15 @@ impl Engine {
     pub fn absent(&self) -> Vec<(String, TransportError)> {
         self.inner.shared.with(|core| {
             core.absent.iter().map(|absent| (absent.name.to_owned(), absent.error.clone())).collect()
+        })
+    }
+
+    /// Gives a session up without telling the peer, as after `peer_timeout`; for tests.
+    #[doc(hidden)]
+    pub fn lose(&self, peer: &crate::Peer) -> bool {
+        self.inner.shared.with(|core| {
+            core.lose_session(peer.session, "given up on purpose");
+            core.session_error(peer.session).is_err()
         })
     }
 

@@ -196,7 +196,7 @@ fn call(function: &Arc<Mutex<Function>>, buf: &Buf, info: &Completion) -> bool {
     let outcome = catch_unwind(AssertUnwindSafe(|| function(buf.as_slice(), info)));
     RUNNING.set(outer);
     if outcome.is_err() {
-        tracing::error!(target: "sinew", tag = info.tag, "a receive handler panicked and is unregistered");
+        crate::events::handler_panicked(info.tag);
     }
     outcome.is_err()
 }

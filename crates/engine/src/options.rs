@@ -29,6 +29,8 @@ sinew_base::options! {
         endpoint_envelopes: count = "131072", cost "about 100 bytes each";
         /// Envelopes that one peer may have waiting in all.
         session_envelopes: count = "524288", cost "about 100 bytes each";
+        /// Whether endpoints measure how long blocking calls take.
+        histograms: flag = "no", cost "two readings of the clock for each call, 50 kB for each endpoint";
         /// Where sockets and the user's secret are; empty: $XDG_RUNTIME_DIR/sinew or /tmp/sinew-UID.
         runtime_dir: path = "", cost "none";
     }

@@ -3,6 +3,7 @@
 //! All waiting goes through [`Shared::wait`]: it spins for a bounded time, then arms and sleeps on the poller. No wake-up is
 //! lost: arming looks at everything once more after it was announced, and whoever ends an operation under the lock sees the
 //! sleepers that were counted under the lock.
+#![allow(unsafe_code)]
 
 use crate::config::Config;
 use crate::core::Core;
@@ -14,12 +15,14 @@ use rustix::fd::OwnedFd;
 use sinew_base::biased::BiasedLock;
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
-    core: BiasedLock<Core>,
+    /// Dropped by hand: not in a forked child, whose copies of sockets and mappings belong to the parent.
+    core: ManuallyDrop<BiasedLock<Core>>,
     poller: Arc<Poller>,
     /// Wakes threads that sleep on the poller.
     waker: OwnedFd,
@@ -31,6 +34,15 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// Buffers for whichever peer they are sent to first.
     pub(crate) pool: Arc<SegmentPool>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.fork.forked() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.core) };
+        }
+    }
 }
 
 /// What a waiting thread does next.
@@ -62,7 +74,7 @@ impl Shared {
         let config = Arc::clone(&core.config);
         core.effects.finished = false;
         Ok(Self {
-            core: BiasedLock::new(core),
+            core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
             waker,
             sleepers: AtomicUsize::new(0),

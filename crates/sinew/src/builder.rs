@@ -149,20 +149,25 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-fn add_own(
-    mut engine: sinew_engine::Builder,
-    options: &EngineOptions,
-    transports: &TransportOptions,
-) -> Result<sinew_engine::Builder, BuildError> {
-    let known: &[&str] = &[
+/// Names of the transports that this build has, the fastest expectation first.
+#[must_use]
+pub const fn transport_names() -> &'static [&'static str] {
+    &[
         #[cfg(feature = "shm")]
         "shm",
         #[cfg(feature = "tcp")]
         "uds",
         #[cfg(feature = "tcp")]
         "tcp",
-    ];
-    transports.check(known)?;
+    ]
+}
+
+fn add_own(
+    mut engine: sinew_engine::Builder,
+    options: &EngineOptions,
+    transports: &TransportOptions,
+) -> Result<sinew_engine::Builder, BuildError> {
+    transports.check(transport_names())?;
     #[cfg(feature = "shm")]
     if transports.wants("shm") {
         let mut own = crate::shm::ShmOptions::default();

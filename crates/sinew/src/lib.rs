@@ -21,7 +21,7 @@ mod options;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-pub use builder::{Builder, Engine};
+pub use builder::{Builder, Engine, transport_names};
 pub use options::TransportOptions;
 pub use sinew_base::options::OptionRow;
 pub use sinew_engine::*;

@@ -54,6 +54,11 @@ impl Random {
     }
 }
 
+/// The header of a borrowed frame number `tag`: only `DATA` may be larger than `frame_max`.
+pub(crate) fn borrowed_header(tag: u64, len: usize, frame_max: usize) -> Header {
+    if len > frame_max { Header::data(tag, tag * 1_000_003) } else { Random(tag).header(tag) }
+}
+
 /// One frame as a sink has had it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Got {
@@ -289,6 +294,15 @@ impl Pair {
         a.lane = Some(into_lane(dialled, Role::Dialer, LANE, peer_timeout));
         b.lane = Some(into_lane(accepted, Role::Acceptor, LANE, peer_timeout));
         Self { a, b }
+    }
+
+    /// A frame passes and is forgotten: both lanes stand, nothing is outstanding.
+    pub(crate) fn stand(&mut self) {
+        self.send(&Header::control(Kind::PROBE, 0), b"hello");
+        self.drive("a first frame arrived", |_, b| !b.seen.got.is_empty());
+        self.a.lane().request_acknowledgement();
+        self.drive("and is acknowledged", |a, _| a.lane().unacknowledged() == 0);
+        self.b.seen.got.clear();
     }
 
     /// Turns both sides until `done`, or panics with `what` at the deadline.

@@ -1,4 +1,5 @@
 //! Frames between two domains in one process: order, sizes, credit, borrowed bodies, ends, sleep.
+#![cfg(all(target_os = "linux", not(loom)))]
 
 mod common;
 

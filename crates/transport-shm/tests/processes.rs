@@ -1,5 +1,6 @@
 //! Lanes between real processes: death, stopping, descriptors, forked children, namespaces.
 #![allow(unsafe_code)]
+#![cfg(all(target_os = "linux", not(loom)))]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Segments between two domains in one process: described, pulled, viewed, freed, forged, bounded.
 #![allow(unsafe_code)]
+#![cfg(all(target_os = "linux", not(loom)))]
 
 mod common;
 

@@ -59,6 +59,8 @@ struct Pair {
     lane: Box<dyn Lane>,
     sink: Placing,
     scratch: Vec<u8>,
+    /// Frames that both sides have agreed on so far.
+    expected: u64,
 }
 
 fn parent(family: &str, rounds: usize) -> Result<(), Failure> {
@@ -75,7 +77,7 @@ fn parent(family: &str, rounds: usize) -> Result<(), Failure> {
     let mut table = Table::default();
     for round in 0..rounds + 1 {
         for test in tests() {
-            for with_lane in [false, true] {
+            for with_lane in sides() {
                 let took = test.run(&mut pair, with_lane, true)?;
                 if std::env::var_os("VERBOSE").is_some() {
                     eprintln!("{} {with_lane} {took:.0}", test.name());
@@ -105,7 +107,7 @@ fn child(arguments: &[String]) -> Result<(), Failure> {
     let mut pair = Pair::new(raw, link, Role::Dialer)?;
     for _ in 0..rounds.parse::<usize>()? + 1 {
         for test in tests() {
-            for with_lane in [false, true] {
+            for with_lane in sides() {
                 test.run(&mut pair, with_lane, false)?;
             }
         }
@@ -218,7 +220,7 @@ impl Pair {
         let key = PollKey { owner: 2, sub: 0 };
         let lane = link.into_lane(LaneParams { role, key, peer_timeout: Duration::from_secs(10) })?;
         let sink = Placing { target: vec![0; 1 << 20], frames: 0, released: 0 };
-        Ok(Self { raw, lane, sink, scratch: vec![1; 1 << 20] })
+        Ok(Self { raw, lane, sink, scratch: vec![1; 1 << 20], expected: 0 })
     }
 
     fn raw_send(&self, len: usize) -> Result<(), Errno> {
@@ -284,8 +286,8 @@ impl Pair {
     }
 
     fn lane_recv(&mut self, count: u64) -> Result<(), Failure> {
-        let until = self.sink.frames + count;
-        while self.sink.frames < until {
+        self.expected += count;
+        while self.sink.frames < self.expected {
             self.lane.poll(&mut self.sink, 256)?;
             self.lane.flush()?;
         }
@@ -305,7 +307,18 @@ enum Test {
 
 fn tests() -> Vec<Test> {
     let latency = SIZES.map(Test::Latency);
-    latency.into_iter().chain(STREAMED.map(Test::Bandwidth)).chain([Test::Rate]).collect()
+    let all = latency.into_iter().chain(STREAMED.map(Test::Bandwidth)).chain([Test::Rate]);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    all.filter(|test| test.name().contains(&only)).collect()
+}
+
+/// Bare sockets and lanes; one of them when `SIDE` says `raw` or `lane`, for a profiler.
+fn sides() -> Vec<bool> {
+    match std::env::var("SIDE").as_deref() {
+        Ok("raw") => vec![false],
+        Ok("lane") => vec![true],
+        _ => vec![false, true],
+    }
 }
 
 impl Test {
@@ -437,7 +450,8 @@ impl Table {
             let mut line = format!("{name:<28}");
             columns.iter_mut().for_each(|all| all.sort_by(f64::total_cmp));
             for part in [10, 2] {
-                let [raw, lane] = columns.each_ref().map(|all| all[all.len() / part]);
+                let [raw, lane] =
+                    columns.each_ref().map(|all| all.get(all.len() / part).copied().unwrap_or(f64::NAN));
                 line += &format!(" {raw:>11.1} {lane:>11.1} {:>7.3}", lane / raw);
             }
             println!("{line}");

@@ -128,7 +128,7 @@ fn unknown_lane_frames_are_skipped_when_they_say_that_they_may_be() {
 fn lane_bits_of_the_flags_never_reach_the_sink() {
     let mut net = Net::new(Family::V4, StreamOptions::default());
     let (mut end, mut socket) = lane_and_socket(&mut net);
-    socket.write_all(&frame(&Header { flags: Flags(0xff), ..eager(1) }, b"x")).unwrap();
+    socket.write_all(&frame(&Header { flags: Flags(0xdf), ..eager(1) }, b"x")).unwrap();
     wait("the frame", || {
         end.turn();
         end.sink.frames.len() == 1
@@ -175,6 +175,39 @@ fn a_stream_that_comes_byte_by_byte_means_the_same() {
         end.sink.frames.len() == 3
     });
     assert_eq!(end.sink.frames[1], (Header::data(2, 77), vec![5; 200]));
+}
+
+#[test]
+fn a_pad_is_skipped_and_one_of_a_wrong_length_ends_the_lane() {
+    const PADDED: Flags = Flags(0x20);
+    let padded = |header: Header, pad: u8, body: &[u8]| {
+        let header = Header { flags: PADDED, ..header };
+        let mut bytes = stream::encode(&header, body.len() as u32).to_vec();
+        bytes.push(pad);
+        bytes.resize(HEADER_LEN + usize::from(pad.max(1)), 0xcc);
+        bytes.extend_from_slice(body);
+        bytes
+    };
+    for pad in [0, 65, 255] {
+        let error = ended_by(&padded(eager(1), pad, b"x"));
+        assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
+    }
+    let mut net = Net::new(Family::V4, StreamOptions::default());
+    let (mut end, mut socket) = lane_and_socket(&mut net);
+    socket.set_nodelay(true).unwrap();
+    let mut bytes = padded(Header::data(1, 0), 1, &[1; 100]);
+    bytes.extend(padded(Header::data(2, 0), 64, &[2; 100]));
+    bytes.extend(padded(eager(3), 17, b"three"));
+    for byte in &bytes {
+        socket.write_all(&[*byte]).unwrap();
+        end.turn();
+    }
+    wait("all frames", || {
+        end.turn();
+        end.sink.frames.len() == 3
+    });
+    let bodies: Vec<&[u8]> = end.sink.frames.iter().map(|(_, body)| &body[..]).collect();
+    assert_eq!(bodies, [&[1; 100][..], &[2; 100], b"three"]);
 }
 
 #[test]
@@ -319,5 +352,47 @@ fn an_asked_acknowledgement_comes_with_the_next_turn_without_a_timer() {
         });
         socket.set_nonblocking(false).unwrap();
         assert_eq!(stream::decode(&header).unwrap().0, Header::control(ACK, already + 1));
+    }
+}
+
+#[test]
+fn mutated_streams_in_any_pieces_hand_up_or_end_the_lane_and_never_more() {
+    let mut random = Random(0xfeed);
+    let mut net = Net::new(Family::V4, StreamOptions::default());
+    for _ in 0..300 {
+        let (mut end, mut socket) = lane_and_socket(&mut net);
+        socket.set_nodelay(true).unwrap();
+        let mut bytes = Vec::new();
+        for at in 0..20 {
+            let kind = [Kind::EAGER, Kind::DATA, ACK, ASK, Kind(220), Kind::DONE][random.below(6) as usize];
+            let len = if kind.0 >= 192 { 0 } else { random.below(300) as usize };
+            let tag = if kind == ACK { 0 } else { at };
+            bytes.extend(frame(&Header { kind, flags: Flags::OPTIONAL, ..eager(tag) }, &random.bytes(len)));
+        }
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes.truncate(at),
+                _ => bytes.insert(at, 0),
+            }
+            if bytes.is_empty() {
+                bytes.push(1);
+            }
+        }
+        let mut rest = &bytes[..];
+        let mut over = None;
+        while !rest.is_empty() && over.is_none() {
+            let (now, later) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
+            if socket.write_all(now).is_err() {
+                break;
+            }
+            rest = later;
+            over = turn(&mut end.lane, &mut end.sink).err();
+        }
+        drop(socket);
+        let error = over.unwrap_or_else(|| end.error());
+        assert!(matches!(error.kind, ErrorKind::Protocol | ErrorKind::Broken), "{error}");
+        assert!(end.sink.frames.len() <= 21);
     }
 }

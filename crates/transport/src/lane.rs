@@ -2,7 +2,7 @@
 
 use crate::buf::Buf;
 use crate::{Body, Capabilities, Cost, Event, LaneError, Locator, PollKey, Poller, TransportError};
-use sinew_wire::frame::Header;
+use sinew_wire::frame::{Header, Kind};
 use std::any::Any;
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -214,8 +214,17 @@ pub struct LaneParams {
 pub struct Limits {
     /// Largest body that [`Lane::try_post`] takes, in bytes; at least 4096.
     pub frame_max: usize,
-    /// Largest body that one [`Lane::try_post_borrowed`] takes, in bytes.
+    /// Largest body of a `DATA` frame that one [`Lane::try_post_borrowed`] takes, in bytes; at least `frame_max`. Frames of
+    /// other kinds have at most `frame_max`, borrowed or not.
     pub borrowed_max: usize,
+}
+
+impl Limits {
+    /// Largest body of a frame of this kind that [`Lane::try_post_borrowed`] takes, in bytes.
+    #[must_use]
+    pub fn borrowed_max_of(&self, kind: Kind) -> usize {
+        if kind == Kind::DATA { self.borrowed_max } else { self.frame_max }
+    }
 }
 
 /// What a lane says about itself.
@@ -346,7 +355,8 @@ pub trait Sink {
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
     fn placed(&mut self, header: &Header, len: usize);
 
-    /// The lane holds no reference to the memory of this [`Lane::try_post_borrowed`] any more, and the peer has it.
+    /// The lane holds no reference to the memory of this [`Lane::try_post_borrowed`] any more. The peer has it, or the lane has
+    /// a copy of its own, which [`Lane::recover`] gives back as owned: this is no acknowledgement.
     fn released(&mut self, token: Token);
 
     /// A pending pull has ended.
@@ -449,6 +459,10 @@ pub trait Lane: Send {
 
     /// Asks the lane to learn soon what the peer has (a stream lane sends for an acknowledgement).
     fn request_acknowledgement(&mut self) {}
+
+    /// Tells the peer, together with what is sent next, what this side has received: the peer waits for it to give memory
+    /// back. Lanes whose peer sees that anyhow need not do anything.
+    fn acknowledge(&mut self) {}
 
     /// After the lane is over: every frame that may not have arrived, oldest first. The lane holds no caller's memory after.
     /// On a lane that still lives it first ends it, without a word to the peer.

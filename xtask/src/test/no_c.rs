@@ -20,6 +20,12 @@ const COMPILERS: [&str; 9] =
 /// Programs that no build of Sinew may call.
 const REFUSED: [&str; 5] = ["cmake", "pkg-config", "bindgen", "make", "as"];
 
+/// Where the step leaves the command that it built.
+pub(super) fn built_command(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("no-c/release/sinew")
+}
+
+/// Builds the command as a user does, in release mode.
 pub(super) fn step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
     let folder = workspace.scratch()?.join("cc-without-c");
     let links = logs.join("no-c-links.log");
@@ -30,19 +36,8 @@ pub(super) fn step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
         return Ok(Outcome::failed(problem));
     }
     let mut build = Command::new(cargo());
-    build.current_dir(&workspace.root).args([
-        "build",
-        "--package",
-        "sinew-cli",
-        "--package",
-        "sinew",
-        "--target-dir",
-    ]);
+    build.current_dir(&workspace.root).args(["build", "--release", "--package", "sinew-cli", "--target-dir"]);
     build.arg(workspace.target.join("no-c")).env("PATH", path).env("CARGO_TERM_COLOR", "never");
-    build
-        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
-        .env("CARGO_PROFILE_DEV_DEBUG", "0")
-        .env("CARGO_INCREMENTAL", "0");
     let finished = process::run(&mut build, &logs.join("no-c.log"), LIMIT)?;
     let linked = fs::read_to_string(&links).unwrap_or_default().lines().count();
     let compiled = finished.output.lines().filter(|line| line.trim_start().starts_with("Compiling")).count();

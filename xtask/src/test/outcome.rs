@@ -102,6 +102,7 @@ pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
                 outcome.passed_names.push(name);
             }
             Some(Test::Failed(name)) if !outcome.failures.contains(&name) => outcome.failures.push(name),
+            Some(Test::Ignored(_, reason)) if reason.starts_with(CHILD) => {}
             Some(Test::Ignored(name, reason)) => _ = skips.insert((Skip { name, reason }, false)),
             _ => {}
         }
@@ -150,6 +151,9 @@ pub(crate) fn last_segment(name: &str) -> &str {
 /// The reason of an ignored test that gives none, and of every one under nextest, which does not print it.
 pub(crate) const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
 
+/// How the reason of an ignored function starts that is no test but a process which a test starts.
+pub(crate) const CHILD: &str = "a child of";
+
 enum Test {
     Passed(String),
     Failed(String),
@@ -191,12 +195,14 @@ fn nextest(line: &str) -> Option<Test> {
     }
 }
 
-/// `SKIP name: reason`.
+/// `SKIP name: reason`; a line that gives no name is a skip all the same.
 fn skip(line: &str) -> Option<Skip> {
-    let (name, reason) = line.strip_prefix("SKIP ")?.split_once(": ")?;
-    if name.is_empty() || name.starts_with('[') {
+    let rest = line.strip_prefix("SKIP ")?;
+    // nextest's own line for an ignored test: `SKIP [   ] (1/2) …`.
+    if rest.starts_with("[ ") {
         return None;
     }
+    let (name, reason) = rest.split_once(": ").unwrap_or(("somewhere", rest));
     Some(Skip { name: name.to_owned(), reason: reason.to_owned() })
 }
 
@@ -216,7 +222,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    const LIBTEST: &str = "running 3 tests\ntest tests::b_two ... ignored, long\ntest tests::a_one ... ok\ntest tests::c ... FAILED\n---- tests::a_one stdout ----\nSKIP tests::a_one: [shm] no memfd\n";
+    const LIBTEST: &str = "running 3 tests\ntest tests::b_two ... ignored, long\ntest tests::a_one ... ok\ntest child ... ignored, a child of other tests\ntest tests::c ... FAILED\n---- tests::a_one stdout ----\nSKIP tests::a_one: [shm] no memfd\n";
 
     #[test]
     fn libtest_is_understood() {
@@ -245,6 +251,12 @@ mod tests {
         );
         assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
         assert_eq!(outcome.passed_names, ["b"]);
+    }
+
+    #[test]
+    fn a_skip_without_a_name_is_counted_too() {
+        let outcome = read(Runner::Cargo, "test a ... ok\nSKIP unshare is missing\n", "");
+        assert_eq!((outcome.passed, outcome.skips[0].reason.as_str()), (0, "unshare is missing"));
     }
 
     #[test]

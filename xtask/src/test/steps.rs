@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 19] = [
+pub(super) const ALL: [Step; 20] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
@@ -52,6 +52,7 @@ pub(super) const ALL: [Step; 19] = [
         what: "builds where cc refuses to compile C",
         run: |context, _| no_c::step(&context.workspace, &context.logs),
     },
+    Step { name: "command", what: "the command that was built without C shows every path", run: command },
     Step { name: "package", what: "every published crate packages", run: package },
     Step { name: "advisories", what: "no known vulnerability (needs a network)", run: advisories },
     Step { name: "proven", what: "the tests that FEATURES.md calls proof passed in this run", run: proven },
@@ -128,9 +129,9 @@ fn no_features(context: &Context, _: &Outcome) -> Result<Outcome> {
 fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let finished =
         run_cargo(context, "tests", if context.long { 60 * MINUTE } else { 20 * MINUTE }, |cargo| {
-            cargo.env("SINEW_SKIP_LOG", &context.skip_log);
+            cargo.env("XTASK_SKIP_LOG", &context.skip_log);
             if context.long {
-                cargo.env("SINEW_LONG", "1");
+                cargo.env("XTASK_LONG", "1");
             }
             let what = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--no-fail-fast"];
             match context.runner {
@@ -156,9 +157,14 @@ fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let mut outcome = outcome::counted(context.runner, &finished, &read_skips(context));
     for skip in outcome.skips.iter_mut().filter(|skip| skip.reason == outcome::IGNORED) {
         if let Some(reason) = ignored_because(&context.workspace, outcome::last_segment(&skip.name))? {
-            skip.reason = format!("{reason} (`--long` runs it)");
+            skip.reason = if reason.starts_with(outcome::CHILD) {
+                reason
+            } else {
+                format!("{reason} (`--long` runs it)")
+            };
         }
     }
+    outcome.skips.retain(|skip| !skip.reason.starts_with(outcome::CHILD));
     Ok(outcome)
 }
 
@@ -189,7 +195,11 @@ fn doc_tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let finished = run_cargo(context, "doc-tests", 15 * MINUTE, |cargo| {
         cargo.args(["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"]);
     })?;
-    Ok(outcome::counted(Runner::Cargo, &finished, ""))
+    let mut outcome = outcome::counted(Runner::Cargo, &finished, "");
+    for skip in outcome.skips.iter_mut().filter(|skip| skip.reason == outcome::IGNORED) {
+        skip.reason = "the code block is marked `ignore`".to_owned();
+    }
+    Ok(outcome)
 }
 
 fn rustdoc(context: &Context, _: &Outcome) -> Result<Outcome> {
@@ -216,6 +226,22 @@ fn examples(context: &Context, _: &Outcome) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// What `cargo run --release` does, with the command that the step before has built.
+fn command(context: &Context, _: &Outcome) -> Result<Outcome> {
+    let built = no_c::built_command(&context.workspace);
+    if !built.is_file() {
+        bail!("{} is not there: the step no-c builds it", built.display());
+    }
+    let bytes = std::fs::metadata(&built)?.len();
+    let mut command = Command::new(&built);
+    command.current_dir(&context.workspace.root);
+    let finished = process::run(&mut command, &context.logs.join("command.log"), 2 * MINUTE)?;
+    if finished.ok && finished.output.lines().count() < 2 {
+        return Ok(Outcome::failed("the command printed nothing"));
+    }
+    Ok(outcome::whole(&finished, &format!("{:.1} MB", bytes as f64 / 1e6)))
 }
 
 fn published(workspace: &Workspace) -> impl Iterator<Item = &crate::workspace::Package> {

@@ -17,6 +17,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+/// Lost sessions that are remembered.
+const LOST_KEPT: usize = 1024;
+
 /// Why a session ended, as `GOODBYE` says it.
 pub(crate) const GOODBYE_CLOSED: u32 = 0;
 pub(crate) const GOODBYE_VIOLATION: u32 = 1;
@@ -93,7 +96,9 @@ impl Core {
         }
         session.replay.drain(..(count - oldest) as usize).for_each(drop);
         session.active = Some(lane);
+        let peer = session.peer.id;
         self.take_lane(session_key, lane);
+        crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
         self.session_has_lane(session_key);
         self.mark_dirty(session_key);
@@ -143,6 +148,7 @@ impl Core {
     /// follows, or both would change places for ever: the one with the lesser id, or the one that is not pinned.
     fn follow_peer(&mut self, session_key: Key, lane: Key, pinned: bool) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.peer_pinned = pinned;
         let follows = session.pinned.is_empty() && (pinned || self.id < session.peer.id);
         if follows && session.active.is_some_and(|active| active != lane) && session.moving_to != Some(lane) {
             session.moving_to = Some(lane);
@@ -157,7 +163,7 @@ impl Core {
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || self.id < session.peer.id || !session.pinned.is_empty() {
+        if session.moving_to.is_some() || self.id < session.peer.id || !session.may_choose() {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
@@ -172,8 +178,7 @@ impl Core {
             })
             .min_by_key(|&lane| cost(lane));
         let Some(best) = best else { return };
-        // Hysteresis of 15 %: a change costs a round trip without traffic.
-        if cost(best).saturating_mul(115) / 100 < present
+        if cost(best).saturating_mul(super::wireup::HYSTERESIS_PERCENT) / 100 < present
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             session.moving_to = Some(best);
@@ -202,7 +207,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
         session.active = Some(target);
         session.moving_to = None;
-        let count = session.sent;
+        let (count, peer) = (session.sent, session.peer.id);
+        let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
+        crate::events::lane_moved(&peer, name(active), name(target));
         self.post_switch(session_key, target, count);
         self.session_has_lane(session_key);
         self.close_idle_lanes(session_key);
@@ -242,7 +249,7 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(slot.session) {
                 session.lanes.retain(|&lane| lane != key);
             }
-            self.note(&slot, "closed: a better lane carries the session");
+            self.note_superseded(&slot);
             if let Some(lane) = slot.lane.as_mut() {
                 let _ = lane.flush();
                 lane.close();
@@ -267,6 +274,7 @@ impl Core {
     pub(crate) fn lane_failed(&mut self, key: Key, error: &LaneError) {
         let Some(mut slot) = self.remove_lane(key) else { return };
         self.counters.lanes_lost += 1;
+        crate::events::lane_lost(slot.transport, &slot.locator, error);
         self.proof_failed(&slot, error);
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
@@ -380,8 +388,23 @@ impl Core {
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
         self.forget_kept_of(session_key);
-        self.connects_lost(session_key, &error);
-        tracing::warn!(target: "sinew", peer = %crate::hex(&peer), reason, unknown_fate = unknown, "session lost");
+        self.connects_lost(session_key);
+        self.bury(session_key);
+        crate::events::session_lost(&peer, reason, unknown);
+    }
+
+    /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.
+    fn bury(&mut self, session_key: Key) {
+        self.lost.push_back(session_key);
+        if self.lost.len() <= LOST_KEPT {
+            return;
+        }
+        let Some(old) = self.lost.pop_front() else { return };
+        for endpoint in self.endpoints.iter_mut().flatten() {
+            let other = |arrival: &Arrival, _: &mut Unexpected| (arrival.source >> 32) as u32 != old.index();
+            endpoint.matcher.retain_unexpected(other, |_, _| {});
+        }
+        self.sessions.remove(old);
     }
 
     fn end_operations_of(&mut self, session_key: Key, error: &OpError) {

@@ -25,12 +25,12 @@ pub(crate) use lanes::LaneSlot;
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
-pub(crate) use wireup::{ConnectState, Connecting, random};
+pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
 use crate::config::Config;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -103,6 +103,8 @@ pub(crate) struct Core {
     pub(crate) connects: Table<Connecting>,
     pub(crate) lanes: Table<LaneSlot>,
     pub(crate) sessions: Table<Session>,
+    /// Sessions that are over, the oldest first.
+    pub(crate) lost: VecDeque<Key>,
     pub(crate) session_of: HashMap<[u8; 16], Key>,
     /// Sessions with a peer that this engine has declared lost: the next one has this epoch.
     pub(crate) epochs: HashMap<[u8; 16], u64>,
@@ -124,13 +126,16 @@ pub(crate) struct Core {
     hot_socket: Option<Key>,
     dirty: Vec<Key>,
     idle_turns: u32,
+    timers_at: Instant,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
 }
 
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as a message.
-const TURNS_PER_LOOK: u32 = 64;
+const TURNS_PER_LOOK: u32 = 512;
+/// Between two rounds of timers while the engine spins.
+const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
 impl Core {
     pub(crate) fn new(id: [u8; 16], incarnation: u64, config: Arc<Config>, poller: Arc<Poller>) -> Self {
@@ -146,6 +151,7 @@ impl Core {
             connects: Table::default(),
             lanes: Table::default(),
             sessions: Table::default(),
+            lost: VecDeque::new(),
             session_of: HashMap::new(),
             epochs: HashMap::new(),
             history: HashMap::new(),
@@ -161,6 +167,7 @@ impl Core {
             hot_socket: None,
             dirty: Vec::new(),
             idle_turns: 0,
+            timers_at: Instant::now(),
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
@@ -226,7 +233,12 @@ impl Core {
         }
         let done = self.dispatch(&events);
         self.events = events;
-        done + self.run_timers(Instant::now())
+        let now = Instant::now();
+        if now < self.timers_at {
+            return done;
+        }
+        self.timers_at = now + TIMERS_EVERY;
+        done + self.run_timers(now)
     }
 
     /// Handles readiness that was found outside the lock.

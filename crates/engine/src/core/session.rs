@@ -1,6 +1,7 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
 use super::table::Key;
+use super::wireup::Watch;
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit};
@@ -8,7 +9,7 @@ use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is known of the engine at the other end.
 #[derive(Clone, Debug)]
@@ -34,6 +35,30 @@ pub(crate) struct Flow {
     pub(crate) pending: VecDeque<Key>,
     /// The peer said that the endpoint is gone.
     pub(crate) closed: bool,
+    /// Since when credit is missing.
+    short_since: Option<Instant>,
+    /// Credit has been missing for so long that messages go as envelopes.
+    starved: bool,
+}
+
+/// How long a sender waits for credit before it takes the receiver for one that does not receive.
+const STARVED_AFTER: Duration = Duration::from_millis(1);
+
+impl Flow {
+    /// Whether credit has been missing for so long that messages go as envelopes. Called when it is missing.
+    pub(crate) fn is_starved(&mut self) -> bool {
+        if !self.starved {
+            let now = Instant::now();
+            self.starved = now.duration_since(*self.short_since.get_or_insert(now)) >= STARVED_AFTER;
+        }
+        self.starved
+    }
+
+    /// Credit has come.
+    pub(crate) fn relieve(&mut self) {
+        self.starved = false;
+        self.short_since = None;
+    }
 }
 
 /// Where a session stands.
@@ -81,10 +106,20 @@ pub(crate) struct Session {
     pub(crate) buffered: usize,
     /// Where an explicit connect pinned it to; empty: anywhere.
     pub(crate) pinned: Vec<Locator>,
+    /// The peer has pinned the session.
+    pub(crate) peer_pinned: bool,
+    /// When it is looked at, and whether for better lanes.
+    pub(crate) watch: Watch,
     /// When it lost its last lane.
     pub(crate) laneless_since: Option<Instant>,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
+    /// Bytes that were posted and not flushed.
+    pub(crate) staged: usize,
+    /// A send waits for a lane to give its memory up.
+    pub(crate) asks: bool,
+    /// A flow waits for credit, and will not for long.
+    pub(crate) starving: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// Frames handed up or sent since the last look at better lanes.
@@ -127,8 +162,13 @@ impl Session {
             transfers: VecDeque::new(),
             buffered: 0,
             pinned: Vec::new(),
+            peer_pinned: false,
+            watch: Watch::default(),
             laneless_since: None,
             pool: None,
+            starving: false,
+            staged: 0,
+            asks: false,
             dirty: false,
             traffic: 0,
         }
@@ -145,9 +185,16 @@ impl Session {
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
             closed: false,
+            short_since: None,
+            starved: false,
         });
         self.flow_of.insert(dst, flow);
         flow
+    }
+
+    /// Whether the engine chooses the lane: nobody has pinned it.
+    pub(crate) fn may_choose(&self) -> bool {
+        self.is_up() && self.pinned.is_empty() && !self.peer_pinned
     }
 
     pub(crate) fn is_up(&self) -> bool {

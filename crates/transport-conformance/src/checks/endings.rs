@@ -1,7 +1,7 @@
 //! How lanes end: by death, by a break, in order; and what is known afterwards.
 
 use crate::Fixture;
-use crate::harness::{Got, Pair, Random, Side, Target};
+use crate::harness::{Got, Pair, Random, Side, Target, borrowed_header};
 use sinew_transport::{ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
@@ -12,8 +12,10 @@ pub fn what_the_peer_saw_and_what_is_recovered_is_everything_in_order(make: &dyn
     let fixture = make();
     for turns in [0, 1, 2, 3, 5, 8, 20] {
         let mut pair = Pair::new(&fixture);
+        pair.stand();
         let mut random = Random(30 + turns);
-        let most = pair.a.lane().info().limits.borrowed_max.min(300_000);
+        let limits = pair.a.lane().info().limits;
+        let most = limits.borrowed_max.min(300_000);
         let mut posted: Vec<Got> = Vec::new();
         let mut kept = Vec::new();
         for number in 0..200u64 {
@@ -23,8 +25,9 @@ pub fn what_the_peer_saw_and_what_is_recovered_is_everything_in_order(make: &dyn
                     pair.b.turn(4);
                 }
             }
-            let (header, size) = (random.header(number), random.below(most));
+            let (mut header, size) = (random.header(number), random.below(most));
             let taken = if number % 3 == 0 {
+                header = borrowed_header(number, size, limits.frame_max);
                 let body = Target::filled(size, number as u8);
                 let taken = pair.a.post_borrowed(&header, &body, Token(number));
                 let got = Got { header, body: Some(body.to_vec()) };
@@ -78,11 +81,14 @@ pub fn a_dead_lane_answers_the_same_for_ever(make: &dyn Fn() -> Fixture) {
 /// Memory that was posted and is given back comes with its place and token, or as a copy, and is never reported again.
 pub fn recovered_borrows_are_not_released(make: &dyn Fn() -> Fixture) {
     let mut pair = Pair::new(&make());
-    let most = pair.a.lane().info().limits.borrowed_max.min(1 << 20);
+    pair.stand();
+    let limits = pair.a.lane().info().limits;
+    let most = limits.borrowed_max.min(1 << 20);
     let bodies: Vec<Target> = (0..40).map(|number| Target::filled(most, number)).collect();
     let mut taken = 0;
     for (number, body) in bodies.iter().enumerate() {
-        if pair.a.post_borrowed(&Header::control(Kind::EAGER, number as u64), body, Token(number as u64)) {
+        let number = number as u64;
+        if pair.a.post_borrowed(&borrowed_header(number, most, limits.frame_max), body, Token(number)) {
             taken += 1;
         } else {
             break;
@@ -112,8 +118,7 @@ pub fn a_closed_lane_drains_and_ends_its_peer(make: &dyn Fn() -> Fixture) {
     for borrowed in [false, true] {
         let mut pair = Pair::new(&fixture);
         // The first frame makes sure that both lanes stand; before that nothing can be promised.
-        pair.send(&Header::control(Kind::EAGER, 0), b"first");
-        pair.drive("the lane stands", |_, b| !b.seen.got.is_empty());
+        pair.stand();
         let bodies: Vec<Target> = (1..30u8).map(|number| Target::filled(500, number)).collect();
         for (number, body) in bodies.iter().enumerate() {
             let header = Header::control(Kind::EAGER, number as u64 + 1);
@@ -127,8 +132,8 @@ pub fn a_closed_lane_drains_and_ends_its_peer(make: &dyn Fn() -> Fixture) {
         pair.a.die();
         let error = to_the_end(&mut pair.b);
         assert_eq!(error.kind, ErrorKind::Broken, "{error}");
-        assert_eq!(pair.b.seen.got.len(), 1 + bodies.len(), "all arrived before the end");
-        for (got, body) in pair.b.seen.got[1..].iter().zip(&bodies) {
+        assert_eq!(pair.b.seen.got.len(), bodies.len(), "all arrived before the end");
+        for (got, body) in pair.b.seen.got.iter().zip(&bodies) {
             assert!(got.body == Some(body.to_vec()), "frame {}", got.header.tag);
         }
     }

@@ -14,7 +14,7 @@ pub fn a_delayed_frame_leaves_no_earlier_and_in_order(make: &dyn Fn() -> Fixture
     const DELAY: Duration = Duration::from_millis(20);
     let faults = Faults::new();
     let mut pair = Pair::new(&make().faulty(&faults));
-    stand(&mut pair);
+    pair.stand();
     faults.delay(DELAY);
     let body = Target::filled(10_000, 9);
     let start = Instant::now();
@@ -42,7 +42,7 @@ pub fn a_cut_lane_gives_back_what_its_peer_did_not_see(make: &dyn Fn() -> Fixtur
     for (after, turns) in [(0, 0), (1, 0), (50, 0), (50, 1), (77, 3)] {
         let faults = Faults::new();
         let mut pair = Pair::new(&make().faulty(&faults));
-        stand(&mut pair);
+        pair.stand();
         faults.cut_after(after);
         let mut random = Random(60 + after);
         let (mut posted, mut kept) = (Vec::new(), Vec::new());
@@ -79,7 +79,7 @@ pub fn a_cut_lane_gives_back_what_its_peer_did_not_see(make: &dyn Fn() -> Fixtur
 pub fn a_cut_wakes_a_sleeper(make: &dyn Fn() -> Fixture) {
     let faults = Faults::new();
     let mut pair = Pair::new(&make().faulty(&faults));
-    stand(&mut pair);
+    pair.stand();
     std::thread::scope(|scope| {
         scope.spawn(|| faults.cut());
         let deadline = Instant::now() + DEADLINE;
@@ -92,7 +92,7 @@ pub fn a_cut_wakes_a_sleeper(make: &dyn Fn() -> Fixture) {
     // The other side was made with the same faults.
     assert_eq!(to_the_end(&mut pair.b).kind, ErrorKind::Broken);
     // New lanes work.
-    stand(&mut Pair::new(&make().faulty(&faults)));
+    Pair::new(&make().faulty(&faults)).stand();
 }
 
 /// Dials fail with the given error until they are allowed again.
@@ -114,7 +114,7 @@ pub fn a_black_hole_swallows_nothing_for_good(make: &dyn Fn() -> Fixture) {
     for cut in [false, true] {
         let faults = Faults::new();
         let mut pair = Pair::new(&make().faulty(&faults));
-        stand(&mut pair);
+        pair.stand();
         faults.block(true);
         let body = Target::filled(5000, 3);
         for number in 0..20 {
@@ -147,7 +147,7 @@ pub fn a_black_hole_ends_after_the_peer_timeout(make: &dyn Fn() -> Fixture) {
     const SILENCE: Duration = Duration::from_millis(50);
     let faults = Faults::new();
     let mut pair = Pair::with_timeout(&make().faulty(&faults), SILENCE * 20);
-    stand(&mut pair);
+    pair.stand();
     pair.a.lane().request_acknowledgement();
     pair.drive("nothing is outstanding", |a, b| a.lane().unacknowledged() + b.lane().unacknowledged() == 0);
     faults.block(true);
@@ -210,7 +210,7 @@ pub fn records_are_repeated_swapped_and_corrupted_on_command(make: &dyn Fn() -> 
 pub fn only_probes_are_repeated(make: &dyn Fn() -> Fixture) {
     let faults = Faults::new();
     let mut pair = Pair::new(&make().faulty(&faults));
-    stand(&mut pair);
+    pair.stand();
     faults.duplicate_probes(true);
     for (number, kind) in [Kind::PROBE, Kind::EAGER, Kind::PROBE_REPLY, Kind::FLUSH].into_iter().enumerate() {
         pair.send(&Header::control(kind, number as u64), b"x");
@@ -236,13 +236,4 @@ pub fn a_meter_counts_what_passes(make: &dyn Fn() -> Fixture) {
     assert_eq!((read.frames_sent, read.bytes_sent), (11, 1000 + len));
     assert_eq!((read.frames_received, read.bytes_received), (11, 1000 + len));
     pair.a.die();
-}
-
-/// A frame has passed and is forgotten; the lane has nothing outstanding.
-fn stand(pair: &mut Pair) {
-    pair.send(&Header::control(Kind::PROBE, 0), b"hello");
-    pair.drive("a first frame arrived", |_, b| !b.seen.got.is_empty());
-    pair.a.lane().request_acknowledgement();
-    pair.drive("and is acknowledged", |a, _| a.lane().unacknowledged() == 0);
-    pair.b.seen.got.clear();
 }

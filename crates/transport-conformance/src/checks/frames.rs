@@ -34,7 +34,7 @@ pub fn a_body_above_the_limit_is_refused_and_nothing_is_taken(make: &dyn Fn() ->
     let mut pair = Pair::new(&make());
     let frame_max = pair.a.lane().info().limits.frame_max;
     let (header, body) = (Random(3).header(1), vec![1; frame_max + 1]);
-    settle(&mut pair);
+    pair.stand();
     let halves = body.split_at(frame_max / 2);
     let gathered = [IoSlice::new(halves.0), IoSlice::new(halves.1)];
     assert_eq!(pair.a.lane().try_post(&header, &[IoSlice::new(&body)]), Err(PostError::TooLarge));
@@ -85,7 +85,7 @@ pub fn a_full_lane_takes_more_after_progress(make: &dyn Fn() -> Fixture) {
         let body = |number: u64| [&number.to_le_bytes()[..], &vec![number as u8; size]].concat();
         let (mut posted, mut bytes) = (0, 0);
         // The peer's lane may still have to say hello; from the first refusal on after that only `a` moves.
-        settle(&mut pair);
+        pair.stand();
         let mut refusals = 0;
         while refusals < 3 {
             if pair.a.post(&random.clone().header(posted), &body(posted)) {
@@ -203,7 +203,7 @@ pub fn lanes_between_the_same_domains_do_not_mix(make: &dyn Fn() -> Fixture) {
 /// What the peer has is known after asking, and an idle lane wants no timer.
 pub fn unacknowledged_goes_to_zero_and_the_timer_with_it(make: &dyn Fn() -> Fixture) {
     let mut pair = Pair::new(&make());
-    settle(&mut pair);
+    pair.stand();
     for number in 0..50 {
         pair.send(&Random(number).header(number), &[1; 100]);
     }
@@ -213,16 +213,6 @@ pub fn unacknowledged_goes_to_zero_and_the_timer_with_it(make: &dyn Fn() -> Fixt
     pair.drive("idle lanes want no timer", |a, b| {
         a.lane().next_timer().is_none() && b.lane().next_timer().is_none()
     });
-}
-
-/// Turns both sides until they have nothing to do with each other.
-fn settle(pair: &mut Pair) {
-    let header = Header::control(Kind::PROBE, 0);
-    pair.send(&header, b"hello");
-    pair.drive("a first frame arrived", |_, b| !b.seen.got.is_empty());
-    pair.a.lane().request_acknowledgement();
-    pair.drive("and is acknowledged", |a, _| a.lane().unacknowledged() == 0);
-    pair.b.seen.got.clear();
 }
 
 /// As `assert_eq`, but says only where they differ.

@@ -10,13 +10,12 @@
 use super::segments::Segments;
 use super::setup::Bell;
 use crate::half::{DomainControl, Page, REFUSED};
-use crate::note::{Note, broken};
+use crate::note::broken;
 use crate::options::ShmOptions;
 use crate::registry::Watch;
 use crate::shared::ring::{Consumer, Forged, Head, PAYLOAD_LEN, PAYLOAD_WORDS, Producer};
-use crate::shared::sleep::{Barrier, Wake, Waker};
+use crate::shared::sleep::{Barrier, Waker};
 use crate::sys::fork::Guarded;
-use crate::sys::socket;
 use crate::window::{Mark, Window};
 use sinew_transport::{
     ErrorKind, LaneError, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
@@ -98,28 +97,33 @@ impl Open {
         }
     }
 
-    /// Publishes a frame; answers whom to wake.
+    /// Publishes a frame, and wakes the peer if it sleeps.
     #[inline]
     pub(crate) fn post(
         &mut self,
         header: &Header,
         parts: &[IoSlice<'_>],
         frame_max: usize,
-    ) -> Result<Wake, PostError> {
+        socket: &Guarded,
+    ) -> Result<(), PostError> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len <= PAYLOAD_LEN {
             let payload = gather(parts);
             if !self.producer.has_room() {
                 self.look_for_room()?;
             }
-            return Ok(self.publish(header, len as u16, &payload, len.div_ceil(8)));
+            self.publish(header, len as u16, &payload, len.div_ceil(8));
+            self.notify(socket);
+            return Ok(());
         }
         if len > frame_max {
             return Err(PostError::TooLarge);
         }
         let offset = self.take_room(len)?;
         self.watch.own.fill(offset, parts);
-        Ok(self.publish_windowed(header, offset, len))
+        self.publish_windowed(header, offset, len);
+        self.notify(socket);
+        Ok(())
     }
 
     /// The same for one piece of raw memory, through the window unless it fits a slot.
@@ -132,27 +136,30 @@ impl Open {
         header: &Header,
         data: *const u8,
         len: usize,
-    ) -> Result<Wake, PostError> {
+        socket: &Guarded,
+    ) -> Result<(), PostError> {
         if len <= PAYLOAD_LEN {
             let mut bytes = [0; PAYLOAD_LEN];
             // SAFETY: readable for `len` bytes, says the caller; `len` is at most the array's.
             unsafe { std::ptr::copy_nonoverlapping(data, bytes.as_mut_ptr(), len) };
-            return self.post(header, &[IoSlice::new(&bytes[..len])], PAYLOAD_LEN);
+            return self.post(header, &[IoSlice::new(&bytes[..len])], PAYLOAD_LEN, socket);
         }
         let offset = self.take_room(len)?;
         // SAFETY: readable for `len` bytes, says the caller.
         unsafe { self.watch.own.fill_raw(offset, data, len) };
-        Ok(self.publish_windowed(header, offset, len))
+        self.publish_windowed(header, offset, len);
+        self.notify(socket);
+        Ok(())
     }
 
     #[inline]
-    fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) -> Wake {
+    fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) {
         let payload = [offset as u64 | (len as u64) << 32, 0, 0, 0, 0];
-        self.publish(header, WINDOWED, &payload, 1)
+        self.publish(header, WINDOWED, &payload, 1);
     }
 
     #[inline]
-    fn publish(&mut self, header: &Header, len: u16, payload: &[u64; PAYLOAD_WORDS], words: usize) -> Wake {
+    fn publish(&mut self, header: &Header, len: u16, payload: &[u64; PAYLOAD_WORDS], words: usize) {
         let head = Head {
             first: u64::from(header.kind.0) << 8 | u64::from(len) << 16 | u64::from(header.dst) << 32,
             second: header.tag,
@@ -160,8 +167,16 @@ impl Open {
         };
         self.marks[(self.producer.next() & self.mask) as usize] = self.window.mark();
         self.producer.publish(self.watch.own.ring(), head, payload, words);
-        self.barrier.light();
-        self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed)
+    }
+
+    /// Wakes the peer if it needs it: after publishing a frame, an index or the end.
+    #[inline]
+    fn notify(&mut self, socket: &Guarded) {
+        let state = &self.watch.peer.control().state;
+        let bell = &self.bell;
+        if self.waker.look(self.barrier, state, &self.peer_page.armed, || bell.hint(socket)) {
+            bell.ring(socket);
+        }
     }
 
     /// Room for a slot and `len` bytes of the window.
@@ -321,10 +336,7 @@ impl Open {
         self.taken = 0;
         self.barrier.light();
         if self.watch.peer.control().starving.load(Ordering::Relaxed) != 0 {
-            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
-            if wake.hint | wake.ring {
-                self.wake(wake, socket);
-            }
+            self.notify(socket);
         }
     }
 
@@ -354,35 +366,11 @@ impl Open {
         })
     }
 
-    /// Wakes the peer.
-    #[cold]
-    pub(crate) fn wake(&mut self, wake: Wake, socket: &Guarded) {
-        match &self.bell {
-            Bell::Shared { hints, bit, doorbell } => {
-                if wake.hint {
-                    hints.set(*bit);
-                }
-                if wake.ring {
-                    // Full means that it was rung and not heard yet.
-                    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
-                }
-            }
-            Bell::Socket => {
-                // Full means that there is something to hear already.
-                let _ = socket::send(socket, &Note::Bell.encode(), &[]);
-            }
-        }
-    }
-
     /// Wakes the peer again if it has not taken everything: a hint or a ring may have been lost to a third.
     pub(crate) fn nudge(&mut self, socket: &Guarded) {
         if self.unacknowledged() > 0 {
             self.waker.forget();
-            self.barrier.light();
-            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
-            if wake.hint | wake.ring {
-                self.wake(wake, socket);
-            }
+            self.notify(socket);
         }
     }
 
@@ -391,9 +379,7 @@ impl Open {
         let closed = &self.watch.own.control().closed;
         if closed.load(Ordering::Relaxed) == 0 {
             closed.store(why, Ordering::Release);
-            self.barrier.light();
-            let wake = self.waker.look(&self.watch.peer.control().state, &self.peer_page.armed);
-            self.wake(wake, socket);
+            self.notify(socket);
         }
     }
 

@@ -259,13 +259,8 @@ impl Lane for ShmLane {
             return Err(self.not_live());
         }
         let Some(open) = &mut self.open else { return Err(PostError::Full) };
-        match open.post(header, body, self.info.limits.frame_max) {
-            Ok(wake) => {
-                if wake.hint | wake.ring {
-                    open.wake(wake, &self.socket);
-                }
-                Ok(())
-            }
+        match open.post(header, body, self.info.limits.frame_max, &self.socket) {
+            Ok(()) => Ok(()),
             Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
             Err(error) => Err(error),
         }
@@ -286,12 +281,9 @@ impl Lane for ShmLane {
         }
         let Some(open) = &mut self.open else { return Err(PostError::Full) };
         // SAFETY: readable for `len` bytes, says the caller; copied before this returns.
-        match unsafe { open.post_raw(header, data.as_ptr(), len) } {
-            Ok(wake) => {
+        match unsafe { open.post_raw(header, data.as_ptr(), len, &self.socket) } {
+            Ok(()) => {
                 open.released.push_back(token);
-                if wake.hint | wake.ring {
-                    open.wake(wake, &self.socket);
-                }
                 Ok(())
             }
             Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),

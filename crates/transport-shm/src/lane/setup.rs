@@ -32,6 +32,30 @@ pub(crate) enum Bell {
     Socket,
 }
 
+impl Bell {
+    /// Says which lane has something.
+    #[cold]
+    pub(crate) fn hint(&self, socket: &Guarded) {
+        match self {
+            Self::Shared { hints, bit, .. } => hints.set(*bit),
+            Self::Socket => self.ring(socket),
+        }
+    }
+
+    /// Ends the peer's sleep. What is full was rung and not heard yet.
+    #[cold]
+    pub(crate) fn ring(&self, socket: &Guarded) {
+        match self {
+            Self::Shared { doorbell, .. } => {
+                let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
+            }
+            Self::Socket => {
+                let _ = socket::send(socket, &Note::Bell.encode(), &[]);
+            }
+        }
+    }
+}
+
 /// A lane that is being set up.
 #[derive(Debug)]
 pub(crate) struct Setup {

@@ -36,15 +36,6 @@ pub const HOT: u64 = 0;
 /// Lane state word: the consumer looks at the lane when it is told.
 pub const COLD: u64 = 1;
 
-/// What a producer has to do after publishing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wake {
-    /// Say which lane.
-    pub hint: bool,
-    /// Ring the doorbell.
-    pub ring: bool,
-}
-
 /// The producer's memory of the last sleep that it has ended.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Waker {
@@ -52,15 +43,24 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Looks at the consumer's announcements; called after publishing and [`Barrier::light`]. At most one ring per sleep.
+    /// Looks at the consumer's announcements; called after publishing. Says by `hint` which lane it is if the lane is cold,
+    /// and answers whether to ring; at most once per sleep.
     #[inline]
-    pub fn look(&mut self, state: &AtomicU64, armed: &AtomicU64) -> Wake {
-        let epoch = armed.load(Ordering::Relaxed);
-        let cold = state.load(Ordering::Relaxed) != HOT;
-        if epoch & 1 == 0 {
-            return Wake { hint: cold, ring: false };
+    pub fn look(
+        &mut self,
+        barrier: Barrier,
+        state: &AtomicU64,
+        armed: &AtomicU64,
+        hint: impl FnOnce(),
+    ) -> bool {
+        barrier.light();
+        if state.load(Ordering::Relaxed) != HOT {
+            hint();
+            // A sleeper's last look is at hints, not at cold lanes: the hint is what must be seen by one side or the other.
+            fence(Ordering::SeqCst);
         }
-        Wake { hint: cold, ring: core::mem::replace(&mut self.rung, epoch) != epoch }
+        let epoch = armed.load(Ordering::Relaxed);
+        epoch & 1 == 1 && core::mem::replace(&mut self.rung, epoch) != epoch
     }
 
     /// Forgets the last ring, so that the next look rings again.
@@ -159,19 +159,19 @@ mod tests {
     fn a_sleep_is_ended_by_one_ring_and_the_next_sleep_by_another() {
         let (armed, state) = (AtomicU64::new(0), AtomicU64::new(HOT));
         let (mut sleeper, mut waker) = (Sleeper::default(), Waker::default());
-        let nothing = Wake { hint: false, ring: false };
-        assert_eq!(waker.look(&state, &armed), nothing);
+        let mut look = |armed: &AtomicU64| waker.look(Barrier::Fences, &state, armed, || panic!("hot"));
+        assert!(!look(&armed));
         for _ in 0..3 {
             sleeper.arm(&armed);
-            assert_eq!(waker.look(&state, &armed), Wake { hint: false, ring: true });
-            assert_eq!(waker.look(&state, &armed), nothing);
+            assert!(look(&armed));
+            assert!(!look(&armed));
             sleeper.disarm(&armed);
-            assert_eq!(waker.look(&state, &armed), nothing);
+            assert!(!look(&armed));
         }
         sleeper.arm(&armed);
-        waker.look(&state, &armed);
+        look(&armed);
         sleeper.arm(&armed);
-        assert!(waker.look(&state, &armed).ring, "armed anew without disarming");
+        assert!(look(&armed), "armed anew without disarming");
     }
 
     #[test]

@@ -1,19 +1,30 @@
-//! Asks beforehand what the kernel would otherwise answer with a signal: `RLIMIT_FSIZE` (`SIGXFSZ`) and the memory limit
-//! of the control group (the out-of-memory killer).
+//! Asks beforehand what the kernel would otherwise answer with a signal: `RLIMIT_FSIZE` (`SIGXFSZ`), and the memory that
+//! the machine and the control group have left (the out-of-memory killer: a memfd has no limit of its own).
 //!
-//! Called before memory is made. Best effort: another thread may take the rest meanwhile.
+//! Called before memory is made, and again for each piece of a large one. Best effort: others may take the rest meanwhile.
 
 use rustix::process::{Resource, getrlimit};
 use sinew_transport::{ErrorKind, TransportError};
 use std::path::{Path, PathBuf};
 
-/// Whether `len` bytes of shared memory may be made.
-pub(crate) fn check(len: u64, what: &str) -> Result<(), TransportError> {
+/// Whether a file of `len` bytes may be made.
+pub(crate) fn check_file_size(len: u64, what: &str) -> Result<(), TransportError> {
     if let Some(limit) = getrlimit(Resource::Fsize).current
         && limit < len
     {
         return Err(TransportError::new(ErrorKind::Limit, "memfd_create", format!("{what} of {len} bytes"))
             .hint(format!("the limit of file sizes is {limit} bytes; raise it (ulimit -f, LimitFSIZE=)")));
+    }
+    Ok(())
+}
+
+/// Whether `len` bytes more can be had.
+pub(crate) fn check_room(len: u64, what: &str) -> Result<(), TransportError> {
+    if let Some(room) = machine_room(Path::new("/proc/meminfo"))
+        && room < len.saturating_add(KEEP)
+    {
+        return Err(TransportError::new(ErrorKind::Limit, "memfd_create", format!("{what} of {len} bytes"))
+            .hint(format!("this machine has {room} bytes of memory left; free some or ask for less")));
     }
     match control_group_room(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup")) {
         Some((room, group)) if room < len => {
@@ -26,6 +37,16 @@ pub(crate) fn check(len: u64, what: &str) -> Result<(), TransportError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Bytes that are left to the machine.
+const KEEP: u64 = 32 << 20;
+
+/// Bytes that the machine can give without swapping.
+fn machine_room(meminfo: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(meminfo).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes that the tightest control group still gives, and which it is. `None` when nothing limits or nothing is known.

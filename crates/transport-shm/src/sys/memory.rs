@@ -79,12 +79,21 @@ pub(crate) fn create(
     writers: Writers,
 ) -> Result<(OwnedFd, Mapping), TransportError> {
     let object = || format!("{what} of {len} bytes");
-    limits::check(len as u64, what)?;
+    limits::check_file_size(len as u64, what)?;
+    limits::check_room(len as u64, what)?;
     let fd = memfd(what).map_err(|errno| refused(errno, &object()))?;
     rustix::fs::ftruncate(&fd, len as u64)
         .map_err(|errno| TransportError::os(errno, "ftruncate", object()).hint(SHORTAGE))?;
-    reserve(&fd, len as u64)
-        .map_err(|errno| TransportError::os(errno, "fallocate", object()).hint(SHORTAGE))?;
+    let mut at = 0;
+    while at < len as u64 {
+        let piece = RESERVE_AT_ONCE.min(len as u64 - at);
+        if at > 0 {
+            limits::check_room(piece, what)?;
+        }
+        reserve(&fd, at, piece)
+            .map_err(|errno| TransportError::os(errno, "fallocate", object()).hint(SHORTAGE))?;
+        at += piece;
+    }
     let mapping = Mapping::new(&fd, len, true)
         .map_err(|errno| TransportError::os(errno, "mmap", object()).hint(SHORTAGE))?;
     let mut seals = SealFlags::SHRINK | SealFlags::GROW;
@@ -120,9 +129,12 @@ fn memfd(what: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn reserve(fd: &OwnedFd, len: u64) -> Result<(), Errno> {
+/// Bytes reserved between two looks at what is left.
+const RESERVE_AT_ONCE: u64 = 64 << 20;
+
+fn reserve(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Errno> {
     loop {
-        match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(fd, FallocateFlags::empty(), at, len) {
             Err(Errno::INTR) => {}
             other => return other,
         }
@@ -154,4 +166,47 @@ pub(crate) fn adopt(fd: &OwnedFd, len: u64, writers: Writers) -> Result<Mapping,
     let len = usize::try_from(len).map_err(|_| broken("larger than the address space"))?;
     Mapping::new(fd, len, writers == Writers::Anybody)
         .map_err(|errno| TransportError::os(errno, "mmap", format!("{len} bytes of the peer")).hint(SHORTAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_we_pass_can_be_neither_written_nor_resized_nor_punched_by_others() {
+        let (fd, _mapping) = create("test", PAGE, Writers::Owner).expect("made");
+        assert!(Mapping::new(&fd, PAGE, true).is_err(), "mapped for writing");
+        assert!(rustix::io::pwrite(&fd, &[1], 0).is_err(), "written");
+        assert!(rustix::fs::ftruncate(&fd, 0).is_err(), "shrunk");
+        assert!(rustix::fs::ftruncate(&fd, 2 * PAGE as u64).is_err(), "grown");
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert!(rustix::fs::fallocate(&fd, punch, 0, PAGE as u64).is_err(), "punched");
+        assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err(), "sealed further");
+        adopt(&fd, PAGE as u64, Writers::Owner).expect("what we make is what we accept");
+    }
+
+    #[test]
+    fn memory_of_a_peer_that_could_shrink_grow_or_run_short_is_refused() {
+        let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
+        let made = |seals: SealFlags, reserved: bool| {
+            let fd = memfd("test").expect("memory");
+            rustix::fs::ftruncate(&fd, 4 * PAGE as u64).expect("length");
+            if reserved {
+                reserve(&fd, 0, 4 * PAGE as u64).expect("reserved");
+            }
+            rustix::fs::fcntl_add_seals(&fd, seals).expect("sealed");
+            fd
+        };
+        let len = 4 * PAGE as u64;
+        for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE] {
+            let error =
+                adopt(&made(all.difference(missing), true), len, Writers::Owner).expect_err("unsealed");
+            assert_eq!(error.kind, ErrorKind::Protocol);
+        }
+        assert!(adopt(&made(all, false), len, Writers::Owner).is_err(), "sparse");
+        assert!(adopt(&made(all, true), len + 1, Writers::Owner).is_err(), "another length");
+        let file = rustix::fs::open("/proc/self/exe", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+        assert!(adopt(&file.expect("a file"), len, Writers::Owner).is_err(), "a file");
+        adopt(&made(all, true), len, Writers::Owner).expect("as agreed");
+    }
 }

@@ -3,7 +3,7 @@
 //! Used by the lane's `poll`. Everything that comes from the peer is checked here before it means anything.
 #![allow(unsafe_code)]
 
-use super::send_log::{ASK, ENGINE_FLAGS, SendLog};
+use super::send_log::{ASK, ENGINE_FLAGS, PAD_MAX, PADDED, SendLog};
 use super::{ACK, ASK_FRAME, BORROWED_MAX, FRAME_MAX};
 use crate::memory::Target;
 use crate::socket;
@@ -14,10 +14,36 @@ use sinew_transport::{Body, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
 
-/// What one receive takes while large bodies arrive: a header and little more, so that the body goes to its place directly.
-const BULK_READ: usize = 4096;
+/// What one receive takes beyond a large body: little more than the next head, so that the next body goes to its place, too.
+const SPILL: usize = 512;
+/// What [`Receiver::look`] looks at: a header and its pad.
+const PEEK: usize = HEADER_LEN + PAD_MAX;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
+
+/// What the peer did that it must not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Violation {
+    Header(stream::HeaderError),
+    TooLong { kind: Kind, len: usize, max: usize },
+    Pad(usize),
+    Acknowledged(u64),
+    UnknownKind(u8),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(error) => error.fmt(f),
+            Self::TooLong { kind, len, max } => {
+                write!(f, "it sent a frame {kind:?} of {len} bytes, and {max} is the limit")
+            }
+            Self::Pad(len) => write!(f, "it sent a pad of {len} bytes, and it is 1 to {PAD_MAX}"),
+            Self::Acknowledged(count) => write!(f, "it acknowledged frame {count}, which it cannot have"),
+            Self::UnknownKind(kind) => write!(f, "it sent a lane frame of the unknown kind {kind:#04x}"),
+        }
+    }
+}
 
 /// A `DATA` frame of which only a part has arrived.
 #[derive(Debug)]
@@ -49,9 +75,14 @@ pub(super) struct Receiver {
     start: usize,
     end: usize,
     incoming: Option<Incoming>,
+    /// Large bodies arrive one by one.
     bulk: bool,
+    /// Bytes of a head that the buffer has seen but that are still in the socket.
+    seen: usize,
     /// Frames handed up.
     pub(super) received: u64,
+    /// A large body came since this was last cleared: the peer waits for its release.
+    pub(super) owes_release: bool,
     /// The peer asked for an acknowledgement.
     pub(super) asked: bool,
     /// The peer has acknowledged frames since this was last cleared.
@@ -66,20 +97,12 @@ impl Receiver {
             end: 0,
             incoming: None,
             bulk: false,
+            seen: 0,
             received: 0,
+            owes_release: false,
             asked: false,
             acknowledged: false,
         }
-    }
-
-    /// Whether the buffer holds a frame that [`Receiver::parse`] would hand up.
-    pub(super) fn has_frame(&self) -> bool {
-        let bytes = &self.buffer[self.start..self.end];
-        self.incoming.is_none()
-            && bytes.first_chunk::<HEADER_LEN>().is_some_and(|header| match stream::decode(header) {
-                Ok((header, len)) => header.kind == Kind::DATA || bytes.len() - HEADER_LEN >= len as usize,
-                Err(_) => true,
-            })
     }
 
     /// One receive, to where the next bytes belong.
@@ -88,48 +111,75 @@ impl Receiver {
         let (asked, result) = match &mut self.incoming {
             Some(Incoming { target: Some((target, _)), missing, .. }) => {
                 // `parse` has emptied the buffer into the target.
-                let spill = &mut self.buffer[..BULK_READ];
-                let before = *missing;
-                let asked = before + spill.len();
-                let result = socket::recv_into(fd, target, spill);
-                if let Ok(count) = result {
-                    *missing -= count.min(before);
-                    (self.start, self.end) = (0, count.saturating_sub(before));
-                }
+                let spill = &mut self.buffer[..SPILL];
+                let asked = *missing + spill.len();
+                let mut seen = [0; PEEK];
+                let result = socket::recv_into(fd, &mut seen[..self.seen], target, spill);
+                let result = result.map(|count| {
+                    let seen = count.min(self.seen);
+                    self.seen -= seen;
+                    let count = count - seen;
+                    let placed = count.min(*missing);
+                    *missing -= placed;
+                    (self.start, self.end) = (0, count - placed);
+                    count
+                });
                 (asked, result)
             }
-            _ => {
-                let room = self.buffer.len() - self.end;
-                let asked = if self.bulk { room.min(BULK_READ) } else { room };
-                let place = &mut self.buffer[self.end..self.end + asked];
-                let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT).map(|(_, count)| count);
-                if let Ok(count) = result {
-                    self.end += count;
-                }
-                (asked, result)
-            }
+            None if self.bulk && self.start == self.end => return self.look(fd),
+            _ => self.read(fd),
         };
         match result {
-            Ok(0) => Filled::Ended(None),
-            Ok(count) if count == asked => {
-                // Many small frames at once, or the rest of a body that goes nowhere: read more at a time.
-                self.bulk &= self.incoming.is_some();
-                Filled::All
-            }
+            Ok(count) if count == asked => Filled::All,
             Ok(_) => Filled::Some,
             Err(Errno::AGAIN | Errno::INTR) => Filled::Nothing,
+            Err(Errno::SHUTDOWN) => Filled::Ended(None),
             Err(errno) => Filled::Ended(Some(errno)),
         }
     }
 
-    /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many. The error is the peer's
-    /// violation in words.
-    pub(super) fn parse(
-        &mut self,
-        sink: &mut dyn Sink,
-        log: &mut SendLog,
-        budget: usize,
-    ) -> Result<usize, String> {
+    /// Receives into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
+    #[inline]
+    fn read(&mut self, fd: BorrowedFd<'_>) -> (usize, Result<usize, Errno>) {
+        let place = &mut self.buffer[self.end..];
+        let asked = place.len();
+        let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT);
+        let result = result.and_then(|(_, count)| {
+            self.end += count;
+            let seen = count.min(self.seen);
+            self.seen -= seen;
+            self.start += seen;
+            if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
+        });
+        (asked, result)
+    }
+
+    /// While large bodies arrive one by one: looks at the next head without taking it, so that its body can go straight to
+    /// its place by the next receive. Anything else than a large body ends this mode.
+    #[cold]
+    fn look(&mut self, fd: BorrowedFd<'_>) -> Filled {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let count = match rustix::net::recv(fd, &mut self.buffer[..PEEK], flags) {
+            Ok((_, 0)) => return Filled::Ended(None),
+            Ok((_, count)) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return Filled::Nothing,
+            Err(errno) => return Filled::Ended(Some(errno)),
+        };
+        (self.start, self.end) = (0, count);
+        match self.peek() {
+            Ok(Some(head)) if head.header.kind == Kind::DATA && head.len >= BULK_BODY => {
+                (self.end, self.seen) = (head.head_len, head.head_len);
+            }
+            _ => {
+                self.bulk = false;
+                self.end = 0;
+            }
+        }
+        Filled::All
+    }
+
+    /// Hands up every frame that the buffer holds wholly and says how many frames and releases that were.
+    pub(super) fn parse(&mut self, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, Violation> {
         let mut handled = 0;
         loop {
             if self.incoming.is_some() {
@@ -138,37 +188,58 @@ impl Receiver {
                 }
                 handled += 1;
             }
-            if handled >= budget {
-                return Ok(handled);
-            }
-            let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() else {
-                self.make_room(HEADER_LEN);
+            let Some(Head { header, head_len, len, ask }) = self.peek()? else {
+                self.make_room(HEADER_LEN + PAD_MAX);
                 return Ok(handled);
             };
-            let (header, len) = stream::decode(bytes).map_err(|error| error.to_string())?;
-            let (header, len, ask) = check(header, len as usize)?;
+            let body = self.start + head_len;
+            let there = self.end - body;
+            if there < len && header.kind != Kind::DATA {
+                self.make_room(head_len + len);
+                return Ok(handled);
+            }
             self.asked |= ask;
+            self.start = body;
             if header.kind.0 >= Kind::LANE_PRIVATE {
-                self.start += HEADER_LEN;
                 handled += self.private(&header, sink, log)?;
-            } else if self.end - self.start - HEADER_LEN >= len {
-                let body = self.start + HEADER_LEN;
+            } else if there >= len {
                 self.start = body + len;
+                self.bulk |= header.kind == Kind::DATA && len >= BULK_BODY;
+                self.owes_release |= header.kind == Kind::DATA;
                 self.received += 1;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
-            } else if header.kind == Kind::DATA {
-                self.start += HEADER_LEN;
-                self.begin_body(header, len, sink);
             } else {
-                self.make_room(HEADER_LEN + len);
-                return Ok(handled);
+                self.begin_body(header, len, sink);
             }
         }
     }
 
+    /// The head of the next frame, checked; `None` while it is not there wholly.
+    #[inline]
+    fn peek(&self) -> Result<Option<Head>, Violation> {
+        let bytes = &self.buffer[self.start..self.end];
+        let Some(header) = bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let (header, len) = stream::decode(header).map_err(Violation::Header)?;
+        let mut head = check(header, len as usize)?;
+        if header.flags.contains(PADDED) {
+            let Some(&pad) = bytes.get(HEADER_LEN) else { return Ok(None) };
+            let pad = usize::from(pad);
+            if !(1..=PAD_MAX).contains(&pad) {
+                return Err(Violation::Pad(pad));
+            }
+            head.head_len += pad;
+        }
+        Ok((bytes.len() >= head.head_len).then_some(head))
+    }
+
     /// A frame of the lane's own; says how many releases it brought.
-    fn private(&mut self, header: &Header, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, String> {
+    fn private(
+        &mut self,
+        header: &Header,
+        sink: &mut dyn Sink,
+        log: &mut SendLog,
+    ) -> Result<usize, Violation> {
         match header.kind {
             ACK => {
                 let mut released = 0;
@@ -177,7 +248,7 @@ impl Receiver {
                     released += 1;
                     sink.released(token);
                 })
-                .map_err(|_| format!("it acknowledged frame {}, which it cannot have", header.tag))?;
+                .map_err(|_| Violation::Acknowledged(header.tag))?;
                 self.acknowledged |= log.unacknowledged() != before;
                 Ok(released)
             }
@@ -186,7 +257,7 @@ impl Receiver {
                 Ok(0)
             }
             _ if header.flags.contains(Flags::OPTIONAL) => Ok(0),
-            Kind(number) => Err(format!("it sent a lane frame of the unknown kind {number:#04x}")),
+            Kind(number) => Err(Violation::UnknownKind(number)),
         }
     }
 
@@ -218,6 +289,7 @@ impl Receiver {
         }
         let (header, len) = (incoming.header, incoming.len);
         self.incoming = None;
+        self.owes_release = true;
         self.received += 1;
         sink.placed(&header, len);
         true
@@ -250,17 +322,29 @@ impl Receiver {
     }
 }
 
-/// The header as the engine sees it, the length of the body, and whether an acknowledgement is asked for; or what is wrong.
+/// A frame's header as the engine sees it, and what the lane needs to know beside.
+struct Head {
+    header: Header,
+    /// Bytes of header and pad.
+    head_len: usize,
+    /// Bytes of the body.
+    len: usize,
+    /// An acknowledgement is asked for.
+    ask: bool,
+}
+
+/// The head, or what is wrong with it.
 #[inline]
-fn check(header: Header, len: usize) -> Result<(Header, usize, bool), String> {
+fn check(header: Header, len: usize) -> Result<Head, Violation> {
     let max = match header.kind {
         Kind::DATA => BORROWED_MAX,
         Kind(number) if number >= Kind::LANE_PRIVATE => 0,
         _ => FRAME_MAX,
     };
     if len > max {
-        return Err(format!("it sent a frame {:?} of {len} bytes, and {max} is the limit", header.kind));
+        return Err(Violation::TooLong { kind: header.kind, len, max });
     }
     let ask = header.flags.contains(ASK);
-    Ok((Header { flags: Flags(header.flags.0 & ENGINE_FLAGS), ..header }, len, ask))
+    let header = Header { flags: Flags(header.flags.0 & ENGINE_FLAGS), ..header };
+    Ok(Head { header, head_len: HEADER_LEN, len, ask })
 }

@@ -15,10 +15,16 @@ use std::io::IoSlice;
 
 /// Flag bit of a frame (one of the lane's own): acknowledge soon what came up to and with this frame.
 pub(super) const ASK: Flags = Flags(0x10);
+/// Flag bit of a frame (one of the lane's own): a pad stands between header and body, whose first byte is its length.
+pub(super) const PADDED: Flags = Flags(0x20);
+/// Longest pad, in bytes.
+pub(super) const PAD_MAX: usize = 64;
 /// Flag bits that belong to the engine.
 pub(super) const ENGINE_FLAGS: u8 = 0x0f;
 
 const NO_GAP: u64 = u64::MAX;
+/// Bodies shorter than this are not worth a pad.
+const PAD_FROM: usize = 4096;
 /// Borrowed bytes after which the log asks for an acknowledgement.
 const ASK_EVERY_BORROWED: usize = 8 << 20;
 
@@ -66,6 +72,8 @@ pub(super) struct SendLog {
     frames_posted: u64,
     frames_acknowledged: u64,
     frames_max: u64,
+    /// Whether large bodies are aligned by pads.
+    pads: bool,
     /// What was posted since a frame last asked for an acknowledgement.
     asked_at: u64,
     asked_frames: u64,
@@ -74,7 +82,7 @@ pub(super) struct SendLog {
 
 impl SendLog {
     /// A log whose ring has `capacity` bytes, a power of two.
-    pub(super) fn new(capacity: usize, frames_max: u32) -> Self {
+    pub(super) fn new(capacity: usize, frames_max: u32, pads: bool) -> Self {
         debug_assert!(capacity.is_power_of_two());
         Self {
             ring: vec![0; capacity].into_boxed_slice(),
@@ -88,6 +96,7 @@ impl SendLog {
             frames_posted: 0,
             frames_acknowledged: 0,
             frames_max: u64::from(frames_max),
+            pads,
             asked_at: 0,
             asked_frames: 0,
             asked_borrowed: 0,
@@ -120,7 +129,7 @@ impl SendLog {
         len: usize,
     ) -> Result<(), PostError> {
         let start = self.reserve(HEADER_LEN + len)?;
-        self.write_header(start, header, len);
+        self.write_header(start, header, len, Flags(0));
         let mut at = start + HEADER_LEN;
         for piece in body {
             self.ring[at..at + piece.len()].copy_from_slice(piece);
@@ -139,10 +148,16 @@ impl SendLog {
         token: Token,
     ) -> Result<(), PostError> {
         let len = bytes.as_slice().len();
-        let start = self.reserve(HEADER_LEN)?;
+        let pad = if self.pads && len >= PAD_FROM && !self.has_unsent() { pad(bytes.as_ptr()) } else { 0 };
+        let start = self.reserve(HEADER_LEN + pad)?;
         self.asked_borrowed += len;
-        self.write_header(start, header, len);
-        self.head += HEADER_LEN as u64;
+        self.write_header(start, header, len, if pad == 0 { Flags(0) } else { PADDED });
+        let place = &mut self.ring[start + HEADER_LEN..][..pad];
+        place.fill(0);
+        if let Some(first) = place.first_mut() {
+            *first = pad as u8;
+        }
+        self.head += (HEADER_LEN + pad) as u64;
         self.frames_posted += 1;
         self.held.push_back(Held { after: self.head, body: HeldBody::Borrowed(bytes, token) });
         Ok(())
@@ -177,9 +192,9 @@ impl SendLog {
     }
 
     #[inline]
-    fn write_header(&mut self, start: usize, header: &Header, len: usize) {
+    fn write_header(&mut self, start: usize, header: &Header, len: usize, own: Flags) {
         let quarter = (self.ring.len() / 4) as u64;
-        let mut flags = Flags(header.flags.0 & ENGINE_FLAGS);
+        let mut flags = Flags(header.flags.0 & ENGINE_FLAGS).with(own);
         if self.head - self.asked_at >= quarter
             || self.frames_posted + 1 - self.asked_frames >= self.frames_max / 4
             || self.asked_borrowed >= ASK_EVERY_BORROWED
@@ -204,6 +219,17 @@ impl SendLog {
     fn next_lap(&self, position: u64) -> u64 {
         let mask = self.ring.len() as u64 - 1;
         (position + mask) & !mask
+    }
+
+    /// What is to be sent, when it is one run of the ring.
+    #[inline]
+    pub(super) fn single(&self) -> Option<&[u8]> {
+        if self.held_next < self.held.len() || self.sent == self.head {
+            return None;
+        }
+        self.ring[self.index(self.sent)..]
+            .get(..(self.head - self.sent) as usize)
+            .filter(|_| self.gap == NO_GAP)
     }
 
     /// Appends what is to be sent, in order, to `out` while it has room, and says how many bytes that is and whether the
@@ -259,7 +285,7 @@ impl SendLog {
         end
     }
 
-    /// The next `count` bytes that [`SendLog::gather`] showed are with the kernel.
+    /// The next `count` bytes that [`SendLog::gather`] or [`SendLog::single`] showed are with the kernel.
     #[inline]
     pub(super) fn advance(&mut self, mut count: usize) {
         loop {
@@ -299,8 +325,7 @@ impl SendLog {
             return Err(BadAcknowledgement);
         }
         while self.frames_acknowledged < count {
-            let (header_at, len) = self.frame_at(self.tail);
-            let after = header_at + HEADER_LEN as u64;
+            let (after, len) = self.body_of(self.tail);
             let borrowed = self.held.front().is_some_and(|held| held.after == after);
             let end = if borrowed { after } else { after + len as u64 };
             if end > self.sent || (borrowed && self.held_next == 0) {
@@ -327,13 +352,22 @@ impl SendLog {
         Ok(())
     }
 
-    /// Where the frame at `position` really begins (behind a gap), and the length of its body.
+    /// Where the frame at `position` really begins: behind a gap.
     #[inline]
-    fn frame_at(&self, position: u64) -> (u64, usize) {
-        let at = if position == self.gap { self.next_lap(position) } else { position };
+    fn frame_at(&self, position: u64) -> u64 {
+        if position == self.gap { self.next_lap(position) } else { position }
+    }
+
+    /// Where the body of the frame at `position` begins, if it is in the ring, and how long it is.
+    #[inline]
+    fn body_of(&self, position: u64) -> (u64, usize) {
+        let at = self.frame_at(position);
         let index = self.index(at);
-        let bytes = &self.ring[index..index + 4];
-        (at, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
+        let bytes = &self.ring[index..index + HEADER_LEN];
+        let len = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+        let padded = Flags(bytes[5]).contains(PADDED);
+        let pad = if padded { usize::from(self.ring[index + HEADER_LEN]) } else { 0 };
+        (at + (HEADER_LEN + pad) as u64, len)
     }
 
     /// Gives up every reference to memory posted under `token`; what may still be needed is copied.
@@ -352,8 +386,7 @@ impl SendLog {
         let mut out = Vec::with_capacity(self.unacknowledged() as usize);
         let mut at = self.tail;
         while self.frames_acknowledged < self.frames_posted {
-            let (start, len) = self.frame_at(at);
-            let after = start + HEADER_LEN as u64;
+            let (start, (after, len)) = (self.frame_at(at), self.body_of(at));
             let mut bytes = [0; HEADER_LEN];
             bytes.copy_from_slice(&self.ring[self.index(start)..][..HEADER_LEN]);
             let Ok((mut header, _)) = stream::decode(&bytes) else {
@@ -384,6 +417,15 @@ impl SendLog {
         (self.held_next, self.held_sent) = (0, 0);
         out
     }
+}
+
+/// Length of the pad before a body at `data`, given that the header is the first that goes into a fresh buffer of the kernel.
+///
+/// Processors copy slowly where the target lies up to 63 bytes above the source within a page (measured on Zen 5: 1 MiB over
+/// loopback in 190 µs instead of 115), which is just what 24 bytes of header bring about for aligned memory.
+fn pad(data: *const u8) -> usize {
+    let ahead = HEADER_LEN.wrapping_sub(data.addr()) % 4096;
+    if (1..64).contains(&ahead) { data.addr().wrapping_sub(HEADER_LEN) % 64 } else { 0 }
 }
 
 /// Most pieces of one gathered write.
@@ -422,3 +464,7 @@ impl<'a> Pieces<'a> {
         &self.slices[..self.len]
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests;

@@ -213,7 +213,7 @@ impl Lane for LoopbackLane {
         len: usize,
         token: Token,
     ) -> Result<(), PostError> {
-        if len > BORROWED_MAX {
+        if len > self.info.limits.borrowed_max_of(header.kind) {
             return Err(PostError::TooLarge);
         }
         // SAFETY: readable until `released`, `reclaim`, `recover` or drop, each of which removes or copies it under the lock.

@@ -246,7 +246,7 @@ impl Lane for FaultyLane {
         token: Token,
     ) -> Result<(), PostError> {
         let settings = self.check().map_err(PostError::Dead)?;
-        if len > self.inner.info().limits.borrowed_max {
+        if len > self.inner.info().limits.borrowed_max_of(header.kind) {
             return Err(PostError::TooLarge);
         }
         if self.holds(&settings) {
@@ -321,6 +321,10 @@ impl Lane for FaultyLane {
 
     fn request_acknowledgement(&mut self) {
         self.inner.request_acknowledgement();
+    }
+
+    fn acknowledge(&mut self) {
+        self.inner.acknowledge();
     }
 
     fn recover(&mut self) -> Vec<Unacknowledged> {

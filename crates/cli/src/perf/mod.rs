@@ -1,0 +1,308 @@
+//! `sinew perf`: latency, bandwidth and message rate of every path, between two processes here or two hosts.
+//!
+//! The initiator (this process) asks a responder (a second process, or `perf --listen` elsewhere) for rounds of messages
+//! through the public tagged API; both check every byte.
+
+pub(crate) mod child;
+mod initiator;
+mod pattern;
+mod protocol;
+mod report;
+mod responder;
+
+use crate::access::{Access, Place};
+use crate::failure::{self, Failure};
+use crate::output::{help, say};
+use crate::{cpus, units};
+use child::Responder;
+use clap::ValueEnum;
+use initiator::{Extent, Initiator};
+use report::Report;
+use responder::{After, serve};
+use sinew::Progress;
+use std::time::Duration;
+
+/// Measure every path: latency, bandwidth and message rate, with each byte checked
+///
+/// Starts a second process, pins the two to two processors, measures each transport between them and says which path the
+/// engine chooses by itself and why. With --listen and --connect it runs between two hosts.
+///
+/// Latency is half the round trip through tagged messages; bandwidth and rate are of one direction.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = help(&[
+    "sinew perf                                        every path on this machine, quickly",
+    "sinew perf --transport shm --op latency --sizes 8 --iterations 100000",
+    "sinew perf --transport all --json > results.jsonl",
+    "sinew perf --listen tcp://0.0.0.0:4000 --secret-file key      on one host",
+    "sinew perf --connect tcp://host:4000 --secret-file key        on the other",
+]))]
+pub(crate) struct Args {
+    /// What to measure: one transport, `all` of them each by itself, or the one that the engine chooses (`auto`)
+    /// [default: all; with --connect: auto]
+    #[arg(long, value_name = "NAME", value_parser = transport_name)]
+    transport: Option<String>,
+    /// Which operation
+    #[arg(long, value_enum, default_value_t = Wanted::All)]
+    op: Wanted,
+    /// Message sizes in bytes, with k, m or g
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::parse_size, default_value = "8,64,4k,1m")]
+    sizes: Vec<usize>,
+    /// Messages per measurement, instead of a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "seconds")]
+    iterations: Option<u64>,
+    /// Time per measurement
+    #[arg(long, value_name = "S", value_parser = units::parse_seconds, default_value = "0.2")]
+    seconds: Duration,
+    /// One object per line on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+    /// Let the system move the two processes between processors
+    #[arg(long)]
+    no_pin: bool,
+    /// Wait here for `sinew perf --connect`, as tcp://0.0.0.0:4000; `all` for every transport
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["connect", "transport", "op", "sizes", "iterations", "seconds", "json"])]
+    listen: Option<Place>,
+    /// Measure against `sinew perf --listen` at this address
+    #[arg(long, value_name = "ADDRESS")]
+    connect: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    Latency,
+    Bandwidth,
+    Rate,
+}
+
+impl Op {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Bandwidth => "bandwidth",
+            Self::Rate => "rate",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Wanted {
+    Latency,
+    Bandwidth,
+    Rate,
+    All,
+}
+
+impl Wanted {
+    const fn ops(self) -> &'static [Op] {
+        match self {
+            Self::Latency => &[Op::Latency],
+            Self::Bandwidth => &[Op::Bandwidth],
+            Self::Rate => &[Op::Rate],
+            Self::All => &[Op::Latency, Op::Bandwidth, Op::Rate],
+        }
+    }
+}
+
+fn transport_name(text: &str) -> Result<String, String> {
+    let names = sinew::transport_names();
+    if names.contains(&text) || matches!(text, "auto" | "all") {
+        return Ok(text.to_owned());
+    }
+    Err(format!("this build has {}; besides, auto and all", names.join(", ")))
+}
+
+impl Args {
+    /// What plain `sinew` does.
+    pub(crate) fn quick() -> Self {
+        Self {
+            transport: None,
+            op: Wanted::All,
+            sizes: vec![8, 64, 4 << 10, 1 << 20],
+            iterations: None,
+            seconds: Duration::from_millis(200),
+            json: false,
+            no_pin: false,
+            listen: None,
+            connect: None,
+            access: Access { domain: "default".to_owned(), ..Access::default() },
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        self.iterations.map_or(Extent::Time(self.seconds), Extent::Iterations)
+    }
+
+    /// The transports to measure, each by itself.
+    fn transports(&self) -> Vec<&str> {
+        match self.transport.as_deref() {
+            Some("all") => sinew::transport_names().to_vec(),
+            None if self.connect.is_none() => sinew::transport_names().to_vec(),
+            None => vec!["auto"],
+            Some(name) => vec![name],
+        }
+    }
+}
+
+/// The command.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    match (&args.listen, &args.connect) {
+        (Some(place), _) => listen(args, place),
+        (None, Some(address)) => {
+            args.access.check_connect(address)?;
+            measure_all(args, &Side::There(address.clone()))
+        }
+        (None, None) => measure_all(args, &Side::here(args)?),
+    }
+}
+
+fn listen(args: &Args, place: &Place) -> Result<(), Failure> {
+    args.access.check_listen(place)?;
+    if !args.no_pin
+        && let Some((_, cpu)) = cpus::two()
+    {
+        cpus::pin(cpu).map_err(Failure::failed)?;
+    }
+    let engine = args.access.engine(place, true, Progress::Caller)?;
+    let endpoint = engine.endpoint(protocol::ENDPOINT)?;
+    say(&endpoint.address().to_string());
+    say("listening there for `sinew perf --connect ADDRESS`; Ctrl-C ends");
+    serve(&endpoint, After::GoOn, say)
+}
+
+/// Where the responder is.
+enum Side {
+    /// A second process, with a domain that only these two know.
+    Here {
+        domain: String,
+        cpu: Option<usize>,
+    },
+    There(String),
+}
+
+impl Side {
+    fn here(args: &Args) -> Result<Self, Failure> {
+        let since = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let domain = format!("perf-{}-{since:x}", std::process::id());
+        let cpu = match cpus::two() {
+            Some((first, second)) if !args.no_pin => {
+                cpus::pin(first).map_err(Failure::failed)?;
+                Some(second)
+            }
+            None if !args.no_pin => {
+                say(
+                    "only one processor is allowed here: the two processes share it, and the numbers are those of switching",
+                );
+                None
+            }
+            _ => None,
+        };
+        Ok(Self::Here { domain, cpu })
+    }
+
+    /// Starts what has to be started, and connects over `transport`.
+    fn connect(&self, args: &Args, transport: &str) -> Result<(Option<Responder>, Initiator), Failure> {
+        let place =
+            if transport == "auto" { Place::Anywhere } else { Place::Transport(transport.to_owned()) };
+        let (responder, address, access) = match self {
+            Self::Here { domain, cpu } => {
+                let responder = Responder::start(&place, domain, *cpu)?;
+                let address = responder.address.clone();
+                (Some(responder), address, Access { domain: domain.clone(), ..Access::default() })
+            }
+            Self::There(address) => (None, address.clone(), args.access.clone()),
+        };
+        // One that may choose can be dialled too: either side may find the better path.
+        let listen = transport == "auto" && matches!(self, Self::Here { .. });
+        let engine = access.engine(&place, listen, Progress::Caller)?;
+        let endpoint = engine.endpoint("")?;
+        let peer = endpoint.connect(address)?;
+        let mut initiator = Initiator::new(engine, endpoint, peer);
+        if transport == "auto" {
+            initiator.settle()?;
+        }
+        Ok((responder, initiator))
+    }
+}
+
+fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
+    let transports = args.transports();
+    let steps = transports.len() * args.sizes.len() * args.op.ops().len();
+    let mut report = Report::new(args.json, steps);
+    let mut worst: Option<Failure> = None;
+    let mut worked = 0;
+    for &transport in &transports {
+        match measure(args, side, transport, &mut report) {
+            Ok(()) => worked += 1,
+            Err(failure) if failure.is_quiet() => return Err(failure),
+            Err(failure) => {
+                if transports.len() > 1 {
+                    report.refused(transport, failure.text())?;
+                }
+                worst = Some(match worst {
+                    Some(known) if known.code() == failure::DIFFERENT => known,
+                    _ => failure,
+                });
+            }
+        }
+    }
+    if !args.json && transports != ["auto"] && matches!(side, Side::Here { .. }) && worked > 0 {
+        choose(args, side, &report)?;
+    }
+    report.finish();
+    match worst {
+        Some(failure) if worked == 0 && transports.len() > 1 => {
+            Err(Failure::new(failure.code(), "no transport could be measured; the reasons stand above"))
+        }
+        Some(failure) if worked == 0 || failure.code() != failure::UNREACHABLE => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+fn measure(args: &Args, side: &Side, transport: &str, report: &mut Report) -> Result<(), Failure> {
+    report.begin(format!("{transport}: connecting"));
+    let (mut responder, mut initiator) = side.connect(args, transport)?;
+    let mut wrong = None;
+    for &size in &args.sizes {
+        let mut row = Vec::new();
+        for &op in args.op.ops() {
+            report.begin(format!("{transport} {} {}", op.name(), units::size(size)));
+            let measured = initiator.measure(op, size, args.extent()).map_err(|failure| {
+                let ended = responder.as_mut().and_then(Responder::ended);
+                let failure = failure.during(format!("{transport}, {} of {}", op.name(), units::size(size)));
+                ended.map_or(failure, |how| Failure::new(failure::UNREACHABLE, how))
+            })?;
+            report.measured(&measured)?;
+            report.step(1);
+            wrong = wrong.or_else(|| measured.wrong.clone());
+            row.push(measured);
+        }
+        report.row(&row)?;
+    }
+    if transport == "auto" && !args.json {
+        explain(&initiator, report)?;
+    }
+    let _ = initiator.finish();
+    match wrong {
+        Some(text) => {
+            Err(Failure::different(format!("{transport}: what arrived is not what was sent: {text}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Lets the engine choose by itself, and says what it chose and why.
+fn choose(args: &Args, side: &Side, report: &Report) -> Result<(), Failure> {
+    report.begin("auto".to_owned());
+    let (_responder, initiator) = side.connect(args, "auto")?;
+    explain(&initiator, report)?;
+    let _ = initiator.finish();
+    Ok(())
+}
+
+fn explain(initiator: &Initiator, report: &Report) -> Result<(), Failure> {
+    let peer = initiator.peer();
+    report.note(&format!("\nauto chose {}\n{}", peer.path(), crate::explain::table(&peer.explain())))
+}

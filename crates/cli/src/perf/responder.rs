@@ -1,0 +1,147 @@
+//! The side that is measured against: does what the initiator asks for, one request at a time, and checks every byte.
+
+use super::pattern::{check, fill, seed};
+use super::protocol::{BACK, REPLY, REQUEST, REQUEST_LEN, Reply, Request, Task};
+use crate::failure::Failure;
+use sinew::{Endpoint, Match, OpError, Peer, Source, Timeout};
+use std::time::Duration;
+
+/// How long the other side may take for one message.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// From here on a message is fetched by its receiver, which is quicker when its buffer is there first.
+pub(crate) const POSTED_FROM: usize = 16 << 10;
+
+/// Whether to go on after an initiator has said goodbye.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum After {
+    End,
+    GoOn,
+}
+
+/// Answers initiators. What goes wrong with one of them ends its measurement only.
+pub(crate) fn serve(endpoint: &Endpoint, after: After, mut tell: impl FnMut(&str)) -> Result<(), Failure> {
+    let mut bytes = [0; REQUEST_LEN];
+    loop {
+        let got = match endpoint.recv_within(REQUEST, &mut bytes, Timeout::Never) {
+            Ok(got) => got,
+            Err(OpError::Truncated { source, .. }) => {
+                let _ = reply(
+                    endpoint,
+                    source,
+                    &Reply::Refused("not a request of this version of sinew perf".into()),
+                );
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match Request::from_bytes(&bytes[..got.len]) {
+            Ok(Request { task: Task::Bye, .. }) if after == After::End => return Ok(()),
+            Ok(Request { task: Task::Bye, .. }) => tell("measured; waiting for the next"),
+            Ok(request) => {
+                if let Err(error) = answer(endpoint, got.source, &request) {
+                    tell(&format!("a measurement ended early: {error}"));
+                }
+            }
+            Err(cause) => {
+                let _ = reply(endpoint, got.source, &Reply::Refused(cause.into()));
+            }
+        }
+    }
+}
+
+fn reply(endpoint: &Endpoint, to: Source, what: &Reply) -> Result<(), OpError> {
+    endpoint.reply_to(to)?.send(REPLY, &what.to_bytes())
+}
+
+fn answer(endpoint: &Endpoint, source: Source, request: &Request) -> Result<(), OpError> {
+    let back = endpoint.reply_to(source)?;
+    let verdict = match request.task {
+        Task::PingPong => ping_pong(endpoint, &back, request)?,
+        Task::Stream => stream(endpoint, &back, request)?,
+        Task::Bye => return Ok(()),
+    };
+    let verdict = verdict.map_or(Reply::Verified, Reply::Wrong);
+    back.send(REPLY, &verdict.to_bytes())
+}
+
+/// What is wrong with message `number`, if anything is.
+pub(crate) fn wrong(request: &Request, way: u64, number: u64, data: &[u8]) -> Option<String> {
+    if data.len() != request.size {
+        return Some(format!("message {number} has {} bytes instead of {}", data.len(), request.size));
+    }
+    let at = check(seed(request.seed ^ way, number), data).err()?;
+    Some(format!("byte {at} of message {number} ({} bytes) is wrong", data.len()))
+}
+
+/// Answers before it checks, and prepares the next answer before the next message: only the way is measured.
+fn ping_pong(endpoint: &Endpoint, back: &Peer, request: &Request) -> Result<Option<String>, OpError> {
+    let (mut ping, mut pong) = (vec![0; request.size], vec![0; request.size]);
+    let mut verdict = None;
+    fill(seed(request.seed ^ BACK, 0), &mut pong);
+    back.send(REPLY, &Reply::Ready.to_bytes())?;
+    for number in 0..request.count {
+        let tag = request.base + number;
+        let got = endpoint.recv_within(Match::tag(tag).from(back.source()), &mut ping, PATIENCE)?;
+        back.message(tag | BACK).timeout(PATIENCE).send(&pong)?;
+        verdict = verdict.or_else(|| wrong(request, 0, number, &ping[..got.len]));
+        fill(seed(request.seed ^ BACK, number + 1), &mut pong);
+    }
+    back.send(REPLY, &Reply::Done.to_bytes())?;
+    Ok(verdict)
+}
+
+/// Receives everything into memory of its own and checks it afterwards.
+fn stream(endpoint: &Endpoint, back: &Peer, request: &Request) -> Result<Option<String>, OpError> {
+    let count = usize::try_from(request.count).unwrap_or(0);
+    let mut memory = vec![0; request.size * count];
+    let mut empty = vec![[0u8; 0]; if request.size == 0 { count } else { 0 }];
+    let slots: Vec<&mut [u8]> = if request.size == 0 {
+        empty.iter_mut().map(|slot| &mut slot[..]).collect()
+    } else {
+        memory.chunks_exact_mut(request.size).collect()
+    };
+    let lens = if request.size > POSTED_FROM {
+        receive_posted(endpoint, back, request, slots)?
+    } else {
+        receive_in_turn(endpoint, back, request, slots)?
+    };
+    back.send(REPLY, &Reply::Done.to_bytes())?;
+    Ok((0..count).find_map(|number| {
+        let start = number * request.size;
+        let got = lens[number].min(request.size);
+        wrong(request, 0, number as u64, &memory[start..start + got])
+    }))
+}
+
+fn receive_in_turn(
+    endpoint: &Endpoint,
+    back: &Peer,
+    request: &Request,
+    slots: Vec<&mut [u8]>,
+) -> Result<Vec<usize>, OpError> {
+    let source = back.source();
+    let mut lens = Vec::with_capacity(slots.len());
+    back.send(REPLY, &Reply::Ready.to_bytes())?;
+    for (slot, tag) in slots.into_iter().zip(request.base..) {
+        lens.push(endpoint.recv_within(Match::tag(tag).from(source), slot, PATIENCE)?.len);
+    }
+    Ok(lens)
+}
+
+fn receive_posted(
+    endpoint: &Endpoint,
+    back: &Peer,
+    request: &Request,
+    slots: Vec<&mut [u8]>,
+) -> Result<Vec<usize>, OpError> {
+    let source = back.source();
+    endpoint.scope(|scope| {
+        let posted = slots
+            .into_iter()
+            .zip(request.base..)
+            .map(|(slot, tag)| scope.recv(Match::tag(tag).from(source), slot))
+            .collect::<Result<Vec<_>, _>>()?;
+        back.send(REPLY, &Reply::Ready.to_bytes())?;
+        posted.into_iter().map(|receive| receive.wait_within(PATIENCE).0.map(|got| got.len)).collect()
+    })
+}

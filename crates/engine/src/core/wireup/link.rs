@@ -1,0 +1,439 @@
+//! Links: accepting them, the mutual proof on each, and the lane that comes of it.
+
+use super::{AttemptState, Core, LaneSlot, Purpose, entropy, failed};
+use crate::config::Security;
+use crate::core::Owner;
+use crate::core::lanes::Proof;
+use crate::core::session::{PeerEngine, Session, Windows};
+use crate::core::table::Key;
+use sinew_proto::handshake::{self, Handshake, HandshakeError, PeerHello, Step, Trust, domain_hash};
+use sinew_transport::{
+    ErrorKind, Identity, LaneParams, Link, LinkState, Locator, PollKey, RECORD_LEN, Record, Role,
+    TransportError,
+};
+use sinew_wire::hello::{Credits, Hello, Reason};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// A link on its way to a lane.
+pub(crate) struct LinkSlot {
+    pub(super) link: Option<Box<dyn Link>>,
+    pub(super) owner: u32,
+    pub(super) role: Role,
+    pub(super) transport: &'static str,
+    pub(super) locator: String,
+    pub(super) deadline: Instant,
+    pub(super) handshake: Option<Handshake>,
+    pub(super) outgoing: VecDeque<Record>,
+    /// The proof is complete; once everything is sent the link becomes a lane.
+    pub(super) done: Option<Box<PeerHello>>,
+    /// The link ends once everything is sent, for this reason.
+    pub(super) refused: Option<String>,
+    /// The dial that it belongs to: connect and candidate.
+    pub(super) attempt: Option<(Key, usize)>,
+    pub(super) lane_number: u32,
+}
+
+/// A link whose hello named an epoch that is over.
+const STALE: &str = "stale session";
+
+impl Core {
+    /// Connections that peers made.
+    pub(crate) fn accept_from(&mut self, index: usize) -> usize {
+        let mut accepted = 0;
+        loop {
+            let link_key = self.links.next_key();
+            let owner = self.new_owner(Owner::Link(link_key));
+            let Some(slot) = self.domains.get_mut(index) else { return accepted };
+            let (transport, result) = (slot.name, slot.domain.accept(owner));
+            match result {
+                Ok(Some(link)) => {
+                    accepted += 1;
+                    self.bound_half_open();
+                    let slot = LinkSlot {
+                        locator: link.describe(),
+                        link: Some(link),
+                        owner,
+                        role: Role::Acceptor,
+                        transport,
+                        deadline: Instant::now() + self.config.handshake_timeout,
+                        handshake: None,
+                        outgoing: VecDeque::new(),
+                        done: None,
+                        refused: None,
+                        attempt: None,
+                        lane_number: 0,
+                    };
+                    let key = self.links.insert(slot);
+                    self.owners[owner as usize] = Owner::Link(key);
+                    self.link_event(key);
+                }
+                Ok(None) => {
+                    self.owners[owner as usize] = Owner::Free;
+                    return accepted;
+                }
+                Err(error) => {
+                    self.owners[owner as usize] = Owner::Free;
+                    crate::events::listener_failed(transport, &error);
+                    return accepted;
+                }
+            }
+        }
+    }
+
+    /// Half-open connections are bounded: the oldest gives way.
+    fn bound_half_open(&mut self) {
+        let accepted = |slot: &LinkSlot| slot.role == Role::Acceptor;
+        if self.links.iter().filter(|(_, slot)| accepted(slot)).count() < self.config.half_open_max {
+            return;
+        }
+        let oldest = self
+            .links
+            .iter()
+            .filter(|(_, slot)| accepted(slot))
+            .min_by_key(|(_, slot)| slot.deadline)
+            .map(|(key, _)| key);
+        if let Some(oldest) = oldest {
+            self.counters.strangers += 1;
+            self.drop_link(oldest);
+        }
+    }
+
+    pub(super) fn drop_link(&mut self, key: Key) -> Option<LinkSlot> {
+        let slot = self.links.remove(key)?;
+        if let Some(owner) = self.owners.get_mut(slot.owner as usize)
+            && *owner == Owner::Link(key)
+        {
+            *owner = Owner::Free;
+        }
+        Some(slot)
+    }
+
+    /// Moves a link forward as far as it goes.
+    pub(crate) fn link_event(&mut self, key: Key) -> usize {
+        match self.advance_link(key) {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.link_failed(key, &error);
+                1
+            }
+        }
+    }
+
+    pub(super) fn link_failed(&mut self, key: Key, error: &TransportError) {
+        let Some(slot) = self.drop_link(key) else { return };
+        if slot.role == Role::Acceptor {
+            self.counters.strangers += 1;
+            crate::events::stranger(slot.transport, &slot.locator, error);
+        }
+        if let Some((connect, index)) = slot.attempt {
+            let state = if error.operation == STALE { AttemptState::Untried } else { failed(error) };
+            self.set_attempt(connect, index, state);
+            self.advance_connect(connect, Instant::now());
+        }
+    }
+
+    fn advance_link(&mut self, key: Key) -> Result<usize, TransportError> {
+        let Some(slot) = self.links.get_mut(key) else { return Ok(0) };
+        let Some(mut link) = slot.link.take() else { return Ok(0) };
+        let result = self.drive_link(key, link.as_mut());
+        let Some(slot) = self.links.get_mut(key) else { return Ok(1) };
+        match result {
+            Ok(false) => {
+                slot.link = Some(link);
+                Ok(1)
+            }
+            Ok(true) => match (slot.done.take(), slot.refused.take()) {
+                (_, Some(text)) => Err(TransportError::new(ErrorKind::Protocol, "handshake", text)),
+                (Some(hello), None) => {
+                    self.establish(key, link, &hello)?;
+                    Ok(1)
+                }
+                (None, None) => Ok(1),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `true`: everything is said; the link becomes a lane or ends.
+    fn drive_link(&mut self, key: Key, link: &mut dyn Link) -> Result<bool, TransportError> {
+        if link.poll()? == LinkState::Connecting {
+            return Ok(false);
+        }
+        if self.links.get(key).is_some_and(|slot| slot.handshake.is_none() && slot.refused.is_none()) {
+            self.begin_handshake(key, link.identity())?;
+        }
+        loop {
+            let Some(slot) = self.links.get_mut(key) else { return Ok(false) };
+            while let Some(record) = slot.outgoing.front() {
+                if !link.try_send(record)? {
+                    return Ok(false);
+                }
+                slot.outgoing.pop_front();
+            }
+            if slot.done.is_some() || slot.refused.is_some() {
+                return Ok(true);
+            }
+            let mut record = [0; RECORD_LEN];
+            if !link.try_recv(&mut record)? {
+                return Ok(false);
+            }
+            self.handle_record(key, &record)?;
+        }
+    }
+
+    fn begin_handshake(&mut self, key: Key, identity: Identity) -> Result<(), TransportError> {
+        let config = self.handshake_config(&identity);
+        let (role, attempt, number) = match self.links.get(key) {
+            Some(slot) => (slot.role, slot.attempt, slot.lane_number),
+            None => return Ok(()),
+        };
+        let expected =
+            attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
+        let hello = self.hello(expected, number);
+        let started = match role {
+            Role::Dialer => Handshake::dialer(config, hello, entropy()?)
+                .map(|(handshake, record)| (handshake, Some(record)))
+                .map_err(|error| refusal_error(&error))?,
+            Role::Acceptor => (Handshake::acceptor(config, entropy()?), None),
+        };
+        if let Some(slot) = self.links.get_mut(key) {
+            slot.handshake = Some(started.0);
+            slot.outgoing.extend(started.1);
+        }
+        Ok(())
+    }
+
+    fn handshake_config(&self, identity: &Identity) -> handshake::Config {
+        let same_user = matches!(identity, Identity::SameUser { .. });
+        let open = matches!(self.config.security, Security::Open);
+        let secret = (!self.config.secret.is_empty()).then(|| handshake::Secret::new(&self.config.secret));
+        handshake::Config {
+            engine: self.id,
+            incarnation: self.incarnation,
+            domain: domain_hash(&self.config.domain),
+            trust: Trust { secret, plain: same_user || open },
+            versions: self.config.versions,
+            features: 0,
+            required: 0,
+        }
+    }
+
+    fn hello(&self, expected: Option<([u8; 16], u64)>, lane: u32) -> Hello {
+        let windows = self.config.windows;
+        let (engine, incarnation) = expected.unwrap_or_default();
+        Hello {
+            engine: self.id,
+            incarnation: self.incarnation,
+            domain: [0; 32],
+            expected_engine: engine,
+            expected_incarnation: incarnation,
+            received: self.epochs.get(&engine).copied().unwrap_or(0),
+            resumes: false,
+            credits: Credits {
+                session_bytes: windows.session_bytes,
+                endpoint_bytes: windows.endpoint_bytes,
+                session_envelopes: windows.session_envelopes as u32,
+                endpoint_envelopes: windows.endpoint_envelopes as u32,
+            },
+            frame_max: 0,
+            process: std::process::id(),
+            lane,
+            encryption_wanted: false,
+            locators: locators_text(&self.locators()),
+        }
+    }
+
+    fn handle_record(&mut self, key: Key, record: &Record) -> Result<(), TransportError> {
+        let Some(slot) = self.links.get_mut(key) else { return Ok(()) };
+        let Some(mut handshake) = slot.handshake.take() else { return Ok(()) };
+        let step = handshake.handle(record);
+        let step = match step {
+            Ok(Step::Introduced(peer)) => self.decide(key, &mut handshake, &peer),
+            Ok(Step::SendAndDone(record, peer)) => {
+                if let Some(slot) = self.links.get_mut(key) {
+                    slot.outgoing.push_back(*record);
+                    slot.done = Some(peer);
+                }
+                Ok(())
+            }
+            Ok(Step::Done(peer)) => {
+                if let Some(slot) = self.links.get_mut(key) {
+                    slot.done = Some(peer);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let Some(slot) = self.links.get_mut(key) else { return Ok(()) };
+        if let Err(error) = step {
+            let reply = handshake.refusal_for(&error);
+            let text = error.to_string();
+            match reply {
+                Some(record) => {
+                    slot.outgoing.push_back(record);
+                    slot.refused = Some(text);
+                }
+                None => return Err(refusal_error(&error)),
+            }
+        }
+        slot.handshake = Some(handshake);
+        Ok(())
+    }
+
+    /// Whether this engine wants a session with who introduced itself; the answer goes out.
+    fn decide(
+        &mut self,
+        key: Key,
+        handshake: &mut Handshake,
+        peer: &PeerHello,
+    ) -> Result<(), HandshakeError> {
+        let answer = if self.closed {
+            Err((Reason::CLOSING, "this engine is closing"))
+        } else if peer.hello.engine == self.id {
+            Err((Reason::MYSELF, "an engine does not dial itself"))
+        } else {
+            Ok(())
+        };
+        let record = match answer {
+            Ok(()) => {
+                let mut hello =
+                    self.hello(Some((peer.hello.engine, peer.hello.incarnation)), peer.hello.lane);
+                hello.received = hello.received.max(peer.hello.received);
+                handshake.answer(hello)?
+            }
+            Err((reason, text)) => {
+                let record = handshake.refuse(reason, text);
+                if let Some(slot) = self.links.get_mut(key) {
+                    slot.refused = Some(text.to_owned());
+                }
+                record
+            }
+        };
+        if let Some(slot) = self.links.get_mut(key) {
+            slot.outgoing.push_back(record);
+        }
+        Ok(())
+    }
+
+    /// Makes the lane, finds or makes its session, and starts to prove the lane.
+    fn establish(&mut self, key: Key, link: Box<dyn Link>, peer: &PeerHello) -> Result<(), TransportError> {
+        let Some(slot) = self.links.get(key) else { return Ok(()) };
+        let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
+        let number = peer.hello.lane;
+        let locator = slot.locator.clone();
+        let lost = self.epochs.get(&peer.hello.engine).copied().unwrap_or(0);
+        if role == Role::Dialer && lost > peer.hello.received {
+            // The hello could not say so, as it was not known who would answer: dial again, knowing it.
+            if let Some(connecting) = attempt.and_then(|(connect, _)| self.connects.get_mut(connect)) {
+                connecting.expected = Some((peer.hello.engine, peer.hello.incarnation));
+            }
+            return Err(TransportError::new(ErrorKind::Protocol, STALE, ""));
+        }
+        let params =
+            LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
+        let lane = link.into_lane(params)?;
+        let session = self.session_with(peer);
+        let memory_polled = lane.info().capabilities.memory_polled;
+        let pinned = attempt
+            .and_then(|(connect, _)| self.connects.get(connect))
+            .is_some_and(|connect| connect.purpose == Purpose::Pinned);
+        let now = Instant::now();
+        let lane_key = self.lanes.insert(LaneSlot {
+            owner,
+            session,
+            number,
+            locator,
+            transport,
+            memory_polled,
+            hot: false,
+            idle: 0,
+            inbound: false,
+            listening: false,
+            pinned,
+            waiting: Vec::new(),
+            proof: Proof {
+                nonce: u64::from_le_bytes(entropy()?),
+                left: 2,
+                sent_at: None,
+                deadline: now + self.config.handshake_timeout,
+                rtt_ns: None,
+                full_rtt_ns: None,
+                verified: false,
+                recent: [None; 4],
+                attempt,
+            },
+            frames_sent: 0,
+            frames_received: 0,
+            lane: Some(lane),
+        });
+        self.links.remove(key);
+        self.owners[owner as usize] = Owner::Lane(lane_key);
+        if let Some((connect, index)) = attempt {
+            self.set_attempt(connect, index, AttemptState::Proving(lane_key));
+        }
+        self.heat(lane_key);
+        self.warm_socket(lane_key);
+        self.send_probe(lane_key);
+        self.poll_lane(lane_key);
+        Ok(())
+    }
+
+    /// The session that a proven peer belongs to. A later epoch fences what was before.
+    fn session_with(&mut self, peer: &PeerHello) -> Key {
+        let id = peer.hello.engine;
+        let epoch = peer.hello.received.max(self.epochs.get(&id).copied().unwrap_or(0));
+        if let Some(&known) = self.session_of.get(&id)
+            && let Some(session) = self.sessions.get(known)
+        {
+            if session.peer.incarnation == peer.hello.incarnation && session.epoch == epoch && session.is_up()
+            {
+                return known;
+            }
+            let reason = if session.peer.incarnation == peer.hello.incarnation {
+                "the peer had given the session up"
+            } else {
+                "the peer was restarted"
+            };
+            self.lose_session(known, reason);
+        }
+        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.received));
+        let locators = peer.hello.locators.split(' ').filter_map(|text| text.parse().ok()).collect();
+        let theirs = Windows {
+            endpoint_bytes: peer.hello.credits.endpoint_bytes,
+            session_bytes: peer.hello.credits.session_bytes,
+            endpoint_envelopes: u64::from(peer.hello.credits.endpoint_envelopes),
+            session_envelopes: u64::from(peer.hello.credits.session_envelopes),
+        };
+        let engine = PeerEngine { id, incarnation: peer.hello.incarnation, locators };
+        let key = self.sessions.insert(Session::new(engine, epoch, theirs, self.config.windows));
+        self.epochs.insert(id, epoch);
+        self.session_of.insert(id, key);
+        key
+    }
+
+    /// Where peers can reach this engine.
+    pub(crate) fn locators(&self) -> Vec<Locator> {
+        self.domains.iter().flat_map(|slot| slot.domain.locators()).collect()
+    }
+}
+
+/// Locators for a hello: one text, as many as fit.
+fn locators_text(locators: &[Locator]) -> String {
+    let mut text = String::new();
+    for locator in locators {
+        let next = locator.to_string();
+        if text.len() + next.len() + 1 > sinew_wire::hello::LOCATORS_MAX {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&next);
+    }
+    text
+}
+
+fn refusal_error(error: &HandshakeError) -> TransportError {
+    TransportError::new(ErrorKind::Protocol, "handshake", error.to_string())
+}

@@ -1,0 +1,528 @@
+//! Making lanes: dialling candidates one after the other, the mutual proof on each link, the probe of each lane.
+//!
+//! Candidates come from addresses and hellos, best expectation first; each next one starts a little later unless the ones
+//! before it have failed. The first that is proven carries traffic; a better one takes over later (`failover`, `upgrade`).
+
+mod link;
+mod proof;
+mod upgrade;
+
+use super::table::Key;
+use super::{Core, LaneSlot, Owner};
+pub(crate) use link::LinkSlot;
+use sinew_transport::{ErrorKind, Locator, Role, TransportError};
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+pub(crate) use upgrade::{HYSTERESIS_PERCENT, Watch};
+
+/// What became of a candidate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum AttemptState {
+    Untried,
+    Dialing(Key),
+    Proving(Key),
+    Verified(Key),
+    /// It worked, and was closed as a better one carries the session.
+    Superseded,
+    Failed {
+        kind: ErrorKind,
+        text: String,
+    },
+}
+
+/// One way that was considered.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) transport: String,
+    pub(crate) locator: String,
+    pub(crate) state: AttemptState,
+    pub(crate) rtt_ns: Option<u64>,
+    pub(crate) full_rtt_ns: Option<u64>,
+    to: Option<Locator>,
+}
+
+/// How a connect stands.
+#[derive(Clone, Debug)]
+pub(crate) enum ConnectState {
+    Waiting,
+    /// A session with a proven lane.
+    Ready(Key),
+    Failed(String),
+}
+
+/// What candidates are tried for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Any session with a lane.
+    Connect,
+    /// A session on one of these candidates, whatever else there is.
+    Pinned,
+    /// This session has lost its last lane; only these candidates if it is pinned.
+    Redial(Key),
+    /// This session may have a better lane.
+    Trial(Key),
+}
+
+/// Candidates being tried towards one engine.
+pub(crate) struct Connecting {
+    /// The engine that must answer, if it is known.
+    expected: Option<([u8; 16], u64)>,
+    /// The session that is to be given a lane again.
+    purpose: Purpose,
+    attempts: Vec<Attempt>,
+    next_at: Instant,
+    deadline: Instant,
+    backoff: Duration,
+    pub(crate) state: ConnectState,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// Waits between two rounds of a redial.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a session waits for its peer to dial again when the peer cannot be dialled.
+const UNDIALLABLE_GRACE: Duration = Duration::from_secs(1);
+
+impl Connecting {
+    fn is_live(&self) -> bool {
+        matches!(self.state, ConnectState::Waiting)
+    }
+}
+
+/// Bytes of the system's generator.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], rustix::io::Errno> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(got) => filled += got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(bytes)
+}
+
+fn entropy<const N: usize>() -> Result<[u8; N], TransportError> {
+    random().map_err(|errno| TransportError::os(errno, "getrandom", ""))
+}
+
+impl Core {
+    /// Starts towards `candidates`; a session that is up already is the answer at once.
+    pub(crate) fn start_connect(
+        &mut self,
+        expected: Option<([u8; 16], u64)>,
+        candidates: Vec<Locator>,
+        deadline: Instant,
+        purpose: Purpose,
+    ) -> Key {
+        let now = Instant::now();
+        let state = match expected.and_then(|(engine, _)| self.session_of.get(&engine)).copied() {
+            Some(session)
+                if purpose == Purpose::Connect
+                    && self.sessions.get(session).is_some_and(|session| session.active.is_some()) =>
+            {
+                ConnectState::Ready(session)
+            }
+            _ => ConnectState::Waiting,
+        };
+        let key = self.connects.insert(Connecting {
+            expected,
+            purpose,
+            attempts: self.order(candidates),
+            next_at: now,
+            deadline,
+            backoff: BACKOFF_MIN,
+            state,
+            waker: None,
+        });
+        self.advance_connect(key, now);
+        key
+    }
+
+    /// Candidates as attempts, the best expectation first; those that no transport here understands fail at once.
+    fn order(&self, candidates: Vec<Locator>) -> Vec<Attempt> {
+        let mut rated: Vec<(u64, Attempt)> = candidates
+            .into_iter()
+            .map(|locator| {
+                let transport = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
+                let state = match transport {
+                    Some(_) => AttemptState::Untried,
+                    None => AttemptState::Failed {
+                        kind: ErrorKind::Unavailable,
+                        text: self.why_absent(locator.scheme()),
+                    },
+                };
+                let cost = transport.map_or(u64::MAX, |slot| slot.cost.predict_ns(64));
+                let attempt = Attempt {
+                    transport: transport
+                        .map_or_else(|| locator.scheme().to_owned(), |slot| slot.name.to_owned()),
+                    locator: locator.to_string(),
+                    state,
+                    rtt_ns: None,
+                    full_rtt_ns: None,
+                    to: Some(locator),
+                };
+                (cost, attempt)
+            })
+            .collect();
+        rated.sort_by_key(|(cost, _)| *cost);
+        rated.into_iter().map(|(_, attempt)| attempt).collect()
+    }
+
+    fn why_absent(&self, scheme: &str) -> String {
+        match self.absent.iter().find(|absent| absent.name == scheme) {
+            Some(absent) => format!("the transport could not be opened: {}", absent.error),
+            None => "no transport of this engine understands it (option transports)".to_owned(),
+        }
+    }
+
+    /// Starts the next candidate when its time has come, or when nothing else is under way.
+    fn advance_connect(&mut self, key: Key, now: Instant) {
+        loop {
+            let Some(connecting) = self.connects.get_mut(key) else { return };
+            if !connecting.is_live() {
+                return;
+            }
+            let under_way = connecting.attempts.iter().any(|attempt| match attempt.state {
+                AttemptState::Dialing(_) | AttemptState::Proving(_) => true,
+                // Proven here; the peer has yet to say that it listens.
+                AttemptState::Verified(lane) => self.lanes.get(lane).is_some(),
+                _ => false,
+            });
+            let next = connecting.attempts.iter().position(|attempt| attempt.state == AttemptState::Untried);
+            match next {
+                Some(index) if !under_way || now >= connecting.next_at => {
+                    connecting.next_at = now + self.config.stagger;
+                    self.dial_attempt(key, index, now);
+                }
+                Some(_) => return,
+                None if under_way => return,
+                None => return self.connect_exhausted(key, now),
+            }
+        }
+    }
+
+    fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
+        let Some(attempt) = self.connects.get(key).and_then(|connecting| connecting.attempts.get(index))
+        else {
+            return;
+        };
+        let Some(to) = attempt.to.clone() else { return };
+        let link_key = self.links.next_key();
+        let owner = self.new_owner(Owner::Link(link_key));
+        let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else {
+            return;
+        };
+        let transport = domain.name;
+        match domain.domain.dial(&to, owner) {
+            Ok(link) => {
+                let slot = LinkSlot {
+                    link: Some(link),
+                    owner,
+                    role: Role::Dialer,
+                    transport,
+                    locator: to.to_string(),
+                    deadline: now + self.config.handshake_timeout,
+                    handshake: None,
+                    outgoing: VecDeque::new(),
+                    done: None,
+                    refused: None,
+                    attempt: Some((key, index)),
+                    lane_number: u32::from_le_bytes(random().unwrap_or([1; 4])) | 1,
+                };
+                let link_key = self.links.insert(slot);
+                self.set_attempt(key, index, AttemptState::Dialing(link_key));
+                self.link_event(link_key);
+            }
+            Err(error) => {
+                self.owners[owner as usize] = Owner::Free;
+                self.set_attempt(key, index, failed(&error));
+            }
+        }
+    }
+
+    fn set_attempt(&mut self, key: Key, index: usize, state: AttemptState) {
+        if let Some(attempt) =
+            self.connects.get_mut(key).and_then(|connecting| connecting.attempts.get_mut(index))
+        {
+            attempt.state = state;
+        }
+    }
+
+    /// Every candidate has failed: a connect is over, a redial tries again unless all say that nobody is there.
+    fn connect_exhausted(&mut self, key: Key, now: Instant) {
+        let Some(connecting) = self.connects.get_mut(key) else { return };
+        if let Purpose::Trial(_) = connecting.purpose {
+            self.connects.remove(key);
+            return;
+        }
+        let Purpose::Redial(session) = connecting.purpose else {
+            let text = table_text(&connecting.attempts);
+            connecting.state = ConnectState::Failed(text);
+            self.wake_connect(key);
+            return;
+        };
+        let gone = !connecting.attempts.is_empty()
+            && connecting.attempts.iter().all(|attempt| {
+                matches!(
+                    attempt.state,
+                    AttemptState::Failed {
+                        kind: ErrorKind::Refused
+                            | ErrorKind::PeerDead
+                            | ErrorKind::Unavailable
+                            | ErrorKind::PermissionDenied,
+                        ..
+                    }
+                )
+            });
+        let undiallable = connecting.attempts.is_empty() && now >= connecting.deadline;
+        if gone || undiallable {
+            let table = table_text(&connecting.attempts);
+            self.connects.remove(key);
+            self.lose_session(
+                session,
+                &format!("its last lane broke and nobody answers where it was\n{table}"),
+            );
+            return;
+        }
+        if now >= connecting.deadline {
+            self.connects.remove(key);
+            return;
+        }
+        connecting.next_at = now + connecting.backoff;
+        connecting.backoff = (connecting.backoff * 2).min(BACKOFF_MAX);
+    }
+
+    /// A session has lost its last lane: dial the peer again.
+    pub(crate) fn redial(&mut self, session_key: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let pinned = !session.pinned.is_empty();
+        let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
+        let expected = Some((session.peer.id, session.peer.incarnation));
+        let now = Instant::now();
+        let wait = if locators.is_empty() {
+            UNDIALLABLE_GRACE.min(self.config.peer_timeout)
+        } else {
+            self.config.peer_timeout
+        };
+        self.start_connect(expected, locators, now + wait, Purpose::Redial(session_key));
+    }
+
+    /// A session can send: connects that waited for it are answered.
+    pub(crate) fn session_has_lane(&mut self, session_key: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let (peer, incarnation, active) = (session.peer.id, session.peer.incarnation, session.active);
+        for key in self.connects.keys() {
+            let Some(connecting) = self.connects.get(key) else { continue };
+            let reached = connecting.attempts.iter().any(|attempt| match attempt.state {
+                AttemptState::Proving(lane) | AttemptState::Verified(lane)
+                    if connecting.purpose == Purpose::Pinned =>
+                {
+                    active == Some(lane)
+                }
+                AttemptState::Proving(lane) | AttemptState::Verified(lane) => {
+                    self.lanes.get(lane).is_some_and(|slot| slot.session == session_key)
+                }
+                _ => false,
+            });
+            let expected = connecting.purpose != Purpose::Pinned
+                && connecting
+                    .expected
+                    .is_some_and(|(engine, of)| engine == peer && (of == 0 || of == incarnation));
+            if !connecting.is_live()
+                || matches!(connecting.purpose, Purpose::Trial(_))
+                || !(reached || expected)
+            {
+                continue;
+            }
+            let attempts = connecting.attempts.clone();
+            let redial = matches!(connecting.purpose, Purpose::Redial(_));
+            self.history.insert(peer, attempts);
+            if redial {
+                self.connects.remove(key);
+            } else if let Some(connecting) = self.connects.get_mut(key) {
+                connecting.state = ConnectState::Ready(session_key);
+                self.wake_connect(key);
+            }
+        }
+    }
+
+    /// A session is over: connects and redials of it end.
+    pub(crate) fn connects_lost(&mut self, session_key: Key) {
+        for key in self.connects.keys() {
+            if self.connects.get(key).is_some_and(|connecting| matches!(connecting.purpose, Purpose::Redial(session) | Purpose::Trial(session) if session == session_key)) {
+                self.connects.remove(key);
+            }
+        }
+    }
+
+    fn wake_connect(&mut self, key: Key) {
+        self.effects.finished = true;
+        if let Some(waker) = self.connects.get_mut(key).and_then(|connecting| connecting.waker.take()) {
+            self.effects.wakers.push(waker);
+        }
+    }
+
+    /// A connect that nobody waits for any more; its dials end.
+    pub(crate) fn end_connect(&mut self, key: Key) -> Option<String> {
+        let connecting = self.connects.remove(key)?;
+        let succeeded = matches!(connecting.state, ConnectState::Ready(_));
+        let links: Vec<Key> = self
+            .links
+            .iter()
+            .filter(|(_, slot)| slot.attempt.is_some_and(|(connect, _)| connect == key))
+            .map(|(key, _)| key)
+            .collect();
+        for link in links {
+            // A better path may still come out of what is under way.
+            if succeeded && connecting.purpose == Purpose::Connect {
+                if let Some(slot) = self.links.get_mut(link) {
+                    slot.attempt = None;
+                }
+            } else {
+                self.drop_link(link);
+            }
+        }
+        Some(table_text(&connecting.attempts))
+    }
+
+    /// How a connect stands.
+    pub(crate) fn connect_state(&self, key: Key) -> ConnectState {
+        self.connects
+            .get(key)
+            .map_or_else(|| ConnectState::Failed("given up".into()), |connecting| connecting.state.clone())
+    }
+
+    /// When dials, proofs or sessions want to be looked at.
+    pub(crate) fn next_wireup_timer(&self) -> Option<Instant> {
+        let links = self.links.iter().map(|(_, slot)| slot.deadline);
+        let proofs =
+            self.lanes.iter().filter(|(_, slot)| !slot.proof.verified).map(|(_, slot)| slot.proof.deadline);
+        let connects =
+            self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
+                let more = matches!(connecting.purpose, Purpose::Redial(_))
+                    || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
+                if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
+            });
+        links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
+    }
+
+    pub(crate) fn run_wireup_timers(&mut self, now: Instant) -> usize {
+        if self.links.len() == 0
+            && self.connects.len() == 0
+            && !self.lanes.iter().any(|(_, slot)| !slot.proof.verified)
+        {
+            self.check_laneless(now);
+            self.run_upgrades(now);
+            return 0;
+        }
+        for key in self.links.keys() {
+            if self.links.get(key).is_some_and(|slot| slot.deadline <= now) {
+                let error = TransportError::new(ErrorKind::TimedOut, "connect", "")
+                    .hint("a filter drops packets, the host is down, or the program there makes no progress");
+                self.link_failed(key, &error);
+            }
+        }
+        for key in self.lanes.keys() {
+            if self.lanes.get(key).is_some_and(|slot| !slot.proof.verified && slot.proof.deadline <= now) {
+                let error = TransportError::new(ErrorKind::TimedOut, "probe", "")
+                    .hint("small frames pass, full ones may not");
+                self.lane_failed(key, &error);
+            }
+        }
+        for key in self.connects.keys() {
+            let Some(connecting) = self.connects.get_mut(key) else { continue };
+            if !connecting.is_live() {
+                continue;
+            }
+            let retry = matches!(connecting.purpose, Purpose::Redial(_))
+                && now >= connecting.next_at
+                && connecting
+                    .attempts
+                    .iter()
+                    .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
+            if retry {
+                for attempt in connecting.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
+                    attempt.state = AttemptState::Untried;
+                }
+            }
+            let over = matches!(connecting.purpose, Purpose::Trial(_)) && now >= connecting.deadline;
+            if over {
+                self.end_connect(key);
+            } else {
+                self.advance_connect(key, now);
+            }
+        }
+        self.check_laneless(now);
+        self.run_upgrades(now);
+        0
+    }
+
+    pub(crate) fn abandon_wireup(&mut self) {
+        for key in self.links.keys() {
+            self.drop_link(key);
+        }
+        for key in self.connects.keys() {
+            if let Some(connecting) = self.connects.get_mut(key) {
+                connecting.state = ConnectState::Failed("the engine was closed".into());
+            }
+            self.wake_connect(key);
+        }
+    }
+
+    /// Remembers what became of a lane, for `explain`.
+    pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
+        self.note_state(slot, AttemptState::Failed { kind: ErrorKind::Broken, text: text.to_owned() });
+    }
+
+    /// The same of a lane that was closed though it worked.
+    pub(crate) fn note_superseded(&mut self, slot: &LaneSlot) {
+        self.note_state(slot, AttemptState::Superseded);
+    }
+
+    fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
+        let Some(peer) = self.sessions.get(slot.session).map(|session| session.peer.id) else { return };
+        let rows = self.history.entry(peer).or_default();
+        match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
+            Some(row) => {
+                rows[row].state = state;
+                rows[row].rtt_ns = slot.proof.rtt_ns.or(rows[row].rtt_ns);
+                rows[row].full_rtt_ns = slot.proof.full_rtt_ns.or(rows[row].full_rtt_ns);
+            }
+            None if rows.len() < 64 => rows.push(Attempt {
+                transport: slot.transport.to_owned(),
+                locator: slot.locator.clone(),
+                state,
+                rtt_ns: slot.proof.rtt_ns,
+                full_rtt_ns: slot.proof.full_rtt_ns,
+                to: None,
+            }),
+            None => {}
+        }
+    }
+}
+
+fn failed(error: &TransportError) -> AttemptState {
+    AttemptState::Failed { kind: error.kind, text: error.to_string() }
+}
+
+fn table_text(attempts: &[Attempt]) -> String {
+    if attempts.is_empty() {
+        return "  (there was nothing to try: the address has no locator)".to_owned();
+    }
+    let mut text = String::new();
+    for attempt in attempts {
+        let verdict = match &attempt.state {
+            AttemptState::Untried => "not tried yet".to_owned(),
+            AttemptState::Dialing(_) => "no answer yet".to_owned(),
+            AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
+            AttemptState::Verified(_) => "works".to_owned(),
+            AttemptState::Superseded => "worked, and was closed for a better one".to_owned(),
+            AttemptState::Failed { text, .. } => text.clone(),
+        };
+        text.push_str(&format!("  {:<6} {}: {verdict}\n", attempt.transport, attempt.locator));
+    }
+    text
+}

@@ -1,0 +1,120 @@
+//! Proving lanes by round trips on the data path itself, at first and while they carry traffic.
+
+use super::{AttemptState, Core, LaneSlot, failed};
+use crate::core::lanes::Proof;
+use crate::core::session::{PeerEngine, Session};
+use crate::core::table::Key;
+use sinew_transport::LaneError;
+use sinew_wire::frame::{Header, Kind};
+use std::time::Instant;
+
+impl Core {
+    /// Sends the next probe of a lane: first a small one, then one as large as the lane takes.
+    pub(super) fn send_probe(&mut self, key: Key) {
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        let frame_max = slot.lane.as_ref().map_or(0, |lane| lane.info().limits.frame_max);
+        let len = if slot.proof.left == 2 { 8 } else { frame_max };
+        let header = Header::control(Kind::PROBE, slot.proof.nonce);
+        slot.proof.sent_at = Some(Instant::now());
+        self.post_unsequenced(key, header, &vec![0x5a; len]);
+    }
+
+    pub(crate) fn handle_probe(&mut self, lane: Key, header: &Header, len: usize) {
+        self.post_unsequenced(lane, Header::control(Kind::PROBE_REPLY, header.tag), &vec![0xa5; len]);
+    }
+
+    pub(crate) fn handle_probe_reply(&mut self, lane: Key, header: &Header) {
+        let Some(slot) = self.lanes.get_mut(lane) else { return };
+        let proof = &mut slot.proof;
+        if header.tag != proof.nonce {
+            return;
+        }
+        let took = proof.sent_at.map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        if proof.left == 0 {
+            proof.recent.rotate_right(1);
+            proof.recent[0] = Some(took);
+            return;
+        }
+        if proof.left == 2 {
+            proof.rtt_ns = Some(took);
+        } else {
+            proof.full_rtt_ns = Some(took);
+        }
+        proof.left -= 1;
+        proof.nonce = proof.nonce.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+        if proof.left > 0 {
+            self.send_probe(lane);
+            return;
+        }
+        self.lane_proven(lane);
+    }
+
+    fn lane_proven(&mut self, key: Key) {
+        let Some(slot) = self.lanes.get_mut(key) else { return };
+        slot.proof.verified = true;
+        let (rtt_ns, full_rtt_ns) = (slot.proof.rtt_ns, slot.proof.full_rtt_ns);
+        if let Some((connect, index)) = slot.proof.attempt
+            && let Some(attempt) =
+                self.connects.get_mut(connect).and_then(|connect| connect.attempts.get_mut(index))
+        {
+            attempt.state = AttemptState::Verified(key);
+            (attempt.rtt_ns, attempt.full_rtt_ns) = (rtt_ns, full_rtt_ns);
+        }
+        self.attach_lane(key);
+    }
+
+    /// A lane ended before or after it was proven: its candidate failed.
+    pub(crate) fn proof_failed(&mut self, slot: &LaneSlot, error: &LaneError) {
+        self.note(slot, &error.to_string());
+        if let Some((connect, index)) = slot.proof.attempt {
+            self.set_attempt(connect, index, failed(error));
+            self.advance_connect(connect, Instant::now());
+        }
+    }
+
+    /// The session of the engine with itself.
+    pub(crate) fn self_session(&mut self) -> Key {
+        if let Some(&known) = self.session_of.get(&self.id) {
+            return known;
+        }
+        let windows = self.config.windows;
+        let peer = PeerEngine { id: self.id, incarnation: self.incarnation, locators: Vec::new() };
+        let session = self.sessions.insert(Session::new(peer, 0, windows, windows));
+        self.session_of.insert(self.id, session);
+        let lane = self.lanes.insert(LaneSlot {
+            lane: Some(Box::new(crate::core::self_lane::SelfLane::new())),
+            owner: u32::MAX,
+            session,
+            number: 1,
+            locator: "self".to_owned(),
+            transport: "self",
+            memory_polled: true,
+            hot: false,
+            idle: 0,
+            inbound: true,
+            listening: true,
+            pinned: false,
+            waiting: Vec::new(),
+            proof: Proof {
+                nonce: 0,
+                left: 0,
+                sent_at: None,
+                deadline: Instant::now(),
+                rtt_ns: None,
+                full_rtt_ns: None,
+                verified: true,
+                recent: [None; 4],
+                attempt: None,
+            },
+            frames_sent: 0,
+            frames_received: 0,
+        });
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.lanes.push(lane);
+            session.active = Some(lane);
+            session.ready = true;
+        }
+        self.heat(lane);
+        session
+    }
+}

@@ -1,0 +1,50 @@
+//! Everything that the engine tells `tracing`: one table, one function each.
+//!
+//! All events have the target `sinew`. Nothing is told on the data path; what is not subscribed to costs one load.
+
+use crate::hex;
+use sinew_transport::TransportError;
+
+/// One row of [`TABLE`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventRow {
+    /// The field `event`.
+    pub name: &'static str,
+    /// Its level.
+    pub level: &'static str,
+    /// When it is told.
+    pub help: &'static str,
+}
+
+macro_rules! events {
+    ($($(#[doc = $help:literal])+ $name:ident : $level:ident ( $($field:ident : $type:ty = $value:expr),* );)+) => {
+        /// Every event, for documentation and tests.
+        pub const TABLE: &[EventRow] = &[$(EventRow {
+            name: stringify!($name),
+            level: stringify!($level),
+            help: concat!($($help),+),
+        }),+];
+
+        $($(#[doc = $help])+
+        pub(crate) fn $name($($field: $type),*) {
+            tracing::$level!(target: "sinew", event = stringify!($name), $($field = %$value),*);
+        })+
+    };
+}
+
+events! {
+    /// A session has its first lane, or another one after it had lost all.
+    session_up: info(peer: &[u8; 16] = hex(peer), transport: &str = transport);
+    /// A session is over, for ever.
+    session_lost: warn(peer: &[u8; 16] = hex(peer), reason: &str = reason, unknown_fate: u64 = unknown_fate);
+    /// A lane failed; its session goes on if it finds another.
+    lane_lost: info(transport: &str = transport, locator: &str = locator, error: &TransportError = error);
+    /// A session moved to a better lane.
+    lane_moved: info(peer: &[u8; 16] = hex(peer), from: &str = from, to: &str = to);
+    /// Somebody connected and was turned away.
+    stranger: debug(transport: &str = transport, from: &str = from, error: &TransportError = error);
+    /// A listener cannot accept at present.
+    listener_failed: warn(transport: &str = transport, error: &TransportError = error);
+    /// A receive handler panicked and is unregistered.
+    handler_panicked: error(tag: u64 = tag);
+}

@@ -1,0 +1,554 @@
+//! Promises about the forms of operations: deadlines, cancellation, scopes, futures, handlers, tokio.
+
+mod common;
+
+use common::{PATIENCE, Pair, content, engine, pair, pair_with, until};
+use sinew::{Engine, Match, OpError, Progress, RecvOp};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
+    timed_out_receive_never_writes_later,
+    timed_out_receive_under_way_leaves_the_message_to_another,
+    timed_out_send_is_taken_back,
+    a_receive_whose_message_is_taken_back_waits_for_the_next,
+    dropped_receive_leaves_its_message_to_another,
+    try_forms_never_wait,
+    scope_gives_buffers_back_and_ends_all_it_began,
+    scope_that_panics_cancels_and_the_panic_goes_on,
+    futures_work_in_each_progress_mode,
+    a_handler_sees_messages_in_order_and_may_send,
+    a_handler_that_panics_is_unregistered_and_nothing_else_breaks,
+    a_handler_may_be_dropped_while_messages_stream_and_inside_itself,
+    dropping_the_engine_ends_what_pends,
+    threads_share_an_endpoint,
+] }
+
+const SHORT: Duration = Duration::from_millis(15);
+
+fn timed_out_receive_never_writes_later(lane: &str) {
+    let p = pair(lane);
+    for len in [8, 5000, 100_000] {
+        let mut canary = vec![0xcc; len];
+        let error = p.b.recv_within(1, &mut canary, SHORT).unwrap_err();
+        assert!(matches!(error, OpError::TimedOut { .. }), "{error}");
+        let abandoned = p.b.post_recv(1, vec![0xcc; len]).unwrap().cancel().unwrap_err();
+        assert!(matches!(abandoned.error, OpError::Cancelled));
+        std::thread::scope(|scope| {
+            scope.spawn(|| p.to_b.send(1, &vec![1; len]).unwrap());
+            let mut buf = vec![0; len];
+            assert_eq!(p.b.recv(1, &mut buf).unwrap().len, len);
+        });
+        assert!(canary.iter().all(|&byte| byte == 0xcc), "the blocking receive's memory");
+        assert!(abandoned.buf.iter().all(|&byte| byte == 0xcc), "the owned receive's memory");
+    }
+}
+
+/// Cancels receives at random moments of a long transfer: the message is never lost, the memory never written after.
+fn timed_out_receive_under_way_leaves_the_message_to_another(lane: &str) {
+    let p = pair(lane);
+    const LEN: usize = 3 << 20;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..12u64 {
+                p.to_b.message(round).immediate(round).send(&content(LEN, round)).unwrap();
+            }
+        });
+        let mut canaries = Vec::new();
+        for round in 0..12u64 {
+            p.b.wait_probe(round, PATIENCE).unwrap();
+            for pause in 0..3u64 {
+                let mut buf = vec![0xcc; LEN];
+                let limit = Duration::from_micros(pause * 300 + round * 50);
+                match p.b.recv_within(round, &mut buf, limit) {
+                    Err(OpError::TimedOut { .. }) => {
+                        buf.fill(0xdd);
+                        canaries.push(buf);
+                    }
+                    Ok(got) => {
+                        assert!(got.len == LEN && buf == content(LEN, round));
+                        buf.clear();
+                        canaries.push(buf);
+                        break;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            if canaries.last().is_some_and(|last| last.is_empty()) {
+                continue;
+            }
+            let mut buf = vec![0; LEN];
+            let got = p.b.recv_within(round, &mut buf, PATIENCE).unwrap();
+            assert_eq!((got.len, got.immediate), (LEN, Some(round)));
+            assert!(buf == content(LEN, round), "content of message {round}");
+        }
+        for canary in canaries {
+            assert!(
+                canary.iter().all(|&byte| byte == 0xdd),
+                "memory of a cancelled receive was written later"
+            );
+        }
+    });
+}
+
+fn timed_out_send_is_taken_back(lane: &str) {
+    let p = pair(lane);
+    let mut data = vec![1; 1 << 20];
+    let error = p.to_b.message(3).timeout(SHORT).send(&data).unwrap_err();
+    assert!(matches!(error, OpError::TimedOut { .. }), "{error}");
+    data.fill(2);
+    let failed = p.to_b.post_send(3, vec![1; 1 << 20]).unwrap().cancel().unwrap_err();
+    assert!(matches!(failed.error, OpError::Cancelled) && failed.buf.len() == 1 << 20);
+    p.to_b.send(4, b"after").unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(p.b.recv(4, &mut buf).unwrap().len, 5);
+    assert!(p.b.probe(3).is_none(), "what was taken back is gone");
+    until("its credit is back and nothing is left", || p.here.counters().operations == 0);
+}
+
+fn a_receive_whose_message_is_taken_back_waits_for_the_next(lane: &str) {
+    let p = pair(lane);
+    // The envelope has matched, or not yet, when the sender takes it back.
+    for round in 0..30u64 {
+        let op = p.b.post_recv(5, vec![0; 8 << 20]).unwrap();
+        let send = p.to_b.post_send(5, vec![9; 8 << 20]).unwrap();
+        for _ in 0..round * 3 {
+            p.here.progress();
+        }
+        match send.cancel() {
+            Err(failed) => {
+                assert!(matches!(failed.error, OpError::Cancelled), "{failed}");
+                assert!(failed.buf.iter().all(|&byte| byte == 9));
+                p.to_b.message(5).immediate(round).send(b"next").unwrap();
+                match op.wait() {
+                    Ok(got) => assert_eq!((&got.buf[..], got.info.immediate), (&b"next"[..], Some(round))),
+                    Err(failed) => {
+                        assert!(matches!(failed.error, OpError::Withdrawn), "{failed}");
+                        let mut buf = [0; 8];
+                        assert_eq!(p.b.recv(5, &mut buf).unwrap().immediate, Some(round));
+                    }
+                }
+            }
+            Ok(_) => assert_eq!(op.wait().unwrap().info.len, 8 << 20),
+        }
+    }
+}
+
+fn dropped_receive_leaves_its_message_to_another(lane: &str) {
+    let p = pair(lane);
+    drop(p.b.post_recv(1, vec![0; 100]).unwrap());
+    p.to_b.send(1, b"still there").unwrap();
+    let mut buf = [0; 100];
+    assert_eq!(p.b.recv(1, &mut buf).unwrap().len, 11);
+    let first = p.b.post_recv(1, vec![0; 100]).unwrap();
+    let second = p.b.post_recv(1, vec![0; 100]).unwrap();
+    drop(first);
+    p.to_b.send(1, b"for the second").unwrap();
+    assert_eq!(second.wait().unwrap().info.len, 14);
+    assert_eq!(p.there.counters().operations, 0);
+}
+
+fn try_forms_never_wait(lane: &str) {
+    let p = pair(lane);
+    let mut buf = [0; 16];
+    assert!(matches!(p.b.try_recv(1, &mut buf), Err(OpError::WouldBlock)));
+    until("a send is taken", || p.to_b.try_send(1, b"now").is_ok());
+    until("it has come", || match p.b.try_recv(1, &mut buf) {
+        Ok(got) => got.len == 3,
+        Err(OpError::WouldBlock) => false,
+        Err(other) => panic!("{other}"),
+    });
+    let mut op = p.b.post_recv(2, vec![0; 8]).unwrap();
+    assert!(op.try_wait().is_none());
+    p.to_b.send(2, b"x").unwrap();
+    let mut done = None;
+    until("the posted receive has ended", || {
+        done = op.try_wait();
+        done.is_some()
+    });
+    assert_eq!(done.unwrap().unwrap().info.len, 1);
+    assert!(op.try_wait().is_none(), "it is spent");
+    drop(op);
+    let mut send = p.to_b.post_send(3, vec![1; 100_000]).unwrap();
+    assert!(send.try_wait().is_none(), "nobody fetches it");
+    let _ = send.cancel();
+}
+
+fn scope_gives_buffers_back_and_ends_all_it_began(lane: &str) {
+    let p = pair(lane);
+    let (mut first, mut second, mut third) = (vec![0; 50_000], [0; 16], [0xcc; 16]);
+    let data = content(50_000, 3);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            p.a.scope(|scope| {
+                let _ = scope.send(&p.to_b, 1, &data).unwrap();
+                let sent = scope.send(&p.to_b, 2, b"short").unwrap();
+                sent.wait().unwrap();
+            });
+        });
+        let len = p.b.scope(|scope| {
+            let long = scope.recv(1, &mut first).unwrap();
+            let short = scope.recv(2, &mut second).unwrap();
+            let never = scope.recv(99, &mut third).unwrap();
+            let (result, buf) = short.wait();
+            assert_eq!(&buf[..result.unwrap().len], b"short");
+            buf[0] = 7; // It is usable again before the scope ends.
+            let (result, buf) = never.wait_within(SHORT);
+            assert!(matches!(result, Err(OpError::TimedOut { .. })) && buf[0] == 0xcc);
+            // Not waited for: the scope does. Leaking it changes nothing.
+            std::mem::forget(long);
+            42
+        });
+        assert_eq!(len, 42);
+    });
+    assert!(first == data, "the scope has waited for it");
+    assert_eq!(second[0], 7);
+    assert_eq!(
+        p.b.try_recv(Match::any_tag(), &mut []).unwrap_err().to_string(),
+        OpError::WouldBlock.to_string()
+    );
+}
+
+fn scope_that_panics_cancels_and_the_panic_goes_on(lane: &str) {
+    let p = pair(lane);
+    let mut canary = vec![0xcc; 200_000];
+    let data = vec![1; 200_000];
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        p.b.scope(|scope| {
+            let _open = scope.recv(1, &mut canary).unwrap();
+            panic!("inside");
+        })
+    }));
+    assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"inside"));
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        p.a.scope(|scope| {
+            let _open = scope.send(&p.to_b, 1, &data).unwrap();
+            panic!("inside");
+        })
+    }));
+    assert!(panic.is_err());
+    p.to_b.send(2, b"after").unwrap();
+    assert_eq!(p.b.recv(2, &mut [0; 8]).unwrap().len, 5);
+    assert!(p.b.probe(1).is_none());
+    assert!(canary.iter().all(|&byte| byte == 0xcc));
+    until("nothing is left", || p.here.counters().operations == 0 && p.there.counters().operations == 0);
+}
+
+/// Wakes a thread that is parked in [`block_on`].
+struct Unpark(std::thread::Thread, AtomicBool);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.1.store(true, Ordering::Release);
+        self.0.unpark();
+    }
+}
+
+/// The simplest executor there is. `idle` runs when the future waits and was not woken.
+fn block_on<F: Future>(future: F, mut idle: impl FnMut()) -> F::Output {
+    let wake = Arc::new(Unpark(std::thread::current(), AtomicBool::new(true)));
+    let waker = Waker::from(Arc::clone(&wake));
+    let mut future = pin!(future);
+    let start = std::time::Instant::now();
+    loop {
+        assert!(start.elapsed() < PATIENCE, "the future is never woken");
+        if wake.1.swap(false, Ordering::AcqRel) {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+        } else {
+            idle();
+        }
+    }
+}
+
+/// What an event loop does between two polls of its futures.
+fn watch(engine: &Engine) {
+    let Some(armed) = engine.arm() else {
+        engine.process();
+        return;
+    };
+    let limit = armed.timeout().unwrap_or(Duration::from_millis(200)).min(Duration::from_millis(200));
+    let fd = engine.event_fd();
+    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: limit.as_nanos() as _ };
+    let _ = rustix::event::poll(&mut fds, Some(&limit));
+    armed.process();
+}
+
+/// The way back, while somebody makes progress on the engine that has no thread of its own.
+fn connect_back(p: &Pair) -> sinew::Peer {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                p.here.process();
+                std::thread::yield_now();
+            }
+        });
+        let back = p.b.connect(p.a.address());
+        done.store(true, Ordering::Release);
+        back.expect("a way back")
+    })
+}
+
+fn futures_work_in_each_progress_mode(lane: &str) {
+    for mode in [Progress::Caller, Progress::Thread { cpu: None }, Progress::Event] {
+        let second = if lane == "self" { mode } else { Progress::Thread { cpu: None } };
+        let p = pair_with(lane, mode, second, common::options());
+        let back = connect_back(&p);
+        let echo = |p: &Pair, back: &sinew::Peer| {
+            let mut buf = vec![0; 400_000];
+            for _ in 0..40 {
+                let got = p.b.recv(Match::any_tag(), &mut buf).unwrap();
+                back.send(got.tag + 1000, &buf[..got.len]).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| echo(&p, &back));
+            let idle = || match mode {
+                Progress::Event => watch(&p.here),
+                _ => std::thread::park_timeout(Duration::from_millis(200)),
+            };
+            for round in 0..40u64 {
+                let len = [0, 8, 3000, 17_000, 300_000][round as usize % 5];
+                let data = content(len, round);
+                let receive = p.a.post_recv(round + 1000, vec![0; len + 8]).unwrap();
+                let send = p.to_b.post_send(round, data.clone()).unwrap();
+                let sent = block_on(send, idle).unwrap();
+                assert!(sent.as_slice() == data, "{mode:?}: the buffer comes back");
+                let got = block_on(receive, idle).unwrap();
+                assert!(got.buf.as_slice() == data, "{mode:?}: round {round}");
+            }
+        });
+    }
+}
+
+fn a_handler_sees_messages_in_order_and_may_send(lane: &str) {
+    let p = pair(lane);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let replier = p.b.clone();
+    let handler = {
+        let seen = Arc::clone(&seen);
+        p.b.on_message(Match::tag(0x100).ignoring(0xff), 60_000, 4, move |bytes, info| {
+            seen.lock().unwrap().push((info.immediate, bytes.len()));
+            assert!(bytes == content(bytes.len(), info.immediate.unwrap()));
+            let back = replier.reply_to(info.source).unwrap();
+            back.send(info.tag + 0x1000, &info.immediate.unwrap().to_le_bytes()).unwrap();
+        })
+        .unwrap()
+    };
+    let size = |round: u64| if round % 5 == 0 { 50_000 } else { round as usize * 7 };
+    let mut buf = [0; 8];
+    for round in 0..200u64 {
+        p.to_b.message(0x100 + round % 256).immediate(round).send(&content(size(round), round)).unwrap();
+        if round % 20 == 19 {
+            // Answers come while more messages go.
+            for of in round - 19..=round {
+                assert_eq!(p.a.recv(0x1100 + of % 256, &mut buf).unwrap().len, 8);
+                assert_eq!(u64::from_le_bytes(buf), of);
+            }
+        }
+    }
+    let expected: Vec<_> = (0..200).map(|round| (Some(round), size(round))).collect();
+    assert_eq!(*seen.lock().unwrap(), expected);
+    handler.unregister();
+    p.to_b.send(0x100, b"nobody").unwrap();
+    assert_eq!(p.b.recv(0x100, &mut [0; 16]).unwrap().len, 6, "after unregister messages wait for receives");
+    assert_eq!(seen.lock().unwrap().len(), 200);
+}
+
+fn a_handler_that_panics_is_unregistered_and_nothing_else_breaks(lane: &str) {
+    let p = pair(lane);
+    let calls = Arc::new(AtomicU64::new(0));
+    let others = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&calls);
+    let broken = p.b.on_message(1, 16, 2, move |_, _| {
+        if count.fetch_add(1, Ordering::SeqCst) == 2 {
+            panic!("a handler that breaks");
+        }
+    });
+    let count = Arc::clone(&others);
+    let sound = p.b.on_message(2, 16, 2, move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    for _ in 0..6 {
+        p.to_b.send(1, b"one").unwrap();
+        p.to_b.send(2, b"two").unwrap();
+    }
+    until("the sound handler has seen all", || others.load(Ordering::SeqCst) == 6);
+    assert_eq!(calls.load(Ordering::SeqCst), 3, "called after its panic");
+    drop((broken, sound));
+    p.to_b.send(3, b"alive").unwrap();
+    assert_eq!(p.b.recv(3, &mut [0; 8]).unwrap().len, 5);
+}
+
+fn a_handler_may_be_dropped_while_messages_stream_and_inside_itself(lane: &str) {
+    let p = pair(lane);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                match p.to_b.try_send(1, &number.to_le_bytes()) {
+                    Ok(()) => number += 1,
+                    Err(OpError::WouldBlock) => std::thread::yield_now(),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            p.to_b.send(2, &number.to_le_bytes()).unwrap();
+        });
+        let expected = Arc::new(AtomicU64::new(0));
+        for round in 0..20 {
+            let gone = Arc::new(AtomicBool::new(false));
+            let slot: Arc<Mutex<Option<sinew::Handler>>> = Arc::default();
+            let start = expected.load(Ordering::SeqCst);
+            let handler = {
+                let (expected, gone, slot) = (Arc::clone(&expected), Arc::clone(&gone), Arc::clone(&slot));
+                p.b.on_message(1, 8, 3, move |bytes, _| {
+                    assert!(!gone.load(Ordering::SeqCst), "called after its end");
+                    let number = u64::from_le_bytes(bytes.try_into().unwrap());
+                    assert_eq!(number, expected.fetch_add(1, Ordering::SeqCst), "order");
+                    if round % 2 == 1 && number >= start + 5 {
+                        // Dropped from inside, if it was handed over in time.
+                        drop(slot.lock().unwrap().take());
+                    }
+                })
+                .unwrap()
+            };
+            if round % 2 == 1 {
+                *slot.lock().unwrap() = Some(handler);
+                until("it has dropped itself", || slot.lock().unwrap().is_none());
+            } else {
+                until("it is called", || expected.load(Ordering::SeqCst) > start + 5);
+                drop(handler);
+            }
+            gone.store(true, Ordering::SeqCst);
+            // A message that had arrived for a receive of the dropped handler must not be lost.
+            let mut buf = [0; 8];
+            p.b.recv(1, &mut buf).unwrap();
+            assert_eq!(
+                u64::from_le_bytes(buf),
+                expected.fetch_add(1, Ordering::SeqCst),
+                "lost by a dropped handler"
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        let mut buf = [0; 8];
+        p.b.recv_within(2, &mut buf, PATIENCE).unwrap();
+        for number in expected.load(Ordering::SeqCst)..u64::from_le_bytes(buf) {
+            p.b.recv(1, &mut buf).unwrap();
+            assert_eq!(u64::from_le_bytes(buf), number);
+        }
+    });
+}
+
+fn dropping_the_engine_ends_what_pends(lane: &str) {
+    let p = pair(lane);
+    let receive = p.a.post_recv(1, vec![0; 64]).unwrap();
+    let send = p.to_b.post_send(1, vec![0; 1 << 20]).unwrap();
+    let far = p.b.post_recv(Match::any_tag(), vec![0; 64]);
+    let endpoint = p.a.clone();
+    let waiting = std::thread::spawn(move || endpoint.recv_within(7, &mut [0; 8], PATIENCE));
+    std::thread::scope(|scope| {
+        let (here, there) = (&p.here, &p.there);
+        scope.spawn(move || {
+            // `close` is what the last drop does, without waiting for so long.
+            here.close(Duration::from_millis(1)).unwrap();
+            there.close(Duration::from_millis(1)).unwrap();
+        });
+    });
+    let text = |error: OpError| {
+        assert!(
+            matches!(error, OpError::EngineClosed | OpError::PeerLost { .. } | OpError::Cancelled),
+            "{error:?}"
+        );
+    };
+    text(receive.wait_within(PATIENCE).unwrap_err().error);
+    text(send.wait_within(PATIENCE).unwrap_err().error);
+    if let Ok(far) = far {
+        let _ = far.wait_within(PATIENCE);
+    }
+    text(waiting.join().unwrap().unwrap_err());
+    assert!(p.to_b.send(1, b"x").is_err());
+    assert!(p.a.recv(1, &mut [0; 8]).is_err());
+    assert!(p.here.endpoint("late").is_err());
+}
+
+fn threads_share_an_endpoint(lane: &str) {
+    let p = pair(lane);
+    const EACH: u64 = 300;
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (to_b, b) = (&p.to_b, &p.b);
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let len = if number % 50 == 0 { 40_000 } else { 100 };
+                    to_b.message(thread).immediate(number).send(&content(len, number)).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                let mut buf = vec![0; 40_000];
+                for number in 0..EACH {
+                    let got = b.recv_within(thread, &mut buf, PATIENCE).unwrap();
+                    assert_eq!(got.immediate, Some(number), "order within a tag");
+                    assert!(buf[..got.len] == content(got.len, number));
+                }
+            });
+        }
+    });
+}
+
+/// An operation may outlive every other handle; nothing is leaked, nothing hangs.
+#[test]
+fn operations_may_outlive_their_engine() {
+    let there = engine("uds", Progress::Thread { cpu: None });
+    let b = there.endpoint("b").unwrap();
+    let op: RecvOp = {
+        let here = engine("uds", Progress::Caller);
+        let a = here.endpoint("a").unwrap();
+        let _peer = a.connect(b.address()).unwrap();
+        a.post_recv(1, vec![0; 10]).unwrap()
+    };
+    let failed = op.wait_within(PATIENCE).unwrap_err();
+    assert_eq!(failed.buf.capacity(), 10);
+}
+
+#[cfg(feature = "tokio")]
+mod tokio_adapter {
+    use super::*;
+
+    #[test]
+    fn futures_are_woken_by_tokio_on_every_lane() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for lane in ["shm", "uds", "tcp", "self"] {
+            let second = if lane == "self" { Progress::Event } else { Progress::Thread { cpu: None } };
+            let p = pair_with(lane, Progress::Event, second, common::options());
+            let back = connect_back(&p);
+            runtime.block_on(async {
+                let driver = sinew::tokio::drive(&p.here).unwrap();
+                for round in 0..30u64 {
+                    let len = [0, 8, 3000, 17_000, 300_000][round as usize % 5];
+                    let data = content(len, round);
+                    let there = p.b.post_recv(round, vec![0; len]).unwrap();
+                    let here = p.a.post_recv(round, vec![0; len]).unwrap();
+                    let out = p.to_b.post_send(round, data.clone()).unwrap();
+                    let limit = |future| tokio::time::timeout(PATIENCE, future);
+                    let got = limit(there).await.expect("in time").unwrap();
+                    assert!(got.buf.as_slice() == data);
+                    out.await.unwrap();
+                    let answer = back.post_send(round, data.clone()).unwrap();
+                    let got = limit(here).await.expect("in time").unwrap();
+                    assert!(got.buf.as_slice() == data, "{lane} round {round}");
+                    answer.await.unwrap();
+                }
+                driver.abort();
+            });
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Seeing inside: counters, histograms, options, events.
+
+use sinew::{Engine, EngineOptions};
+
+fn exchange(options: EngineOptions) -> (sinew::Endpoint, sinew::Endpoint, Engine) {
+    let engine = Engine::builder().domain("observing").options(options).build().unwrap();
+    let (a, b) = (engine.endpoint("a").unwrap(), engine.endpoint("b").unwrap());
+    let peer = a.connect(b.address()).unwrap();
+    let mut buf = [0; 100];
+    for tag in 0..20 {
+        peer.send(tag, &[1; 100]).unwrap();
+        b.recv(tag, &mut buf).unwrap();
+    }
+    (a, b, engine)
+}
+
+#[test]
+fn counters_of_endpoints_and_lanes_say_what_was_moved() {
+    let (a, b, engine) = exchange(EngineOptions::default());
+    let (sent, got) = (a.counters(), b.counters());
+    assert_eq!((sent.messages_sent, sent.bytes_sent, sent.messages_received), (20, 2000, 0));
+    assert_eq!((got.messages_received, got.bytes_received, got.unexpected, got.posted), (20, 2000, 0, 0));
+    let lanes = engine.lanes();
+    assert_eq!(lanes.len(), 1);
+    assert!(lanes[0].frames_sent >= 20 && lanes[0].frames_received >= 20, "{lanes:?}");
+    assert_eq!((engine.counters().endpoints, engine.counters().sessions), (2, 1));
+}
+
+#[test]
+fn histograms_exist_only_when_they_are_switched_on() {
+    let (a, b, _engine) = exchange(EngineOptions::default());
+    assert!(a.histograms().is_none() && b.histograms().is_none());
+    let (a, b, _engine) = exchange(EngineOptions::default().histograms(true));
+    let (send, recv) = (a.histograms().unwrap().send, b.histograms().unwrap().recv);
+    assert_eq!((send.count, recv.count), (20, 20));
+    assert!(send.p50 <= send.p99 && send.p99 <= send.max && send.mean > std::time::Duration::ZERO);
+}
+
+#[test]
+fn every_option_and_event_has_a_name_and_a_help_text() {
+    let rows: Vec<_> = sinew::option_tables().into_iter().flatten().collect();
+    assert!(rows.len() > 15);
+    assert!(
+        rows.iter().all(|row| row.env.starts_with("SINEW_") && !row.help.is_empty() && !row.cost.is_empty())
+    );
+    assert!(sinew::events::TABLE.len() >= 7);
+    assert!(sinew::events::TABLE.iter().all(|row| !row.help.is_empty()));
+}
+
+#[test]
+fn a_lost_session_is_told_to_tracing() {
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<Vec<String>>>);
+    impl tracing::field::Visit for Names {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "event" {
+                self.0.lock().unwrap().push(format!("{value:?}"));
+            }
+        }
+    }
+    impl tracing::Subscriber for Names {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "sinew"
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    let names = Names::default();
+    tracing::subscriber::with_default(names.clone(), || {
+        let (_a, _b, engine) = exchange(EngineOptions::default());
+        engine.close(std::time::Duration::from_secs(1)).unwrap();
+    });
+    let names = names.0.lock().unwrap();
+    assert!(names.iter().any(|name| name.contains("session_lost")), "{names:?}");
+}
