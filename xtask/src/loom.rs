@@ -44,7 +44,7 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool) -> Result<Out
         models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TERM_COLOR", "never");
         models.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
         if long {
-            models.env("SINEW_LONG", "1").arg("--include-ignored");
+            models.env("XTASK_LONG", "1").arg("--include-ignored");
         }
         let limit = if long { LIMIT_LONG } else { LIMIT };
         let finished = process::run(&mut models, &logs.join(format!("loom-{name}.log")), limit)?;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use sinew::{Buf, Endpoint, Match, Progress, RecvOp};
+use sinew::{Buf, Endpoint, Match, OpError, Progress, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
@@ -73,10 +73,10 @@ pub(super) fn rate_second(args: &OursArgs) -> Result<()> {
     for order in 0.. {
         let number = tag_of(args, order);
         stamp(&mut buffer, number);
-        if args.untagged {
-            side.peer.send_untagged(&buffer)?;
-        } else {
-            side.peer.send(number, &buffer)?;
+        let message = side.peer.message(number);
+        let message = if args.untagged { message.untagged() } else { message };
+        if let Err(OpError::WouldBlock) = message.stage(&buffer) {
+            message.send(&buffer)?;
         }
     }
     Ok(())

@@ -27,16 +27,17 @@
 //! wait, [`BiasedLock::try_lock`] answers `None`. A thread that ends outside a section needs no notice.
 #![allow(unsafe_code)]
 
+mod thread;
+
 use crate::barrier::{self, Pairing};
-#[cfg(loom)]
-use loom::thread_local;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
 use sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering};
+use thread::{Alive, me, me_biased, me_biased_registered, my_alive};
 
 #[cfg(not(loom))]
 mod sync {
@@ -102,9 +103,6 @@ struct Inner {
     /// `bias` was taken away and the heavy barrier that must follow has not succeeded yet.
     barrier_due: bool,
 }
-
-/// Exists once for each thread that ever got a bias: whether the thread still runs.
-type Alive = std::sync::atomic::AtomicBool;
 
 /// The right to use what the lock protects, until dropped. Stays on its thread:
 ///
@@ -229,11 +227,18 @@ impl<T> BiasedLock<T> {
         let me = me();
         self.refuse_reentry(me);
         self.give_way(me);
-        let waiting = Waiting::new(&self.waiters);
-        let mut inner = self.mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut waiting = None;
+        let mut inner = match self.try_mutex() {
+            Some(inner) => inner,
+            None => {
+                waiting = Some(Waiting::new(&self.waiters));
+                self.mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            }
+        };
         self.revoke(&mut inner);
         let mut round = 0;
         while !self.is_drained() {
+            waiting.get_or_insert_with(|| Waiting::new(&self.waiters));
             pause(&mut round);
         }
         drop(waiting);
@@ -244,11 +249,7 @@ impl<T> BiasedLock<T> {
     #[inline(never)]
     fn try_lock_slow(&self) -> Option<Guard<'_, T>> {
         let me = me();
-        let mut inner = match self.mutex.try_lock() {
-            Ok(inner) => inner,
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(std::sync::TryLockError::WouldBlock) => return None,
-        };
+        let mut inner = self.try_mutex()?;
         // SAFETY: null, or a slot that is freed with the lock.
         let favoured = unsafe { self.bias.load(Ordering::Acquire).as_ref() };
         if favoured.is_some_and(|slot| slot.busy.load(Ordering::Relaxed)) {
@@ -256,6 +257,14 @@ impl<T> BiasedLock<T> {
         }
         self.revoke(&mut inner);
         self.is_drained().then(|| self.settle(inner, me))
+    }
+
+    fn try_mutex(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.mutex.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Takes the bias away from whoever has it.
@@ -487,63 +496,6 @@ fn pause(round: &mut u32) {
         _ if cfg!(loom) => sync::yield_now(),
         _ => std::thread::sleep(Duration::from_micros(50)),
     }
-}
-
-/// Numbers of threads: never 0, never used twice.
-static THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
-
-/// Lives in each thread that ever got a bias, and tells the slots when the thread ends.
-struct End(Arc<Alive>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // First: from here on the thread takes no lock by its bias, so its slots may go to others.
-        let _ = ME_BIASED.try_with(|me| me.set(0));
-        self.0.store(false, std::sync::atomic::Ordering::Release);
-    }
-}
-
-#[cfg(not(loom))]
-thread_local! {
-    static ME: Cell<usize> = const { Cell::new(0) };
-    /// [`ME`] once the thread may have a bias, and 0 before and at its end.
-    static ME_BIASED: Cell<usize> = const { Cell::new(0) };
-}
-
-#[cfg(loom)]
-loom::thread_local! {
-    static ME: Cell<usize> = Cell::new(0);
-    static ME_BIASED: Cell<usize> = Cell::new(0);
-}
-
-thread_local! {
-    static END: End = End(Arc::new(Alive::new(true)));
-}
-
-fn me() -> usize {
-    ME.with(|me| {
-        if me.get() == 0 {
-            me.set(THREADS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        }
-        me.get()
-    })
-}
-
-#[inline]
-fn me_biased() -> usize {
-    ME_BIASED.with(Cell::get)
-}
-
-/// This thread's number, after making sure that its end will be told; `None` when it is ending.
-fn me_biased_registered() -> Option<usize> {
-    my_alive()?;
-    let me = me();
-    ME_BIASED.with(|biased| biased.set(me));
-    Some(me)
-}
-
-fn my_alive() -> Option<Arc<Alive>> {
-    END.try_with(|end| end.0.clone()).ok()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -82,6 +82,16 @@ impl Peer {
         self.message(tag).try_send(data)
     }
 
+    /// Sends a copy together with others: like [`Peer::try_send`], but it goes out at the engine's next progress (a wait, a
+    /// blocking call, [`Peer::flush`], [`crate::Engine::progress`]) or when enough of them wait. For streams of small messages.
+    ///
+    /// # Errors
+    /// [`OpError::WouldBlock`] when there is no room; nothing was sent then.
+    #[inline]
+    pub fn stage(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
+        self.message(tag).stage(data)
+    }
+
     /// Starts sending an owned buffer, which comes back with the result. Never blocks. It goes out, together with others,
     /// at the engine's next progress: a wait, a blocking call, [`Peer::flush`] or [`crate::Engine::progress`].
     ///
@@ -284,39 +294,56 @@ impl Message<'_> {
         }
     }
 
+    /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
     fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
-        let session = peer.session;
+        let limit = self.timeout.resolve(&shared.config);
+        let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
+        let mut blocked = blocked;
+        if matches!(blocked, Blocked::Busy | Blocked::Credit) {
+            let posted =
+                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+                    Ok(()) => {
+                        core.flush_active(peer.session);
+                        Some(Ok(()))
+                    }
+                    Err(Blocked::Busy | Blocked::Credit) => None,
+                    Err(blocked) => Some(Err(blocked)),
+                });
+            match posted {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(now)) => blocked = now,
+                None => return Err(timed_out()),
+            }
+        }
         if let Some(error) = blocked.error() {
             return Err(error);
         }
         let key = shared.with(|core| {
-            if core.may_buffer(session, &blocked, data.len()) {
-                core.start_send(
-                    session,
-                    peer.flow,
-                    self.header(),
-                    self.immediate,
-                    Memory::Owned(data.into()),
-                    true,
-                );
+            let buffered = core.may_buffer(peer.session, data.len());
+            let memory = if buffered {
+                Memory::Owned(data.into())
+            } else {
+                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+            };
+            let key =
+                core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);
+            if buffered {
                 core.progress();
                 return None;
             }
-            let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
-            Some(core.start_send(session, peer.flow, self.header(), self.immediate, memory, false))
+            Some(key)
         });
         let Some(key) = key else { return Ok(()) };
         let guard = Borrowed { shared, key };
-        let limit = self.timeout.resolve(&shared.config);
         match shared.wait(limit, |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
                 result
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => Err(timed_out()),
         }
     }
 
@@ -337,8 +364,7 @@ impl Message<'_> {
                 if let Some(error) = blocked.error() {
                     return Err(error);
                 }
-                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len())
-                {
+                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
                     core.start_send(
                         peer.session,
                         peer.flow,
@@ -356,6 +382,24 @@ impl Message<'_> {
         })
     }
 
+    /// [`Peer::stage`].
+    ///
+    /// # Errors
+    /// As [`Peer::stage`].
+    #[inline]
+    pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork()?;
+        let posted = shared.with(|core| {
+            let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
+            if posted.is_ok() {
+                core.staged(self.peer.session, data.len());
+            }
+            posted.is_ok()
+        });
+        if posted { Ok(()) } else { self.try_send(data) }
+    }
+
     /// [`Peer::post_send`].
     ///
     /// # Errors
@@ -370,7 +414,7 @@ impl Message<'_> {
         let started = shared.with(|core| {
             let described = buf.segment().is_some() && buf.len() >= crate::core::op::DESCRIBED_FROM;
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
-                core.mark_dirty(peer.session);
+                core.staged(peer.session, buf.len());
                 return Ok(Err(buf));
             }
             match core.session_error(peer.session) {

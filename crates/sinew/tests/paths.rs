@@ -132,7 +132,8 @@ fn an_explicit_connect_after_a_lost_session_makes_a_new_one() {
     let (here, there) = (make(), make());
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
     let address = b.address().to_string();
-    let port = address.split("tcp:").nth(1).and_then(|rest| rest.split(['&', ',']).next()).expect("a TCP locator");
+    let port =
+        address.split("tcp:").nth(1).and_then(|rest| rest.split(['&', ',']).next()).expect("a TCP locator");
     let explicit = format!("tcp://{port}/b");
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);

@@ -4,7 +4,7 @@
 //! depend on any other crate of ours, so that every crate can use it.
 //!
 //! A test that lacks what it needs (a device, a right, a kernel feature) calls [`skip!`]. The skip is printed, it is
-//! appended to the file named by `SINEW_SKIP_LOG` (`cargo xtask test` counts it there), and it is a failure when the first
+//! appended to the file named by `XTASK_SKIP_LOG` (`cargo xtask test` counts it there), and it is a failure when the first
 //! argument is listed in `SINEW_REQUIRE`, as on machines that are known to have the thing.
 #![forbid(unsafe_code)]
 
@@ -37,7 +37,7 @@ pub fn record_skip(need: &str, module: &str, reason: &str) {
     );
     let line = skip_line(&name, need, reason);
     eprintln!("{line}");
-    if let Some(path) = std::env::var_os("SINEW_SKIP_LOG") {
+    if let Some(path) = std::env::var_os("XTASK_SKIP_LOG") {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
         let written = log.and_then(|mut log| log.write_all(format!("{line}\n").as_bytes()));
         assert!(written.is_ok(), "the skip log {} cannot be written: {written:?}", path.display());

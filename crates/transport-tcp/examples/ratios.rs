@@ -77,7 +77,7 @@ fn parent(family: &str, rounds: usize) -> Result<(), Failure> {
     let mut table = Table::default();
     for round in 0..rounds + 1 {
         for test in tests() {
-            for with_lane in [false, true] {
+            for with_lane in sides() {
                 let took = test.run(&mut pair, with_lane, true)?;
                 if std::env::var_os("VERBOSE").is_some() {
                     eprintln!("{} {with_lane} {took:.0}", test.name());
@@ -107,7 +107,7 @@ fn child(arguments: &[String]) -> Result<(), Failure> {
     let mut pair = Pair::new(raw, link, Role::Dialer)?;
     for _ in 0..rounds.parse::<usize>()? + 1 {
         for test in tests() {
-            for with_lane in [false, true] {
+            for with_lane in sides() {
                 test.run(&mut pair, with_lane, false)?;
             }
         }
@@ -312,6 +312,15 @@ fn tests() -> Vec<Test> {
     all.filter(|test| test.name().contains(&only)).collect()
 }
 
+/// Bare sockets and lanes; one of them when `SIDE` says `raw` or `lane`, for a profiler.
+fn sides() -> Vec<bool> {
+    match std::env::var("SIDE").as_deref() {
+        Ok("raw") => vec![false],
+        Ok("lane") => vec![true],
+        _ => vec![false, true],
+    }
+}
+
 impl Test {
     fn run(self, pair: &mut Pair, with_lane: bool, first: bool) -> Result<f64, Failure> {
         let began = Instant::now();
@@ -441,7 +450,8 @@ impl Table {
             let mut line = format!("{name:<28}");
             columns.iter_mut().for_each(|all| all.sort_by(f64::total_cmp));
             for part in [10, 2] {
-                let [raw, lane] = columns.each_ref().map(|all| all[all.len() / part]);
+                let [raw, lane] =
+                    columns.each_ref().map(|all| all.get(all.len() / part).copied().unwrap_or(f64::NAN));
                 line += &format!(" {raw:>11.1} {lane:>11.1} {:>7.3}", lane / raw);
             }
             println!("{line}");

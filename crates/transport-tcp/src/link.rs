@@ -6,16 +6,17 @@
 use crate::connector::{Address, Connector};
 use crate::lane::{BORROWED_MAX, FRAME_MAX, LaneParts, StreamLane};
 use crate::options::StreamOptions;
-use crate::registered::Registered;
+use crate::registered::{Registered, Spinners};
 use crate::socket;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 use sinew_transport::{
-    Capabilities, Cost, ErrorKind, Identity, Interest, Lane, LaneInfo, LaneParams, Limits, Link, LinkState,
-    RECORD_LEN, Record, TransportError,
+    Capabilities, Cost, ErrorKind, Identity, Lane, LaneInfo, LaneParams, Limits, Link, LinkState, RECORD_LEN,
+    Record, TransportError,
 };
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which of the two transports a link belongs to.
@@ -75,12 +76,18 @@ pub(crate) struct StreamLink {
     input: Record,
     input_len: usize,
     watching_writable: bool,
+    spinners: Arc<Spinners>,
 }
 
 impl StreamLink {
     /// A link that is being connected.
-    pub(crate) fn connecting(connector: Connector, family: Family, options: &StreamOptions) -> Self {
-        Self::new(State::Connecting(connector), family, options)
+    pub(crate) fn connecting(
+        connector: Connector,
+        family: Family,
+        options: &StreamOptions,
+        spinners: &Arc<Spinners>,
+    ) -> Self {
+        Self::new(State::Connecting(connector), family, options, spinners)
     }
 
     /// A link that a peer made; `Err` when it is gone already.
@@ -88,12 +95,13 @@ impl StreamLink {
         socket: Registered,
         family: Family,
         options: &StreamOptions,
+        spinners: &Arc<Spinners>,
     ) -> Result<Self, TransportError> {
         let peer = describe_peer(&socket, family, None)?;
-        Ok(Self::new(State::Ready { socket, peer }, family, options))
+        Ok(Self::new(State::Ready { socket, peer }, family, options, spinners))
     }
 
-    fn new(state: State, family: Family, options: &StreamOptions) -> Self {
+    fn new(state: State, family: Family, options: &StreamOptions, spinners: &Arc<Spinners>) -> Self {
         Self {
             state,
             family,
@@ -103,6 +111,7 @@ impl StreamLink {
             input: [0; RECORD_LEN],
             input_len: 0,
             watching_writable: false,
+            spinners: Arc::clone(spinners),
         }
     }
 
@@ -145,7 +154,7 @@ impl StreamLink {
         let pending = self.out_sent < RECORD_LEN;
         if pending != self.watching_writable
             && let Some(socket) = self.socket()?
-            && socket.watch(Interest { readable: true, writable: pending }).is_ok()
+            && socket.watch_writable(pending).is_ok()
         {
             self.watching_writable = pending;
         }
@@ -169,7 +178,7 @@ impl Link for StreamLink {
                 Ok(peer) => peer,
                 Err(error) => return Err(self.over(error)),
             };
-            if let Err(errno) = socket.watch(Interest::READ) {
+            if let Err(errno) = socket.watch_writable(false) {
                 return Err(self.fail(Some(errno), "epoll_ctl"));
             }
             self.state = State::Ready { socket, peer };
@@ -237,13 +246,18 @@ impl Link for StreamLink {
             }
         };
         socket
-            .rekey(params.key, Interest::READ)
+            .rekey(params.key)
             .map_err(|errno| TransportError::os(errno, "epoll_ctl", peer.text.clone()))?;
+        if this.watching_writable {
+            // The lane watches for it again if it has to.
+            let _ = socket.watch_writable(false);
+        }
         if this.family == Family::Tcp {
             keep_alive(&socket, params.peer_timeout);
         }
         Ok(Box::new(StreamLane::new(LaneParts {
-            socket,
+            socket: Arc::new(socket),
+            spinners: this.spinners,
             info: LaneInfo {
                 transport: this.family.name(),
                 peer: peer.text,

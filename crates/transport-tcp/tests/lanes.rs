@@ -410,3 +410,59 @@ fn a_kind_this_version_does_not_know_passes_through() {
     });
     assert_eq!(other.sink.frames, [(header, b"x".to_vec())]);
 }
+
+#[test]
+fn a_lane_that_is_polled_for_long_leaves_the_poller_and_is_back_before_anybody_sleeps() {
+    for family in families() {
+        for way in ["arm", "look", "drop"] {
+            let mut net = Net::new(family, StreamOptions::default());
+            let (mut one, mut other) = ends(&mut net);
+            let readable = |net: &Net| {
+                let mut events = Vec::new();
+                net.poller.wait(Some(Duration::ZERO), &mut events).unwrap();
+                events.iter().any(|event| event.key.owner == 11)
+            };
+            for _ in 0..2000 {
+                other.lane.poll(&mut other.sink, 64).unwrap();
+            }
+            one.lane.try_post(&eager(1), &[]).unwrap();
+            one.lane.flush().unwrap();
+            assert!(!readable(&net), "{family:?}: outside the poller nothing is reported");
+            match way {
+                "arm" => assert!(net.server.arm()),
+                "look" => (0..5000).for_each(|_| net.server.poll_warm(&mut Vec::new())),
+                _ => {
+                    let nobody = sinew_transport_tcp::TcpTransport::default();
+                    let context = context(&net.poller, sinew_transport::ListenScope::Nobody, 9);
+                    net.server = sinew_transport::Transport::open(&nobody, context).unwrap();
+                }
+            }
+            assert!(readable(&net), "{family:?} {way}: it is back and what had arrived is reported");
+            other.turn();
+            assert_eq!(other.sink.frames.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn what_answers_a_large_body_brings_its_release_along() {
+    for family in families() {
+        let mut net = Net::new(family, StreamOptions::default());
+        let (mut one, mut other) = ends(&mut net);
+        let body = vec![9; 100 << 10];
+        post_borrowed(&mut one, &Header::data(1, 0), &body, 1).unwrap();
+        wait("the body", || {
+            one.lane.flush().unwrap();
+            one.lane.poll(&mut one.sink, 64).unwrap();
+            other.lane.poll(&mut other.sink, 64).unwrap();
+            !other.sink.frames.is_empty()
+        });
+        other.lane.try_post(&eager(2), &[]).unwrap();
+        other.lane.flush().unwrap();
+        wait("the answer", || {
+            one.lane.poll(&mut one.sink, 64).unwrap();
+            !one.sink.frames.is_empty()
+        });
+        assert_eq!(one.sink.released, [Token(1)], "{family:?}: no further exchange is needed");
+    }
+}

@@ -460,6 +460,10 @@ pub trait Lane: Send {
     /// Asks the lane to learn soon what the peer has (a stream lane sends for an acknowledgement).
     fn request_acknowledgement(&mut self) {}
 
+    /// Tells the peer, together with what is sent next, what this side has received: the peer waits for it to give memory
+    /// back. Lanes whose peer sees that anyhow need not do anything.
+    fn acknowledge(&mut self) {}
+
     /// After the lane is over: every frame that may not have arrived, oldest first. The lane holds no caller's memory after.
     /// On a lane that still lives it first ends it, without a word to the peer.
     fn recover(&mut self) -> Vec<Unacknowledged>;

@@ -102,6 +102,7 @@ pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
                 outcome.passed_names.push(name);
             }
             Some(Test::Failed(name)) if !outcome.failures.contains(&name) => outcome.failures.push(name),
+            Some(Test::Ignored(_, reason)) if reason.starts_with(CHILD) => {}
             Some(Test::Ignored(name, reason)) => _ = skips.insert((Skip { name, reason }, false)),
             _ => {}
         }
@@ -149,6 +150,9 @@ pub(crate) fn last_segment(name: &str) -> &str {
 
 /// The reason of an ignored test that gives none, and of every one under nextest, which does not print it.
 pub(crate) const IGNORED: &str = "ignored; `cargo xtask test --long` runs it";
+
+/// How the reason of an ignored function starts that is no test but a process which a test starts.
+pub(crate) const CHILD: &str = "a child of";
 
 enum Test {
     Passed(String),
@@ -218,7 +222,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    const LIBTEST: &str = "running 3 tests\ntest tests::b_two ... ignored, long\ntest tests::a_one ... ok\ntest tests::c ... FAILED\n---- tests::a_one stdout ----\nSKIP tests::a_one: [shm] no memfd\n";
+    const LIBTEST: &str = "running 3 tests\ntest tests::b_two ... ignored, long\ntest tests::a_one ... ok\ntest child ... ignored, a child of other tests\ntest tests::c ... FAILED\n---- tests::a_one stdout ----\nSKIP tests::a_one: [shm] no memfd\n";
 
     #[test]
     fn libtest_is_understood() {

@@ -129,9 +129,9 @@ fn no_features(context: &Context, _: &Outcome) -> Result<Outcome> {
 fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let finished =
         run_cargo(context, "tests", if context.long { 60 * MINUTE } else { 20 * MINUTE }, |cargo| {
-            cargo.env("SINEW_SKIP_LOG", &context.skip_log);
+            cargo.env("XTASK_SKIP_LOG", &context.skip_log);
             if context.long {
-                cargo.env("SINEW_LONG", "1");
+                cargo.env("XTASK_LONG", "1");
             }
             let what = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--no-fail-fast"];
             match context.runner {
@@ -157,9 +157,14 @@ fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let mut outcome = outcome::counted(context.runner, &finished, &read_skips(context));
     for skip in outcome.skips.iter_mut().filter(|skip| skip.reason == outcome::IGNORED) {
         if let Some(reason) = ignored_because(&context.workspace, outcome::last_segment(&skip.name))? {
-            skip.reason = format!("{reason} (`--long` runs it)");
+            skip.reason = if reason.starts_with(outcome::CHILD) {
+                reason
+            } else {
+                format!("{reason} (`--long` runs it)")
+            };
         }
     }
+    outcome.skips.retain(|skip| !skip.reason.starts_with(outcome::CHILD));
     Ok(outcome)
 }
 
@@ -190,7 +195,11 @@ fn doc_tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let finished = run_cargo(context, "doc-tests", 15 * MINUTE, |cargo| {
         cargo.args(["test", "--workspace", "--all-features", "--doc", "--no-fail-fast"]);
     })?;
-    Ok(outcome::counted(Runner::Cargo, &finished, ""))
+    let mut outcome = outcome::counted(Runner::Cargo, &finished, "");
+    for skip in outcome.skips.iter_mut().filter(|skip| skip.reason == outcome::IGNORED) {
+        skip.reason = "the code block is marked `ignore`".to_owned();
+    }
+    Ok(outcome)
 }
 
 fn rustdoc(context: &Context, _: &Outcome) -> Result<Outcome> {

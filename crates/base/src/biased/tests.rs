@@ -1,6 +1,7 @@
 //! Promises of the lock under real threads.
 
 use super::*;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool as Flag;
 use std::time::Instant;
@@ -42,8 +43,10 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// `threads` threads, each in a pattern of its own: long bursts that earn the bias, single steps that revoke it.
-fn hammer(threads: u64, steps: u64) {
-    let lock = BiasedLock::with_streak(Account::default(), 8);
+fn hammer(threads: u64, steps: u64, pairing: Pairing) {
+    let mut lock = BiasedLock::with_streak(Account::default(), 8);
+    lock.pairing = pairing;
+    let lock = lock;
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let lock = &lock;
@@ -77,7 +80,9 @@ fn hammer(threads: u64, steps: u64) {
 #[test]
 fn sections_of_two_to_eight_threads_never_overlap_and_none_is_lost() {
     for threads in [2, 3, 4, 8] {
-        hammer(threads, if cfg!(miri) { 50 } else { 20_000 });
+        for pairing in [barrier::pairing(), Pairing::Symmetric] {
+            hammer(threads, if cfg!(miri) { 50 } else { 20_000 }, pairing);
+        }
     }
 }
 

@@ -219,11 +219,15 @@ impl Core {
         };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if header.dst == 0 {
-            session.bytes.raise(bytes);
+            if session.bytes.raise(bytes) {
+                session.flows.iter_mut().for_each(super::session::Flow::relieve);
+            }
             session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
-            flow.bytes.raise(bytes);
+            if flow.bytes.raise(bytes) {
+                flow.relieve();
+            }
             flow.envelopes.raise(envelopes);
         }
         if !session.pending_flows.is_empty() {

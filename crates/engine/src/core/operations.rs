@@ -3,7 +3,6 @@
 
 use super::Core;
 use super::op::{Memory, Op, RecvOp, RecvState, SendOp, SendState, Unexpected};
-use super::outbound::Blocked;
 use super::table::Key;
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
@@ -353,10 +352,9 @@ impl Core {
         Some(waiting_info(arrival, message))
     }
 
-    /// Whether a message that met `blocked` may be copied and sent later on the sender's behalf.
-    pub(crate) fn may_buffer(&self, session: Key, blocked: &Blocked, len: usize) -> bool {
-        matches!(blocked, Blocked::Envelope | Blocked::Busy)
-            && len <= self.config.eager_max
+    /// Whether a short message that goes as an envelope may be copied, so that its sender need not wait for the receiver.
+    pub(crate) fn may_buffer(&self, session: Key, len: usize) -> bool {
+        len <= self.config.eager_max
             && self
                 .sessions
                 .get(session)

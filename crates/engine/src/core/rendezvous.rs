@@ -288,9 +288,10 @@ impl Core {
             return Ok(());
         }
         op.state = SendState::Releasing(result);
-        if let Some(lane) = self.active_lane(session_key) {
-            lane.request_acknowledgement();
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.asks = true;
         }
+        self.mark_dirty(session_key);
         Ok(())
     }
 

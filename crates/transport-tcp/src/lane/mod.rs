@@ -16,20 +16,20 @@ mod send_log;
 mod watch;
 
 use crate::memory::BorrowedBytes;
-use crate::registered::Registered;
+use crate::registered::{Registered, Spinners};
 use receive::{Filled, Receiver};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use send_log::{Pieces, SendLog};
 use sinew_transport::{
-    ErrorKind, Event, Interest, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError,
-    Unacknowledged,
+    ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError, Unacknowledged,
 };
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Instant;
 use watch::Watch;
 
@@ -45,6 +45,8 @@ const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
 
 /// Frames handed up since the last acknowledgement from which on one travels along with data.
 const RIDE_FRAMES: u64 = 16;
+/// Polls without a word from the poller after which a lane leaves it: more than a wait that ends in sleep takes.
+const SPINS: u32 = 1000;
 /// Bytes of small frames that are written without waiting for a flush.
 const WRITE_AT: u64 = 64 << 10;
 const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
@@ -54,7 +56,9 @@ const RECEIVES_MAX: usize = 64;
 
 /// What a lane is made of; the link fills it.
 pub(crate) struct LaneParts {
-    pub(crate) socket: Registered,
+    pub(crate) socket: Arc<Registered>,
+    /// Where it says that it leaves the poller.
+    pub(crate) spinners: Arc<Spinners>,
     pub(crate) info: LaneInfo,
     /// What the link still had to send.
     pub(crate) unsent: Vec<u8>,
@@ -68,7 +72,10 @@ pub(crate) struct LaneParts {
 
 /// See the module.
 pub(crate) struct StreamLane {
-    socket: Registered,
+    socket: Arc<Registered>,
+    spinners: Arc<Spinners>,
+    /// Polls since the poller last said something.
+    polls: u32,
     info: LaneInfo,
     log: SendLog,
     receiver: Receiver,
@@ -78,6 +85,9 @@ pub(crate) struct StreamLane {
     acknowledged: u64,
     want_acknowledge: bool,
     want_ask: bool,
+    /// Frames posted in all, and how many of them the last question was about.
+    frames_posted: u64,
+    asked_for: u64,
     /// The socket took less than it was given.
     blocked: bool,
     /// Writability is watched for; it was reported since.
@@ -96,6 +106,8 @@ impl StreamLane {
         let capacity = parts.retention_bytes.clamp(256 << 10, 1 << 30).next_power_of_two();
         Self {
             socket: parts.socket,
+            spinners: parts.spinners,
+            polls: 0,
             info: parts.info,
             log: SendLog::new(capacity, parts.retention_frames.max(16), parts.tcp),
             receiver: Receiver::new(parts.receive_bytes),
@@ -104,6 +116,8 @@ impl StreamLane {
             acknowledged: 0,
             want_acknowledge: false,
             want_ask: false,
+            frames_posted: 0,
+            asked_for: 0,
             watching_writable: false,
             writable_seen: false,
             told_full: false,
@@ -159,7 +173,9 @@ impl StreamLane {
 
     /// One system call; `true` when the kernel took all that it was given.
     fn write_once(&mut self) -> Result<bool, Errno> {
-        let ride = self.receiver.received - self.acknowledged >= RIDE_FRAMES;
+        let ride = self.receiver.owes_release
+            || self.receiver.received.wrapping_sub(self.acknowledged) >= RIDE_FRAMES;
+        self.want_ask &= self.log.unacknowledged() > 0;
         if !(ride || self.want_acknowledge || self.want_ask)
             && self.begun.is_empty()
             && let Some(run) = self.log.single()
@@ -204,6 +220,7 @@ impl StreamLane {
             self.begun.extend_from_slice(&own[rest..own_len]);
             if self.want_acknowledge || ride {
                 self.acknowledged = self.receiver.received;
+                self.receiver.owes_release = false;
                 self.watch.acknowledged();
             }
             (self.want_acknowledge, self.want_ask) = (false, false);
@@ -213,7 +230,7 @@ impl StreamLane {
 
     fn watch_writable(&mut self) {
         if !self.watching_writable {
-            self.watching_writable = self.socket.watch(Interest::BOTH).is_ok();
+            self.watching_writable = self.socket.watch_writable(true).is_ok();
             self.writable_seen = false;
         }
     }
@@ -221,7 +238,7 @@ impl StreamLane {
     /// Stops watching for writability once it has been reported with nothing left to write.
     fn unwatch_writable(&mut self) {
         if self.watching_writable && self.writable_seen && !self.blocked {
-            self.watching_writable = self.socket.watch(Interest::READ).is_err();
+            self.watching_writable = self.socket.watch_writable(false).is_err();
         }
     }
 
@@ -233,6 +250,7 @@ impl StreamLane {
     }
 
     fn posted(&mut self, result: Result<(), PostError>) -> Result<(), PostError> {
+        self.frames_posted += u64::from(result.is_ok());
         match result {
             Ok(()) if self.log.unsent_bytes() >= WRITE_AT && !self.blocked => self.write(),
             Err(PostError::Full) => self.told_full = true,
@@ -241,29 +259,59 @@ impl StreamLane {
         result
     }
 
-    /// Receives and hands up until the budget is spent or nothing is left.
+    /// Receives and hands up until the budget is spent or nothing is left. What one receive brought is handed up wholly: no
+    /// frame is ever left behind that the poller knows nothing of.
+    #[inline]
     fn receive(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         let mut handled = 0;
         for _ in 0..RECEIVES_MAX {
-            handled += self.parse(sink, budget - handled)?;
-            if handled >= budget {
-                return Ok(handled);
-            }
             match self.receiver.fill(self.socket.as_fd()) {
-                Filled::All => {}
-                Filled::Some => return Ok(handled + self.parse(sink, budget - handled)?),
-                Filled::Nothing => return Ok(handled),
+                Filled::Nothing => break,
+                Filled::Some => return Ok(handled + self.parse(sink)?),
+                Filled::All => handled += self.parse(sink)?,
                 Filled::Ended(errno) => {
                     let error = self.error(errno, "receive from");
                     return Err(self.end(error));
                 }
             }
+            if handled >= budget {
+                break;
+            }
         }
         Ok(handled)
     }
 
-    fn parse(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
-        match self.receiver.parse(sink, &mut self.log, budget) {
+    /// Nothing was there to be handed up, so that a failed write can end the lane now; and requests are answered.
+    #[inline]
+    fn after_nothing(&mut self) -> Result<usize, LaneError> {
+        if let Some(errno) = self.write_error {
+            let error = self.error(Some(errno), "send to");
+            return Err(self.end(error));
+        }
+        if std::mem::take(&mut self.receiver.asked) {
+            self.want_acknowledge = true;
+            if !self.blocked {
+                self.write();
+            }
+        }
+        let room = std::mem::take(&mut self.receiver.acknowledged) && std::mem::take(&mut self.told_full);
+        Ok(usize::from(room))
+    }
+
+    /// What is to be done in a poll besides receiving.
+    #[cold]
+    fn poll_aside(&mut self) {
+        if self.polls == SPINS && self.socket.is_watched() {
+            self.spinners.leave(&self.socket);
+        }
+        if self.blocked || self.want_acknowledge {
+            self.write();
+        }
+        self.unwatch_writable();
+    }
+
+    fn parse(&mut self, sink: &mut dyn Sink) -> Result<usize, LaneError> {
+        match self.receiver.parse(sink, &mut self.log) {
             Ok(handled) => Ok(handled),
             Err(what) => {
                 let error = TransportError::new(ErrorKind::Protocol, "receive from", self.info.peer.as_str())
@@ -329,25 +377,29 @@ impl Lane for StreamLane {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        if self.blocked || self.want_acknowledge {
-            self.write();
+        self.polls = self.polls.wrapping_add(1);
+        if self.polls == SPINS || self.blocked || self.want_acknowledge || self.watching_writable {
+            self.poll_aside();
         }
-        self.unwatch_writable();
+        self.socket.count_poll();
         let mut handled = self.receive(sink, budget)?;
-        self.want_acknowledge |= std::mem::take(&mut self.receiver.asked);
+        if handled == 0 {
+            return self.after_nothing();
+        }
+        if std::mem::take(&mut self.receiver.asked) {
+            self.want_acknowledge = true;
+            if !self.blocked {
+                self.write();
+            }
+        }
         if std::mem::take(&mut self.receiver.acknowledged) && std::mem::take(&mut self.told_full) {
             handled += 1;
-        }
-        if handled == 0
-            && let Some(errno) = self.write_error
-        {
-            let error = self.error(Some(errno), "send to");
-            return Err(self.end(error));
         }
         Ok(handled)
     }
 
     fn handle_event(&mut self, event: Event) {
+        self.polls = 0;
         self.writable_seen |= event.writable;
     }
 
@@ -377,9 +429,6 @@ impl Lane for StreamLane {
         if self.over.is_some() {
             return None;
         }
-        if self.receiver.has_frame() {
-            return Some(Instant::now());
-        }
         self.watch.next(self.receiver.received != self.acknowledged, self.is_outstanding())
     }
 
@@ -388,7 +437,16 @@ impl Lane for StreamLane {
     }
 
     fn request_acknowledgement(&mut self) {
-        self.want_ask |= self.log.unacknowledged() > 0;
+        // One question is enough for what is out now: the answer comes in its turn.
+        let outstanding = self.log.unacknowledged();
+        if outstanding > 0 && self.asked_for != self.frames_posted {
+            self.asked_for = self.frames_posted;
+            self.want_ask = true;
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        self.want_acknowledge |= self.receiver.received != self.acknowledged;
     }
 
     fn recover(&mut self) -> Vec<Unacknowledged> {

@@ -81,6 +81,8 @@ pub(super) struct Receiver {
     seen: usize,
     /// Frames handed up.
     pub(super) received: u64,
+    /// A large body came since this was last cleared: the peer waits for its release.
+    pub(super) owes_release: bool,
     /// The peer asked for an acknowledgement.
     pub(super) asked: bool,
     /// The peer has acknowledged frames since this was last cleared.
@@ -97,20 +99,10 @@ impl Receiver {
             bulk: false,
             seen: 0,
             received: 0,
+            owes_release: false,
             asked: false,
             acknowledged: false,
         }
-    }
-
-    /// Whether the buffer holds a frame that [`Receiver::parse`] would hand up.
-    pub(super) fn has_frame(&self) -> bool {
-        let there = self.end - self.start;
-        self.incoming.is_none()
-            && match self.peek() {
-                Ok(Some(head)) => head.header.kind == Kind::DATA || there - head.head_len >= head.len,
-                Ok(None) => false,
-                Err(_) => true,
-            }
     }
 
     /// One receive, to where the next bytes belong.
@@ -186,13 +178,8 @@ impl Receiver {
         Filled::All
     }
 
-    /// Hands up what the buffer holds, `budget` frames and releases at most, and says how many.
-    pub(super) fn parse(
-        &mut self,
-        sink: &mut dyn Sink,
-        log: &mut SendLog,
-        budget: usize,
-    ) -> Result<usize, Violation> {
+    /// Hands up every frame that the buffer holds wholly and says how many frames and releases that were.
+    pub(super) fn parse(&mut self, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, Violation> {
         let mut handled = 0;
         loop {
             if self.incoming.is_some() {
@@ -200,9 +187,6 @@ impl Receiver {
                     return Ok(handled);
                 }
                 handled += 1;
-            }
-            if handled >= budget {
-                return Ok(handled);
             }
             let Some(Head { header, head_len, len, ask }) = self.peek()? else {
                 self.make_room(HEADER_LEN + PAD_MAX);
@@ -221,6 +205,7 @@ impl Receiver {
             } else if there >= len {
                 self.start = body + len;
                 self.bulk |= header.kind == Kind::DATA && len >= BULK_BODY;
+                self.owes_release |= header.kind == Kind::DATA;
                 self.received += 1;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
@@ -304,6 +289,7 @@ impl Receiver {
         }
         let (header, len) = (incoming.header, incoming.len);
         self.incoming = None;
+        self.owes_release = true;
         self.received += 1;
         sink.placed(&header, len);
         true

@@ -224,7 +224,7 @@ impl SendLog {
     /// What is to be sent, when it is one run of the ring.
     #[inline]
     pub(super) fn single(&self) -> Option<&[u8]> {
-        if self.held_next < self.held.len() {
+        if self.held_next < self.held.len() || self.sent == self.head {
             return None;
         }
         self.ring[self.index(self.sent)..]
@@ -464,3 +464,7 @@ impl<'a> Pieces<'a> {
         &self.slices[..self.len]
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests;

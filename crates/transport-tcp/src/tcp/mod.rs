@@ -12,7 +12,7 @@ use crate::connector::{Address, Connector, MakeSocket};
 use crate::link::{Family, StreamLink};
 use crate::listener::Listener;
 use crate::options::{CongestionControl, TcpOptions};
-use crate::registered::Registered;
+use crate::registered::{Registered, Spinners};
 use address::Destination;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -77,7 +77,8 @@ impl Transport for TcpTransport {
             listeners.push(Listener::new(fd, &context.poller, key, address.to_string())?);
         }
         let options = Arc::new(self.options.clone());
-        Ok(Box::new(TcpDomain { options, poller: context.poller, listeners, locators }))
+        let spinners = Arc::default();
+        Ok(Box::new(TcpDomain { options, poller: context.poller, listeners, locators, spinners }))
     }
 }
 
@@ -87,6 +88,7 @@ struct TcpDomain {
     poller: Arc<Poller>,
     listeners: Vec<Listener>,
     locators: Vec<Locator>,
+    spinners: Arc<Spinners>,
 }
 
 impl Domain for TcpDomain {
@@ -111,7 +113,7 @@ impl Domain for TcpDomain {
                 connector.resolve(Resolving::start(&host, port, &self.poller, owner)?, make);
             }
         }
-        Ok(Box::new(StreamLink::connecting(connector, Family::Tcp, &self.options.stream)))
+        Ok(Box::new(StreamLink::connecting(connector, Family::Tcp, &self.options.stream, &self.spinners)))
     }
 
     fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
@@ -123,6 +125,20 @@ impl Domain for TcpDomain {
             }
         }
         Ok(None)
+    }
+
+    fn poll_warm(&mut self, _owners: &mut Vec<u32>) {
+        self.spinners.look();
+    }
+
+    fn arm(&mut self) -> bool {
+        self.spinners.call_back()
+    }
+}
+
+impl Drop for TcpDomain {
+    fn drop(&mut self) {
+        self.spinners.close();
     }
 }
 
@@ -136,7 +152,7 @@ impl TcpDomain {
         }
         let key = PollKey { owner, sub: 0 };
         let socket = Registered::new(fd, &self.poller, key, Interest::READ)?;
-        StreamLink::accepted(socket, Family::Tcp, &self.options.stream)
+        StreamLink::accepted(socket, Family::Tcp, &self.options.stream, &self.spinners)
     }
 }
 

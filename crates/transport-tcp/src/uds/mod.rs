@@ -9,7 +9,7 @@ use crate::connector::{Address, Connector, connect_error};
 use crate::link::{Family, StreamLink};
 use crate::listener::Listener;
 use crate::options::UdsOptions;
-use crate::registered::Registered;
+use crate::registered::{Registered, Spinners};
 use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -67,7 +67,8 @@ impl Transport for UdsTransport {
             let listener = Listener::new(fd, &context.poller, key, path.display().to_string())?;
             Some((listener, file))
         };
-        Ok(Box::new(UdsDomain { options: self.options.clone(), poller: context.poller, listening }))
+        let (options, spinners) = (self.options.clone(), Arc::default());
+        Ok(Box::new(UdsDomain { options, poller: context.poller, listening, spinners }))
     }
 }
 
@@ -148,6 +149,7 @@ struct UdsDomain {
     options: UdsOptions,
     poller: Arc<Poller>,
     listening: Option<(Listener, SocketFile)>,
+    spinners: Arc<Spinners>,
 }
 
 impl Domain for UdsDomain {
@@ -170,7 +172,7 @@ impl Domain for UdsDomain {
         set_sizes(&fd, &self.options)?;
         let mut connector = Connector::new(&self.poller, owner);
         connector.start(fd, address)?;
-        Ok(Box::new(StreamLink::connecting(connector, Family::Uds, &self.options.stream)))
+        Ok(Box::new(StreamLink::connecting(connector, Family::Uds, &self.options.stream, &self.spinners)))
     }
 
     fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
@@ -182,6 +184,20 @@ impl Domain for UdsDomain {
         }
         Ok(None)
     }
+
+    fn poll_warm(&mut self, _owners: &mut Vec<u32>) {
+        self.spinners.look();
+    }
+
+    fn arm(&mut self) -> bool {
+        self.spinners.call_back()
+    }
+}
+
+impl Drop for UdsDomain {
+    fn drop(&mut self) {
+        self.spinners.close();
+    }
 }
 
 impl UdsDomain {
@@ -190,6 +206,6 @@ impl UdsDomain {
         set_sizes(&fd, &self.options)?;
         let key = PollKey { owner, sub: 0 };
         let socket = Registered::new(fd, &self.poller, key, Interest::READ)?;
-        StreamLink::accepted(socket, Family::Uds, &self.options.stream)
+        StreamLink::accepted(socket, Family::Uds, &self.options.stream, &self.spinners)
     }
 }

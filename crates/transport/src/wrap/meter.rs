@@ -285,6 +285,10 @@ impl Lane for MeteredLane {
         self.inner.request_acknowledgement();
     }
 
+    fn acknowledge(&mut self) {
+        self.inner.acknowledge();
+    }
+
     fn recover(&mut self) -> Vec<Unacknowledged> {
         self.inner.recover()
     }

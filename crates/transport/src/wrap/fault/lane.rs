@@ -323,6 +323,10 @@ impl Lane for FaultyLane {
         self.inner.request_acknowledgement();
     }
 
+    fn acknowledge(&mut self) {
+        self.inner.acknowledge();
+    }
+
     fn recover(&mut self) -> Vec<Unacknowledged> {
         let peer = self.inner.info().peer.clone();
         self.end(TransportError::new(ErrorKind::Broken, "recover", peer));
