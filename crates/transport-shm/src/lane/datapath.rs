@@ -322,7 +322,9 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        Ok(done + self.segments.step(sink))
+        done += self.segments.step(sink);
+        self.watch.pending.store(self.segments.is_fetching(), Ordering::Relaxed);
+        Ok(done)
     }
 
     /// Hands up the next frame, if there is one.

@@ -16,6 +16,7 @@ use crate::link::Peer;
 use crate::note::{NOTE_LEN, Note};
 use crate::registry::Registry;
 use crate::segment::{Fetch, ForeignSegment};
+use crate::shared::sleep::HOT;
 use crate::sys::fork::{Birth, Guarded};
 use crate::sys::socket::{self, Moved};
 use crate::transport::{CAPABILITIES, COST};
@@ -249,6 +250,33 @@ impl ShmLane {
         if self.live { self.poll(sink, budget) } else { Ok(0) }
     }
 
+    /// The next poll has something to report though nothing arrives: the engine must neither sleep nor leave the lane cold.
+    fn poll_me(&self) {
+        if let Some(open) = &self.open {
+            open.watch.pending.store(true, Ordering::Relaxed);
+            if open.watch.own.control().state.load(Ordering::Relaxed) != HOT {
+                self.registry.hints.set(open.bit);
+            }
+        }
+    }
+
+    /// The refusal of a post. A lane that waits for room must be polled: nobody else would look for it.
+    #[cold]
+    fn refuse(&mut self, error: PostError) -> PostError {
+        match error {
+            PostError::Dead(error) => PostError::Dead(self.end(error)),
+            PostError::Full => {
+                if let Some(open) = &self.open
+                    && open.watch.own.control().state.load(Ordering::Relaxed) != HOT
+                {
+                    self.registry.hints.set(open.bit);
+                }
+                PostError::Full
+            }
+            PostError::TooLarge => PostError::TooLarge,
+        }
+    }
+
     #[inline]
     fn is_usable(&self) -> bool {
         self.live && self.birth.is_here()
@@ -269,8 +297,7 @@ impl Lane for ShmLane {
         let Some(open) = &mut self.open else { return Err(PostError::Full) };
         match open.post(header, body, self.info.limits.frame_max, &self.socket) {
             Ok(()) => Ok(()),
-            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
-            Err(error) => Err(error),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -292,10 +319,10 @@ impl Lane for ShmLane {
         match unsafe { open.post_raw(header, data.as_ptr(), len, &self.socket) } {
             Ok(()) => {
                 open.released.push_back(token);
+                self.poll_me();
                 Ok(())
             }
-            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
-            Err(error) => Err(error),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -399,6 +426,7 @@ impl Lane for ShmLane {
         }
         if let Some(open) = &mut self.open {
             open.segments.queue(token, fetch);
+            self.poll_me();
         }
         Ok(Pull::Pending)
     }
