@@ -70,6 +70,25 @@ fn written(log: &mut SendLog, random: &mut Random, wire: &mut Wire) {
     log.advance(count);
 }
 
+/// What was not acknowledged comes back as it was posted.
+fn gives_back(log: &mut SendLog, posted: &[Posted]) {
+    let rest = log.take_unacknowledged();
+    assert_eq!(rest.len(), posted.len());
+    for (frame, expected) in rest.iter().zip(posted) {
+        assert_eq!(frame.header, expected.header);
+        match &frame.body {
+            UnacknowledgedBody::Owned(body) => {
+                assert!(expected.token.is_none());
+                assert_eq!(body[..], expected.body[..]);
+            }
+            UnacknowledgedBody::Borrowed { data, len, token } => {
+                assert_eq!(Some(*token), expected.token);
+                assert_eq!((*data, *len), (expected.body.as_ptr(), expected.body.len()));
+            }
+        }
+    }
+}
+
 fn run(seed: u64) {
     let mut random = Random(seed);
     let mut log = SendLog::new(CAPACITY, FRAMES, true);
@@ -128,21 +147,7 @@ fn run(seed: u64) {
             }
         }
     }
-    let rest = log.take_unacknowledged();
-    assert_eq!(rest.len(), posted.len() - acknowledged);
-    for (frame, expected) in rest.iter().zip(&posted[acknowledged..]) {
-        assert_eq!(frame.header, expected.header);
-        match &frame.body {
-            UnacknowledgedBody::Owned(body) => {
-                assert!(expected.token.is_none());
-                assert_eq!(body[..], expected.body[..]);
-            }
-            UnacknowledgedBody::Borrowed { data, len, token } => {
-                assert_eq!(Some(*token), expected.token);
-                assert_eq!((*data, *len), (expected.body.as_ptr(), expected.body.len()));
-            }
-        }
-    }
+    gives_back(&mut log, &posted[acknowledged..]);
     assert!(!log.has_unsent() && log.unacknowledged() == 0);
 }
 
