@@ -70,25 +70,6 @@ fn written(log: &mut SendLog, random: &mut Random, wire: &mut Wire) {
     log.advance(count);
 }
 
-/// What was not acknowledged comes back as it was posted.
-fn gives_back(log: &mut SendLog, posted: &[Posted]) {
-    let rest = log.take_unacknowledged();
-    assert_eq!(rest.len(), posted.len());
-    for (frame, expected) in rest.iter().zip(posted) {
-        assert_eq!(frame.header, expected.header);
-        match &frame.body {
-            UnacknowledgedBody::Owned(body) => {
-                assert!(expected.token.is_none());
-                assert_eq!(body[..], expected.body[..]);
-            }
-            UnacknowledgedBody::Borrowed { data, len, token } => {
-                assert_eq!(Some(*token), expected.token);
-                assert_eq!((*data, *len), (expected.body.as_ptr(), expected.body.len()));
-            }
-        }
-    }
-}
-
 fn run(seed: u64) {
     let mut random = Random(seed);
     let mut log = SendLog::new(CAPACITY, FRAMES, true);
@@ -147,7 +128,26 @@ fn run(seed: u64) {
             }
         }
     }
-    gives_back(&mut log, &posted[acknowledged..]);
+    check_rest(&mut log, &posted[acknowledged..]);
+}
+
+/// What is given back in the end is what was not acknowledged.
+fn check_rest(log: &mut SendLog, posted: &[Posted]) {
+    let rest = log.take_unacknowledged();
+    assert_eq!(rest.len(), posted.len());
+    for (frame, expected) in rest.iter().zip(posted) {
+        assert_eq!(frame.header, expected.header);
+        match &frame.body {
+            UnacknowledgedBody::Owned(body) => {
+                assert!(expected.token.is_none());
+                assert_eq!(body[..], expected.body[..]);
+            }
+            UnacknowledgedBody::Borrowed { data, len, token } => {
+                assert_eq!(Some(*token), expected.token);
+                assert_eq!((*data, *len), (expected.body.as_ptr(), expected.body.len()));
+            }
+        }
+    }
     assert!(!log.has_unsent() && log.unacknowledged() == 0);
 }
 
