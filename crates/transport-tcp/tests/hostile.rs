@@ -354,3 +354,45 @@ fn an_asked_acknowledgement_comes_with_the_next_turn_without_a_timer() {
         assert_eq!(stream::decode(&header).unwrap().0, Header::control(ACK, already + 1));
     }
 }
+
+#[test]
+fn mutated_streams_in_any_pieces_hand_up_or_end_the_lane_and_never_more() {
+    let mut random = Random(0xfeed);
+    let mut net = Net::new(Family::V4, StreamOptions::default());
+    for _ in 0..300 {
+        let (mut end, mut socket) = lane_and_socket(&mut net);
+        socket.set_nodelay(true).unwrap();
+        let mut bytes = Vec::new();
+        for at in 0..20 {
+            let kind = [Kind::EAGER, Kind::DATA, ACK, ASK, Kind(220), Kind::DONE][random.below(6) as usize];
+            let len = if kind.0 >= 192 { 0 } else { random.below(300) as usize };
+            let tag = if kind == ACK { 0 } else { at };
+            bytes.extend(frame(&Header { kind, flags: Flags::OPTIONAL, ..eager(tag) }, &random.bytes(len)));
+        }
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes.truncate(at),
+                _ => bytes.insert(at, 0),
+            }
+            if bytes.is_empty() {
+                bytes.push(1);
+            }
+        }
+        let mut rest = &bytes[..];
+        let mut over = None;
+        while !rest.is_empty() && over.is_none() {
+            let (now, later) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
+            if socket.write_all(now).is_err() {
+                break;
+            }
+            rest = later;
+            over = turn(&mut end.lane, &mut end.sink).err();
+        }
+        drop(socket);
+        let error = over.unwrap_or_else(|| end.error());
+        assert!(matches!(error.kind, ErrorKind::Protocol | ErrorKind::Broken), "{error}");
+        assert!(end.sink.frames.len() <= 21);
+    }
+}

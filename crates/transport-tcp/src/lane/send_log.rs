@@ -464,3 +464,7 @@ impl<'a> Pieces<'a> {
         &self.slices[..self.len]
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests;

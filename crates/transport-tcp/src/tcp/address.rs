@@ -2,7 +2,7 @@
 
 use crate::socket;
 use sinew_transport::{ErrorKind, Locator, TransportError};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Where a locator points to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,7 +13,8 @@ pub(super) enum Destination {
     Name(String, u16),
 }
 
-/// Reads the body of a locator: `10.0.0.1:4000`, `[fd00::1]:4000`, `[fe80::1%2]:4000`, `node7.example:4000`.
+/// Reads the body of a locator: `10.0.0.1:4000`, `[fd00::1]:4000`, `[fe80::1%2]:4000`, `[fe80::1%eth0]:4000`,
+/// `node7.example:4000`.
 pub(super) fn parse(locator: &Locator) -> Result<Destination, TransportError> {
     let refuse = |hint: &str| {
         Err(TransportError::new(ErrorKind::InvalidAddress, "dial", locator.to_string()).hint(hint))
@@ -22,7 +23,7 @@ pub(super) fn parse(locator: &Locator) -> Result<Destination, TransportError> {
         return refuse("this transport takes tcp:HOST:PORT");
     }
     let body = locator.body();
-    if let Ok(address) = body.parse::<SocketAddr>() {
+    if let Ok(address) = body.parse::<SocketAddr>().or_else(|_| with_named_zone(body).ok_or(())) {
         return match (address.port(), address.ip().is_unspecified()) {
             (0, _) => refuse("port 0 is nowhere: name the port that the other program listens on"),
             (_, true) => refuse("that address means all interfaces: it can be listened on, not dialled"),
@@ -39,6 +40,15 @@ pub(super) fn parse(locator: &Locator) -> Result<Destination, TransportError> {
         return refuse("the host is an IPv4 address, an IPv6 address in brackets, or a host name");
     }
     Ok(Destination::Name(host.to_owned(), port))
+}
+
+/// `[ADDRESS%INTERFACE]:PORT`, if there is such an interface.
+fn with_named_zone(body: &str) -> Option<SocketAddr> {
+    let (address, rest) = body.strip_prefix('[')?.split_once('%')?;
+    let (zone, port) = rest.split_once("]:")?;
+    let socket = super::new_socket(rustix::net::AddressFamily::INET6).ok()?;
+    let index = rustix::net::netdevice::name_to_index(&socket, zone).ok()?;
+    Some(SocketAddrV6::new(address.parse().ok()?, port.parse().ok()?, 0, index).into())
 }
 
 /// Letters, digits, `-`, `_` and `.`, with a letter somewhere (else it is a mistyped address), 253 characters at most.
@@ -101,7 +111,9 @@ mod tests {
         assert_eq!(read("tcp:[fd00::1]:80"), Ok(Destination::Address("[fd00::1]:80".parse().unwrap())));
         assert_eq!(read("tcp:[fe80::1%2]:80"), Ok(Destination::Address("[fe80::1%2]:80".parse().unwrap())));
         assert_eq!(read("tcp:node7.example:80"), Ok(Destination::Name("node7.example".into(), 80)));
+        assert_eq!(read("tcp:[fe80::1%lo]:80"), Ok(Destination::Address("[fe80::1%1]:80".parse().unwrap())));
         for bad in [
+            "tcp:[fe80::1%no-such-0]:80",
             "tcp:10.0.0.1",
             "tcp:10.0.0.1:0",
             "tcp:0.0.0.0:80",
