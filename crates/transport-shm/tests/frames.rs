@@ -194,6 +194,21 @@ fn frames_not_taken_can_be_recovered_from_own_memory() {
 }
 
 #[test]
+fn a_live_lane_is_ended_by_recovering_and_its_peer_hears_of_it_when_it_is_dropped() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    post(&mut *near, &frame(1, 0), b"kept").expect("room");
+    assert_eq!(near.recover().len(), 1);
+    assert!(matches!(post(&mut *near, &frame(2, 0), &[]), Err(PostError::Dead(_))));
+    let mut seen = Seen::default();
+    far.poll(&mut seen, 4).expect("no word of it yet");
+    drop(near);
+    let error = wait("the end", || far.poll(&mut seen, 4).err());
+    assert_eq!(error.kind, ErrorKind::Broken);
+}
+
+#[test]
 fn a_frame_to_a_sleeping_domain_rings_its_doorbell_and_none_is_lost() {
     let scratch = Scratch::new();
     let (mut left, mut right) = engines(&scratch);
@@ -284,6 +299,22 @@ fn a_cold_lane_that_found_no_room_is_polled_again() {
     let mut owners = Vec::new();
     left.domain.poll_warm(&mut owners);
     assert_eq!(owners, [1]);
+}
+
+#[test]
+fn a_sender_that_asked_for_an_acknowledgement_is_woken_by_it() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    post(&mut *near, &frame(1, 0), &[]).expect("room");
+    near.request_acknowledgement();
+    assert!(left.domain.arm());
+    far.poll(&mut Seen::default(), 4).expect("receiver");
+    left.turn(common::DEADLINE, &mut []);
+    left.domain.disarm();
+    assert!(!left.events.is_empty());
+    assert_eq!(near.poll(&mut Seen::default(), 4).expect("sender"), 1);
+    assert_eq!(near.unacknowledged(), 0);
 }
 
 #[test]

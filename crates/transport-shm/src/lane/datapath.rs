@@ -395,9 +395,13 @@ impl Open {
         })
     }
 
-    /// Wakes the peer again if it has not taken everything: a hint or a ring may have been lost to a third.
+    /// Asks to be woken when the peer has taken more, and wakes the peer again if it has not taken everything: a hint or a
+    /// ring may have been lost to a third.
     pub(crate) fn nudge(&mut self, socket: &Guarded) {
+        // A forged index is found by the next post or poll.
+        let _ = self.refresh();
         if self.unacknowledged() > 0 {
+            self.starve();
             self.waker.forget();
             self.notify(socket);
         }

@@ -381,6 +381,12 @@ impl Lane for ShmLane {
         if !self.registry.birth.is_here() {
             return Vec::new();
         }
+        self.live = false;
+        let ended = || TransportError::new(ErrorKind::Broken, "shared-memory lane", "given up by this side");
+        self.over.get_or_insert_with(ended);
+        if let Some(open) = &self.open {
+            open.watch.over.store(true, Ordering::Relaxed);
+        }
         self.open.as_mut().map_or_else(Vec::new, |open| open.recover())
     }
 
@@ -448,9 +454,7 @@ impl Drop for ShmLane {
         if !self.registry.birth.is_here() {
             return;
         }
-        if self.over.is_none() {
-            self.close();
-        }
+        self.close();
         if let Some(setup) = self.setup.take() {
             setup.abandon(&self.registry);
         }
