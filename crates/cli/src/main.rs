@@ -8,8 +8,10 @@ mod access;
 mod cpus;
 mod explain;
 mod failure;
+mod info;
 mod output;
 mod perf;
+mod transfer;
 mod units;
 
 use clap::{Parser, Subcommand};
@@ -45,7 +47,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Perf(perf::Args),
+    Info(info::Args),
     Explain(explain::Args),
+    Listen(transfer::listen::Args),
+    Send(transfer::send::Args),
     #[command(name = perf::child::COMMAND, hide = true)]
     Responder(perf::child::Args),
 }
@@ -61,7 +66,10 @@ fn main() -> ExitCode {
     };
     let result = match cli.command.unwrap_or_else(|| Command::Perf(perf::Args::quick())) {
         Command::Perf(args) => perf::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Listen(args) => transfer::listen::run(&args),
+        Command::Send(args) => transfer::send::run(&args),
         Command::Responder(args) => perf::child::run(&args),
     };
     match result {

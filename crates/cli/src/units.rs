@@ -34,7 +34,7 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 /// `8 B`, `4 KiB`, `1 MiB`; exact for multiples, else in bytes.
 pub(crate) fn size(bytes: usize) -> String {
     for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-        if bytes >= 1 << shift && bytes % (1 << shift) == 0 {
+        if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
             return format!("{} {unit}", bytes >> shift);
         }
     }

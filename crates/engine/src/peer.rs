@@ -41,6 +41,7 @@ impl Drop for Borrowed<'_> {
 
 impl Peer {
     pub(crate) fn new(endpoint: &Arc<EndpointInner>, session: Key, dst: u32) -> Result<Self, OpError> {
+        endpoint.shared.check_fork()?;
         let flow = endpoint.shared.with(|core| core.open_flow(session, dst))?;
         Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst })
     }
@@ -147,14 +148,28 @@ impl Peer {
                 std::mem::forget(guard);
                 answer
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => {
+                std::mem::forget(guard);
+                // The answer may have come between the last look and the cancel.
+                shared
+                    .with(|core| {
+                        let answer = core.collect_answer(key);
+                        core.cancel_send(key);
+                        answer
+                    })
+                    .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
+            }
         }
     }
 
     /// What carries messages to this peer now, as `shm pid 4711`.
     #[must_use]
     pub fn path(&self) -> String {
-        self.endpoint.shared.with(|core| core.path_of(self.session))
+        let shared = &self.endpoint.shared;
+        match shared.check_fork() {
+            Ok(()) => shared.with(|core| core.path_of(self.session)),
+            Err(error) => format!("none: {error}"),
+        }
     }
 
     /// What was tried towards this peer, what was chosen, what was refused and why.
@@ -166,7 +181,7 @@ impl Peer {
     /// Whether the session with the peer's engine lives.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.endpoint.shared.with(|core: &mut Core| {
+        self.endpoint.shared.with_unless_forked(false, |core: &mut Core| {
             core.progress();
             core.session_error(self.session).is_ok()
         })
@@ -294,39 +309,63 @@ impl Message<'_> {
         }
     }
 
+    /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
     fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
-        let session = peer.session;
+        let limit = self.timeout.resolve(&shared.config);
+        let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
+        let mut blocked = blocked;
+        if matches!(blocked, Blocked::Busy | Blocked::Credit) {
+            let posted =
+                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+                    Ok(()) => {
+                        core.flush_active(peer.session);
+                        Some(Ok(()))
+                    }
+                    Err(Blocked::Busy | Blocked::Credit) => None,
+                    Err(blocked) => Some(Err(blocked)),
+                });
+            match posted {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(now)) => blocked = now,
+                None => return Err(timed_out()),
+            }
+        }
         if let Some(error) = blocked.error() {
             return Err(error);
         }
         let key = shared.with(|core| {
-            if core.may_buffer(session, &blocked, data.len()) {
-                core.start_send(
-                    session,
-                    peer.flow,
-                    self.header(),
-                    self.immediate,
-                    Memory::Owned(data.into()),
-                    true,
-                );
+            let buffered = core.may_buffer(peer.session, data.len());
+            let memory = if buffered {
+                Memory::Owned(data.into())
+            } else {
+                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+            };
+            let key =
+                core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);
+            if buffered {
                 core.progress();
                 return None;
             }
-            let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
-            Some(core.start_send(session, peer.flow, self.header(), self.immediate, memory, false))
+            Some(key)
         });
         let Some(key) = key else { return Ok(()) };
         let guard = Borrowed { shared, key };
-        let limit = self.timeout.resolve(&shared.config);
         match shared.wait(limit, |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
                 result
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => {
+                std::mem::forget(guard);
+                match shared.with(|core| core.cancel_send(key)) {
+                    Some((Err(OpError::Cancelled), _)) | None => Err(timed_out()),
+                    // It ended between the last look and the cancel.
+                    Some((result, _)) => result,
+                }
+            }
         }
     }
 
@@ -347,8 +386,7 @@ impl Message<'_> {
                 if let Some(error) = blocked.error() {
                     return Err(error);
                 }
-                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, &blocked, data.len())
-                {
+                if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
                     core.start_send(
                         peer.session,
                         peer.flow,

@@ -19,6 +19,9 @@ pub(crate) enum Extent {
 
 /// Memory for the messages of one round of a stream.
 const ROUND_BYTES: usize = 16 << 20;
+/// How long the engine must have kept to a path, and how long that is waited for.
+const SETTLED_AFTER: Duration = Duration::from_millis(400);
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// Rounds that a timed measurement is divided into, at least.
 const ROUNDS: f64 = 8.0;
 
@@ -51,6 +54,22 @@ impl Initiator {
     /// The transport that carries messages now.
     pub(crate) fn transport(&self) -> String {
         self.peer.path().split(' ').next().unwrap_or_default().to_owned()
+    }
+
+    /// Lets messages flow until the engine has kept to one path for a while: the first that works carries traffic, a better
+    /// one takes over later.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        let mut buffers = (vec![0; 8], vec![0; 8]);
+        let begun = Instant::now();
+        let (mut path, mut since) = (self.peer.path(), begun);
+        while since.elapsed() < SETTLED_AFTER && begun.elapsed() < SETTLE_MAX {
+            self.ping_pong(8, 100, &mut buffers, &mut |_| ())?;
+            let now = self.peer.path();
+            if now != path {
+                (path, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Tells the responder that nothing more comes.

@@ -214,10 +214,16 @@ impl Side {
             }
             Self::There(address) => (None, address.clone(), args.access.clone()),
         };
-        let engine = access.engine(&place, false, Progress::Caller)?;
+        // One that may choose can be dialled too: either side may find the better path.
+        let listen = transport == "auto" && matches!(self, Self::Here { .. });
+        let engine = access.engine(&place, listen, Progress::Caller)?;
         let endpoint = engine.endpoint("")?;
         let peer = endpoint.connect(address)?;
-        Ok((responder, Initiator::new(engine, endpoint, peer)))
+        let mut initiator = Initiator::new(engine, endpoint, peer);
+        if transport == "auto" {
+            initiator.settle()?;
+        }
+        Ok((responder, initiator))
     }
 }
 
@@ -290,8 +296,7 @@ fn measure(args: &Args, side: &Side, transport: &str, report: &mut Report) -> Re
 /// Lets the engine choose by itself, and says what it chose and why.
 fn choose(args: &Args, side: &Side, report: &Report) -> Result<(), Failure> {
     report.begin("auto".to_owned());
-    let (_responder, mut initiator) = side.connect(args, "auto")?;
-    initiator.measure(Op::Latency, 8, Extent::Time(Duration::from_millis(100)))?;
+    let (_responder, initiator) = side.connect(args, "auto")?;
     explain(&initiator, report)?;
     let _ = initiator.finish();
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::inbound::OVERHEAD;
-use super::op::{Op, SendState};
+use super::op::{Memory, Op, SendOp, SendState};
 use super::session::{Control, Session, Standing};
 use super::table::Key;
 use crate::error::OpError;
@@ -16,7 +16,9 @@ use std::ptr::NonNull;
 pub(crate) enum Blocked {
     /// The lane or an earlier message is in the way: in a while it goes.
     Busy,
-    /// The receiver's credit is spent, or the message is too long for one frame: it goes as an envelope.
+    /// The receiver's credit is spent: it comes back in a moment if the receiver takes messages.
+    Credit,
+    /// The receiver has not given credit for a while, or the message is too long for one frame: it goes as an envelope.
     Envelope,
     /// The session is over.
     Lost(OpError),
@@ -28,7 +30,7 @@ impl Blocked {
     /// The error that it is, unless waiting helps.
     pub(crate) fn error(&self) -> Option<OpError> {
         match self {
-            Self::Busy | Self::Envelope => None,
+            Self::Busy | Self::Credit | Self::Envelope => None,
             Self::Lost(error) => Some(error.clone()),
             Self::Closed => Some(OpError::EndpointClosed),
         }
@@ -61,8 +63,8 @@ impl Core {
         if !session.ready || !state.pending.is_empty() || state.closed {
             return Err(why_blocked(session, flow));
         }
-        if session.bytes.available() < cost || state.bytes.available() < cost {
-            return Err(Blocked::Envelope);
+        if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
+            return Err(if state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
@@ -195,7 +197,41 @@ impl Core {
         self.pump_replay(key, lane)?;
         self.pump_outbox(key, lane)?;
         self.pump_flows(key, lane)?;
-        self.pump_transfers(key, lane)
+        let all = self.pump_transfers(key, lane)?;
+        let starving =
+            self.sessions.get_mut(key).is_some_and(|session| std::mem::take(&mut session.starving));
+        Ok(all && !starving)
+    }
+
+    /// A blocking send of a short message whose credit does not come: a copy goes in its stead, and the send ends.
+    #[cold]
+    fn buffer_instead(&mut self, key: Key) {
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
+        // SAFETY: the operation is in the table.
+        #[allow(unsafe_code)]
+        let copy = unsafe { op.memory.bytes() }.to_vec();
+        let (session_key, flow, header, immediate) = (op.session, op.flow, op.header, op.immediate);
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.buffered += copy.len();
+        let stand_in = SendOp {
+            session: session_key,
+            flow,
+            header,
+            immediate,
+            memory: Memory::Owned(copy.into()),
+            state: SendState::Queued,
+            references: 0,
+            waker: None,
+            detached: true,
+            buffered: true,
+        };
+        let stand_in = self.ops.insert(Op::Send(stand_in));
+        let state = &mut session.flows[flow as usize];
+        if let Some(front) = state.pending.front_mut() {
+            *front = stand_in;
+        }
+        session.starving = true;
+        self.finish_send(key, Ok(()));
     }
 
     fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
@@ -287,7 +323,7 @@ impl Core {
         let prefix = immediate.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let fits = len + prefix.len() <= lane.info().limits.frame_max.min(self.config.eager_max);
         let by_reference = op.memory_is_described();
-        if fits && !by_reference && session.bytes.available() >= cost && state.bytes.available() >= cost {
+        if fits && !by_reference && session.bytes.affords(cost) && state.bytes.affords(cost) {
             // SAFETY: the operation is in the table.
             #[allow(unsafe_code)]
             let bytes = unsafe { op.memory.bytes() };
@@ -298,7 +334,18 @@ impl Core {
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
+        if fits && !by_reference && !state.is_starved() {
+            session.starving = true;
+            return Ok(false);
+        }
         if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
+            return Ok(false);
+        }
+        if fits
+            && matches!(op.memory, Memory::Borrowed { .. })
+            && session.buffered + len <= self.config.send_buffer
+        {
+            self.buffer_instead(op_key);
             return Ok(false);
         }
         let descriptor = op.describe(lane).map_err(PostError::Dead)?;

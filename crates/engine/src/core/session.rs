@@ -9,7 +9,7 @@ use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is known of the engine at the other end.
 #[derive(Clone, Debug)]
@@ -35,6 +35,31 @@ pub(crate) struct Flow {
     pub(crate) pending: VecDeque<Key>,
     /// The peer said that the endpoint is gone.
     pub(crate) closed: bool,
+    /// Since when credit is missing.
+    short_since: Option<Instant>,
+    /// Credit has been missing for so long that messages go as envelopes.
+    starved: bool,
+}
+
+/// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
+/// that shares its processor is kept from running.
+const STARVED_AFTER: Duration = Duration::from_millis(50);
+
+impl Flow {
+    /// Whether credit has been missing for so long that messages go as envelopes. Called when it is missing.
+    pub(crate) fn is_starved(&mut self) -> bool {
+        if !self.starved {
+            let now = Instant::now();
+            self.starved = now.duration_since(*self.short_since.get_or_insert(now)) >= STARVED_AFTER;
+        }
+        self.starved
+    }
+
+    /// Credit has come.
+    pub(crate) fn relieve(&mut self) {
+        self.starved = false;
+        self.short_since = None;
+    }
 }
 
 /// Where a session stands.
@@ -94,6 +119,8 @@ pub(crate) struct Session {
     pub(crate) staged: usize,
     /// A send waits for a lane to give its memory up.
     pub(crate) asks: bool,
+    /// A flow waits for credit, and will not for long.
+    pub(crate) starving: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// Frames handed up or sent since the last look at better lanes.
@@ -140,6 +167,7 @@ impl Session {
             watch: Watch::default(),
             laneless_since: None,
             pool: None,
+            starving: false,
             staged: 0,
             asks: false,
             dirty: false,
@@ -158,6 +186,8 @@ impl Session {
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
             closed: false,
+            short_since: None,
+            starved: false,
         });
         self.flow_of.insert(dst, flow);
         flow

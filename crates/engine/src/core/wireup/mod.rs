@@ -23,7 +23,12 @@ pub(crate) enum AttemptState {
     Dialing(Key),
     Proving(Key),
     Verified(Key),
-    Failed { kind: ErrorKind, text: String },
+    /// It worked, and was closed as a better one carries the session.
+    Superseded,
+    Failed {
+        kind: ErrorKind,
+        text: String,
+    },
 }
 
 /// One way that was considered.
@@ -469,11 +474,23 @@ impl Core {
 
     /// Remembers what became of a lane, for `explain`.
     pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
+        self.note_state(slot, AttemptState::Failed { kind: ErrorKind::Broken, text: text.to_owned() });
+    }
+
+    /// The same of a lane that was closed though it worked.
+    pub(crate) fn note_superseded(&mut self, slot: &LaneSlot) {
+        self.note_state(slot, AttemptState::Superseded);
+    }
+
+    fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
         let Some(peer) = self.sessions.get(slot.session).map(|session| session.peer.id) else { return };
         let rows = self.history.entry(peer).or_default();
-        let state = AttemptState::Failed { kind: ErrorKind::Broken, text: text.to_owned() };
         match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
-            Some(row) => rows[row].state = state,
+            Some(row) => {
+                rows[row].state = state;
+                rows[row].rtt_ns = slot.proof.rtt_ns.or(rows[row].rtt_ns);
+                rows[row].full_rtt_ns = slot.proof.full_rtt_ns.or(rows[row].full_rtt_ns);
+            }
             None if rows.len() < 64 => rows.push(Attempt {
                 transport: slot.transport.to_owned(),
                 locator: slot.locator.clone(),
@@ -502,6 +519,7 @@ fn table_text(attempts: &[Attempt]) -> String {
             AttemptState::Dialing(_) => "no answer yet".to_owned(),
             AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
             AttemptState::Verified(_) => "works".to_owned(),
+            AttemptState::Superseded => "worked, and was closed for a better one".to_owned(),
             AttemptState::Failed { text, .. } => text.clone(),
         };
         text.push_str(&format!("  {:<6} {}: {verdict}\n", attempt.transport, attempt.locator));

@@ -1,0 +1,212 @@
+//! `sinew listen [ADDRESS]`: waits for one `sinew send` and writes what it brings, checked.
+
+use super::{ABORT, ANSWER, Answer, CHUNK, CHUNK_LEN, END, ENDPOINT, HELLO, Hello, Sum, WINDOW};
+use crate::access::{Access, Place};
+use crate::failure::{Failure, UNREACHABLE};
+use crate::output::{help, say};
+use sinew::{Buf, Endpoint, Match, OpError, Peer, Progress, RecvOp, Timeout};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Wait for one `sinew send`, and write what it brings to standard output or a file
+///
+/// The first line on standard error is the address to send to. Any size, in bounded memory; length and checksum (BLAKE2b)
+/// are checked at the end. A file gets its name only when they are right.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = help(&[
+    "sinew listen > copy                                       from another shell of this user",
+    "sinew listen shm --output copy                            over shared memory and no other way",
+    "sinew listen tcp://0.0.0.0:4000 --secret-file key | tar x from another machine",
+]))]
+pub(crate) struct Args {
+    /// Where to listen: `all`, a transport (shm, uds, tcp), or tcp://HOST:PORT
+    #[arg(value_name = "ADDRESS", default_value = "all")]
+    place: Place,
+    /// Write to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Say nothing on standard error but the address and errors
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// The command.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    args.access.check_listen(&args.place)?;
+    let mut sink = Sink::open(args.output.as_deref())?;
+    let engine = args.access.engine(&args.place, true, Progress::Thread { cpu: None })?;
+    let endpoint = engine.endpoint(ENDPOINT)?;
+    say(&endpoint.address().to_string());
+    if !args.quiet {
+        say("listening there for one `sinew send ADDRESS`; Ctrl-C ends");
+    }
+    let (peer, hello) = greeted(&endpoint)?;
+    let begun = Instant::now();
+    let outcome = receive(&endpoint, &peer, &hello, &mut sink).and_then(|len| sink.keep().map(|()| len));
+    let said = match &outcome {
+        Ok(_) => Answer::Right,
+        Err(failure) if failure.is_quiet() => Answer::Wrong("nobody reads its output any more".into()),
+        Err(failure) => Answer::Wrong(failure.text().to_owned()),
+    };
+    // Closing hands it over; a sender that has heard it may be gone by then.
+    let told = peer.send(ANSWER, &said.to_bytes());
+    let path = peer.path();
+    let _ = engine.close(Duration::from_secs(2));
+    let len = outcome?;
+    if !args.quiet {
+        say(&format!("received {} over {path}, checked", super::summary(len, begun.elapsed())));
+        if told.is_err() {
+            say("the sender went before it could be told that all is right");
+        }
+    }
+    Ok(())
+}
+
+/// Waits for somebody who speaks this protocol.
+fn greeted(endpoint: &Endpoint) -> Result<(Peer, Hello), Failure> {
+    let mut bytes = [0; Hello::LEN_MAX];
+    loop {
+        let got = match endpoint.recv_within(HELLO, &mut bytes, Timeout::Never) {
+            Ok(got) => got,
+            Err(OpError::Truncated { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        // Whoever is gone already, or says something else, is not the sender.
+        let Ok(peer) = endpoint.reply_to(got.source) else { continue };
+        match Hello::from_bytes(&bytes[..got.len]) {
+            Some(hello) => return Ok((peer, hello)),
+            None => {
+                let refusal = Answer::Wrong("`sinew listen` of this version does not understand it".into());
+                let _ = peer.send(ANSWER, &refusal.to_bytes());
+            }
+        }
+    }
+}
+
+/// Takes chunks in order until the end, and checks length and checksum.
+fn receive(endpoint: &Endpoint, peer: &Peer, hello: &Hello, sink: &mut Sink) -> Result<u64, Failure> {
+    let from = Match::tag(CHUNK).from(peer.source());
+    let bar = super::progress_bar(hello.len);
+    let mut posted: VecDeque<RecvOp> = VecDeque::new();
+    for _ in 0..WINDOW {
+        posted.push_back(endpoint.post_recv(from, Buf::zeroed(CHUNK_LEN))?);
+    }
+    peer.send(ANSWER, &Answer::Accepted.to_bytes())?;
+    let mut sum = Sum::default();
+    for number in 0.. {
+        let Some(next) = posted.pop_front() else { return Err(Failure::failed("no receive is posted")) };
+        let got =
+            next.wait_within(Timeout::Never).map_err(|failed| lost(&hello.name, sum.len, &failed.error))?;
+        let data = got.buf.as_slice();
+        match got.info.immediate {
+            Some(END) => {
+                bar.finish_and_clear();
+                return finished(sum, data);
+            }
+            Some(ABORT) => {
+                let why = String::from_utf8_lossy(data).replace(char::is_control, " ");
+                return Err(Failure::failed(format!("the sender gave up after {} bytes: {why}", sum.len)));
+            }
+            Some(at) if at == number => {}
+            other => {
+                let what = other.map_or_else(|| "something else".to_owned(), |at| format!("chunk {at}"));
+                return Err(Failure::different(format!("{what} arrived where chunk {number} is due")));
+            }
+        }
+        sum.update(data);
+        sink.write(data)?;
+        bar.inc(data.len() as u64);
+        let mut buf = got.buf;
+        buf.set_len(CHUNK_LEN);
+        posted.push_back(endpoint.post_recv(from, buf)?);
+    }
+    Err(Failure::failed("more chunks than can be counted"))
+}
+
+fn lost(name: &str, len: u64, error: &OpError) -> Failure {
+    Failure::new(UNREACHABLE, format!("the sender of {name} was lost after {len} bytes: {error}"))
+}
+
+fn finished(sum: Sum, said: &[u8]) -> Result<u64, Failure> {
+    let len = sum.len;
+    let sent_len = said.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    if said == sum.finish() {
+        return Ok(len);
+    }
+    Err(Failure::different(match sent_len {
+        Some(sent) if sent != len => format!("{len} bytes arrived of {sent}"),
+        _ => format!("{len} bytes arrived with a checksum that is not the sender's"),
+    }))
+}
+
+/// Where the bytes go. A file is written beside its place and renamed when everything is right.
+enum Sink {
+    Stdout,
+    /// Something that is no plain file, as `/dev/null` or a pipe.
+    Special(File, PathBuf),
+    File {
+        file: File,
+        part: PathBuf,
+        path: PathBuf,
+        kept: bool,
+    },
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else { return Ok(Self::Stdout) };
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+        if let Ok(meta) = std::fs::metadata(path)
+            && !meta.is_file()
+        {
+            let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+            return Ok(Self::Special(file, path.to_owned()));
+        }
+        let Some(name) = path.file_name() else {
+            return Err(Failure::usage(format!("{} names no file", path.display())));
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.part", std::process::id()));
+        let part = path.with_file_name(hidden);
+        let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(failed)?;
+        Ok(Self::File { file, part, path: path.to_owned(), kept: false })
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => std::io::stdout().lock().write_all(data).map_err(|error| Failure::stdout(&error)),
+            Self::Special(file, path) | Self::File { file, path, .. } => file
+                .write_all(data)
+                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display()))),
+        }
+    }
+
+    /// Everything is right: the file gets its name.
+    fn keep(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => std::io::stdout().lock().flush().map_err(|error| Failure::stdout(&error)),
+            Self::Special(..) => Ok(()),
+            Self::File { file, part, path, kept } => {
+                let done = file.sync_all().and_then(|()| std::fs::rename(&*part, &*path));
+                done.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+                *kept = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Self::File { part, kept: false, .. } = self {
+            let _ = std::fs::remove_file(part);
+        }
+    }
+}

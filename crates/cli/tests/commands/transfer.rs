@@ -1,0 +1,203 @@
+//! `sinew listen` and `sinew send`: any content, over each transport, checked, in bounded memory.
+
+use crate::tool::{Listening, Room, arg, finish, has, kill, noise, until};
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+/// Sends `content` from standard input over `place`, and returns what the listener wrote.
+fn through(place: &str, content: &[u8]) -> Vec<u8> {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", place]));
+    let mut sender =
+        room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut pipe = sender.stdin.take().expect("a pipe");
+    let bytes = content.to_vec();
+    let writer = std::thread::spawn(move || pipe.write_all(&bytes));
+    let received = std::thread::spawn(move || listening.finish());
+    let sent = finish(sender).succeeded();
+    writer.join().expect("a thread").expect("the sender reads all");
+    let received = received.join().expect("a thread").succeeded();
+    has(&sent.err, &["sent", "checked"]);
+    has(&received.err, &["received", "checked", &format!("{} bytes", content.len())]);
+    received.out
+}
+
+#[test]
+fn standard_input_arrives_over_each_transport() {
+    let content = noise(5_000_001);
+    for place in ["shm", "uds", "tcp", "tcp://127.0.0.1:0", "all"] {
+        assert!(through(place, &content) == content, "{place}");
+    }
+}
+
+#[test]
+fn nothing_is_a_message_too() {
+    for place in ["shm", "uds", "tcp"] {
+        assert!(through(place, b"").is_empty(), "{place}");
+    }
+}
+
+#[test]
+fn sizes_around_a_chunk_arrive_whole() {
+    for len in [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20] {
+        let content = noise(len);
+        assert!(through("shm", &content) == content, "{len}");
+    }
+}
+
+#[test]
+fn a_file_of_20_mb_arrives_in_a_file_over_each_transport() {
+    let room = Room::new();
+    let content = noise(20_000_000);
+    let original = arg(&room.file("original", &content));
+    for place in ["shm", "uds", "tcp"] {
+        let copy = room.path(&format!("copy-{place}"));
+        let listening = Listening::start(&mut room.sinew(["listen", place, "--output", &arg(&copy)]));
+        let sent = room.run(["send", &listening.address, "--file", &original]).succeeded();
+        has(&sent.err, &["20000000 bytes", place]);
+        let received = listening.finish().succeeded();
+        assert!(received.out.is_empty());
+        assert!(std::fs::read(&copy).expect("a copy") == content, "{place}");
+    }
+    let left: Vec<_> = std::fs::read_dir(room.path(".")).expect("a directory").flatten().collect();
+    assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
+#[test]
+fn a_text_arrives_as_it_is() {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", "--quiet"]));
+    let sent = room.run(["send", &listening.address, "--quiet", "--message", "héllo"]).succeeded();
+    assert_eq!(sent.err, "");
+    let received = listening.finish().succeeded();
+    assert_eq!(received.text(), "héllo");
+    assert_eq!(received.err, "", "the address was all");
+}
+
+#[test]
+fn memory_stays_bounded_whatever_the_size() {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", "shm", "--output", "/dev/null"]));
+    let mut sender =
+        room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut pipe = sender.stdin.take().expect("a pipe");
+    let block = noise(1 << 20);
+    let peak = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+    };
+    for _ in 0..300 {
+        pipe.write_all(&block).expect("the sender reads");
+    }
+    let (here, there) = (peak(sender.id()), peak(listening.id()));
+    drop(pipe);
+    finish(sender).succeeded();
+    listening.finish().succeeded();
+    assert!(here > 0 && there > 0, "both were measured");
+    assert!(here < 100_000 && there < 100_000, "300 MB went through {here} kB and {there} kB");
+}
+
+#[test]
+fn a_secret_lets_the_right_sender_in_and_no_other() {
+    let room = Room::new();
+    let right = arg(&room.secret("right", b"0123456789abcdef0123456789abcdef\n"));
+    let wrong = arg(&room.secret("wrong", b"fedcba9876543210fedcba9876543210\n"));
+    let listen = ["listen", "tcp://0.0.0.0:0", "--secret-file", &right];
+    let listening = Listening::start(&mut room.sinew(listen));
+    let port = listening.address.rsplit(':').next().expect("a port").to_owned();
+    let address = format!("tcp://127.0.0.1:{port}");
+    let ran = room.run(["send", &address, "--secret-file", &wrong, "--message", "let me in"]);
+    has(ran.failed_with(3), &["secret"]);
+    let ran = room.run(["send", &address, "--message", "let me in"]);
+    has(ran.failed_with(3), &["secret"]);
+    room.run(["send", &address, "--secret-file", &right, "--message", "hello"]).succeeded();
+    assert_eq!(listening.finish().succeeded().text(), "hello");
+}
+
+#[test]
+fn insecure_by_name_works_and_both_sides_must_say_it() {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", "tcp://0.0.0.0:0", "--insecure"]));
+    let port = listening.address.rsplit(':').next().expect("a port").to_owned();
+    let address = format!("tcp://127.0.0.1:{port}");
+    room.run(["send", &address, "--insecure", "--message", "hello"]).succeeded();
+    assert_eq!(listening.finish().succeeded().text(), "hello");
+}
+
+#[test]
+fn a_sender_that_dies_leaves_no_file_and_the_listener_says_so() {
+    let room = Room::new();
+    let copy = room.path("copy");
+    let listening = Listening::start(&mut room.sinew(["listen", "shm", "--output", &arg(&copy)]));
+    let mut sender =
+        room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut pipe = sender.stdin.take().expect("a pipe");
+    pipe.write_all(&noise(6 << 20)).expect("the sender reads");
+    let part = || {
+        let entries = std::fs::read_dir(room.path(".")).expect("a directory").flatten();
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
+            .find_map(|entry| entry.metadata().ok())
+    };
+    until("something has arrived", || part().is_some_and(|part| part.len() > 0));
+    kill(sender.id(), "KILL");
+    finish(sender);
+    has(listening.finish().failed_with(3), &["lost", "bytes"]);
+    assert!(!copy.exists() && part().is_none(), "no half file is left");
+}
+
+#[test]
+fn a_listener_whose_reader_goes_tells_the_sender() {
+    let room = Room::new();
+    let mut listening = Listening::start(&mut room.sinew(["listen", "uds"]));
+    let mut reader = listening.stdout();
+    let original = arg(&room.file("original", &noise(20_000_000)));
+    let sender =
+        room.sinew(["send", &listening.address, "--file", &original]).spawn().expect("the binary starts");
+    let mut some = [0; 1000];
+    reader.read_exact(&mut some).expect("the beginning");
+    drop(reader);
+    let ran = finish(sender);
+    assert!(matches!(ran.code, Some(1 | 3 | 4)), "{ran:?}");
+    let listened = listening.finish();
+    assert_eq!(listened.code, Some(0), "{listened:?}");
+    assert!(!listened.err.contains("panicked"), "{listened:?}");
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_named() {
+    let room = Room::new();
+    let ran = room.run(["listen", "--output", "absent/copy"]);
+    has(ran.failed_with(1), &["absent/copy", "No such file"]);
+    let ran = room.run(["send", "tcp://127.0.0.1:1", "--file", "absent"]);
+    has(ran.failed_with(1), &["absent", "No such file"]);
+    let ran = room.run(["send", "tcp://127.0.0.1:1", "--file", "run"]);
+    has(ran.failed_with(2), &["directory", "tar c run"]);
+    let ran = room.run(["send", "tcp://127.0.0.1:1", "--message", "x"]);
+    has(ran.failed_with(3), &["127.0.0.1:1", "refused"]);
+}
+
+#[test]
+fn garbage_and_others_do_not_disturb_a_listener() {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", "tcp://127.0.0.1:0"]));
+    let port = listening.address.rsplit(':').next().expect("a port").to_owned();
+    let mut stranger = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("a connection");
+    stranger.write_all(&noise(5000)).expect("it is read or dropped");
+    // A measuring peer of the right domain that says something else.
+    let ran = room.run([
+        "perf",
+        "--connect",
+        &listening.address,
+        "--iterations",
+        "1",
+        "--sizes",
+        "8",
+        "--op",
+        "latency",
+    ]);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    room.run(["send", &listening.address, "--message", "hello"]).succeeded();
+    assert_eq!(listening.finish().succeeded().text(), "hello");
+}
