@@ -135,12 +135,6 @@ impl Spinners {
         !self.any.load(Ordering::Relaxed) || self.call_back_if(|_| true)
     }
 
-    /// Puts one socket back. `false`: that failed, it is still to be polled.
-    pub(crate) fn call_back_one(&self, socket: &Arc<Registered>) -> bool {
-        socket.is_watched()
-            || self.call_back_if(|spinner| std::ptr::eq(spinner.socket.as_ptr(), Arc::as_ptr(socket)))
-    }
-
     /// Called on each idle turn: now and then puts those back that are not polled any more.
     #[inline]
     pub(crate) fn look(&self) {
