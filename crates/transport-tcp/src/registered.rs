@@ -4,8 +4,9 @@
 //! is polled again and again without a word from the poller leaves it, and comes back before anybody sleeps:
 //! [`Spinners`] is the list that the domain and its lanes share.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Interest, PollKey, Poller, TransportError};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    fd: OwnedFd,
+    fd: GuardedFd,
     poller: Arc<Poller>,
     key: PollKey,
     /// Whether it is in the poller now.
@@ -26,7 +27,7 @@ pub(crate) struct Registered {
 
 impl Registered {
     pub(crate) fn new(
-        fd: OwnedFd,
+        fd: GuardedFd,
         poller: &Arc<Poller>,
         key: PollKey,
         interest: Interest,
@@ -132,12 +133,6 @@ impl Spinners {
     /// Puts all sockets back into the poller. `false`: one could not be; do not sleep.
     pub(crate) fn call_back(&self) -> bool {
         !self.any.load(Ordering::Relaxed) || self.call_back_if(|_| true)
-    }
-
-    /// Puts one socket back. `false`: that failed, it is still to be polled.
-    pub(crate) fn call_back_one(&self, socket: &Arc<Registered>) -> bool {
-        socket.is_watched()
-            || self.call_back_if(|spinner| std::ptr::eq(spinner.socket.as_ptr(), Arc::as_ptr(socket)))
     }
 
     /// Called on each idle turn: now and then puts those back that are not polled any more.
