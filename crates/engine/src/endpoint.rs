@@ -139,22 +139,37 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
-        let key = match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None)) {
+        let started = shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None));
+        self.finish_recv(started, timeout.into())
+    }
+
+    /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.
+    #[inline]
+    fn finish_recv(&self, started: Started<Completion>, timeout: Timeout) -> Result<Completion, OpError> {
+        let shared = &self.inner.shared;
+        let key = match started {
             Started::Done(result, _) => return result,
             Started::Pending(key) => key,
         };
         let guard = Borrowed { shared, key };
-        let limit = timeout.into().resolve(&shared.config);
+        let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
         if let Some((result, _)) = done {
             std::mem::forget(guard);
             return result;
         }
-        drop(guard);
-        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+        std::mem::forget(guard);
+        match shared.with(|core| core.cancel_recv(key)) {
+            Some((Err(OpError::Cancelled), _)) | None => {
+                Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+            }
+            // It came between the last look and the cancel.
+            Some((result, _)) => result,
+        }
     }
 
-    /// Receives a message that is there already.
+    /// Receives a message that is there already. A long one is still with its sender and is fetched: that takes as long as it
+    /// takes, up to the option `timeout`.
     ///
     /// # Errors
     /// [`OpError::WouldBlock`] when none is; else as [`Endpoint::recv`].
@@ -162,12 +177,17 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let pattern = pattern.into();
-        let waiting = shared.with(|core| {
+        let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
+        // Under one lock: another thread may want the same message.
+        let started = shared.with(|core| {
             core.progress();
-            core.probe(self.inner.number, pattern)
+            match core.probe_or_closed(self.inner.number, pattern)? {
+                Ok(_) => Some(Ok(core.start_recv(self.inner.number, pattern, memory, None))),
+                Err(error) => Some(Err(error)),
+            }
         });
-        match waiting {
-            Some(_) => self.recv(pattern, buf),
+        match started {
+            Some(started) => self.finish_recv(started?, Timeout::Default),
             None => Err(OpError::WouldBlock),
         }
     }
@@ -186,18 +206,17 @@ impl Endpoint {
         if !buf.is_writable() {
             return Err(Failed { buf, error: OpError::NotWritable });
         }
-        match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), Memory::Owned(buf), None))
-        {
-            Started::Pending(key) => Ok(RecvOp::new(Arc::clone(&self.inner), key)),
-            Started::Done(result, memory) => RecvOp::done(Arc::clone(&self.inner), result, memory),
-        }
+        let pattern = pattern.into();
+        let started =
+            shared.with(|core| core.start_recv(self.inner.number, pattern, Memory::Owned(buf), None));
+        Ok(RecvOp::new(Arc::clone(&self.inner), started, pattern.untagged))
     }
 
     /// The oldest waiting message that matches, without taking it. Makes progress, never blocks.
     #[must_use]
     pub fn probe(&self, pattern: impl Into<Match>) -> Option<Completion> {
         let pattern = pattern.into();
-        self.inner.shared.with(|core| {
+        self.inner.shared.with_unless_forked(None, |core| {
             core.progress();
             core.probe(self.inner.number, pattern)
         })
@@ -223,8 +242,8 @@ impl Endpoint {
         let pattern = pattern.into();
         let limit = timeout.into().resolve(&shared.config);
         shared
-            .wait(limit, |core: &mut Core| core.probe(self.inner.number, pattern))
-            .ok_or(OpError::TimedOut { after: limit.unwrap_or_default() })
+            .wait(limit, |core: &mut Core| core.probe_or_closed(self.inner.number, pattern))
+            .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
     }
 }
 

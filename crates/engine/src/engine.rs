@@ -299,12 +299,12 @@ impl Engine {
     /// The number of a named endpoint of this engine.
     #[must_use]
     pub fn lookup(&self, name: &str) -> Option<u32> {
-        self.inner.shared.with(|core| core.names.get(name).copied())
+        self.inner.shared.with_unless_forked(None, |core| core.names.get(name).copied())
     }
 
     /// Moves what can be moved now; never blocks. Returns how much was done.
     pub fn progress(&self) -> usize {
-        self.inner.shared.with(Core::progress)
+        self.inner.shared.with_unless_forked(0, Core::progress)
     }
 
     /// The descriptor to watch for readability with [`Progress::Event`].
@@ -338,19 +338,19 @@ impl Engine {
     /// Counts since the engine was made.
     #[must_use]
     pub fn counters(&self) -> EngineCounters {
-        self.inner.shared.with(|core| core.engine_counters())
+        self.inner.shared.with_unless_forked(EngineCounters::default(), |core| core.engine_counters())
     }
 
     /// Counts of each lane that lives.
     #[must_use]
     pub fn lanes(&self) -> Vec<LaneCounters> {
-        self.inner.shared.with(|core| core.lane_counters())
+        self.inner.shared.with_unless_forked(Vec::new(), |core| core.lane_counters())
     }
 
     /// Transports that could not be opened, and why.
     #[must_use]
     pub fn absent(&self) -> Vec<(String, TransportError)> {
-        self.inner.shared.with(|core| {
+        self.inner.shared.with_unless_forked(Vec::new(), |core| {
             core.absent.iter().map(|absent| (absent.name.to_owned(), absent.error.clone())).collect()
         })
     }

@@ -125,10 +125,11 @@ impl Core {
     fn end_handler(&mut self, key: Key) -> (Option<Arc<Mutex<Function>>>, Vec<Buf>) {
         let Some(handler) = self.handlers.remove(key) else { return (None, Vec::new()) };
         let mut buffers = Vec::new();
-        for op in handler.posted {
-            if let Some((_, memory)) = self.cancel_recv(op) {
-                buffers.extend(memory.into_buf());
-            }
+        let waits = |op: &Key| matches!(self.ops.get(*op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Posted(_)));
+        let (waiting, begun): (Vec<Key>, Vec<Key>) = handler.posted.into_iter().partition(waits);
+        // What has come and was not shown waits for other receives: the newest is put back first, so that order stays.
+        for op in waiting.into_iter().chain(begun.into_iter().rev()) {
+            buffers.extend(self.give_up_recv(op).and_then(Memory::into_buf));
         }
         (Some(handler.function), buffers)
     }
@@ -155,6 +156,9 @@ impl Core {
 thread_local! {
     /// Which handler's function this thread is in; 0: none.
     static RUNNING: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// This thread posts a receive of a handler again: what that completes is for the loop around it, as nested calls would
+    /// be as deep as the backlog is long.
+    static REPOSTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 struct Delivery {
@@ -166,6 +170,9 @@ struct Delivery {
 /// Calls handlers that have complete messages. Outside the lock.
 #[cold]
 pub(crate) fn run_ready(shared: &Arc<Shared>) {
+    if REPOSTING.get() {
+        return;
+    }
     while let Some(key) = shared.with(|core| core.ready_handlers.pop()) {
         while let Some(delivery) = shared.with(|core| core.next_of_handler(key)) {
             let Delivery { function, result, buf } = delivery;
@@ -174,6 +181,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
                 Err(_) => false,
             };
             let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
+            REPOSTING.set(true);
             shared.with(|core| {
                 if let Some(handler) = core.handlers.get_mut(key) {
                     handler.running = false;
@@ -186,6 +194,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
                     core.repost(key, buf);
                 }
             });
+            REPOSTING.set(false);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
+use crate::core::Started;
 use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::endpoint::EndpointInner;
@@ -62,8 +63,15 @@ impl Operation {
         }
     }
 
+    /// In a forked child every operation is over; its memory stays with the copy of the engine.
+    fn forked(&mut self) -> Option<Outcome> {
+        let error = self.endpoint.shared.check_fork().err()?;
+        self.state = State::Taken;
+        Some(Err(Failed { buf: Buf::zeroed(0), error }))
+    }
+
     fn try_wait(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
@@ -78,7 +86,7 @@ impl Operation {
     }
 
     fn wait(&mut self, timeout: Timeout) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
@@ -89,7 +97,7 @@ impl Operation {
     }
 
     fn cancel(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Some(done);
         }
         let State::Pending(key) = std::mem::replace(&mut self.state, State::Taken) else { return None };
@@ -103,7 +111,7 @@ impl Operation {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        if let Some(done) = self.take_done() {
+        if let Some(done) = self.take_done().or_else(|| self.forked()) {
             return Poll::Ready(done);
         }
         let State::Pending(key) = self.state else {
@@ -147,9 +155,13 @@ pub struct SendOp(Operation);
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
-/// Dropping it really cancels: a message that had begun to arrive waits for another receive. `Send`.
+/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. `Send`.
 #[must_use = "dropping it cancels the receive"]
-pub struct RecvOp(Operation);
+pub struct RecvOp {
+    operation: Operation,
+    /// It asked for untagged messages.
+    untagged: bool,
+}
 
 impl SendOp {
     pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
@@ -190,7 +202,8 @@ impl SendOp {
     /// then the result is `Ok`.
     ///
     /// # Errors
-    /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message will not be delivered whole.
+    /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message is taken back, unless the receiver had all of it
+    /// and its word of that was still on the way.
     pub fn cancel(mut self) -> Result<Buf, Failed> {
         match self.0.cancel() {
             Some(outcome) => outcome.map(|(buf, _)| buf),
@@ -200,16 +213,12 @@ impl SendOp {
 }
 
 impl RecvOp {
-    pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
-        Self(Operation { endpoint, state: State::Pending(key) })
-    }
-
-    pub(crate) fn done(
-        endpoint: Arc<EndpointInner>,
-        result: Result<Completion, OpError>,
-        memory: Memory,
-    ) -> Result<Self, Failed> {
-        Ok(Self(Operation { endpoint, state: State::Done(owned(memory), result.map(Some)) }))
+    pub(crate) fn new(endpoint: Arc<EndpointInner>, started: Started<Completion>, untagged: bool) -> Self {
+        let state = match started {
+            Started::Pending(key) => State::Pending(key),
+            Started::Done(result, memory) => State::Done(owned(memory), result.map(Some)),
+        };
+        Self { operation: Operation { endpoint, state }, untagged }
     }
 
     /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
@@ -226,16 +235,16 @@ impl RecvOp {
     /// As [`RecvOp::wait`].
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
         let timeout = timeout.into();
-        let limit = timeout.resolve(&self.0.endpoint.shared.config);
-        match self.0.wait(timeout) {
+        let limit = timeout.resolve(&self.operation.endpoint.shared.config);
+        match self.operation.wait(timeout) {
             Some(outcome) => received(outcome),
-            None => received(timed_out(self.0.cancel(), limit)),
+            None => received(timed_out(self.operation.cancel(), limit)),
         }
     }
 
     /// The result if the receive is over. Makes progress, never blocks. After `Some` the operation is spent.
     pub fn try_wait(&mut self) -> Option<Result<Received, Failed>> {
-        self.0.try_wait().map(received)
+        self.operation.try_wait().map(received)
     }
 
     /// Really cancels: the buffer is back and never written again. If a message had arrived, it is the result.
@@ -244,7 +253,9 @@ impl RecvOp {
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
     pub fn cancel(mut self) -> Result<Received, Failed> {
         received(
-            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+            self.operation
+                .cancel()
+                .unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
         )
     }
 }
@@ -280,7 +291,7 @@ impl Future for RecvOp {
     type Output = Result<Received, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context).map(received)
+        self.operation.poll(context).map(received)
     }
 }
 
@@ -296,8 +307,16 @@ impl Drop for SendOp {
 
 impl Drop for RecvOp {
     fn drop(&mut self) {
-        if self.0.endpoint.shared.check_fork().is_ok() {
-            drop(self.0.cancel());
+        let Operation { endpoint, state } = &mut self.operation;
+        if endpoint.shared.check_fork().is_err() {
+            return;
+        }
+        match std::mem::replace(state, State::Taken) {
+            State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
+            State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
+                core.put_back_whole(endpoint.number, self.untagged, &info, buf.as_slice());
+            }),
+            _ => {}
         }
     }
 }

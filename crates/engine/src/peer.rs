@@ -41,6 +41,7 @@ impl Drop for Borrowed<'_> {
 
 impl Peer {
     pub(crate) fn new(endpoint: &Arc<EndpointInner>, session: Key, dst: u32) -> Result<Self, OpError> {
+        endpoint.shared.check_fork()?;
         let flow = endpoint.shared.with(|core| core.open_flow(session, dst))?;
         Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst })
     }
@@ -147,14 +148,28 @@ impl Peer {
                 std::mem::forget(guard);
                 answer
             }
-            None => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+            None => {
+                std::mem::forget(guard);
+                // The answer may have come between the last look and the cancel.
+                shared
+                    .with(|core| {
+                        let answer = core.collect_answer(key);
+                        core.cancel_send(key);
+                        answer
+                    })
+                    .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
+            }
         }
     }
 
     /// What carries messages to this peer now, as `shm pid 4711`.
     #[must_use]
     pub fn path(&self) -> String {
-        self.endpoint.shared.with(|core| core.path_of(self.session))
+        let shared = &self.endpoint.shared;
+        match shared.check_fork() {
+            Ok(()) => shared.with(|core| core.path_of(self.session)),
+            Err(error) => format!("none: {error}"),
+        }
     }
 
     /// What was tried towards this peer, what was chosen, what was refused and why.
@@ -166,7 +181,7 @@ impl Peer {
     /// Whether the session with the peer's engine lives.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.endpoint.shared.with(|core: &mut Core| {
+        self.endpoint.shared.with_unless_forked(false, |core: &mut Core| {
             core.progress();
             core.session_error(self.session).is_ok()
         })
@@ -343,7 +358,14 @@ impl Message<'_> {
                 std::mem::forget(guard);
                 result
             }
-            None => Err(timed_out()),
+            None => {
+                std::mem::forget(guard);
+                match shared.with(|core| core.cancel_send(key)) {
+                    Some((Err(OpError::Cancelled), _)) | None => Err(timed_out()),
+                    // It ended between the last look and the cancel.
+                    Some((result, _)) => result,
+                }
+            }
         }
     }
 

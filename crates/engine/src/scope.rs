@@ -135,6 +135,9 @@ impl<'scope> Scope<'scope, '_> {
     fn end(&self, panicked: bool) {
         let shared = &self.endpoint.inner.shared;
         let open: Vec<Key> = lock(&self.open).drain().collect();
+        if shared.check_fork().is_err() {
+            return;
+        }
         let limit = Timeout::Default.resolve(&shared.config);
         let until = limit.map(|limit| std::time::Instant::now() + limit);
         for key in open {
@@ -168,6 +171,7 @@ impl<'scope> ScopedRecv<'scope> {
         let shared = &self.shared;
         let result = match self.state {
             Err(result) => result,
+            Ok(_) if shared.check_fork().is_err() => Err(OpError::Forked),
             Ok(key) => {
                 let limit = timeout.into().resolve(&shared.config);
                 let done = shared.wait(limit, |core| core.collect_recv(key)).map(|(result, _)| result);
@@ -202,6 +206,7 @@ impl ScopedSend<'_> {
     /// [`OpError`].
     pub fn wait_within(self, timeout: impl Into<Timeout>) -> Result<(), OpError> {
         let shared = &self.shared;
+        shared.check_fork()?;
         let limit = timeout.into().resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_send(self.key)).map(|(result, _)| result);
         let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_send(self.key)) {

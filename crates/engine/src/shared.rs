@@ -92,6 +92,11 @@ impl Shared {
         if self.fork.forked() { Err(OpError::Forked) } else { Ok(()) }
     }
 
+    /// [`Shared::with`], or `otherwise` in a forked child, which must touch neither the lock nor what it protects.
+    pub(crate) fn with_unless_forked<R>(self: &Arc<Self>, otherwise: R, f: impl FnOnce(&mut Core) -> R) -> R {
+        if self.fork.forked() { otherwise } else { self.with(f) }
+    }
+
     /// Runs `f` on the core, then what it left to do outside the lock.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
@@ -100,6 +105,7 @@ impl Shared {
         if core.effects.any() {
             if core.effects.wakers.is_empty() && core.effects.garbage.is_empty() && !core.effects.handlers {
                 core.effects.finished = false;
+                core.effects.posted = false;
                 if self.sleepers.load(Ordering::Relaxed) == 0 {
                     return result;
                 }
@@ -231,12 +237,14 @@ impl Shared {
         }
         core.dispatch(events);
         core.run_timers(Instant::now());
+        // What the events brought may have an answer: it must not wait for the next call.
+        core.progress();
     }
 
     /// Announces that the caller will wait for the engine's descriptor in its own event loop, and says for how long at most.
     /// `None`: something is there, process it first.
     pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
-        self.with(|core| {
+        self.with_unless_forked(Some(None), |core| {
             if core.progress() > 0 || !core.arm() {
                 return None;
             }
@@ -248,6 +256,9 @@ impl Shared {
 
     /// Ends what [`Shared::arm_for_event`] announced and handles what is ready.
     pub(crate) fn process_event(self: &Arc<Self>, armed: bool) -> usize {
+        if self.fork.forked() {
+            return 0;
+        }
         let mut events: Vec<Event> = Vec::with_capacity(16);
         let _ = self.poller.wait(Some(Duration::ZERO), &mut events);
         self.with(|core| {

@@ -59,6 +59,13 @@ impl SendCredit {
         self.sent
     }
 
+    /// Whether [`SendCredit::try_take`] would take it now.
+    #[must_use]
+    #[inline]
+    pub const fn affords(&self, cost: u64) -> bool {
+        matches!(self.check(cost), Take::Taken)
+    }
+
     /// Whether there is credit, and if so takes it.
     #[inline]
     pub const fn try_take(&mut self, cost: u64) -> Take {

@@ -18,6 +18,11 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     timed_out_send_is_taken_back,
     a_receive_whose_message_is_taken_back_waits_for_the_next,
     dropped_receive_leaves_its_message_to_another,
+    no_message_is_lost_between_a_deadline_and_its_cancel,
+    a_receiver_that_stops_calling_has_let_its_sender_go,
+    what_is_posted_to_a_sleeping_engine_goes_out,
+    cancelled_receives_cost_no_credit,
+    messages_as_long_as_the_window_arrive,
     try_forms_never_wait,
     scope_gives_buffers_back_and_ends_all_it_began,
     scope_that_panics_cancels_and_the_panic_goes_on,
@@ -29,6 +34,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     threads_share_an_endpoint,
 ] }
 
+const THREAD: Progress = Progress::Thread { cpu: None };
 const SHORT: Duration = Duration::from_millis(15);
 
 fn timed_out_receive_never_writes_later(lane: &str) {
@@ -112,7 +118,7 @@ fn timed_out_send_is_taken_back(lane: &str) {
 }
 
 fn a_receive_whose_message_is_taken_back_waits_for_the_next(lane: &str) {
-    let p = pair(lane);
+    let p = pair_with(lane, THREAD, THREAD, common::options());
     // The envelope has matched, or not yet, when the sender takes it back.
     for round in 0..30u64 {
         let op = p.b.post_recv(5, vec![0; 8 << 20]).unwrap();
@@ -125,14 +131,22 @@ fn a_receive_whose_message_is_taken_back_waits_for_the_next(lane: &str) {
                 assert!(matches!(failed.error, OpError::Cancelled), "{failed}");
                 assert!(failed.buf.iter().all(|&byte| byte == 9));
                 p.to_b.message(5).immediate(round).send(b"next").unwrap();
-                match op.wait() {
-                    Ok(got) => assert_eq!((&got.buf[..], got.info.immediate), (&b"next"[..], Some(round))),
+                let got = match op.wait() {
+                    Ok(got) if got.info.len == 8 << 20 => {
+                        assert!(
+                            got.buf.iter().all(|&byte| byte == 9),
+                            "it came whole before it was taken back"
+                        );
+                        None
+                    }
+                    Ok(got) => Some(got.info),
                     Err(failed) => {
                         assert!(matches!(failed.error, OpError::Withdrawn), "{failed}");
-                        let mut buf = [0; 8];
-                        assert_eq!(p.b.recv(5, &mut buf).unwrap().immediate, Some(round));
+                        None
                     }
-                }
+                };
+                let got = got.unwrap_or_else(|| p.b.recv(5, &mut [0; 8]).unwrap());
+                assert_eq!((got.len, got.immediate), (4, Some(round)));
             }
             Ok(_) => assert_eq!(op.wait().unwrap().info.len, 8 << 20),
         }
@@ -151,6 +165,145 @@ fn dropped_receive_leaves_its_message_to_another(lane: &str) {
     p.to_b.send(1, b"for the second").unwrap();
     assert_eq!(second.wait().unwrap().info.len, 14);
     assert_eq!(p.there.counters().operations, 0);
+}
+
+/// The receiver takes one message and never calls its engine again; the sender is asleep, or waits, and must have its buffer.
+fn a_receiver_that_stops_calling_has_let_its_sender_go(lane: &str) {
+    if lane == "self" {
+        return; // The sender's waiting is the progress of both.
+    }
+    for len in [100_000, 3 << 20] {
+        let p = pair_with(lane, THREAD, Progress::Caller, common::options());
+        let (to_b, data) = (p.to_b.clone(), content(len, 1));
+        let sender = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5)); // Long enough for the receiver to fall asleep first.
+            to_b.send(1, &data)
+        });
+        let mut buf = vec![0; len];
+        assert_eq!(p.b.recv(1, &mut buf).unwrap().len, len);
+        until("the send ends", || sender.is_finished());
+        sender.join().unwrap().unwrap();
+    }
+}
+
+/// Waits without making progress on the sender.
+fn block_on_probe(at: &sinew::Endpoint, tag: u64) {
+    at.wait_probe(tag, PATIENCE).expect("it was never sent");
+}
+
+/// Posting an operation is enough: an engine that makes progress by itself sends what it needs, though it sleeps.
+fn what_is_posted_to_a_sleeping_engine_goes_out(lane: &str) {
+    let p = pair_with(lane, THREAD, THREAD, common::options());
+    for round in 0..20u64 {
+        let asleep = if round % 2 == 0 { 3 } else { 0 };
+        std::thread::sleep(Duration::from_millis(asleep));
+        let long = content(50_000, round);
+        let short = p.to_b.post_send(1, vec![1; 10]).unwrap();
+        block_on_probe(&p.b, 1);
+        drop(short);
+        p.b.recv(1, &mut [0; 10]).unwrap();
+        drop(p.to_b.post_send(2, long.clone()).unwrap());
+        block_on_probe(&p.b, 2);
+        std::thread::sleep(Duration::from_millis(asleep));
+        let op = p.b.post_recv(2, vec![0; 50_000]).unwrap();
+        // Its future is polled once; nothing but the waker looks at it again.
+        let got = block_on(op, || std::thread::park_timeout(Duration::from_millis(200))).unwrap();
+        assert!(got.buf.as_slice() == long);
+    }
+}
+
+/// Deadlines of all sorts race with arrivals: each message is received exactly once, in order.
+fn no_message_is_lost_between_a_deadline_and_its_cancel(lane: &str) {
+    let p = pair(lane);
+    const COUNT: u64 = 4000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..COUNT {
+                p.to_b.message(1).immediate(number).send(&content(number as usize % 60, number)).unwrap();
+                for _ in 0..(number * 7919) % 300 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let (mut number, mut late) = (0, 0u64);
+        let start = std::time::Instant::now();
+        while number < COUNT {
+            assert!(start.elapsed() < PATIENCE, "message {number} does not come");
+            let mut buf = [0; 64];
+            let form = (number + late) % 4;
+            let limit = Duration::from_nanos(late * 37 % 5000);
+            let result = match form {
+                0 | 1 => p.b.recv_within(1, &mut buf, limit),
+                2 => p.b.scope(|scope| scope.recv(1, &mut buf).unwrap().wait_within(limit).0),
+                _ => match p.b.post_recv(1, vec![0; 64]).unwrap().cancel() {
+                    Ok(got) => {
+                        buf[..got.info.len].copy_from_slice(&got.buf);
+                        Ok(got.info)
+                    }
+                    Err(failed) => Err(failed.error),
+                },
+            };
+            match result {
+                Ok(got) => {
+                    assert_eq!(got.immediate, Some(number), "lost by a deadline");
+                    assert!(buf[..got.len] == content(got.len, number));
+                    number += 1;
+                }
+                Err(OpError::TimedOut { .. } | OpError::Cancelled) => late += 1,
+                Err(other) => panic!("{other}"),
+            }
+            if late % 5 == 0 {
+                // A receive that had its message already, perhaps, and that nobody asks.
+                let op = p.b.post_recv(1, vec![0; 64]).unwrap();
+                p.here.progress();
+                drop(op);
+                late += 1;
+            }
+        }
+    });
+}
+
+/// Cancelled fetches must not eat the window: afterwards the sender may still fill it.
+fn cancelled_receives_cost_no_credit(lane: &str) {
+    let options = common::options().endpoint_envelopes(8usize).session_envelopes(8usize);
+    let p = pair_with(lane, THREAD, THREAD, options);
+    let sends: Vec<_> = (0..40u64)
+        .map(|number| p.to_b.message(1).immediate(number).post(content(1 << 20, number)).unwrap())
+        .collect();
+    let mut buf = vec![0; 1 << 20];
+    for number in 0..40u64 {
+        for _ in 0..3 {
+            p.b.wait_probe(1, PATIENCE).unwrap();
+            drop(p.b.post_recv(1, vec![0; 1 << 20]).unwrap());
+        }
+        let got = p.b.recv(1, &mut buf).unwrap();
+        assert_eq!((got.len, got.immediate), (1 << 20, Some(number)));
+        assert!(buf == content(1 << 20, number), "content of {number}");
+    }
+    for send in sends {
+        send.wait().unwrap();
+    }
+    assert!(p.to_b.is_connected());
+}
+
+/// A message that alone is more than half of the window takes the other road.
+fn messages_as_long_as_the_window_arrive(lane: &str) {
+    let options = common::options().endpoint_window(16usize << 10).session_window(32usize << 10);
+    let p = pair_with(lane, THREAD, THREAD, options);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..300u64 {
+                let len = 16_384 - (number as usize % 10) * 1600;
+                p.to_b.message(1).immediate(number).send(&content(len, number)).unwrap();
+            }
+        });
+        let mut buf = vec![0; 16_384];
+        for number in 0..300u64 {
+            let got = p.b.recv(1, &mut buf).unwrap();
+            assert_eq!(got.immediate, Some(number));
+            assert!(buf[..got.len] == content(16_384 - (number as usize % 10) * 1600, number));
+        }
+    });
 }
 
 fn try_forms_never_wait(lane: &str) {
@@ -389,7 +542,7 @@ fn a_handler_that_panics_is_unregistered_and_nothing_else_breaks(lane: &str) {
 }
 
 fn a_handler_may_be_dropped_while_messages_stream_and_inside_itself(lane: &str) {
-    let p = pair(lane);
+    let p = pair_with(lane, THREAD, THREAD, common::options());
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -452,7 +605,7 @@ fn dropping_the_engine_ends_what_pends(lane: &str) {
     let p = pair(lane);
     let receive = p.a.post_recv(1, vec![0; 64]).unwrap();
     let send = p.to_b.post_send(1, vec![0; 1 << 20]).unwrap();
-    let far = p.b.post_recv(Match::any_tag(), vec![0; 64]);
+    let far = p.b.post_recv(77, vec![0; 64]);
     let endpoint = p.a.clone();
     let waiting = std::thread::spawn(move || endpoint.recv_within(7, &mut [0; 8], PATIENCE));
     std::thread::scope(|scope| {

@@ -249,6 +249,44 @@ fn room_for_a_sleeping_sender_rings_its_doorbell() {
 }
 
 #[test]
+fn a_domain_does_not_sleep_over_releases_and_a_cold_lane_tells_of_them() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, _far) = pair(&mut left, &mut right);
+    let body = [1; 100];
+    let data = NonNull::new(body.as_ptr().cast_mut()).expect("not null");
+    let mut owners = Vec::new();
+    for cold in [false, true] {
+        if cold {
+            assert!(near.cool());
+        }
+        // SAFETY: `body` outlives the lane.
+        unsafe { near.try_post_borrowed(&frame(1, 0), data, body.len(), Token(1)) }.expect("room");
+        assert!(!left.domain.arm(), "there is a release to report");
+        left.domain.poll_warm(&mut owners);
+        assert_eq!(owners.pop(), cold.then_some(1));
+        assert!(!near.cool(), "there is a release to report");
+        let mut seen = Seen::default();
+        assert_eq!(near.poll(&mut seen, 4).expect("alive"), 1);
+        assert_eq!(seen.released, [Token(1)]);
+        assert!(left.domain.arm());
+        left.domain.disarm();
+    }
+}
+
+#[test]
+fn a_cold_lane_that_found_no_room_is_polled_again() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, _far) = pair(&mut left, &mut right);
+    assert!(near.cool());
+    while post(&mut *near, &frame(1, 0), &[]).is_ok() {}
+    let mut owners = Vec::new();
+    left.domain.poll_warm(&mut owners);
+    assert_eq!(owners, [1]);
+}
+
+#[test]
 fn a_cooled_lane_is_told_about_by_poll_warm() {
     let scratch = Scratch::new();
     let (mut left, mut right) = engines(&scratch);

@@ -98,7 +98,7 @@ impl Drop for Registered {
 }
 
 /// How many looks apart [`Spinners::look`] checks that those outside are still polled.
-const LOOKS_PER_CHECK: u32 = 1024;
+const LOOKS_PER_CHECK: u32 = 64;
 
 #[derive(Debug)]
 struct Spinner {
@@ -132,6 +132,12 @@ impl Spinners {
     /// Puts all sockets back into the poller. `false`: one could not be; do not sleep.
     pub(crate) fn call_back(&self) -> bool {
         !self.any.load(Ordering::Relaxed) || self.call_back_if(|_| true)
+    }
+
+    /// Puts one socket back. `false`: that failed, it is still to be polled.
+    pub(crate) fn call_back_one(&self, socket: &Arc<Registered>) -> bool {
+        socket.is_watched()
+            || self.call_back_if(|spinner| std::ptr::eq(spinner.socket.as_ptr(), Arc::as_ptr(socket)))
     }
 
     /// Called on each idle turn: now and then puts those back that are not polled any more.

@@ -414,7 +414,7 @@ fn a_kind_this_version_does_not_know_passes_through() {
 #[test]
 fn a_lane_that_is_polled_for_long_leaves_the_poller_and_is_back_before_anybody_sleeps() {
     for family in families() {
-        for way in ["arm", "look", "drop"] {
+        for way in ["arm", "look", "cool", "drop"] {
             let mut net = Net::new(family, StreamOptions::default());
             let (mut one, mut other) = ends(&mut net);
             let readable = |net: &Net| {
@@ -430,7 +430,8 @@ fn a_lane_that_is_polled_for_long_leaves_the_poller_and_is_back_before_anybody_s
             assert!(!readable(&net), "{family:?}: outside the poller nothing is reported");
             match way {
                 "arm" => assert!(net.server.arm()),
-                "look" => (0..5000).for_each(|_| net.server.poll_warm(&mut Vec::new())),
+                "cool" => assert!(other.lane.cool()),
+                "look" => (0..200).for_each(|_| net.server.poll_warm(&mut Vec::new())),
                 _ => {
                     let nobody = sinew_transport_tcp::TcpTransport::default();
                     let context = context(&net.poller, sinew_transport::ListenScope::Nobody, 9);

@@ -112,7 +112,7 @@ impl Core {
             let (session, cost) = inbound::kept_cost(&message);
             if let Some(session) = self.sessions.get_mut(session) {
                 match message {
-                    Unexpected::Envelope { .. } => session.granted_envelopes.free(1),
+                    Unexpected::Envelope { .. } => session.granted_envelopes.free(cost),
                     _ => session.granted_bytes.free(cost),
                 }
             }

@@ -6,7 +6,7 @@
 
 use super::inbound::Handled;
 use super::op::{Op, RecvState, SendState, Unexpected};
-use super::session::Standing;
+use super::session::{Session, Standing};
 use super::table::Key;
 use super::{Core, LaneSlot};
 use crate::error::OpError;
@@ -94,9 +94,15 @@ impl Core {
         if count < oldest || count > session.sent {
             return Err("a resume point outside of what was sent");
         }
-        session.replay.drain(..(count - oldest) as usize).for_each(drop);
+        let arrived: Vec<_> = session.replay.drain(..(count - oldest) as usize).collect();
         session.active = Some(lane);
         let peer = session.peer.id;
+        for frame in arrived {
+            // The lost lane cannot say any more that it let go of the memory.
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body {
+                self.handle_released(token);
+            }
+        }
         self.take_lane(session_key, lane);
         crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
@@ -249,7 +255,7 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(slot.session) {
                 session.lanes.retain(|&lane| lane != key);
             }
-            self.note_superseded(&slot);
+            self.note(&slot, "closed: a better one carries the session");
             if let Some(lane) = slot.lane.as_mut() {
                 let _ = lane.flush();
                 lane.close();
@@ -456,17 +462,22 @@ impl Core {
 
     /// Sends what waits, then says goodbye. Called in turns until it answers `true` or time is up.
     pub(crate) fn drained(&mut self) -> bool {
-        self.sessions.iter().all(|(_, session)| {
-            !session.is_up()
-                || (session.outbox.is_empty()
-                    && session.replay.is_empty()
-                    && session.pending_flows.is_empty()
-                    && session.transfers.is_empty()
-                    && session
-                        .active
-                        .and_then(|lane| self.lanes.get(lane))
-                        .is_none_or(|slot| slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)))
-        })
+        let sending = self.ops.iter().any(|(_, op)| {
+            matches!(op, Op::Send(send) if send.header.kind == Kind::EAGER
+                && !matches!(send.state, SendState::Finished(_))
+                && self.sessions.get(send.session).is_some_and(Session::is_up))
+        });
+        !sending
+            && self.sessions.iter().all(|(_, session)| {
+                !session.is_up()
+                    || (session.outbox.is_empty()
+                        && session.replay.is_empty()
+                        && session.pending_flows.is_empty()
+                        && session.transfers.is_empty()
+                        && session.active.and_then(|lane| self.lanes.get(lane)).is_none_or(|slot| {
+                            slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)
+                        }))
+            })
     }
 
     /// Asks all lanes what the peers have, so that a close can see that all is there.

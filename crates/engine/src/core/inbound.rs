@@ -3,7 +3,7 @@
 //! A handler answers `Err(text)` when the peer broke the protocol: the session is then closed with that reason.
 
 use super::Core;
-use super::op::{Envelope, Op, RecvState, SMALL, SendState, Unexpected};
+use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
 use super::session::Control;
 use super::table::Key;
 use crate::completion::{Completion, Source};
@@ -19,12 +19,14 @@ pub(crate) const OVERHEAD: u64 = 64;
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
-/// The session of a kept message, and what it cost.
+/// The session of a kept message, and what it holds of that session's credit.
 pub(crate) fn kept_cost(message: &Unexpected) -> (Key, u64) {
     match message {
+        Unexpected::Small { credit: false, session, .. }
+        | Unexpected::Large { credit: false, session, .. } => (*session, 0),
         Unexpected::Small { len, session, .. } => (*session, u64::from(*len) + OVERHEAD),
         Unexpected::Large { bytes, session, .. } => (*session, bytes.len() as u64 + OVERHEAD),
-        Unexpected::Envelope { envelope, .. } => (envelope.session, 1),
+        Unexpected::Envelope { envelope, .. } => (envelope.session, u64::from(envelope.credit)),
     }
 }
 
@@ -83,14 +85,7 @@ impl Core {
         immediate: Option<u64>,
         arrival: Arrival,
     ) -> Handled {
-        let len = body.len();
-        let message = if len <= SMALL {
-            let mut bytes = [0; SMALL];
-            body.copy_to(&mut bytes);
-            Unexpected::Small { len: len as u8, bytes, immediate, session: session_key }
-        } else {
-            Unexpected::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session: session_key }
-        };
+        let message = Unexpected::whole(body, immediate, session_key, true);
         self.counters.unexpected += 1;
         if let Some(endpoint) = self.endpoint(header.dst) {
             endpoint.matcher.store(arrival, message);
@@ -181,7 +176,7 @@ impl Core {
         if usize::try_from(len).is_err() || len > isize::MAX as u64 {
             return Err("a message longer than memory");
         }
-        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor };
+        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, credit: true };
         let source = Source { session: session_key.0, endpoint: header.src };
         self.counters.envelopes += 1;
         if self
@@ -289,19 +284,21 @@ impl Core {
         let mut found = None;
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
-            let before = endpoint.matcher.unexpected_len();
             let other = |_: &Arrival, message: &mut Unexpected| {
                 !matches!(message, Unexpected::Envelope { envelope, .. }
                     if envelope.session == session_key && envelope.sender_op == sender_op)
             };
-            endpoint.matcher.retain_unexpected(other, |_, _| {});
-            if endpoint.matcher.unexpected_len() != before {
-                found = Some(number);
+            endpoint
+                .matcher
+                .retain_unexpected(other, |_, message| found = Some((number, kept_cost(&message).1)));
+            if found.is_some() {
                 break;
             }
         }
-        if let Some(number) = found {
-            self.return_envelope(session_key, number);
+        if let Some((number, cost)) = found {
+            if cost > 0 {
+                self.return_envelope(session_key, number);
+            }
             return;
         }
         let fetching = self.ops.iter().find_map(|(key, op)| match op {

@@ -45,6 +45,8 @@ pub(crate) struct Effects {
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
     pub(crate) finished: bool,
+    /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
+    pub(crate) posted: bool,
     /// Handlers have something to do.
     pub(crate) handlers: bool,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Effects {
 impl Effects {
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.finished || self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty()
+        self.finished || self.posted || self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty()
     }
 }
 
@@ -333,6 +335,7 @@ impl Core {
         {
             session.dirty = true;
             self.dirty.push(key);
+            self.effects.posted = true;
         }
     }
 
@@ -346,5 +349,6 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+        self.effects.posted = false;
     }
 }

@@ -5,7 +5,7 @@ use super::table::Key;
 use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, PostId};
-use sinew_transport::{Buf, Descriptor, Lane, LaneError, View};
+use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -142,6 +142,8 @@ pub(crate) struct Envelope {
     pub(crate) sender_op: u64,
     pub(crate) len: u64,
     pub(crate) descriptor: Option<Descriptor>,
+    /// Whether it holds credit while it waits: one that was put back does not, as the sender paid once.
+    pub(crate) credit: bool,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,8 @@ pub(crate) enum RecvState {
 #[derive(Debug)]
 pub(crate) struct RecvOp {
     pub(crate) endpoint: u32,
+    /// It asked for untagged messages.
+    pub(crate) untagged: bool,
     pub(crate) memory: Memory,
     pub(crate) state: RecvState,
     pub(crate) waker: Option<Waker>,
@@ -174,11 +178,24 @@ pub(crate) enum Op {
 #[derive(Debug)]
 pub(crate) enum Unexpected {
     /// Short: kept in place.
-    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key },
+    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key, credit: bool },
     /// Its bytes.
-    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key },
+    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key, credit: bool },
     /// Its envelope; the bytes are with the sender.
     Envelope { envelope: Envelope, immediate: Option<u64> },
+}
+
+impl Unexpected {
+    /// A whole message.
+    pub(crate) fn whole(body: Body<'_>, immediate: Option<u64>, session: Key, credit: bool) -> Self {
+        let len = body.len();
+        if len > SMALL {
+            return Self::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session, credit };
+        }
+        let mut bytes = [0; SMALL];
+        body.copy_to(&mut bytes);
+        Self::Small { len: len as u8, bytes, immediate, session, credit }
+    }
 }
 
 /// Bytes that an unexpected message may have without an allocation.

@@ -45,7 +45,7 @@ fn received(info: &Completion, message_len: usize, room: usize) -> Result<Comple
 fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
     let (session, len, immediate) = match message {
         Unexpected::Small { len, immediate, session, .. } => (*session, usize::from(*len), *immediate),
-        Unexpected::Large { bytes, immediate, session } => (*session, bytes.len(), *immediate),
+        Unexpected::Large { bytes, immediate, session, .. } => (*session, bytes.len(), *immediate),
         Unexpected::Envelope { envelope, immediate } => (envelope.session, envelope.len as usize, *immediate),
     };
     let source = Source { session: session.0, endpoint: arrival.source as u32 };
@@ -66,9 +66,11 @@ impl Core {
         let Some(state) = self.endpoint(endpoint) else {
             return Started::Done(Err(OpError::EngineClosed), memory);
         };
+        let untagged = pattern.untagged;
         match state.matcher.post(pattern.into(), key) {
             Posted::Queued(post) => {
-                let op = RecvOp { endpoint, memory, state: RecvState::Posted(post), waker: None, handler };
+                let state = RecvState::Posted(post);
+                let op = RecvOp { endpoint, untagged, memory, state, waker: None, handler };
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
             Posted::Matched(_, arrival, message) => {
@@ -89,7 +91,9 @@ impl Core {
         let info = waiting_info(arrival, &message);
         let (session, cost) = super::inbound::kept_cost(&message);
         let state = RecvState::Finished(Err(OpError::Cancelled));
-        let key = self.ops.insert(Op::Recv(RecvOp { endpoint, memory, state, waker: None, handler }));
+        let untagged = arrival.untagged;
+        let op = RecvOp { endpoint, untagged, memory, state, waker: None, handler };
+        let key = self.ops.insert(Op::Recv(op));
         match message {
             Unexpected::Small { len, bytes, .. } => {
                 self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
@@ -100,7 +104,9 @@ impl Core {
                 self.return_bytes(session, endpoint, cost);
             }
             Unexpected::Envelope { envelope, .. } => {
-                self.return_envelope(session, endpoint);
+                if cost > 0 {
+                    self.return_envelope(session, endpoint);
+                }
                 self.begin_fetch(key, envelope, info, *arrival);
                 return Started::Pending(key);
             }
@@ -182,6 +188,31 @@ impl Core {
             Some(Op::Recv(op)) => Some((Err(OpError::Cancelled), op.memory)),
             _ => None,
         }
+    }
+
+    /// Gives an owned receive up: a message that it has, in part or whole, and that nobody has seen, waits for another.
+    pub(crate) fn give_up_recv(&mut self, key: Key) -> Option<Memory> {
+        let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
+        let (endpoint, untagged) = (op.endpoint, op.untagged);
+        let (result, memory) = self.cancel_recv(key)?;
+        if let (Ok(info), Memory::Owned(buf)) = (result, &memory) {
+            self.put_back_whole(endpoint, untagged, &info, buf.as_slice());
+        }
+        Some(memory)
+    }
+
+    /// A message that came whole and that nobody has seen waits for another receive, in its old place.
+    pub(crate) fn put_back_whole(&mut self, endpoint: u32, untagged: bool, info: &Completion, bytes: &[u8]) {
+        let arrival = Arrival { tag: info.tag, untagged, source: info.source.key() };
+        let body = Body::from_slice(bytes);
+        let Some(state) = self.endpoint(endpoint) else { return };
+        if let Some(other) = state.matcher.arrive(&arrival) {
+            self.deliver(other, info, body);
+            return;
+        }
+        let message = Unexpected::whole(body, info.immediate, Key(info.source.session), false);
+        state.matcher.store_first(arrival, message);
+        self.wake_for_arrival();
     }
 
     /// Starts a message that could not be posted at once, a flush or a look-up.
@@ -350,6 +381,18 @@ impl Core {
     pub(crate) fn probe(&mut self, endpoint: u32, pattern: Match) -> Option<Completion> {
         let (_, arrival, message) = self.endpoint(endpoint)?.matcher.probe(&pattern.into())?;
         Some(waiting_info(arrival, message))
+    }
+
+    /// [`Core::probe`], or that no message will ever come.
+    pub(crate) fn probe_or_closed(
+        &mut self,
+        endpoint: u32,
+        pattern: Match,
+    ) -> Option<Result<Completion, OpError>> {
+        if self.endpoint(endpoint).is_none() {
+            return Some(Err(OpError::EngineClosed));
+        }
+        self.probe(endpoint, pattern).map(Ok)
     }
 
     /// Whether a short message that goes as an envelope may be copied, so that its sender need not wait for the receiver.

@@ -63,7 +63,7 @@ impl Core {
         if !session.ready || !state.pending.is_empty() || state.closed {
             return Err(why_blocked(session, flow));
         }
-        if session.bytes.available() < cost || state.bytes.available() < cost {
+        if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             return Err(if state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
@@ -323,7 +323,7 @@ impl Core {
         let prefix = immediate.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let fits = len + prefix.len() <= lane.info().limits.frame_max.min(self.config.eager_max);
         let by_reference = op.memory_is_described();
-        if fits && !by_reference && session.bytes.available() >= cost && state.bytes.available() >= cost {
+        if fits && !by_reference && session.bytes.affords(cost) && state.bytes.affords(cost) {
             // SAFETY: the operation is in the table.
             #[allow(unsafe_code)]
             let bytes = unsafe { op.memory.bytes() };

@@ -315,24 +315,19 @@ impl Core {
         arrival: Arrival,
         immediate: Option<u64>,
     ) {
-        let windows = self.config.windows;
         if !self.sessions.get(envelope.session).is_some_and(super::Session::is_up) {
             return;
         }
         let Some(state) = self.endpoint(endpoint) else { return };
-        state.inflow(envelope.session, &windows);
         if let Some(other) = state.matcher.arrive(&arrival) {
             let source = Source { session: envelope.session.0, endpoint: arrival.source as u32 };
             let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
             self.begin_fetch(other, envelope, info, arrival);
             return;
         }
-        // It was accounted when it was matched; to wait again it takes credit again, which may overdraw a little.
-        if let Some(session) = self.sessions.get_mut(envelope.session) {
-            let _ = session.granted_envelopes.receive(1);
-        }
-        let Some(state) = self.endpoint(endpoint) else { return };
-        let _ = state.inflow(envelope.session, &windows).envelopes.receive(1);
+        // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.
+        let envelope = Envelope { credit: false, ..envelope };
         state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
+        self.wake_for_arrival();
     }
 }

@@ -6,6 +6,7 @@
 use sinew::{Endpoint, Engine, EngineOptions, Peer, Progress};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,19 @@ pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineO
     let there = engine_with(lane, second, options.clone());
     let here = if lane == "self" { there.clone() } else { engine_with(lane, first, options) };
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
-    let to_b = a.connect(b.address()).expect("a path");
+    // The other side may have nobody to make its progress.
+    let connected = AtomicBool::new(false);
+    let to_b = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !connected.load(Ordering::Acquire) {
+                there.process();
+                std::thread::yield_now();
+            }
+        });
+        let to_b = a.connect(b.address());
+        connected.store(true, Ordering::Release);
+        to_b.expect("a path")
+    });
     assert!(to_b.path().starts_with(lane), "{lane} is wanted, {} is used", to_b.path());
     Pair { to_b, a, b, here, there }
 }

@@ -462,6 +462,12 @@ impl Lane for StreamLane {
         self.receiver.revoke(token);
     }
 
+    /// For an engine that polled this lane and turns to another one: the poller tells from now on.
+    fn cool(&mut self) -> bool {
+        self.polls = 0;
+        self.spinners.call_back_one(&self.socket)
+    }
+
     fn close(&mut self) {
         if self.closed {
             return;

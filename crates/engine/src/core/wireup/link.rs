@@ -274,7 +274,10 @@ impl Core {
                     slot.outgoing.push_back(record);
                     slot.refused = Some(text);
                 }
-                None => return Err(refusal_error(&error)),
+                None => {
+                    let ours = self.config.versions;
+                    return Err(refusal_error(&error).hint(format!("this engine speaks version {ours}")));
+                }
             }
         }
         slot.handshake = Some(handshake);
@@ -354,7 +357,7 @@ impl Core {
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy()?),
-                left: 2,
+                left: super::proof::PROBES,
                 sent_at: None,
                 deadline: now + self.config.handshake_timeout,
                 rtt_ns: None,
