@@ -1,4 +1,5 @@
 //! Sinew on tokio: one task watches the engine's descriptor, so that futures of the engine are woken by tokio's reactor.
+#![allow(unsafe_code)]
 
 use crate::Engine;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -20,7 +21,9 @@ impl AsRawFd for EngineFd {
 /// # Errors
 /// When there is no runtime with I/O, or the descriptor cannot be watched.
 pub fn drive(engine: &Engine) -> std::io::Result<JoinHandle<()>> {
-    let fd = AsyncFd::with_interest(EngineFd(engine.clone()), Interest::READABLE)?;
+    // SAFETY: `EngineFd` owns a handle of the engine, whose descriptor is open and the same for as long as a handle lives.
+    let fd = unsafe { AsyncFd::register_with_interest(EngineFd(engine.clone()), Interest::READABLE) }
+        .map_err(|error| error.into_parts().1)?;
     Ok(tokio::spawn(async move {
         loop {
             let Some(armed) = fd.get_ref().0.arm() else {

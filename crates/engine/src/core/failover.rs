@@ -262,7 +262,7 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(slot.session) {
                 session.lanes.retain(|&lane| lane != key);
             }
-            self.note_superseded(&slot);
+            self.note(&slot, "closed: a better one carries the session");
             if let Some(lane) = slot.lane.as_mut() {
                 let _ = lane.flush();
                 lane.close();

@@ -41,8 +41,9 @@ pub(crate) struct Flow {
     starved: bool,
 }
 
-/// How long a sender waits for credit before it takes the receiver for one that does not receive.
-const STARVED_AFTER: Duration = Duration::from_millis(1);
+/// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
+/// that shares its processor is kept from running.
+const STARVED_AFTER: Duration = Duration::from_millis(50);
 
 impl Flow {
     /// Whether credit has been missing for so long that messages go as envelopes. Called when it is missing.

@@ -1,7 +1,7 @@
 //! The posted receives of one endpoint, oldest first.
 //!
-//! Used by [`super::Matcher`] only. The oldest are in the [`Window`]; the others are listed in the slab and get into the index
-//! when a message first has to look for them. Everything in the window is older than everything listed, and something is
+//! Used by [`super::Matcher`] only. The oldest are in the [`Window`]; the others are listed in the slab and, but for the
+//! youngest few, get into the index when a message first has to look for them. Everything in the window is older than everything listed, and something is
 //! listed only while the window is not empty.
 
 use super::slab::{NONE, Slab};
@@ -11,6 +11,9 @@ use super::{Compiled, Key, Pattern, PatternKind};
 
 /// Kinds that own buckets are forgotten when they are empty and there are more kinds than this.
 const KINDS_KEPT: usize = 16;
+
+/// How many of the youngest are left out of the index.
+const TAIL_MAX: usize = 8;
 
 /// Set in the names of receives that were listed when posted; the others are numbered.
 const LISTED: u64 = 1 << 63;
@@ -34,8 +37,9 @@ pub(super) struct PostedQueue<P> {
     slab: Slab<Receive, P>,
     links: Vec<Link>,
     kinds: Vec<Kind>,
-    /// The oldest listed receive that is not in the index; all younger ones are not either.
+    /// The oldest listed receive that is not in the index; all younger ones are not either. And how many these are.
     unindexed: u32,
+    unindexed_len: usize,
     age_next: u64,
     hasher: Hasher,
 }
@@ -54,6 +58,7 @@ impl<P> PostedQueue<P> {
             links: Vec::new(),
             kinds: Vec::new(),
             unindexed: NONE,
+            unindexed_len: 0,
             age_next: names.number,
             hasher: Hasher::new(seed),
         }
@@ -86,6 +91,7 @@ impl<P> PostedQueue<P> {
         if self.unindexed == NONE {
             self.unindexed = at;
         }
+        self.unindexed_len += 1;
         self.slab.name(at) | LISTED
     }
 
@@ -137,7 +143,9 @@ impl<P> PostedQueue<P> {
             self.unindexed = self.slab.younger(at);
         }
         let Receive { wanted, indexed, .. } = self.slab.entry(at);
-        if *indexed && let Some(number) = self.kinds.iter().position(|known| known.kind == wanted.kind) {
+        if !*indexed {
+            self.unindexed_len -= 1;
+        } else if let Some(number) = self.kinds.iter().position(|known| known.kind == wanted.kind) {
             self.unindex(number, at);
         }
         self.slab.unlist(at);
@@ -155,25 +163,40 @@ impl<P> PostedQueue<P> {
     }
 
     fn arrive_indexed(&mut self, key: &Key) -> Option<P> {
-        if self.unindexed != NONE {
+        if self.unindexed_len > TAIL_MAX {
             self.index();
         }
         let slab = &self.slab;
         let mut best = (u64::MAX, NONE, 0);
         for (number, known) in self.kinds.iter().enumerate() {
-            let at =
-                known.table.find(&self.links, &self.hasher, known.kind.reduce(key), |at| key_of(slab, at));
-            if at != NONE && known.kind.untagged == key.untagged && slab.entry(at).age < best.0 {
+            if known.kind.untagged != key.untagged {
+                continue;
+            }
+            let wanted = known.kind.reduce(key);
+            let at = known.table.find(&self.links, &self.hasher, wanted, |at| key_of(slab, at));
+            if at != NONE && slab.entry(at).age < best.0 {
                 best = (slab.entry(at).age, at, number);
             }
         }
         let (_, at, number) = best;
         if at == NONE {
-            return None;
+            return self.arrive_unindexed(key);
         }
         self.unindex(number, at);
         self.slab.unlist(at);
         self.slab.free(at)
+    }
+
+    /// The youngest few are compared one by one: what is matched soon after it was posted is never indexed.
+    fn arrive_unindexed(&mut self, key: &Key) -> Option<P> {
+        let mut at = self.unindexed;
+        while at != NONE {
+            if self.slab.entry(at).wanted.accepts(key) {
+                return self.take_listed(at);
+            }
+            at = self.slab.younger(at);
+        }
+        None
     }
 
     /// Brings the index up to date: each receive gets into it once at most.
@@ -181,6 +204,7 @@ impl<P> PostedQueue<P> {
         if self.links.len() < self.slab.places() {
             self.links.resize(self.slab.places().next_power_of_two(), Link::UNUSED);
         }
+        self.unindexed_len = 0;
         while self.unindexed != NONE {
             let at = self.unindexed;
             self.unindexed = self.slab.younger(at);

@@ -99,8 +99,8 @@ impl Table {
         key_of: impl Fn(u32) -> Reduced,
     ) -> u32 {
         if self.buckets.is_empty() {
-            let same = (key.0 ^ self.single_key.0) | (key.1 ^ self.single_key.1) == 0;
-            return if same { self.single } else { NONE };
+            let differing = (key.0 ^ self.single_key.0) | (key.1 ^ self.single_key.1);
+            return if differing == 0 { self.single } else { NONE };
         }
         self.search(links, self.bucket(hasher.hash(key)), key, key_of)
     }

@@ -120,22 +120,39 @@ impl<P> Window<P> {
     /// Position of the oldest receive that accepts the message, but for the very oldest, which was asked before.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        let print = EACH * u64::from(fingerprint(key.tag));
         // Three words hold the first sixteen wherever the head is in its word.
-        match self.find_among(key, 3, 0xfffe) {
-            None if self.span > 16 => self.find_among(key, 8, !0xffff),
+        let first = (0..3).map(|number| (self.head / 8 + number) % 8);
+        match self.find_among(key, self.equal(print, first), 0xfffe) {
+            None if self.span > 16 => {
+                let equal = if self.is_any_equal(print) { self.equal(print, 0..8) } else { 0 };
+                self.find_among(key, equal, !0xffff)
+            }
             found => found,
         }
     }
 
-    /// The same among the receives at some offsets from the oldest (a bit each), whose prints are in the first `words` words.
+    /// Positions whose print it is, in these words.
     #[inline]
-    fn find_among(&self, key: &Key, words: u32, offsets: u64) -> Option<u32> {
-        let print = EACH * u64::from(fingerprint(key.tag));
-        let mut equal = 0;
-        for number in 0..words {
-            let word = (self.head / 8 + number) % 8;
-            equal |= zero_bytes(self.prints[word as usize] ^ print) << (word * 8);
+    fn equal(&self, print: u64, words: impl Iterator<Item = u32>) -> u64 {
+        let bits = words.map(|word| zero_bytes(self.prints[word as usize] ^ print) << (word * 8));
+        bits.fold(0, |equal, bits| equal | bits)
+    }
+
+    /// Whether any position has that print: what takes long is to say which.
+    #[inline]
+    fn is_any_equal(&self, print: u64) -> bool {
+        let mut all = u64::MAX;
+        for word in self.prints {
+            all &= nonzero_bytes(word ^ print);
         }
+        all != u64::MAX
+    }
+
+    /// Position of the oldest receive that accepts the message, among those with an equal or no print at some offsets from
+    /// the oldest (a bit each).
+    #[inline]
+    fn find_among(&self, key: &Key, equal: u64, offsets: u64) -> Option<u32> {
         let mut candidates = ((equal | self.masked) & self.live).rotate_right(self.head) & offsets;
         while candidates != 0 {
             let position = (self.head + candidates.trailing_zeros()) % POSITIONS;
@@ -205,10 +222,14 @@ fn lanes<P>(count: usize) -> Box<[Lane<P>]> {
     (0..count).map(|_| Lane { wanted: Compiled::NOTHING, name: 0, handle: None }).collect()
 }
 
+/// All ones, but for the highest bit of each byte that is zero.
+#[inline]
+const fn nonzero_bytes(word: u64) -> u64 {
+    ((word & LOW) + LOW) | word | LOW
+}
+
 /// One bit for each byte that is zero, the lowest byte's first.
 #[inline]
 const fn zero_bytes(word: u64) -> u64 {
-    let nonzero_high = ((word & LOW) + LOW) | word;
-    let zero = !nonzero_high & !LOW;
-    (zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    (!nonzero_bytes(word) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }

@@ -85,6 +85,9 @@ pub(crate) struct StreamLane {
     acknowledged: u64,
     want_acknowledge: bool,
     want_ask: bool,
+    /// Frames posted in all, and how many of them the last question was about.
+    frames_posted: u64,
+    asked_for: u64,
     /// The socket took less than it was given.
     blocked: bool,
     /// Writability is watched for; it was reported since.
@@ -113,6 +116,8 @@ impl StreamLane {
             acknowledged: 0,
             want_acknowledge: false,
             want_ask: false,
+            frames_posted: 0,
+            asked_for: 0,
             watching_writable: false,
             writable_seen: false,
             told_full: false,
@@ -245,6 +250,7 @@ impl StreamLane {
     }
 
     fn posted(&mut self, result: Result<(), PostError>) -> Result<(), PostError> {
+        self.frames_posted += u64::from(result.is_ok());
         match result {
             Ok(()) if self.log.unsent_bytes() >= WRITE_AT && !self.blocked => self.write(),
             Err(PostError::Full) => self.told_full = true,
@@ -431,7 +437,12 @@ impl Lane for StreamLane {
     }
 
     fn request_acknowledgement(&mut self) {
-        self.want_ask |= self.log.unacknowledged() > 0;
+        // One question is enough for what is out now: the answer comes in its turn.
+        let outstanding = self.log.unacknowledged();
+        if outstanding > 0 && self.asked_for != self.frames_posted {
+            self.asked_for = self.frames_posted;
+            self.want_ask = true;
+        }
     }
 
     fn acknowledge(&mut self) {

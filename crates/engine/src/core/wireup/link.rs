@@ -378,7 +378,7 @@ impl Core {
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy()?),
-                left: 2,
+                left: super::proof::PROBES,
                 sent_at: None,
                 deadline: now + self.config.handshake_timeout,
                 rtt_ns: None,

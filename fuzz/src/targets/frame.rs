@@ -1,0 +1,55 @@
+//! Frames in a byte stream: nothing that is read is out of bounds, and what is a header comes back byte by byte.
+
+use super::note;
+use sinew_wire::frame::stream::{HEADER_LEN, decode, encode};
+use sinew_wire::frame::{Flags, Header, Kind};
+
+/// Largest body that the reader here takes, as a lane would.
+const FRAME_MAX: usize = 4096;
+
+pub(super) fn run(data: &[u8]) -> u64 {
+    fields(data);
+    let (mut at, mut outcome) = (0, 0);
+    while let Some(bytes) = data.get(at..).and_then(|rest| rest.first_chunk::<HEADER_LEN>()) {
+        let (header, len) = match decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                return note(outcome, 1);
+            }
+        };
+        assert_eq!(encode(&header, len), *bytes);
+        let _ = format!("{header:?} {:?}", header.kind.name());
+        outcome = note(outcome, u64::from(header.kind.0.min(20)));
+        if len as usize > FRAME_MAX {
+            return note(outcome, 2);
+        }
+        at += HEADER_LEN + len as usize;
+    }
+    note(outcome, 3)
+}
+
+/// Any fields survive the way there and back, and no single flipped bit passes.
+fn fields(data: &[u8]) {
+    let Some(bytes) = data.first_chunk::<HEADER_LEN>() else { return };
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let tag = u64::from(word(16)) | u64::from(word(20)) << 32;
+    let header = Header { kind: Kind(bytes[4]), flags: Flags(bytes[5]), dst: word(8), src: word(12), tag };
+    let mut encoded = encode(&header, word(0));
+    assert_eq!(decode(&encoded), Ok((header, word(0))));
+    let bit = usize::from(bytes[6]) % (HEADER_LEN * 8);
+    encoded[bit / 8] ^= 1 << (bit % 8);
+    assert!(decode(&encoded).is_err());
+}
+
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    let frame = |header: Header, body: &[u8]| {
+        let mut bytes = encode(&header, body.len() as u32).to_vec();
+        bytes.extend(body);
+        bytes
+    };
+    let eager = Header { kind: Kind::EAGER, flags: Flags::IMMEDIATE, dst: 1, src: 2, tag: 7 };
+    let first = frame(eager, b"12345678payload");
+    let two = [first.clone(), frame(Header::control(Kind::CREDIT, 0), &[0; 16])].concat();
+    vec![first, two, frame(Header::data(3, 1 << 40), &[9; 64]), frame(Header::control(Kind(200), 1), b"")]
+}
