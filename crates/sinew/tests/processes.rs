@@ -123,7 +123,7 @@ impl Bystanders {
         let mut buf = vec![0; 150_000];
         while !self.stop.load(Ordering::Acquire) {
             let round = self.rounds.load(Ordering::Relaxed);
-            let data = content(if round % 4 == 0 { 20_000 } else { 100 }, round);
+            let data = content(if round.is_multiple_of(4) { 20_000 } else { 100 }, round);
             let receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
             to.send(0xb, &data).unwrap();
             let got = receive.wait().unwrap();
