@@ -496,7 +496,7 @@ fn a_handler_sees_messages_in_order_and_may_send(lane: &str) {
         })
         .unwrap()
     };
-    let size = |round: u64| if round % 5 == 0 { 50_000 } else { round as usize * 7 };
+    let size = |round: u64| if round.is_multiple_of(5) { 50_000 } else { round as usize * 7 };
     let mut buf = [0; 8];
     for round in 0..200u64 {
         p.to_b.message(0x100 + round % 256).immediate(round).send(&content(size(round), round)).unwrap();
