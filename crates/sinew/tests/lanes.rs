@@ -107,7 +107,8 @@ fn a_cut_during_requests_answers_each_once(lane: &str) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
+            let start = Instant::now();
+            while !done.load(Ordering::Acquire) && start.elapsed() < PATIENCE {
                 p.here.cut(&p.to_b);
                 p.there.cut(&to_a);
                 std::thread::sleep(Duration::from_millis(3));

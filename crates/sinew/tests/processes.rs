@@ -123,7 +123,7 @@ impl Bystanders {
         let mut buf = vec![0; 150_000];
         while !self.stop.load(Ordering::Acquire) {
             let round = self.rounds.load(Ordering::Relaxed);
-            let data = content(if round % 4 == 0 { 20_000 } else { 100 }, round);
+            let data = content(if round.is_multiple_of(4) { 20_000 } else { 100 }, round);
             let receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
             to.send(0xb, &data).unwrap();
             let got = receive.wait().unwrap();
@@ -390,13 +390,15 @@ fn a_forked_child_cannot_use_or_harm_the_parent(lane: &str) {
     assert_eq!(status, 0, "exit code = number of the check that failed in the child, or its signal");
     for round in 0..200u64 {
         let data = content(if round % 10 == 0 { 100_000 } else { 64 }, round);
-        let receive = p.b.post_recv(round, vec![0; data.len()]).unwrap();
-        p.to_b.send(round, &data).unwrap();
+        let receive = p.b.post_recv(round + 1000, vec![0; data.len()]).unwrap();
+        p.to_b.send(round + 1000, &data).unwrap();
         assert!(receive.wait().unwrap().buf.as_slice() == data);
     }
-    let back = p.b.recv(0xac, &mut vec![0; 1 << 20]);
-    assert_eq!(back.unwrap().len, 1 << 20);
-    hanging.wait().unwrap();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| hanging.wait().unwrap());
+        assert_eq!(p.b.recv(0xac, &mut vec![0; 1 << 20]).unwrap().len, 1 << 20);
+        sent.join().unwrap();
+    });
     // Asleep, too: the descriptors that wake us are still watched.
     let source = p.to_b.source();
     assert_eq!(source.endpoint(), p.b.number());

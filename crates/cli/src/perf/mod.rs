@@ -203,7 +203,7 @@ impl Side {
     }
 
     /// Starts what has to be started, and connects over `transport`.
-    fn connect(&self, args: &Args, transport: &str) -> Result<(Option<Responder>, Initiator), Failure> {
+    fn connect(&self, args: &Args, transport: &str) -> Result<Connected, Failure> {
         let place =
             if transport == "auto" { Place::Anywhere } else { Place::Transport(transport.to_owned()) };
         let (responder, address, access) = match self {
@@ -232,15 +232,24 @@ fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
     let steps = transports.len() * args.sizes.len() * args.op.ops().len();
     let mut report = Report::new(args.json, steps);
     let mut worst: Option<Failure> = None;
-    let mut worked = 0;
+    let (mut refused, mut worked) = (None, 0);
     for &transport in &transports {
-        match measure(args, side, transport, &mut report) {
-            Ok(()) => worked += 1,
-            Err(failure) if failure.is_quiet() => return Err(failure),
+        report.begin(format!("{transport}: connecting"));
+        let connected = match side.connect(args, transport) {
+            Ok(connected) => connected,
+            Err(failure) if transports.len() == 1 => return Err(failure),
             Err(failure) => {
-                if transports.len() > 1 {
-                    report.refused(transport, failure.text())?;
-                }
+                report.refused(transport, failure.text())?;
+                report.step(args.sizes.len() * args.op.ops().len());
+                refused = Some(failure.code());
+                continue;
+            }
+        };
+        match measure(args, connected, transport, &mut report) {
+            Ok(()) => worked += 1,
+            Err(failure) if failure.is_quiet() || transports.len() == 1 => return Err(failure),
+            Err(failure) => {
+                report.note(&format!("{transport:<9} {}", failure.text()))?;
                 worst = Some(match worst {
                     Some(known) if known.code() == failure::DIFFERENT => known,
                     _ => failure,
@@ -252,18 +261,20 @@ fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
         choose(args, side, &report)?;
     }
     report.finish();
-    match worst {
-        Some(failure) if worked == 0 && transports.len() > 1 => {
-            Err(Failure::new(failure.code(), "no transport could be measured; the reasons stand above"))
+    match (worst, refused) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(code)) if worked == 0 => {
+            Err(Failure::new(code, "no transport could be measured; the reasons stand above"))
         }
-        Some(failure) if worked == 0 || failure.code() != failure::UNREACHABLE => Err(failure),
         _ => Ok(()),
     }
 }
 
-fn measure(args: &Args, side: &Side, transport: &str, report: &mut Report) -> Result<(), Failure> {
-    report.begin(format!("{transport}: connecting"));
-    let (mut responder, mut initiator) = side.connect(args, transport)?;
+/// A responder, if it is a process of ours, and the way to it.
+type Connected = (Option<Responder>, Initiator);
+
+fn measure(args: &Args, connected: Connected, transport: &str, report: &mut Report) -> Result<(), Failure> {
+    let (mut responder, mut initiator) = connected;
     let mut wrong = None;
     for &size in &args.sizes {
         let mut row = Vec::new();

@@ -60,6 +60,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let begun = Instant::now();
     let len = stream(&endpoint, &peer, source.as_mut(), hello.len)?;
+    // The listener closes once it has answered.
+    let path = peer.path();
     match answer(&endpoint, &peer, Timeout::Never)? {
         Answer::Right => {}
         Answer::Wrong(text) => {
@@ -68,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Answer::Accepted => return Err(foreign()),
     }
     if !args.quiet {
-        say(&format!("sent {} over {}, checked there", super::summary(len, begun.elapsed()), peer.path()));
+        say(&format!("sent {} over {path}, checked there", super::summary(len, begun.elapsed())));
     }
     let _ = engine.close(Duration::from_secs(2));
     Ok(())

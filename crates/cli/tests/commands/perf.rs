@@ -104,6 +104,7 @@ fn the_table_has_a_row_for_each_transport_and_size_and_the_explanation_at_its_en
         }
     }
     has(&text, &["transport", "p99.9", "bandwidth", "messages", "auto chose shm", "chosen", "tcp:127.0.0.1"]);
+    assert!(!text.contains("refused"), "all transports work here:\n{text}");
 }
 
 #[test]
@@ -117,10 +118,12 @@ fn without_a_command_all_paths_are_measured() {
 fn a_refused_transport_is_a_row_and_the_others_are_measured() {
     let room = Room::new();
     let mut command = room.sinew(["perf", "--iterations", "20", "--sizes", "8", "--op", "latency"]);
-    // Too few descriptors for none, no place for the sockets of two of three.
-    let child = command.env("SINEW_RUNTIME_DIR", "/dev/null/place").spawn().expect("the binary starts");
-    let ran = finish(child);
+    // No place for the sockets of two of three; a secret by file needs no place.
+    let secret = room.secret("key", b"0123456789abcdef0123456789abcdef");
+    command.env("SINEW_RUNTIME_DIR", "/dev/null/place").env("SINEW_SECRET_FILE", secret);
+    let ran = finish(command.spawn().expect("the binary starts")).succeeded();
     let text = ran.text();
+    assert!(text.lines().any(|line| line.starts_with("tcp") && line.ends_with("verified")), "{ran:?}");
     for transport in ["shm", "uds"] {
         let refused = text.lines().any(|line| line.starts_with(transport) && line.contains("refused"));
         assert!(refused, "{transport}: {ran:?}");

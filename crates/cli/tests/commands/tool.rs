@@ -72,11 +72,23 @@ impl Drop for Room {
 }
 
 /// A run that has ended.
-#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) out: Vec<u8>,
     pub(crate) err: String,
+}
+
+impl std::fmt::Debug for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = &self.out[..self.out.len().min(4000)];
+        write!(
+            f,
+            "exit code {:?}\n{}\n--- standard error\n{}",
+            self.code,
+            String::from_utf8_lossy(shown),
+            self.err
+        )
+    }
 }
 
 impl Ran {

@@ -88,7 +88,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
         AttemptState::Dialing(_) => (Verdict::Trying, "no answer yet".to_owned()),
         AttemptState::Proving(_) => (Verdict::Trying, "no full frame has come back yet".to_owned()),
         AttemptState::Verified(_) => (Verdict::Works, String::new()),
-        AttemptState::Superseded => (Verdict::Works, "closed: a better one carries the session".to_owned()),
+        AttemptState::StoodBy(text) => (Verdict::Works, text.clone()),
         AttemptState::Failed { text, .. } => (Verdict::Refused, text.clone()),
     };
     ExplainRow {

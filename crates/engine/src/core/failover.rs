@@ -64,7 +64,7 @@ impl Core {
             Kind::PROBE_REPLY => self.handle_probe_reply(lane, header),
             Kind::RESUME => return self.handle_resume(session_key, lane, header.tag),
             Kind::SWITCH => return self.handle_switch(session_key, lane, header.tag, header.src != 0),
-            Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
+            Kind::LANE_DOWN => self.handle_lane_down(session_key, lane, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
                 self.peer_said_goodbye(session_key, reason);
@@ -77,6 +77,9 @@ impl Core {
     /// The peer has `count` frames of ours and listens on this lane.
     fn handle_resume(&mut self, session_key: Key, lane: Key, count: u64) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        if session.active == Some(lane) {
+            return Ok(());
+        }
         if session.active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
             if self.take_lane(session_key, lane)
@@ -91,12 +94,20 @@ impl Core {
             return Ok(());
         }
         let oldest = session.sent - session.replay.len() as u64;
-        if count < oldest || count > session.sent {
-            return Err("a resume point outside of what was sent");
+        if count > session.sent {
+            return Err("a resume point beyond what was sent");
         }
-        session.replay.drain(..(count - oldest) as usize).for_each(drop);
+        // It may have been said while an older lane still delivered and acknowledged: that counts.
+        let count = count.max(oldest);
+        let arrived: Vec<_> = session.replay.drain(..(count - oldest) as usize).collect();
         session.active = Some(lane);
         let peer = session.peer.id;
+        for frame in arrived {
+            // The lost lane cannot say any more that it let go of the memory.
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body {
+                self.handle_released(token);
+            }
+        }
         self.take_lane(session_key, lane);
         crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
@@ -129,13 +140,14 @@ impl Core {
     /// The peer sends on this lane from frame `count` on.
     fn handle_switch(&mut self, session_key: Key, lane: Key, count: u64, pinned: bool) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        if count != session.received {
-            return Err("a switch at another frame than the next one");
-        }
+        let Some(again) = session.received.checked_sub(count) else {
+            return Err("a switch beyond the next frame");
+        };
         let lanes = session.lanes.clone();
         for other in lanes {
             if let Some(slot) = self.lanes.get_mut(other) {
                 slot.inbound = other == lane;
+                slot.repeated = if slot.inbound { again } else { 0 };
             }
         }
         self.heat(lane);
@@ -207,7 +219,8 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
         session.active = Some(target);
         session.moving_to = None;
-        let (count, peer) = (session.sent, session.peer.id);
+        // What a lost lane left over has not been sent again yet.
+        let (count, peer) = (session.sent - session.replay.len() as u64, session.peer.id);
         let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
         crate::events::lane_moved(&peer, name(active), name(target));
         self.post_switch(session_key, target, count);
@@ -249,7 +262,7 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(slot.session) {
                 session.lanes.retain(|&lane| lane != key);
             }
-            self.note_superseded(&slot);
+            self.note(&slot, "closed: a better one carries the session");
             if let Some(lane) = slot.lane.as_mut() {
                 let _ = lane.flush();
                 lane.close();
@@ -258,8 +271,9 @@ impl Core {
     }
 
     /// The peer has given up a lane that this side may still believe in.
-    fn handle_lane_down(&mut self, session_key: Key, number: u64) {
+    fn handle_lane_down(&mut self, session_key: Key, by: Key, number: u64) {
         let Some(session) = self.sessions.get(session_key) else { return };
+        let received = session.received;
         let down = session.lanes.iter().copied().find(|&lane| {
             self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some())
         });
@@ -267,6 +281,8 @@ impl Core {
             let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up");
             self.lane_failed(lane, &error);
         }
+        // The peer, which believed in it until now, has to hear where to go on.
+        self.post_unsequenced(by, Header::control(Kind::RESUME, received), &[]);
     }
 
     /// A lane is over: what was not acknowledged waits for another lane.
@@ -309,7 +325,7 @@ impl Core {
         if session.lanes.is_empty() {
             session.laneless_since = Some(Instant::now());
             self.redial(session_key);
-        } else if was_active || inbound {
+        } else if session.active.is_none() || inbound {
             self.fall_back(session_key, number);
         }
     }

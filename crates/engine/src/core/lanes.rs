@@ -23,6 +23,8 @@ pub(crate) struct LaneSlot {
     pub(crate) idle: u32,
     /// The peer has moved its sending here.
     pub(crate) inbound: bool,
+    /// Frames at its beginning that came by an earlier lane already.
+    pub(crate) repeated: u64,
     /// The peer has taken it into the session: frames may be sent on it.
     pub(crate) listening: bool,
     /// An explicit connect asked for exactly this lane.
@@ -64,6 +66,8 @@ struct LaneSink<'a> {
     session: Key,
     /// Frames of this poll that were handed up.
     frames: u64,
+    /// Every frame of the session's sequence on this lane is the next one.
+    in_sequence: bool,
     violation: Option<LaneError>,
 }
 
@@ -74,12 +78,18 @@ impl Sink for LaneSink<'_> {
         if self.violation.is_some() {
             return;
         }
+        if !self.in_sequence && header.kind.is_sequenced() && !self.core.is_next(self.lane) {
+            self.in_sequence = self.core.is_in_sequence(self.lane);
+            return;
+        }
         let result = if header.kind == Kind::EAGER {
             self.core.handle_eager(self.session, header, body)
         } else if header.kind.is_sequenced() {
             self.core.handle_sequenced(self.session, self.lane, header, body)
         } else {
-            self.core.handle_unsequenced(self.session, self.lane, header, body)
+            let result = self.core.handle_unsequenced(self.session, self.lane, header, body);
+            self.in_sequence = self.core.is_in_sequence(self.lane);
+            result
         };
         if let Err(text) = result {
             self.violation =
@@ -88,7 +98,7 @@ impl Sink for LaneSink<'_> {
     }
 
     fn place(&mut self, header: &Header, len: usize) -> Placement {
-        if self.violation.is_some() {
+        if self.violation.is_some() || !self.in_sequence {
             return Placement::Discard;
         }
         self.core.place_data(self.session, header, len)
@@ -96,6 +106,10 @@ impl Sink for LaneSink<'_> {
 
     fn placed(&mut self, header: &Header, len: usize) {
         self.frames += 1;
+        if !self.in_sequence && !self.core.is_next(self.lane) {
+            self.in_sequence = self.core.is_in_sequence(self.lane);
+            return;
+        }
         self.core.handle_placed(self.session, header, len);
     }
 
@@ -115,7 +129,8 @@ impl Core {
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         let Some(mut lane) = slot.lane.take() else { return 0 };
         let session = slot.session;
-        let mut sink = LaneSink { core: self, lane: key, session, frames: 0, violation: None };
+        let in_sequence = slot.inbound && slot.repeated == 0;
+        let mut sink = LaneSink { core: self, lane: key, session, frames: 0, in_sequence, violation: None };
         let result = lane.poll(&mut sink, BUDGET);
         let LaneSink { frames, violation, .. } = sink;
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
@@ -145,6 +160,23 @@ impl Core {
                 1
             }
         }
+    }
+
+    /// Whether each frame of the session's sequence on a lane is news: the peer sends there, and repeats nothing.
+    fn is_in_sequence(&self, key: Key) -> bool {
+        self.lanes.get(key).is_some_and(|slot| slot.inbound && slot.repeated == 0)
+    }
+
+    /// Whether the next frame of the sequence on a lane is the session's next: not one that another lane brought, or that
+    /// the peer repeats on the lane that it has moved to.
+    #[cold]
+    fn is_next(&mut self, key: Key) -> bool {
+        let Some(slot) = self.lanes.get_mut(key) else { return false };
+        if slot.inbound && slot.repeated > 0 {
+            slot.repeated -= 1;
+            return false;
+        }
+        slot.inbound
     }
 
     /// Posts what waited for the end of a poll, or for room.

@@ -164,6 +164,13 @@ impl Core {
         }
         let Some(session) = self.sessions.get_mut(key) else { return true };
         let Some(active) = session.active else { return true };
+        // The word that this side sends here goes first, or what follows is taken for leftovers.
+        if self.lanes.get(active).is_some_and(|slot| !slot.waiting.is_empty()) {
+            self.post_waiting(active);
+            if self.lanes.get(active).is_some_and(|slot| !slot.waiting.is_empty()) {
+                return false;
+            }
+        }
         let Some(mut lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.take()) else {
             return true;
         };

@@ -274,7 +274,10 @@ impl Core {
                     slot.outgoing.push_back(record);
                     slot.refused = Some(text);
                 }
-                None => return Err(refusal_error(&error)),
+                None => {
+                    let ours = self.config.versions;
+                    return Err(refusal_error(&error).hint(format!("this engine speaks version {ours}")));
+                }
             }
         }
         slot.handshake = Some(handshake);
@@ -316,6 +319,22 @@ impl Core {
         Ok(())
     }
 
+    /// Whether an explicit connect has bound the session with a peer to other transports than this one.
+    fn is_pinned_elsewhere(&self, peer: &PeerHello, transport: &str) -> bool {
+        let session = self.session_of.get(&peer.hello.engine).and_then(|&key| self.sessions.get(key));
+        session.is_some_and(|session| {
+            session.is_up()
+                && session.peer.incarnation == peer.hello.incarnation
+                && !session.pinned.is_empty()
+                && session.pinned.iter().all(|locator| {
+                    !self
+                        .domains
+                        .iter()
+                        .any(|slot| slot.name == transport && slot.domain.understands(locator.scheme()))
+                })
+        })
+    }
+
     /// Makes the lane, finds or makes its session, and starts to prove the lane.
     fn establish(&mut self, key: Key, link: Box<dyn Link>, peer: &PeerHello) -> Result<(), TransportError> {
         let Some(slot) = self.links.get(key) else { return Ok(()) };
@@ -329,6 +348,10 @@ impl Core {
                 connecting.expected = Some((peer.hello.engine, peer.hello.incarnation));
             }
             return Err(TransportError::new(ErrorKind::Protocol, STALE, ""));
+        }
+        if role == Role::Acceptor && self.is_pinned_elsewhere(peer, transport) {
+            return Err(TransportError::new(ErrorKind::Refused, "accept", locator)
+                .hint("this engine was told to reach the peer by another transport only"));
         }
         let params =
             LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
@@ -349,12 +372,13 @@ impl Core {
             hot: false,
             idle: 0,
             inbound: false,
+            repeated: 0,
             listening: false,
             pinned,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy()?),
-                left: 2,
+                left: super::proof::PROBES,
                 sent_at: None,
                 deadline: now + self.config.handshake_timeout,
                 rtt_ns: None,

@@ -23,8 +23,8 @@ pub(crate) enum AttemptState {
     Dialing(Key),
     Proving(Key),
     Verified(Key),
-    /// It worked, and was closed as a better one carries the session.
-    Superseded,
+    /// It worked and ended while another one carried the session; the text says how.
+    StoodBy(String),
     Failed {
         kind: ErrorKind,
         text: String,
@@ -474,12 +474,15 @@ impl Core {
 
     /// Remembers what became of a lane, for `explain`.
     pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
-        self.note_state(slot, AttemptState::Failed { kind: ErrorKind::Broken, text: text.to_owned() });
-    }
-
-    /// The same of a lane that was closed though it worked.
-    pub(crate) fn note_superseded(&mut self, slot: &LaneSlot) {
-        self.note_state(slot, AttemptState::Superseded);
+        let active = self.sessions.get(slot.session).and_then(|session| session.active);
+        let other_carries = active.is_some_and(|active| self.lanes.get(active).is_some());
+        let text = text.to_owned();
+        let state = if slot.proof.verified && other_carries {
+            AttemptState::StoodBy(text)
+        } else {
+            AttemptState::Failed { kind: ErrorKind::Broken, text }
+        };
+        self.note_state(slot, state);
     }
 
     fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
@@ -519,7 +522,7 @@ fn table_text(attempts: &[Attempt]) -> String {
             AttemptState::Dialing(_) => "no answer yet".to_owned(),
             AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
             AttemptState::Verified(_) => "works".to_owned(),
-            AttemptState::Superseded => "worked, and was closed for a better one".to_owned(),
+            AttemptState::StoodBy(text) => format!("worked; {text}"),
             AttemptState::Failed { text, .. } => text.clone(),
         };
         text.push_str(&format!("  {:<6} {}: {verdict}\n", attempt.transport, attempt.locator));

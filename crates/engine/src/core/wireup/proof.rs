@@ -8,12 +8,16 @@ use sinew_transport::LaneError;
 use sinew_wire::frame::{Header, Kind};
 use std::time::Instant;
 
+/// Round trips that prove a lane: small ones, of which the shortest counts as a busy machine makes any of them long, and a
+/// full one.
+pub(super) const PROBES: u8 = 5;
+
 impl Core {
-    /// Sends the next probe of a lane: first a small one, then one as large as the lane takes.
+    /// Sends the next probe of a lane: first small ones, then one as large as the lane takes.
     pub(super) fn send_probe(&mut self, key: Key) {
         let Some(slot) = self.lanes.get_mut(key) else { return };
         let frame_max = slot.lane.as_ref().map_or(0, |lane| lane.info().limits.frame_max);
-        let len = if slot.proof.left == 2 { 8 } else { frame_max };
+        let len = if slot.proof.left > 1 { 8 } else { frame_max };
         let header = Header::control(Kind::PROBE, slot.proof.nonce);
         slot.proof.sent_at = Some(Instant::now());
         self.post_unsequenced(key, header, &vec![0x5a; len]);
@@ -35,8 +39,8 @@ impl Core {
             proof.recent[0] = Some(took);
             return;
         }
-        if proof.left == 2 {
-            proof.rtt_ns = Some(took);
+        if proof.left > 1 {
+            proof.rtt_ns = Some(proof.rtt_ns.map_or(took, |known| known.min(took)));
         } else {
             proof.full_rtt_ns = Some(took);
         }
@@ -92,6 +96,7 @@ impl Core {
             hot: false,
             idle: 0,
             inbound: true,
+            repeated: 0,
             listening: true,
             pinned: false,
             waiting: Vec::new(),

@@ -71,9 +71,8 @@ impl Core {
         if slot.transport == "self" {
             return;
         }
-        let (present, transport, nonce) = (slot.cost_ns(), slot.transport, slot.proof.nonce);
-        slot.proof.sent_at = Some(now);
-        self.post_unsequenced(active, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
+        let (present, transport) = (slot.cost_ns(), slot.transport);
+        self.measure_again(key);
         self.consider_move(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.moving_to.is_some() || session.watch.trial_at.is_some_and(|at| now < at) {
@@ -101,6 +100,20 @@ impl Core {
         let trial = self.start_connect(expected, better, now + TRIAL_LIMIT, Purpose::Trial(key));
         if !matches!(self.connect_state(trial), ConnectState::Waiting) {
             self.end_connect(trial);
+        }
+    }
+
+    /// Probes every proven lane of a session: one sample is luck, the best of a few is the lane.
+    fn measure_again(&mut self, session: Key) {
+        let Some(session) = self.sessions.get(session) else { return };
+        for lane in session.lanes.clone() {
+            let Some(slot) = self.lanes.get_mut(lane) else { continue };
+            if !slot.proof.verified || slot.lane.is_none() {
+                continue;
+            }
+            let nonce = slot.proof.nonce;
+            slot.proof.sent_at = Some(Instant::now());
+            self.post_unsequenced(lane, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
         }
     }
 }
