@@ -71,6 +71,28 @@ fn written(log: &mut SendLog, random: &mut Random, wire: &mut Wire) {
     log.advance(count);
 }
 
+/// Posts a copied frame, by one of the two ways if both are open.
+fn post(
+    log: &mut SendLog,
+    header: &Header,
+    body: &[u8],
+    random: &mut Random,
+    wire: &mut Wire,
+) -> Result<(), PostError> {
+    let (front, back) = body.split_at(body.len() / 2);
+    let pieces = [IoSlice::new(front), IoSlice::new(back)];
+    if log.has_unsent() || random.below(2) == 0 {
+        log.post(header, &pieces, body.len())
+    } else {
+        log.post_direct(header, &pieces, body.len(), |all| {
+            let all: Vec<u8> = all.iter().flat_map(|piece| piece.iter().copied()).collect();
+            let count = random.below(all.len() + 1);
+            wire.bytes.extend_from_slice(&all[..count]);
+            count
+        })
+    }
+}
+
 fn run(seed: u64) {
     let mut random = Random(seed);
     let mut log = SendLog::new(CAPACITY, FRAMES, true);
@@ -81,18 +103,7 @@ fn run(seed: u64) {
             0..3 => {
                 let body: Box<[u8]> = (0..random.below(900)).map(|at| (at as u64 * 7 + step) as u8).collect();
                 let header = Header { tag: step, ..Header::control(Kind::EAGER, 0) };
-                let (front, back) = body.split_at(body.len() / 2);
-                let pieces = [IoSlice::new(front), IoSlice::new(back)];
-                let result = if log.has_unsent() || random.below(2) == 0 {
-                    log.post(&header, &pieces, body.len())
-                } else {
-                    log.post_direct(&header, &pieces, body.len(), |all| {
-                        let all: Vec<u8> = all.iter().flat_map(|piece| piece.iter().copied()).collect();
-                        let count = random.below(all.len() + 1);
-                        wire.bytes.extend_from_slice(&all[..count]);
-                        count
-                    })
-                };
+                let result = post(&mut log, &header, &body, &mut random, &mut wire);
                 if result.is_ok() {
                     posted.push(Posted { header, body, token: None, was_borrowed: false });
                 }
