@@ -4,7 +4,7 @@
 //! target that runs on the stable toolchain and understands `--seconds N`. A target that ran no input has failed.
 
 use crate::process::{self, Finished};
-use crate::test::outcome::Outcome;
+use crate::test::outcome::{self, Outcome, Runner};
 use crate::workspace::{Workspace, cargo};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -43,8 +43,8 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool, target: Optio
     if let Some(reason) = &built.reason {
         return Ok(Outcome::failed(format!("build: {reason}\n{}", built.tail(30))));
     }
+    let mut outcome = if target.is_none() { checks(workspace, &log)? } else { Outcome::default() };
     let seconds = if long { SECONDS_LONG } else { SECONDS };
-    let mut outcome = Outcome::default();
     for name in chosen {
         let mut one = fuzz_cargo(workspace, &["run", "--bin", name]);
         one.args(["--", "--seconds", &seconds.to_string()]);
@@ -57,6 +57,16 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool, target: Optio
             Err(problem) => outcome.failures.push(format!("{name}: {problem}")),
         }
     }
+    Ok(outcome)
+}
+
+/// The tests of the fuzz workspace, its kept corpus among them, and its lints.
+fn checks(workspace: &Workspace, log: &Path) -> Result<Outcome> {
+    let tested = process::run(&mut fuzz_cargo(workspace, &["test"]), log, BUILD_LIMIT)?;
+    let mut outcome = outcome::counted(Runner::Cargo, &tested, "");
+    let mut clippy = fuzz_cargo(workspace, &["clippy", "--all-targets", "--", "-D", "warnings"]);
+    let linted = process::run(&mut clippy, log, BUILD_LIMIT)?;
+    outcome.failures.extend(outcome::whole(&linted, "").failures);
     Ok(outcome)
 }
 

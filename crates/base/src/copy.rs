@@ -58,41 +58,65 @@ pub unsafe fn to_shared(src: *const u8, dst: *mut u8, len: usize) {
 
 /// Below this, a few moves in line.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const SHORT_MAX: usize = 128;
+const SHORT_MAX: usize = 65;
 
 #[inline]
 unsafe fn copy_short(src: *const u8, dst: *mut u8, len: usize) {
-    /// Two moves of `N` bytes that meet or overlap.
-    macro_rules! both_ends {
-        ($n:literal) => {
-            // SAFETY: `$n <= len`, so both pieces lie inside; unaligned pieces go through byte arrays.
-            unsafe {
-                let first = src.cast::<[u8; $n]>().read_volatile();
-                let last = src.add(len - $n).cast::<[u8; $n]>().read_volatile();
-                dst.cast::<[u8; $n]>().write_volatile(first);
-                dst.add(len - $n).cast::<[u8; $n]>().write_volatile(last);
+    // SAFETY: in each arm the pieces lie inside `len` bytes.
+    unsafe {
+        match len {
+            0 => {}
+            1 => dst.write_volatile(src.read_volatile()),
+            2..=3 => {
+                move2(src, dst);
+                let last = len - 1;
+                dst.add(last).write_volatile(src.add(last).read_volatile());
             }
-        };
-    }
-    match len {
-        0 => {}
-        // SAFETY: one byte.
-        1 => unsafe { dst.write_volatile(src.read_volatile()) },
-        2..=3 => both_ends!(2),
-        4..=7 => both_ends!(4),
-        8..=16 => both_ends!(8),
-        _ => {
-            let mut at = 0;
-            while at + 16 < len {
-                // SAFETY: `at + 16 < len`.
-                unsafe { move16(src.add(at), dst.add(at)) };
-                at += 16;
+            4..=7 => {
+                move4(src, dst);
+                move4(src.add(len - 4), dst.add(len - 4));
             }
-            // SAFETY: `len > 16`.
-            unsafe { move16(src.add(len - 16), dst.add(len - 16)) };
+            8 => move8(src, dst),
+            9..=15 => {
+                move8(src, dst);
+                move8(src.add(len - 8), dst.add(len - 8));
+            }
+            _ => {
+                let mut at = 0;
+                while at + 16 < len {
+                    move16(src.add(at), dst.add(at));
+                    at += 16;
+                }
+                move16(src.add(len - 16), dst.add(len - 16));
+            }
         }
     }
 }
+
+/// Moves of 2, 4 and 8 bytes at any alignment: one instruction each, where a volatile access would be one for each byte.
+macro_rules! small_move {
+    ($name:ident, $bytes:literal, $load:literal, $store:literal) => {
+        #[inline]
+        unsafe fn $name(src: *const u8, dst: *mut u8) {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: that many bytes each, says the caller.
+            unsafe {
+                core::arch::asm!($load, $store, s = in(reg) src, d = in(reg) dst, a = out(reg) _,
+                    options(nostack, preserves_flags));
+            }
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+            // SAFETY: that many bytes each, says the caller.
+            unsafe {
+                let word = src.cast::<[u8; $bytes]>().read_volatile();
+                dst.cast::<[u8; $bytes]>().write_volatile(word);
+            }
+        }
+    };
+}
+
+small_move!(move2, 2, "mov {a:x}, [{s}]", "mov [{d}], {a:x}");
+small_move!(move4, 4, "mov {a:e}, [{s}]", "mov [{d}], {a:e}");
+small_move!(move8, 8, "mov {a}, [{s}]", "mov [{d}], {a}");
 
 /// 16 bytes, in one register where there is one.
 #[inline]
@@ -158,7 +182,7 @@ mod x86 {
     }
 
     pub(super) unsafe fn copy_in(src: *const u8, dst: *mut u8, len: usize) {
-        // SAFETY: the caller's contract throughout; at least 128 bytes; the width was detected.
+        // SAFETY: the caller's contract throughout; more than 64 bytes; the width was detected.
         unsafe {
             match len {
                 0..IN_MOVSB_FROM => wide(src, dst, len),
@@ -176,7 +200,7 @@ mod x86 {
     }
 
     pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize, whole: usize) {
-        // SAFETY: the caller's contract throughout; at least 128 bytes; the width was detected.
+        // SAFETY: the caller's contract throughout; more than 64 bytes; the width was detected.
         unsafe {
             match whole {
                 OUT_MOVSB_FROM..OUT_MOVSB_TO => movsb(src, dst, len),
@@ -190,6 +214,8 @@ mod x86 {
         // SAFETY: the caller's contract; the width was detected.
         unsafe {
             match width() {
+                AVX512 if len < 128 => two_avx512(src, dst, len),
+                _ if len < 128 => super::copy_short(src, dst, len),
                 AVX512 => wide_avx512(src, dst, len),
                 AVX => wide_avx(src, dst, len),
                 _ => wide_sse(src, dst, len),
@@ -214,6 +240,18 @@ mod x86 {
         }
         if at < len {
             piece(len - 128);
+        }
+    }
+
+    /// `64 <= len <= 128`: two pieces that meet or overlap.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn two_avx512(src: *const u8, dst: *mut u8, len: usize) {
+        // SAFETY: 64 bytes at the beginning and 64 at the end lie inside.
+        unsafe {
+            asm!("vmovdqu64 zmm16, [{s}]", "vmovdqu64 zmm17, [{s} + {l}]",
+                "vmovdqu64 [{d}], zmm16", "vmovdqu64 [{d} + {l}], zmm17",
+                s = in(reg) src, d = in(reg) dst, l = in(reg) len - 64, out("zmm16") _, out("zmm17") _,
+                options(nostack, preserves_flags));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The kit that every Sinew crate shares: copies from memory that peers may write, the biased lock, options, units.
 //!
 //! Called by all crates. It knows nothing of frames, lanes or engines. Unsafe lives in `copy.rs`,
-//! `biased.rs` and `fork.rs`.
+//! `biased.rs`, `fork.rs` and `guarded.rs`.
 
 #![deny(unsafe_code)]
 
@@ -9,5 +9,6 @@ pub mod barrier;
 pub mod biased;
 pub mod copy;
 pub mod fork;
+pub mod guarded;
 pub mod options;
 pub mod units;

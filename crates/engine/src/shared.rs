@@ -103,7 +103,7 @@ impl Shared {
         let mut core = self.core.lock();
         let result = f(&mut core);
         if core.effects.any() {
-            if core.effects.wakers.is_empty() && core.effects.garbage.is_empty() && !core.effects.handlers {
+            if !core.effects.must_run() {
                 core.effects.finished = false;
                 core.effects.posted = false;
                 if self.sleepers.load(Ordering::Relaxed) == 0 {
@@ -128,7 +128,7 @@ impl Shared {
         for waker in effects.wakers {
             waker.wake();
         }
-        drop(effects.garbage);
+        drop((effects.garbage, effects.spent));
         if effects.handlers {
             crate::handler::run_ready(self);
         }

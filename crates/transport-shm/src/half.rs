@@ -43,11 +43,19 @@ impl Geometry {
         PAGE + (self.slots * size_of::<Slot>()).next_multiple_of(PAGE)
     }
 
+    /// Bytes to have ready from the start: control page, ring, and what small bodies use.
+    const fn ready(&self) -> usize {
+        self.window_at() + if self.window < SMALL { self.window } else { SMALL }
+    }
+
     /// Bytes in all.
     pub(crate) const fn len(&self) -> usize {
         self.window_at() + self.window
     }
 }
+
+/// What small bodies use of a window by default.
+const SMALL: usize = 16 << 10;
 
 /// First word of a half's and of a domain's page.
 const MAGIC: u64 = u64::from_le_bytes(*b"SINEWSHM");
@@ -99,13 +107,13 @@ pub(crate) struct Page<T> {
 impl<T: Atomics> Page<T> {
     /// A page of our own.
     pub(crate) fn create(what: &'static str, writers: Writers) -> Result<(OwnedFd, Self), TransportError> {
-        let (fd, mapping) = memory::create(what, PAGE, writers)?;
+        let (fd, mapping) = memory::create(what, PAGE, PAGE, writers)?;
         Ok((fd, Self { mapping, _what: std::marker::PhantomData }))
     }
 
     /// A peer's page.
     pub(crate) fn adopt(fd: &OwnedFd, writers: Writers) -> Result<Self, TransportError> {
-        let mapping = memory::adopt(fd, PAGE as u64, writers)?;
+        let mapping = memory::adopt(fd, PAGE as u64, PAGE, writers)?;
         Ok(Self { mapping, _what: std::marker::PhantomData })
     }
 }
@@ -209,7 +217,7 @@ pub(crate) struct OwnHalf(Half);
 impl OwnHalf {
     /// Makes one; the descriptor is for the peer.
     pub(crate) fn create(geometry: Geometry) -> Result<(OwnedFd, Self), TransportError> {
-        let (fd, mapping) = memory::create("sinew-lane", geometry.len(), Writers::Owner)?;
+        let (fd, mapping) = memory::create("sinew-lane", geometry.len(), geometry.ready(), Writers::Owner)?;
         let half = Half { mapping, geometry };
         half.control().version.store(VERSION, Ordering::Relaxed);
         half.control().magic.store(MAGIC, Ordering::Release);
@@ -271,7 +279,7 @@ pub(crate) struct PeerHalf(Half);
 impl PeerHalf {
     /// Maps what the peer passed.
     pub(crate) fn adopt(fd: &OwnedFd, geometry: Geometry) -> Result<Self, TransportError> {
-        let mapping = memory::adopt(fd, geometry.len() as u64, Writers::Owner)?;
+        let mapping = memory::adopt(fd, geometry.len() as u64, geometry.ready(), Writers::Owner)?;
         let half = Half { mapping, geometry };
         check_version(&half.control().magic, &half.control().version)?;
         Ok(Self(half))

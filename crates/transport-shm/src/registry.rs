@@ -32,6 +32,8 @@ pub(crate) struct Watch {
     pub(crate) position: AtomicU64,
     /// While starving: the consumer index at which there was no room; else `u64::MAX`.
     pub(crate) waiting_at: AtomicU64,
+    /// Releases or fetches wait for the next poll.
+    pub(crate) pending: AtomicBool,
     /// The peer is gone.
     pub(crate) ended: AtomicBool,
     /// The peer's end was handed up: nothing more will come.
@@ -49,6 +51,7 @@ impl Watch {
         ring::is_published(self.peer.ring(), self.position.load(Ordering::Relaxed))
             || peer.closed.load(Ordering::Acquire) != 0
             || self.ended.load(Ordering::Relaxed)
+            || self.pending.load(Ordering::Relaxed)
             || (waiting_at != u64::MAX && peer.consumed.load(Ordering::Acquire) != waiting_at)
     }
 }

@@ -63,7 +63,7 @@ impl ShmSegment {
         let len = len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| {
             TransportError::new(sinew_transport::ErrorKind::Limit, "memfd_create", format!("{len} bytes"))
         })?;
-        let (fd, mapping) = memory::create("sinew-segment", len, Writers::Owner)?;
+        let (fd, mapping) = memory::create("sinew-segment", len, len, Writers::Owner)?;
         Ok(Self { mapping, fd: Mutex::new(Some(fd)), bound: OnceLock::new() })
     }
 
@@ -120,7 +120,7 @@ pub(crate) struct ForeignSegment {
 impl ForeignSegment {
     /// Maps what the peer passed.
     pub(crate) fn adopt(fd: &OwnedFd, len: u64) -> Result<Self, TransportError> {
-        Ok(Self { mapping: memory::adopt(fd, len, Writers::Owner)? })
+        Ok(Self { mapping: memory::adopt(fd, len, usize::MAX, Writers::Owner)? })
     }
 
     /// Length in bytes.

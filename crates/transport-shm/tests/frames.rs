@@ -194,6 +194,21 @@ fn frames_not_taken_can_be_recovered_from_own_memory() {
 }
 
 #[test]
+fn a_live_lane_is_ended_by_recovering_and_its_peer_hears_of_it_when_it_is_dropped() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    post(&mut *near, &frame(1, 0), b"kept").expect("room");
+    assert_eq!(near.recover().len(), 1);
+    assert!(matches!(post(&mut *near, &frame(2, 0), &[]), Err(PostError::Dead(_))));
+    let mut seen = Seen::default();
+    far.poll(&mut seen, 4).expect("no word of it yet");
+    drop(near);
+    let error = wait("the end", || far.poll(&mut seen, 4).err());
+    assert_eq!(error.kind, ErrorKind::Broken);
+}
+
+#[test]
 fn a_frame_to_a_sleeping_domain_rings_its_doorbell_and_none_is_lost() {
     let scratch = Scratch::new();
     let (mut left, mut right) = engines(&scratch);
@@ -246,6 +261,60 @@ fn room_for_a_sleeping_sender_rings_its_doorbell() {
     left.domain.disarm();
     assert!(near.poll(&mut Seen::default(), 1).expect("sender") > 0);
     post(&mut *near, &frame(0, 0), &body).expect("room");
+}
+
+#[test]
+fn a_domain_does_not_sleep_over_releases_and_a_cold_lane_tells_of_them() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, _far) = pair(&mut left, &mut right);
+    let body = [1; 100];
+    let data = NonNull::new(body.as_ptr().cast_mut()).expect("not null");
+    let mut owners = Vec::new();
+    for cold in [false, true] {
+        if cold {
+            assert!(near.cool());
+        }
+        // SAFETY: `body` outlives the lane.
+        unsafe { near.try_post_borrowed(&frame(1, 0), data, body.len(), Token(1)) }.expect("room");
+        assert!(!left.domain.arm(), "there is a release to report");
+        left.domain.poll_warm(&mut owners);
+        assert_eq!(owners.pop(), cold.then_some(1));
+        assert!(!near.cool(), "there is a release to report");
+        let mut seen = Seen::default();
+        assert_eq!(near.poll(&mut seen, 4).expect("alive"), 1);
+        assert_eq!(seen.released, [Token(1)]);
+        assert!(left.domain.arm());
+        left.domain.disarm();
+    }
+}
+
+#[test]
+fn a_cold_lane_that_found_no_room_is_polled_again() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, _far) = pair(&mut left, &mut right);
+    assert!(near.cool());
+    while post(&mut *near, &frame(1, 0), &[]).is_ok() {}
+    let mut owners = Vec::new();
+    left.domain.poll_warm(&mut owners);
+    assert_eq!(owners, [1]);
+}
+
+#[test]
+fn a_sender_that_asked_for_an_acknowledgement_is_woken_by_it() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    post(&mut *near, &frame(1, 0), &[]).expect("room");
+    near.request_acknowledgement();
+    assert!(left.domain.arm());
+    far.poll(&mut Seen::default(), 4).expect("receiver");
+    left.turn(common::DEADLINE, &mut []);
+    left.domain.disarm();
+    assert!(!left.events.is_empty());
+    assert_eq!(near.poll(&mut Seen::default(), 4).expect("sender"), 1);
+    assert_eq!(near.unacknowledged(), 0);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn head(number: u64) -> Head {
 
 /// Publishes and wakes, as a lane's post does.
 fn post(shared: &Shared, producer: &mut Producer, waker: &mut Waker, number: u64) {
-    producer.publish(&shared.ring, head(number), &[number; 5], 1);
+    producer.publish(&shared.ring, head(number), &[number; 5], 8);
     if waker.look(Barrier::Asymmetric, &shared.state, &shared.armed, || shared.hints.set(0)) {
         shared.bell.ring();
     }
@@ -94,7 +94,7 @@ fn loom_frames_arrive_whole_and_in_order_and_no_slot_is_overwritten_early() {
                         thread::yield_now();
                     }
                 }
-                producer.publish(&theirs.ring, head(number), &[number; 5], 1);
+                producer.publish(&theirs.ring, head(number), &[number; 5], 8);
             }
         });
         let mut consumer = Consumer::new(2);
@@ -198,7 +198,7 @@ fn loom_a_producer_that_sleeps_for_room_is_woken_by_the_index() {
                     sleeper.disarm(&theirs.producer_armed);
                     theirs.starving.store(0, Ordering::Relaxed);
                 }
-                producer.publish(&theirs.ring, head(number), &[number; 5], 1);
+                producer.publish(&theirs.ring, head(number), &[number; 5], 8);
             }
         });
         let (mut consumer, mut waker) = (Consumer::new(1), Waker::default());

@@ -39,7 +39,8 @@ fn child_with_a_lane() {
     });
     match what {
         "flood" => flood(&mut *lane),
-        "echo" => echo(&mut engine, &mut *lane, seen),
+        "echo" => echo(&mut engine, &mut *lane, seen, false),
+        "sleepy" => echo(&mut engine, &mut *lane, seen, true),
         "fork" => {
             // SAFETY: the grandchild calls nothing but `pause` and `_exit`.
             let grandchild = unsafe { libc::fork() };
@@ -82,11 +83,13 @@ fn flood(lane: &mut dyn Lane) {
     }
 }
 
-fn echo(engine: &mut Engine, lane: &mut dyn Lane, mut seen: Seen) {
+/// Sends back what comes; between frames it yields, or sleeps.
+fn echo(engine: &mut Engine, lane: &mut dyn Lane, mut seen: Seen, sleepy: bool) {
     seen.frames.clear();
     loop {
         engine.turn(Duration::ZERO, &mut [(1, lane)]);
         match lane.poll(&mut seen, 16) {
+            Ok(0) if sleepy => sleep(engine, lane),
             Ok(0) => std::thread::yield_now(),
             Ok(_) => {
                 for (header, body) in seen.frames.drain(..) {
@@ -98,6 +101,21 @@ fn echo(engine: &mut Engine, lane: &mut dyn Lane, mut seen: Seen) {
             Err(_) => return,
         }
     }
+}
+
+/// Sleeps until the doorbell or the lane's socket says something, cooling the lane before every other sleep.
+fn sleep(engine: &mut Engine, lane: &mut dyn Lane) {
+    let mut owners = Vec::new();
+    engine.naps += 1;
+    if engine.naps.is_multiple_of(2) && !lane.cool() {
+        return;
+    }
+    if engine.domain.arm() {
+        engine.turn(common::DEADLINE, &mut [(1, lane)]);
+        engine.domain.disarm();
+        assert!(!engine.events.is_empty(), "slept through");
+    }
+    engine.domain.poll_warm(&mut owners);
 }
 
 /// A child, and an open lane to it.
@@ -273,6 +291,87 @@ fn a_peer_in_namespaces_of_its_own_is_reached_through_the_shared_directory() {
     child.kill();
     let error = end_of(&mut engine, &mut *lane, owner, &mut seen);
     assert_eq!(error.kind, ErrorKind::PeerDead);
+}
+
+/// Echoes between two that sleep whenever there is nothing; `command` starts the child.
+fn sleepers(command: Command) {
+    let scratch = Scratch::new();
+    let mut engine = Engine::open(options(&scratch.0), 1);
+    let argument = format!("sleepy {}", scratch.0.display());
+    let mut child = Helper::start_with(command, "child_with_a_lane", &argument);
+    let to: Locator = child.hear().parse().expect("locator");
+    let mut lane = engine.connect(&to);
+    wait("an open lane", || {
+        lane.poll(&mut Seen::default(), 1).expect("alive");
+        post(&mut *lane, &frame(0, 0), &[]).is_ok().then_some(())
+    });
+    let mut seen = Seen::default();
+    for number in 0..500u64 {
+        post(&mut *lane, &frame(number, 0), &body_of(number, 200)).expect("room");
+        while seen.frames.len() as u64 <= number {
+            if lane.poll(&mut seen, 4).expect("alive") == 0 {
+                sleep(&mut engine, &mut *lane);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_sleepers_wake_each_other() {
+    sleepers(Command::new(std::env::current_exe().expect("this binary")));
+}
+
+/// The child cannot see who we are, so it neither gives nor takes a doorbell: bells are notes on the socket.
+#[test]
+fn sleepers_of_different_users_wake_each_other() {
+    let allowed = Command::new("unshare").args(["--user", "true"]).output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        println!("SKIP unshare is missing or not permitted here");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--user").arg(std::env::current_exe().expect("this binary"));
+    command.env("SINEW_TEST_STRANGER", "1");
+    sleepers(command);
+}
+
+/// Forks with an open lane; the child of it must be refused, and its parent's lane go on.
+#[test]
+#[ignore = "a child of other tests"]
+fn child_that_forks() {
+    let Some(directory) = argument() else { return };
+    let mut left = Engine::open(options(Path::new(&directory)), 1);
+    let mut right = Engine::open(options(Path::new(&directory)), 2);
+    let (mut near, mut far) = common::pair(&mut left, &mut right);
+    let segment = left.domain.allocate_segment(4096).expect("memory");
+    // SAFETY: the child uses what it was given once and leaves.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        let posted = matches!(post(&mut *near, &frame(1, 0), &[1]), Err(PostError::Dead(_)));
+        let polled = near.poll(&mut Seen::default(), 1).is_err();
+        let nothing = near.recover().is_empty() && near.unacknowledged() == 0;
+        drop((near, far, segment, left, right));
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if posted && polled && nothing { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child.
+    unsafe { libc::waitpid(forked, &raw mut status, 0) };
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
+    assert_eq!(std::fs::read_dir(&directory).expect("directory").count(), 2, "sockets were removed");
+    post(&mut *near, &frame(1, 0), b"still here").expect("room");
+    assert!(right.domain.arm() || far.poll(&mut Seen::default(), 1).expect("alive") == 1);
+    right.domain.disarm();
+    let mut seen = Seen::default();
+    let _ = far.poll(&mut seen, 1);
+    tell("fine");
+}
+
+#[test]
+fn a_forked_child_is_refused_and_its_parents_lanes_go_on() {
+    let scratch = Scratch::new();
+    let mut child = Helper::start("child_that_forks", &scratch.0.display().to_string());
+    assert_eq!(child.hear(), "fine");
 }
 
 #[test]

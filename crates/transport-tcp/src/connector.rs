@@ -5,9 +5,10 @@
 
 use crate::registered::Registered;
 use crate::tcp::Resolving;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{ErrorKind, Interest, PollKey, Poller, TransportError};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ impl std::fmt::Display for Address {
 }
 
 /// Makes a socket for an address, with its options set.
-pub(crate) type MakeSocket = Arc<dyn Fn(&SocketAddr) -> Result<OwnedFd, TransportError> + Send + Sync>;
+pub(crate) type MakeSocket = Arc<dyn Fn(&SocketAddr) -> Result<GuardedFd, TransportError> + Send + Sync>;
 
 #[derive(Debug)]
 struct Attempt {
@@ -54,7 +55,7 @@ impl Connector {
     }
 
     /// Begins to connect `fd`.
-    pub(crate) fn start(&mut self, fd: OwnedFd, address: Address) -> Result<(), TransportError> {
+    pub(crate) fn start(&mut self, fd: GuardedFd, address: Address) -> Result<(), TransportError> {
         if let Err(errno) = connect(&fd, &address)
             && !matches!(errno, Errno::INPROGRESS | Errno::AGAIN | Errno::ALREADY | Errno::INTR)
         {

@@ -2,9 +2,9 @@
 //!
 //! Used by both domains. One bad connection never ends it.
 
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Interest, PollKey, Poller, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ const GONE_MAX: usize = 64;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    fd: Arc<OwnedFd>,
+    fd: Arc<GuardedFd>,
     poller: Arc<Poller>,
     key: PollKey,
     /// Out of the poller; a helper thread will put it back.
@@ -28,7 +28,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn new(
-        fd: OwnedFd,
+        fd: GuardedFd,
         poller: &Arc<Poller>,
         key: PollKey,
         name: String,
@@ -46,9 +46,10 @@ impl Listener {
     }
 
     /// A connection, or `None` when none waits.
-    pub(crate) fn accept(&self) -> Result<Option<OwnedFd>, TransportError> {
+    pub(crate) fn accept(&self) -> Result<Option<GuardedFd>, TransportError> {
         for _ in 0..GONE_MAX {
-            match rustix::net::accept_with(&self.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match GuardedFd::make(|| rustix::net::accept_with(&self.fd, flags)) {
                 Ok(fd) => return Ok(Some(fd)),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {

@@ -4,8 +4,9 @@
 //! is polled again and again without a word from the poller leaves it, and comes back before anybody sleeps:
 //! [`Spinners`] is the list that the domain and its lanes share.
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Interest, PollKey, Poller, TransportError};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    fd: OwnedFd,
+    fd: GuardedFd,
     poller: Arc<Poller>,
     key: PollKey,
     /// Whether it is in the poller now.
@@ -26,7 +27,7 @@ pub(crate) struct Registered {
 
 impl Registered {
     pub(crate) fn new(
-        fd: OwnedFd,
+        fd: GuardedFd,
         poller: &Arc<Poller>,
         key: PollKey,
         interest: Interest,
@@ -98,7 +99,7 @@ impl Drop for Registered {
 }
 
 /// How many looks apart [`Spinners::look`] checks that those outside are still polled.
-const LOOKS_PER_CHECK: u32 = 1024;
+const LOOKS_PER_CHECK: u32 = 64;
 
 #[derive(Debug)]
 struct Spinner {

@@ -333,3 +333,53 @@ fn a_runtime_directory_that_leads_astray_is_refused() {
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o1777)).unwrap();
     open(&uds_in(&real), ListenScope::ThisUser).unwrap();
 }
+
+/// Names the socket that [`helper_of_another_user`] dials.
+const HELPER: &str = "SINEW_TEST_DIAL";
+
+#[test]
+#[ignore = "a process of another user runs this one"]
+fn helper_of_another_user() {
+    let Ok(path) = std::env::var(HELPER) else { return };
+    let mut domain = open(&uds_in(Path::new("/tmp")), ListenScope::Nobody).unwrap();
+    let to: Locator = format!("uds:{path}").parse().unwrap();
+    let mut link = match domain.dial(&to, 5) {
+        Ok(link) => link,
+        Err(error) => panic!("{:?}", error.kind),
+    };
+    assert_eq!(link.poll().unwrap(), LinkState::Ready);
+    assert_eq!(link.identity(), Identity::OtherUser { uid: 0 });
+    assert!(link.try_send(&[1; RECORD_LEN]).unwrap());
+}
+
+/// Has a process of the user `nobody` dial `path`; `None` where this process may not become another user.
+fn dialled_by_nobody(path: &str, folder: &Path) -> Option<bool> {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let program = folder.join("helper");
+    std::fs::copy(std::env::current_exe().ok()?, &program).ok()?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).ok()?;
+    let mut command = std::process::Command::new(&program);
+    command.args(["--exact", "helper_of_another_user", "--ignored"]).env(HELPER, path).current_dir("/");
+    let output = command.uid(65534).gid(65534).output().ok()?;
+    Some(output.status.success())
+}
+
+#[test]
+fn another_user_is_kept_out_or_named_as_what_it_is() {
+    let folder = Folder::new();
+    std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (scope, gets_in) in [(ListenScope::ThisUser, false), (ListenScope::Anywhere, true)] {
+        let mut domain = open(&uds_in(&folder.0), scope).unwrap();
+        let path = domain.locators()[0].body().to_owned();
+        let Some(dialled) = dialled_by_nobody(&path, &folder.0) else {
+            println!("SKIP this process cannot become another user");
+            return;
+        };
+        assert_eq!(dialled, gets_in, "{scope:?}");
+        let link = domain.accept(3).unwrap();
+        assert_eq!(link.map(|link| link.identity()), gets_in.then_some(Identity::OtherUser { uid: 65534 }));
+    }
+}

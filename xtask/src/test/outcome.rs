@@ -117,11 +117,16 @@ pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
     outcome
 }
 
+/// How runners end when tests have failed, nextest and cargo; any other end is a failure of its own.
+const TESTS_FAILED: [&str; 2] = ["exit status: 100", "exit status: 101"];
+
 /// The results of a test runner. One that failed without naming a test, and one that ran none, is a failure too.
 pub(crate) fn counted(runner: Runner, finished: &Finished, skips: &str) -> Outcome {
     let mut outcome = read(runner, &finished.output, skips);
     match &finished.reason {
-        Some(reason) if outcome.failures.is_empty() => outcome.failures.push(told(finished, reason)),
+        Some(reason) if outcome.failures.is_empty() || !TESTS_FAILED.contains(&reason.as_str()) => {
+            outcome.failures.push(told(finished, reason));
+        }
         Some(_) => outcome.note = format!("see {}", finished.log.display()),
         None if outcome.passed + outcome.skips.len() == 0 => {
             outcome.failures.push(format!("no test ran (output: {})", finished.log.display()));
@@ -281,7 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_broke_has_failed_even_if_every_test_passed() {
+    fn a_runner_that_broke_has_failed_whatever_its_tests_say() {
         assert_eq!(counted(Runner::Cargo, &finished(false, "test a ... ok\n"), "").failures.len(), 1);
+        assert_eq!(counted(Runner::Cargo, &finished(false, "test a ... FAILED\n"), "").failures, ["a"]);
+        let mut ended = finished(false, "test a ... FAILED\n");
+        ended.reason = Some("ended after its limit of 9 s".to_owned());
+        assert_eq!(counted(Runner::Cargo, &ended, "").failures.len(), 2);
     }
 }

@@ -94,9 +94,15 @@ impl Core {
         if count < oldest || count > session.sent {
             return Err("a resume point outside of what was sent");
         }
-        session.replay.drain(..(count - oldest) as usize).for_each(drop);
+        let arrived: Vec<_> = session.replay.drain(..(count - oldest) as usize).collect();
         session.active = Some(lane);
         let peer = session.peer.id;
+        for frame in arrived {
+            // The lost lane cannot say any more that it let go of the memory.
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body {
+                self.handle_released(token);
+            }
+        }
         self.take_lane(session_key, lane);
         crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);

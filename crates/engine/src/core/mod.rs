@@ -41,6 +41,8 @@ use table::{Key, Table};
 pub(crate) struct Effects {
     /// Tasks and threads to wake.
     pub(crate) wakers: Vec<Waker>,
+    /// Wakers that are not needed any more: dropping one may run code of the application.
+    pub(crate) spent: Vec<Waker>,
     /// Buffers to drop: dropping may run code of the application.
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
@@ -54,7 +56,13 @@ pub(crate) struct Effects {
 impl Effects {
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.finished || self.posted || self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty()
+        self.finished || self.posted || self.must_run()
+    }
+
+    /// Whether there is more than sleepers to tell.
+    #[inline]
+    pub(crate) fn must_run(&self) -> bool {
+        self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty() || !self.spent.is_empty()
     }
 }
 

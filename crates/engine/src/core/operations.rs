@@ -185,7 +185,10 @@ impl Core {
             }
         }
         match self.ops.remove(key) {
-            Some(Op::Recv(op)) => Some((Err(OpError::Cancelled), op.memory)),
+            Some(Op::Recv(op)) => {
+                self.effects.spent.extend(op.waker);
+                Some((Err(OpError::Cancelled), op.memory))
+            }
             _ => None,
         }
     }
@@ -361,7 +364,7 @@ impl Core {
             self.effects.garbage.extend(memory.into_buf());
         } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
             op.detached = true;
-            op.waker = None;
+            self.effects.spent.extend(op.waker.take());
         }
     }
 
@@ -373,7 +376,7 @@ impl Core {
             None => return,
         };
         if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            *slot = Some(waker.clone());
+            self.effects.spent.extend(slot.replace(waker.clone()));
         }
     }
 

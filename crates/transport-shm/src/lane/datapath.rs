@@ -106,15 +106,42 @@ impl Open {
         frame_max: usize,
         socket: &Guarded,
     ) -> Result<(), PostError> {
+        if let [part] = parts
+            && part.len() <= PAYLOAD_LEN
+        {
+            return self.post_small(header, part, socket);
+        }
+        self.post_parts(header, parts, frame_max, socket)
+    }
+
+    /// A body that fits a slot.
+    #[inline]
+    fn post_small(&mut self, header: &Header, body: &[u8], socket: &Guarded) -> Result<(), PostError> {
+        if !self.producer.has_room() {
+            self.look_for_room()?;
+        }
+        self.publish(header, body.len() as u16, &words_of(body), body.len());
+        self.notify(socket);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn post_parts(
+        &mut self,
+        header: &Header,
+        parts: &[IoSlice<'_>],
+        frame_max: usize,
+        socket: &Guarded,
+    ) -> Result<(), PostError> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len <= PAYLOAD_LEN {
-            let payload = gather(parts);
-            if !self.producer.has_room() {
-                self.look_for_room()?;
+            let mut bytes = [0; PAYLOAD_LEN];
+            let mut at = 0;
+            for part in parts {
+                bytes[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
             }
-            self.publish(header, len as u16, &payload, len.div_ceil(8));
-            self.notify(socket);
-            return Ok(());
+            return self.post_small(header, &bytes[..len], socket);
         }
         if len > frame_max {
             return Err(PostError::TooLarge);
@@ -142,7 +169,7 @@ impl Open {
             let mut bytes = [0; PAYLOAD_LEN];
             // SAFETY: readable for `len` bytes, says the caller; `len` is at most the array's.
             unsafe { std::ptr::copy_nonoverlapping(data, bytes.as_mut_ptr(), len) };
-            return self.post(header, &[IoSlice::new(&bytes[..len])], PAYLOAD_LEN, socket);
+            return self.post_small(header, &bytes[..len], socket);
         }
         let offset = self.take_room(len)?;
         // SAFETY: readable for `len` bytes, says the caller.
@@ -155,18 +182,18 @@ impl Open {
     #[inline]
     fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) {
         let payload = [offset as u64 | (len as u64) << 32, 0, 0, 0, 0];
-        self.publish(header, WINDOWED, &payload, 1);
+        self.publish(header, WINDOWED, &payload, 8);
     }
 
     #[inline]
-    fn publish(&mut self, header: &Header, len: u16, payload: &[u64; PAYLOAD_WORDS], words: usize) {
+    fn publish(&mut self, header: &Header, len: u16, payload: &[u64; PAYLOAD_WORDS], used: usize) {
         let head = Head {
             first: u64::from(header.kind.0) << 8 | u64::from(len) << 16 | u64::from(header.dst) << 32,
             second: header.tag,
             third: u64::from(header.src) | u64::from(header.flags.0) << 32,
         };
         self.marks[(self.producer.next() & self.mask) as usize] = self.window.mark();
-        self.producer.publish(self.watch.own.ring(), head, payload, words);
+        self.producer.publish(self.watch.own.ring(), head, payload, used);
     }
 
     /// Wakes the peer if it needs it: after publishing a frame, an index or the end.
@@ -295,7 +322,9 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        Ok(done + self.segments.step(sink))
+        done += self.segments.step(sink);
+        self.watch.pending.store(self.segments.is_fetching(), Ordering::Relaxed);
+        Ok(done)
     }
 
     /// Hands up the next frame, if there is one.
@@ -366,9 +395,13 @@ impl Open {
         })
     }
 
-    /// Wakes the peer again if it has not taken everything: a hint or a ring may have been lost to a third.
+    /// Asks to be woken when the peer has taken more, and wakes the peer again if it has not taken everything: a hint or a
+    /// ring may have been lost to a third.
     pub(crate) fn nudge(&mut self, socket: &Guarded) {
+        // A forged index is found by the next post or poll.
+        let _ = self.refresh();
         if self.unacknowledged() > 0 {
+            self.starve();
             self.waker.forget();
             self.notify(socket);
         }
@@ -426,32 +459,42 @@ fn header_of(head: Head) -> Header {
     }
 }
 
-/// At most 40 bytes of body as words.
-#[inline]
-fn gather(parts: &[IoSlice<'_>]) -> [u64; PAYLOAD_WORDS] {
-    if let [part] = parts {
-        return words_of(part);
-    }
-    let mut bytes = [0; PAYLOAD_LEN];
-    let mut at = 0;
-    for part in parts {
-        bytes[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    words_of(&bytes)
-}
-
+/// At most 40 bytes of body as words; the commonest lengths without a call.
 #[inline]
 fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
-    let mut words = [0; PAYLOAD_WORDS];
-    let (whole, rest) = bytes.as_chunks::<8>();
-    for (word, bytes) in words.iter_mut().zip(whole) {
-        *word = u64::from_le_bytes(*bytes);
+    if let Ok(word) = <[u8; 8]>::try_from(bytes) {
+        return [u64::from_le_bytes(word), 0, 0, 0, 0];
     }
-    if !rest.is_empty() {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        words[whole.len()] = u64::from_le_bytes(last);
+    if bytes.len() < 8 {
+        return [short_word(bytes), 0, 0, 0, 0];
     }
-    words
+    let mut padded = [0; PAYLOAD_LEN];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    let (words, _) = padded.as_chunks::<8>();
+    std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+}
+
+/// Fewer than eight bytes as a word.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let shift = 8 * (bytes.len() - 4);
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift;
+    }
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_short_body_becomes_its_words() {
+        let bytes: Vec<u8> = (1..=40).collect();
+        for len in 0..=40 {
+            let out: Vec<u8> = words_of(&bytes[..len]).iter().flat_map(|word| word.to_le_bytes()).collect();
+            assert_eq!(out[..len], bytes[..len]);
+            assert!(out[len..].iter().all(|&byte| byte == 0), "{len}");
+        }
+    }
 }

@@ -16,7 +16,8 @@ use crate::link::Peer;
 use crate::note::{NOTE_LEN, Note};
 use crate::registry::Registry;
 use crate::segment::{Fetch, ForeignSegment};
-use crate::sys::fork::Guarded;
+use crate::shared::sleep::HOT;
+use crate::sys::fork::{Birth, Guarded};
 use crate::sys::socket::{self, Moved};
 use crate::transport::{CAPABILITIES, COST};
 use datapath::Open;
@@ -32,6 +33,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Notes read at one event: a peer that never stops talking must not keep the engine.
+const NOTES_AT_ONCE: usize = 256;
+
 /// A lane of the shared-memory transport.
 pub(crate) struct ShmLane {
     info: LaneInfo,
@@ -41,6 +45,8 @@ pub(crate) struct ShmLane {
     setup: Option<Setup>,
     /// From then on, also when the lane is over.
     open: Option<Box<Open>>,
+    /// The process that it belongs to.
+    birth: Birth,
     /// Open and not over: the one thing that the data path looks at.
     live: bool,
     over: Option<LaneError>,
@@ -68,6 +74,7 @@ impl ShmLane {
             cost: COST,
             limits: Limits { frame_max: options.frame_max, borrowed_max: options.chunk_max },
         };
+        let birth = registry.birth;
         let setup = Setup::new(&registry, &peer, unsent, params.key.owner)?;
         let mut lane = Self {
             info,
@@ -75,6 +82,7 @@ impl ShmLane {
             socket,
             setup: Some(setup),
             open: None,
+            birth,
             live: false,
             over: None,
             deaf: false,
@@ -182,9 +190,10 @@ impl ShmLane {
         Ok(sent && setup.is_answered())
     }
 
-    /// Reads what the peer's socket has to say while the lane is open.
+    /// Reads what the peer's socket has to say while the lane is open; the rest at the next event.
     fn hear(&mut self) -> Result<(), LaneError> {
-        while let Some(bytes) = self.read_note()? {
+        for _ in 0..NOTES_AT_ONCE {
+            let Some(bytes) = self.read_note()? else { return Ok(()) };
             let fds = std::mem::take(&mut self.passed);
             let Some(open) = &mut self.open else { return Ok(()) };
             match Note::decode(&bytes)? {
@@ -241,9 +250,36 @@ impl ShmLane {
         if self.live { self.poll(sink, budget) } else { Ok(0) }
     }
 
+    /// The next poll has something to report though nothing arrives: the engine must neither sleep nor leave the lane cold.
+    fn poll_me(&self) {
+        if let Some(open) = &self.open {
+            open.watch.pending.store(true, Ordering::Relaxed);
+            if open.watch.own.control().state.load(Ordering::Relaxed) != HOT {
+                self.registry.hints.set(open.bit);
+            }
+        }
+    }
+
+    /// The refusal of a post. A lane that waits for room must be polled: nobody else would look for it.
+    #[cold]
+    fn refuse(&mut self, error: PostError) -> PostError {
+        match error {
+            PostError::Dead(error) => PostError::Dead(self.end(error)),
+            PostError::Full => {
+                if let Some(open) = &self.open
+                    && open.watch.own.control().state.load(Ordering::Relaxed) != HOT
+                {
+                    self.registry.hints.set(open.bit);
+                }
+                PostError::Full
+            }
+            PostError::TooLarge => PostError::TooLarge,
+        }
+    }
+
     #[inline]
     fn is_usable(&self) -> bool {
-        self.live && self.registry.birth.is_here()
+        self.live && self.birth.is_here()
     }
 }
 
@@ -261,8 +297,7 @@ impl Lane for ShmLane {
         let Some(open) = &mut self.open else { return Err(PostError::Full) };
         match open.post(header, body, self.info.limits.frame_max, &self.socket) {
             Ok(()) => Ok(()),
-            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
-            Err(error) => Err(error),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -284,10 +319,10 @@ impl Lane for ShmLane {
         match unsafe { open.post_raw(header, data.as_ptr(), len, &self.socket) } {
             Ok(()) => {
                 open.released.push_back(token);
+                self.poll_me();
                 Ok(())
             }
-            Err(PostError::Dead(error)) => Err(PostError::Dead(self.end(error))),
-            Err(error) => Err(error),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -328,6 +363,9 @@ impl Lane for ShmLane {
     }
 
     fn unacknowledged(&self) -> u64 {
+        if !self.birth.is_here() {
+            return 0;
+        }
         self.open.as_ref().map_or(0, |open| open.unacknowledged())
     }
 
@@ -342,6 +380,12 @@ impl Lane for ShmLane {
     fn recover(&mut self) -> Vec<Unacknowledged> {
         if !self.registry.birth.is_here() {
             return Vec::new();
+        }
+        self.live = false;
+        let ended = || TransportError::new(ErrorKind::Broken, "shared-memory lane", "given up by this side");
+        self.over.get_or_insert_with(ended);
+        if let Some(open) = &self.open {
+            open.watch.over.store(true, Ordering::Relaxed);
         }
         self.open.as_mut().map_or_else(Vec::new, |open| open.recover())
     }
@@ -388,6 +432,7 @@ impl Lane for ShmLane {
         }
         if let Some(open) = &mut self.open {
             open.segments.queue(token, fetch);
+            self.poll_me();
         }
         Ok(Pull::Pending)
     }
@@ -409,9 +454,7 @@ impl Drop for ShmLane {
         if !self.registry.birth.is_here() {
             return;
         }
-        if self.over.is_none() {
-            self.close();
-        }
+        self.close();
         if let Some(setup) = self.setup.take() {
             setup.abandon(&self.registry);
         }

@@ -187,6 +187,7 @@ impl Setup {
             peer,
             position: AtomicU64::new(0),
             waiting_at: AtomicU64::new(u64::MAX),
+            pending: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });

@@ -104,15 +104,19 @@ impl Producer {
         Ok(moved)
     }
 
-    /// Writes and publishes one frame. The caller has seen [`Producer::has_room`].
+    /// Writes and publishes one frame of which `used` payload bytes count. The caller has seen [`Producer::has_room`].
     #[inline]
-    pub fn publish(&mut self, ring: &[Slot], head: Head, payload: &[u64; PAYLOAD_WORDS], words: usize) {
+    pub fn publish(&mut self, ring: &[Slot], head: Head, payload: &[u64; PAYLOAD_WORDS], used: usize) {
         debug_assert!(self.has_room() && head.first & 0xff == 0);
         let slot = &ring[(self.next & self.mask) as usize];
         slot.words[1].store(head.second, Ordering::Relaxed);
         slot.words[2].store(head.third, Ordering::Relaxed);
-        for (at, word) in payload.iter().enumerate().take(words) {
-            slot.words[3 + at].store(*word, Ordering::Relaxed);
+        slot.words[3].store(payload[0], Ordering::Relaxed);
+        if used > 8 {
+            // All at once: they share the line, and a loop costs more than four stores.
+            for (at, word) in payload.iter().enumerate().skip(1) {
+                slot.words[3 + at].store(*word, Ordering::Relaxed);
+            }
         }
         slot.words[0].store(head.first | lap(self.next, self.shift), Ordering::Release);
         self.next += 1;
@@ -246,7 +250,7 @@ mod tests {
             let head = Head { first: round << 8, second: round, third: !round };
             assert!(producer.has_room());
             assert_eq!(consumer.peek(&ring), None);
-            producer.publish(&ring, head, &[round; 5], 5);
+            producer.publish(&ring, head, &[round; 5], 40);
             assert_eq!(consumer.peek(&ring), Some(head));
             assert_eq!(consumer.slot(&ring).payload_word(4), round);
             consumer.advance();

@@ -38,16 +38,18 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(fd: impl AsFd, len: usize, writable: bool) -> Result<Self, Errno> {
+    /// Maps `len` bytes, the first `ready` of them at once, the others as they are touched.
+    fn new(fd: impl AsFd, len: usize, ready: usize, writable: bool) -> Result<Self, Errno> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED | MapFlags::POPULATE, fd, 0)
-        }?;
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, fd, 0) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         let mapping = Self { base, len, birth: Birth::now() };
         // SAFETY: the range was just mapped and is ours.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
+        let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        // SAFETY: as above, and `ready` is at most `len`. Before Linux 5.14 it is refused: then all is mapped as touched.
+        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), ready.min(len), advice) };
         Ok(mapping)
     }
 
@@ -73,9 +75,12 @@ impl Drop for Mapping {
 }
 
 /// Makes `len` bytes (a multiple of the page), reserved, zeroed, mapped for writing and sealed.
+///
+/// The first `ready` bytes are mapped now, the others when they are touched: mapping costs as much as reserving.
 pub(crate) fn create(
     what: &'static str,
     len: usize,
+    ready: usize,
     writers: Writers,
 ) -> Result<(OwnedFd, Mapping), TransportError> {
     let object = || format!("{what} of {len} bytes");
@@ -94,7 +99,7 @@ pub(crate) fn create(
             .map_err(|errno| TransportError::os(errno, "fallocate", object()).hint(SHORTAGE))?;
         at += piece;
     }
-    let mapping = Mapping::new(&fd, len, true)
+    let mapping = Mapping::new(&fd, len, ready, true)
         .map_err(|errno| TransportError::os(errno, "mmap", object()).hint(SHORTAGE))?;
     let mut seals = SealFlags::SHRINK | SealFlags::GROW;
     if writers == Writers::Owner {
@@ -142,7 +147,12 @@ fn reserve(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Errno> {
 }
 
 /// Maps what a peer passed, after checking that it is sealed and whole. `len` is what the peer said, already bounded.
-pub(crate) fn adopt(fd: &OwnedFd, len: u64, writers: Writers) -> Result<Mapping, TransportError> {
+pub(crate) fn adopt(
+    fd: &OwnedFd,
+    len: u64,
+    ready: usize,
+    writers: Writers,
+) -> Result<Mapping, TransportError> {
     let broken = |what: &str| TransportError::new(ErrorKind::Protocol, "shared memory of the peer", what);
     let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| broken("not sealable memory"))?;
     let mut wanted = SealFlags::SHRINK | SealFlags::GROW;
@@ -164,7 +174,7 @@ pub(crate) fn adopt(fd: &OwnedFd, len: u64, writers: Writers) -> Result<Mapping,
         return Err(broken("not fully reserved"));
     }
     let len = usize::try_from(len).map_err(|_| broken("larger than the address space"))?;
-    Mapping::new(fd, len, writers == Writers::Anybody)
+    Mapping::new(fd, len, ready, writers == Writers::Anybody)
         .map_err(|errno| TransportError::os(errno, "mmap", format!("{len} bytes of the peer")).hint(SHORTAGE))
 }
 
@@ -174,15 +184,15 @@ mod tests {
 
     #[test]
     fn memory_that_we_pass_can_be_neither_written_nor_resized_nor_punched_by_others() {
-        let (fd, _mapping) = create("test", PAGE, Writers::Owner).expect("made");
-        assert!(Mapping::new(&fd, PAGE, true).is_err(), "mapped for writing");
+        let (fd, _mapping) = create("test", PAGE, PAGE, Writers::Owner).expect("made");
+        assert!(Mapping::new(&fd, PAGE, PAGE, true).is_err(), "mapped for writing");
         assert!(rustix::io::pwrite(&fd, &[1], 0).is_err(), "written");
         assert!(rustix::fs::ftruncate(&fd, 0).is_err(), "shrunk");
         assert!(rustix::fs::ftruncate(&fd, 2 * PAGE as u64).is_err(), "grown");
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         assert!(rustix::fs::fallocate(&fd, punch, 0, PAGE as u64).is_err(), "punched");
         assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err(), "sealed further");
-        adopt(&fd, PAGE as u64, Writers::Owner).expect("what we make is what we accept");
+        adopt(&fd, PAGE as u64, PAGE, Writers::Owner).expect("what we make is what we accept");
     }
 
     #[test]
@@ -200,13 +210,13 @@ mod tests {
         let len = 4 * PAGE as u64;
         for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE] {
             let error =
-                adopt(&made(all.difference(missing), true), len, Writers::Owner).expect_err("unsealed");
+                adopt(&made(all.difference(missing), true), len, PAGE, Writers::Owner).expect_err("unsealed");
             assert_eq!(error.kind, ErrorKind::Protocol);
         }
-        assert!(adopt(&made(all, false), len, Writers::Owner).is_err(), "sparse");
-        assert!(adopt(&made(all, true), len + 1, Writers::Owner).is_err(), "another length");
+        assert!(adopt(&made(all, false), len, PAGE, Writers::Owner).is_err(), "sparse");
+        assert!(adopt(&made(all, true), len + 1, PAGE, Writers::Owner).is_err(), "another length");
         let file = rustix::fs::open("/proc/self/exe", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
-        assert!(adopt(&file.expect("a file"), len, Writers::Owner).is_err(), "a file");
-        adopt(&made(all, true), len, Writers::Owner).expect("as agreed");
+        assert!(adopt(&file.expect("a file"), len, PAGE, Writers::Owner).is_err(), "a file");
+        adopt(&made(all, true), len, PAGE, Writers::Owner).expect("as agreed");
     }
 }

@@ -3,14 +3,14 @@
 use super::address::{ANYWHERE, LOOPBACK, discover, is_host_name};
 use super::prepared_socket;
 use crate::options::TcpOptions;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{ErrorKind, ListenScope, Locator, TransportError};
 use std::net::{IpAddr, SocketAddr};
 
 /// A listening socket and where it listens.
-pub(super) type Bound = (OwnedFd, SocketAddr);
+pub(super) type Bound = (GuardedFd, SocketAddr);
 
 /// Makes the listeners that `scope` and the options call for.
 pub(super) fn bind_all(options: &TcpOptions, scope: ListenScope) -> Result<Vec<Bound>, TransportError> {

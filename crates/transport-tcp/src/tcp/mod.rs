@@ -14,9 +14,9 @@ use crate::listener::Listener;
 use crate::options::{CongestionControl, TcpOptions};
 use crate::registered::{Registered, Spinners};
 use address::Destination;
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, Locator, PollKey,
     Poller, Transport, TransportError,
@@ -144,7 +144,7 @@ impl Drop for TcpDomain {
 
 impl TcpDomain {
     /// Makes the link; a connection that is gone already is an error that concerns nobody.
-    fn accepted(&self, fd: OwnedFd, owner: u32) -> Result<StreamLink, TransportError> {
+    fn accepted(&self, fd: GuardedFd, owner: u32) -> Result<StreamLink, TransportError> {
         let os = |errno| TransportError::os(errno, "setsockopt", "");
         sockopt::set_tcp_nodelay(&fd, true).map_err(os)?;
         if self.options.congestion_control == CongestionControl::Auto && is_same_host(&fd) {
@@ -156,9 +156,9 @@ impl TcpDomain {
     }
 }
 
-fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+fn new_socket(family: AddressFamily) -> Result<GuardedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+    GuardedFd::make(|| rustix::net::socket_with(family, SocketType::STREAM, flags, None))
 }
 
 /// A socket of the family of `address`, with the options that must be set before it listens or connects.
@@ -166,7 +166,7 @@ fn prepared_socket(
     address: &SocketAddr,
     options: &TcpOptions,
     local: bool,
-) -> Result<OwnedFd, TransportError> {
+) -> Result<GuardedFd, TransportError> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = new_socket(family).map_err(|errno| {
         TransportError::os(errno, "socket for", address.to_string()).hint(match errno {
@@ -196,7 +196,7 @@ fn prepared_socket(
     Ok(fd)
 }
 
-fn dialling_socket(address: &SocketAddr, options: &TcpOptions) -> Result<OwnedFd, TransportError> {
+fn dialling_socket(address: &SocketAddr, options: &TcpOptions) -> Result<GuardedFd, TransportError> {
     let local =
         options.congestion_control == CongestionControl::Auto && address::is_of_this_machine(address.ip());
     prepared_socket(address, options, local)
@@ -204,14 +204,14 @@ fn dialling_socket(address: &SocketAddr, options: &TcpOptions) -> Result<OwnedFd
 
 /// Without a network between, pacing only costs: takes `cubic` or `reno` where the system's default paces (`bbr`) and the
 /// kernel lets this process choose; else leaves what is there.
-fn set_local_congestion_control(fd: &OwnedFd) {
+fn set_local_congestion_control(fd: &GuardedFd) {
     let paces = sockopt::tcp_congestion(fd).is_ok_and(|name| name.starts_with("bbr"));
     if paces && sockopt::set_tcp_congestion(fd, "cubic").is_err() {
         let _ = sockopt::set_tcp_congestion(fd, "reno");
     }
 }
 
-fn is_same_host(fd: &OwnedFd) -> bool {
+fn is_same_host(fd: &GuardedFd) -> bool {
     let own = rustix::net::getsockname(fd).ok().and_then(|any| SocketAddr::try_from(any).ok());
     let peer = rustix::net::getpeername(fd).ok().flatten().and_then(|any| SocketAddr::try_from(any).ok());
     matches!((own, peer), (Some(own), Some(peer)) if own.ip() == peer.ip() || peer.ip().is_loopback())

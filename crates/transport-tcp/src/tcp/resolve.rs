@@ -2,6 +2,7 @@
 
 use crate::registered::Registered;
 use rustix::event::EventfdFlags;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Code, ErrorKind, Interest, PollKey, Poller, TransportError};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,8 @@ impl Resolving {
                 "too many names are being resolved; is the name server slow? Try again, or dial addresses",
             )
         })?;
-        let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(os)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let done = GuardedFd::make(|| rustix::event::eventfd(0, flags)).map_err(os)?;
         let signal = rustix::io::fcntl_dupfd_cloexec(&done, 0).map_err(os)?;
         let done = Registered::new(done, poller, PollKey { owner, sub: SUB }, Interest::READ)?;
         let outcome = Arc::new(Mutex::new(None));

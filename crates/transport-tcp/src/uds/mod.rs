@@ -10,11 +10,11 @@ use crate::link::{Family, StreamLink};
 use crate::listener::Listener;
 use crate::options::UdsOptions;
 use crate::registered::{Registered, Spinners};
-use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::Pid;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, ListenScope, Locator,
     PollKey, Poller, Transport, TransportError,
@@ -80,9 +80,9 @@ fn file_name(engine: &[u8; 16]) -> String {
     name + ".uds"
 }
 
-fn new_socket() -> Result<OwnedFd, Errno> {
+fn new_socket() -> Result<GuardedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    GuardedFd::make(|| rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None))
 }
 
 fn address(path: &Path) -> Result<SocketAddrUnix, TransportError> {
@@ -113,7 +113,7 @@ fn listen(
     path: &Path,
     scope: ListenScope,
     options: &UdsOptions,
-) -> Result<(OwnedFd, SocketFile), TransportError> {
+) -> Result<(GuardedFd, SocketFile), TransportError> {
     let fresh = path.with_extension("new");
     let os = |errno| TransportError::os(errno, "listen on", path.display().to_string());
     let fd = new_socket().map_err(os)?;
@@ -133,7 +133,7 @@ fn listen(
     Ok((fd, file))
 }
 
-fn set_sizes(fd: &OwnedFd, options: &UdsOptions) -> Result<(), TransportError> {
+fn set_sizes(fd: &GuardedFd, options: &UdsOptions) -> Result<(), TransportError> {
     let os = |errno| TransportError::os(errno, "setsockopt", "");
     if let Some(bytes) = options.stream.socket_send_bytes {
         sockopt::set_socket_send_buffer_size(fd, bytes).map_err(os)?;
@@ -202,7 +202,7 @@ impl Drop for UdsDomain {
 
 impl UdsDomain {
     /// Makes the link; a connection that is gone already is an error that concerns nobody.
-    fn accepted(&self, fd: OwnedFd, owner: u32) -> Result<StreamLink, TransportError> {
+    fn accepted(&self, fd: GuardedFd, owner: u32) -> Result<StreamLink, TransportError> {
         set_sizes(&fd, &self.options)?;
         let key = PollKey { owner, sub: 0 };
         let socket = Registered::new(fd, &self.poller, key, Interest::READ)?;

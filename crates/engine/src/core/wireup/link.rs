@@ -274,7 +274,10 @@ impl Core {
                     slot.outgoing.push_back(record);
                     slot.refused = Some(text);
                 }
-                None => return Err(refusal_error(&error)),
+                None => {
+                    let ours = self.config.versions;
+                    return Err(refusal_error(&error).hint(format!("this engine speaks version {ours}")));
+                }
             }
         }
         slot.handshake = Some(handshake);
