@@ -11,9 +11,9 @@ use super::table::Key;
 use super::{Core, LaneSlot};
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern};
-use sinew_transport::{Body, ErrorKind, LaneError, PostError, UnacknowledgedBody};
+use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -314,7 +314,9 @@ impl Core {
                 tail.into_iter().filter(|frame| frame.header.kind.is_sequenced()).collect();
             replay.append(&mut session.replay);
             session.replay = replay;
+            self.recount_references(session_key);
         }
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !was_member || !session.is_up() {
             return;
         }
@@ -327,6 +329,27 @@ impl Core {
             self.redial(session_key);
         } else if session.active.is_none() || inbound {
             self.fall_back(session_key, number);
+        }
+    }
+
+    /// After the sending lane is gone: only what waits to be sent again refers to memory of sends. What the lane had let go
+    /// of and not said yet is said here.
+    fn recount_references(&mut self, session_key: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let mut held: HashMap<u64, u32> = HashMap::new();
+        for frame in &session.replay {
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body {
+                *held.entry(token.0).or_default() += 1;
+            }
+        }
+        for key in self.ops.keys() {
+            let Some(Op::Send(op)) = self.ops.get_mut(key) else { continue };
+            if op.session != session_key || op.references == 0 {
+                continue;
+            }
+            // One more, taken back at once by the release that ends the send if it was the last.
+            op.references = held.get(&key.0).copied().unwrap_or(0) + 1;
+            self.handle_released(Token(key.0));
         }
     }
 
