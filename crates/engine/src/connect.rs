@@ -22,8 +22,11 @@ pub(crate) fn address(engine: [u8; 16], incarnation: u64, number: u32, locators:
     }
 }
 
+/// An engine and its incarnation.
+type Expected = ([u8; 16], u64);
+
 /// What a target says: the engine if it names one, and where to try.
-fn candidates(target: &Target) -> Result<(Option<([u8; 16], u64)>, Vec<Locator>), ConnectError> {
+fn candidates(target: &Target) -> Result<(Option<Expected>, Vec<Locator>), ConnectError> {
     let texts: Vec<String> = match target {
         Target::Address(address) => address.locators().to_vec(),
         Target::Explicit(explicit) => vec![explicit.locator()],

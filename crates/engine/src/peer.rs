@@ -103,7 +103,6 @@ impl Peer {
     }
 
     /// A message with more to say about it.
-    #[must_use]
     #[inline]
     pub const fn message(&self, tag: u64) -> Message<'_> {
         Message { peer: self, tag, immediate: None, flags: Flags(0), timeout: Timeout::Default }

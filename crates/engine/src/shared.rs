@@ -176,7 +176,7 @@ impl Shared {
                 std::hint::spin_loop();
             }
             turns = turns.wrapping_add(1);
-            if turns % TURNS_PER_CLOCK != 0 {
+            if !turns.is_multiple_of(TURNS_PER_CLOCK) {
                 continue;
             }
             let now = Instant::now();

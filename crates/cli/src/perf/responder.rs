@@ -145,3 +145,53 @@ fn receive_posted(
         posted.into_iter().map(|receive| receive.wait_within(PATIENCE).0.map(|got| got.len)).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::protocol::{ENDPOINT, REPLY_MAX};
+    use sinew::Engine;
+
+    fn reply(endpoint: &Endpoint) -> Reply {
+        let mut bytes = [0; REPLY_MAX];
+        let got = endpoint.recv_within(REPLY, &mut bytes, PATIENCE).expect("a reply");
+        Reply::from_bytes(&bytes[..got.len]).expect("one that is known")
+    }
+
+    #[test]
+    fn one_wrong_byte_or_length_in_a_stream_is_found() {
+        let domain = format!("responder-{}", std::process::id());
+        let make =
+            || Engine::builder().domain(domain.as_str()).transports(["uds"]).build().expect("an engine");
+        let (here, there) = (make(), make());
+        let serving = there.endpoint(ENDPOINT).expect("an endpoint");
+        let address = serving.address();
+        let server = std::thread::spawn(move || serve(&serving, After::End, |_| ()).is_ok());
+        let endpoint = here.endpoint("").expect("an endpoint");
+        let peer = endpoint.connect(address).expect("a path");
+        for (round, (wrong_byte, short)) in [(None, 0), (Some(3), 0), (None, 1)].into_iter().enumerate() {
+            let base = 1 + 10 * round as u64;
+            let request = Request { task: Task::Stream, size: 64, count: 2, base, seed: 99 };
+            peer.send(REQUEST, &request.to_bytes()).expect("a request");
+            assert_eq!(reply(&endpoint), Reply::Ready);
+            for number in 0..2 {
+                let mut data = [0; 64];
+                fill(seed(request.seed, number), &mut data);
+                if let Some(at) = wrong_byte.filter(|_| number == 1) {
+                    data[at as usize] ^= 1;
+                }
+                peer.send(base + number, &data[..64 - short]).expect("a message");
+            }
+            assert_eq!(reply(&endpoint), Reply::Done);
+            let expected = match (wrong_byte, short) {
+                (Some(at), _) => Reply::Wrong(format!("byte {at} of message 1 (64 bytes) is wrong")),
+                (None, 0) => Reply::Verified,
+                (None, short) => Reply::Wrong(format!("message 0 has {} bytes instead of 64", 64 - short)),
+            };
+            assert_eq!(reply(&endpoint), expected);
+        }
+        let bye = Request { task: Task::Bye, size: 0, count: 0, base: 0, seed: 0 };
+        peer.send(REQUEST, &bye.to_bytes()).expect("a request");
+        assert!(server.join().expect("a thread"));
+    }
+}

@@ -201,3 +201,27 @@ fn garbage_and_others_do_not_disturb_a_listener() {
     room.run(["send", &listening.address, "--message", "hello"]).succeeded();
     assert_eq!(listening.finish().succeeded().text(), "hello");
 }
+
+/// A sender whose checksum does not fit what it sent.
+#[test]
+fn content_that_is_not_what_was_sent_is_no_file_and_its_own_exit_code() {
+    let room = Room::new();
+    let copy = room.path("copy");
+    let listening = Listening::start(&mut room.sinew(["listen", "uds", "--output", &arg(&copy)]));
+    let options = sinew::EngineOptions::default().runtime_dir(room.path("run"));
+    let engine = sinew::Engine::builder().options(options).transports(["uds"]).build().expect("an engine");
+    let endpoint = engine.endpoint("").expect("an endpoint");
+    let peer = endpoint.connect(&listening.address).expect("a path");
+    let hello = [&b"SNWXFER1"[..], &3_u64.to_le_bytes(), b"forged"].concat();
+    peer.send(1, &hello).expect("a hello");
+    let mut answer = [0; 512];
+    let got = endpoint.recv(2, &mut answer).expect("an answer");
+    assert_eq!(&answer[..got.len], b"a");
+    peer.message(3).immediate(0).send(b"abc").expect("a chunk");
+    let sum = [&3_u64.to_le_bytes()[..], &[0; 32]].concat();
+    peer.message(3).immediate(u64::MAX).send(&sum).expect("an end");
+    let got = endpoint.recv(2, &mut answer).expect("an answer");
+    has(&String::from_utf8_lossy(&answer[..got.len]), &["w3 bytes", "checksum"]);
+    has(listening.finish().failed_with(4), &["checksum"]);
+    assert!(!copy.exists());
+}

@@ -221,7 +221,7 @@ impl Core {
     fn idle_turn(&mut self) -> usize {
         self.idle_turns = self.idle_turns.wrapping_add(1);
         let mut done = self.poll_warm();
-        let look = self.idle_turns % TURNS_PER_LOOK == 0;
+        let look = self.idle_turns.is_multiple_of(TURNS_PER_LOOK);
         if let Some(lane) = self.hot_socket
             && (self.hot.is_empty() || look)
         {

@@ -11,7 +11,9 @@
 //! that had arrived was handed up, at the next `poll`.
 #![allow(unsafe_code)]
 
+mod pieces;
 mod receive;
+mod send;
 mod send_log;
 mod watch;
 
@@ -20,12 +22,11 @@ use crate::registered::{Registered, Spinners};
 use receive::{Filled, Receiver};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
-use send_log::{Pieces, SendLog};
+use rustix::net::{RecvFlags, Shutdown};
+use send_log::SendLog;
 use sinew_transport::{
     ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError, Unacknowledged,
 };
-use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -43,14 +44,12 @@ const ACK: Kind = Kind(Kind::LANE_PRIVATE);
 /// Lane frame: acknowledge soon.
 const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
 
-/// Frames handed up since the last acknowledgement from which on one travels along with data.
-const RIDE_FRAMES: u64 = 16;
+/// Bodies from this length on are given to the kernel from the caller's memory, and copied afterwards.
+const DIRECT_FROM: usize = 8 << 10;
 /// Polls without a word from the poller after which a lane leaves it: more than a wait that ends in sleep takes.
 const SPINS: u32 = 1000;
 /// Bytes of small frames that are written without waiting for a flush.
 const WRITE_AT: u64 = 64 << 10;
-const SEND: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
-
 /// Receives of one poll at most, so that one busy lane does not starve the others.
 const RECEIVES_MAX: usize = 64;
 
@@ -143,105 +142,6 @@ impl StreamLane {
         error
     }
 
-    fn has_something_to_write(&self) -> bool {
-        self.log.has_unsent() || !self.begun.is_empty() || self.want_acknowledge || self.want_ask
-    }
-
-    /// Gives the kernel what waits, until it takes no more. A failure is remembered for the next poll.
-    #[inline]
-    fn write(&mut self) {
-        if self.write_error.is_some() {
-            return;
-        }
-        self.blocked = false;
-        while self.has_something_to_write() {
-            match self.write_once() {
-                Ok(true) => {}
-                Ok(false) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.blocked = true;
-                    self.watch_writable();
-                    return;
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => {
-                    self.write_error = Some(errno);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// One system call; `true` when the kernel took all that it was given.
-    fn write_once(&mut self) -> Result<bool, Errno> {
-        let ride = self.receiver.owes_release
-            || self.receiver.received.wrapping_sub(self.acknowledged) >= RIDE_FRAMES;
-        self.want_ask &= self.log.unacknowledged() > 0;
-        if !(ride || self.want_acknowledge || self.want_ask)
-            && self.begun.is_empty()
-            && let Some(run) = self.log.single()
-        {
-            let total = run.len();
-            let sent = rustix::net::send(&self.socket, run, SEND)?;
-            self.log.advance(sent);
-            return Ok(sent == total);
-        }
-        self.write_gathered(ride)
-    }
-
-    fn write_gathered(&mut self, ride: bool) -> Result<bool, Errno> {
-        let mut own = [0; 2 * HEADER_LEN];
-        let mut own_len = 0;
-        if self.want_acknowledge || ride {
-            own[..HEADER_LEN]
-                .copy_from_slice(&stream::encode(&Header::control(ACK, self.receiver.received), 0));
-            own_len = HEADER_LEN;
-        }
-        if self.want_ask {
-            own[own_len..own_len + HEADER_LEN]
-                .copy_from_slice(&stream::encode(&Header::control(ASK_FRAME, 0), 0));
-            own_len += HEADER_LEN;
-        }
-        let mut pieces = Pieces::new();
-        pieces.push(&self.begun);
-        let (logged, whole) = self.log.gather(&mut pieces);
-        if !(whole && pieces.push(&own[..own_len])) {
-            own_len = 0;
-        }
-        let total = self.begun.len() + logged + own_len;
-        let sent = send(&self.socket, pieces.as_slice())?;
-        let mut rest = sent;
-        let begun = rest.min(self.begun.len());
-        self.begun.drain(..begun);
-        rest -= begun;
-        let logged = rest.min(logged);
-        self.log.advance(logged);
-        rest -= logged;
-        if rest > 0 {
-            self.begun.extend_from_slice(&own[rest..own_len]);
-            if self.want_acknowledge || ride {
-                self.acknowledged = self.receiver.received;
-                self.receiver.owes_release = false;
-                self.watch.acknowledged();
-            }
-            (self.want_acknowledge, self.want_ask) = (false, false);
-        }
-        Ok(sent == total)
-    }
-
-    fn watch_writable(&mut self) {
-        if !self.watching_writable {
-            self.watching_writable = self.socket.watch_writable(true).is_ok();
-            self.writable_seen = false;
-        }
-    }
-
-    /// Stops watching for writability once it has been reported with nothing left to write.
-    fn unwatch_writable(&mut self) {
-        if self.watching_writable && self.writable_seen && !self.blocked {
-            self.watching_writable = self.socket.watch_writable(false).is_err();
-        }
-    }
-
     fn check_post(&mut self, len: usize, max: usize) -> Result<(), PostError> {
         if let Some(error) = &self.over {
             return Err(PostError::Dead(error.clone()));
@@ -322,14 +222,6 @@ impl StreamLane {
     }
 }
 
-fn send(socket: &Registered, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    match pieces {
-        [] => Ok(0),
-        [piece] => rustix::net::send(socket, piece, SEND),
-        _ => rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), SEND),
-    }
-}
-
 impl Lane for StreamLane {
     fn info(&self) -> &LaneInfo {
         &self.info
@@ -339,7 +231,11 @@ impl Lane for StreamLane {
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let len = body.iter().map(|piece| piece.len()).sum();
         self.check_post(len, FRAME_MAX)?;
-        let result = self.log.post(header, body, len);
+        let result = if len >= DIRECT_FROM {
+            self.post_large(header, body, len)
+        } else {
+            self.log.post(header, body, len)
+        };
         self.posted(result)
     }
 

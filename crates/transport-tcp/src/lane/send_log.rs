@@ -6,6 +6,7 @@
 //! never straddle the ring's end; what is skipped for that is the gap, of which there is at most one. A borrowed body is
 //! not in the ring: it belongs to the header that ends at `after`.
 
+use super::pieces::{PAD_FROM, Pieces, pad, pad_before};
 use crate::memory::BorrowedBytes;
 use sinew_transport::{PostError, Token, Unacknowledged, UnacknowledgedBody};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
@@ -23,8 +24,6 @@ pub(super) const PAD_MAX: usize = 64;
 pub(super) const ENGINE_FLAGS: u8 = 0x0f;
 
 const NO_GAP: u64 = u64::MAX;
-/// Bodies shorter than this are not worth a pad.
-const PAD_FROM: usize = 4096;
 /// Borrowed bytes after which the log asks for an acknowledgement.
 const ASK_EVERY_BORROWED: usize = 8 << 20;
 
@@ -129,14 +128,45 @@ impl SendLog {
         len: usize,
     ) -> Result<(), PostError> {
         let start = self.reserve(HEADER_LEN + len)?;
-        self.write_header(start, header, len, Flags(0));
-        let mut at = start + HEADER_LEN;
+        self.write_header(start, header, len, 0);
+        self.copy_body(start + HEADER_LEN, body);
+        self.head += (HEADER_LEN + len) as u64;
+        self.frames_posted += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn copy_body(&mut self, mut at: usize, body: &[IoSlice<'_>]) {
         for piece in body {
             self.ring[at..at + piece.len()].copy_from_slice(piece);
             at += piece.len();
         }
-        self.head += (HEADER_LEN + len) as u64;
+    }
+
+    /// The same when nothing waits to be sent: `write` gives the kernel the frame straight from the caller's memory and says how
+    /// much it took; the copy that is retained is made meanwhile with what the peer does with it. `body` has at most
+    /// [`DIRECT_PIECES`] pieces.
+    pub(super) fn post_direct(
+        &mut self,
+        header: &Header,
+        body: &[IoSlice<'_>],
+        len: usize,
+        write: impl FnOnce(&[IoSlice<'_>]) -> usize,
+    ) -> Result<(), PostError> {
+        let pad = if self.pads { pad_before(body) } else { 0 };
+        let head_len = HEADER_LEN + pad;
+        let start = self.reserve(head_len + len)?;
+        self.write_header(start, header, len, pad);
+        let mut pieces = Pieces::new();
+        pieces.push(&self.ring[start..start + head_len]);
+        body.iter().for_each(|piece| {
+            pieces.push(piece);
+        });
+        let sent = write(pieces.as_slice());
+        self.copy_body(start + head_len, body);
+        self.head += (head_len + len) as u64;
         self.frames_posted += 1;
+        self.advance(sent);
         Ok(())
     }
 
@@ -148,15 +178,11 @@ impl SendLog {
         token: Token,
     ) -> Result<(), PostError> {
         let len = bytes.as_slice().len();
-        let pad = if self.pads && len >= PAD_FROM && !self.has_unsent() { pad(bytes.as_ptr()) } else { 0 };
+        let pads = self.pads && len >= PAD_FROM && !self.has_unsent();
+        let pad = if pads { pad(HEADER_LEN, bytes.as_ptr()) } else { 0 };
         let start = self.reserve(HEADER_LEN + pad)?;
         self.asked_borrowed += len;
-        self.write_header(start, header, len, if pad == 0 { Flags(0) } else { PADDED });
-        let place = &mut self.ring[start + HEADER_LEN..][..pad];
-        place.fill(0);
-        if let Some(first) = place.first_mut() {
-            *first = pad as u8;
-        }
+        self.write_header(start, header, len, pad);
         self.head += (HEADER_LEN + pad) as u64;
         self.frames_posted += 1;
         self.held.push_back(Held { after: self.head, body: HeldBody::Borrowed(bytes, token) });
@@ -191,10 +217,11 @@ impl SendLog {
         Ok(self.index(self.head))
     }
 
+    /// Writes header and pad; both have been reserved.
     #[inline]
-    fn write_header(&mut self, start: usize, header: &Header, len: usize, own: Flags) {
+    fn write_header(&mut self, start: usize, header: &Header, len: usize, pad: usize) {
         let quarter = (self.ring.len() / 4) as u64;
-        let mut flags = Flags(header.flags.0 & ENGINE_FLAGS).with(own);
+        let mut flags = Flags(header.flags.0 & ENGINE_FLAGS);
         if self.head - self.asked_at >= quarter
             || self.frames_posted + 1 - self.asked_frames >= self.frames_max / 4
             || self.asked_borrowed >= ASK_EVERY_BORROWED
@@ -204,9 +231,16 @@ impl SendLog {
             self.asked_frames = self.frames_posted + 1;
             self.asked_borrowed = 0;
         }
+        if pad != 0 {
+            flags = flags.with(PADDED);
+        }
         // The callers have checked `len` against the lane's limits, which fit 32 bits.
         let bytes = stream::encode(&Header { flags, ..*header }, len as u32);
         self.ring[start..start + HEADER_LEN].copy_from_slice(&bytes);
+        if let Some(first) = self.ring[start + HEADER_LEN..][..pad].first_mut() {
+            *first = pad as u8;
+            self.ring[start + HEADER_LEN + 1..][..pad - 1].fill(0);
+        }
     }
 
     #[inline]
@@ -416,52 +450,6 @@ impl SendLog {
         (self.tail, self.sent, self.gap) = (self.head, self.head, NO_GAP);
         (self.held_next, self.held_sent) = (0, 0);
         out
-    }
-}
-
-/// Length of the pad before a body at `data`, given that the header is the first that goes into a fresh buffer of the kernel.
-///
-/// Processors copy slowly where the target lies up to 63 bytes above the source within a page (measured on Zen 5: 1 MiB over
-/// loopback in 190 µs instead of 115), which is just what 24 bytes of header bring about for aligned memory.
-fn pad(data: *const u8) -> usize {
-    let ahead = HEADER_LEN.wrapping_sub(data.addr()) % 4096;
-    if (1..64).contains(&ahead) { data.addr().wrapping_sub(HEADER_LEN) % 64 } else { 0 }
-}
-
-/// Most pieces of one gathered write.
-const PIECES: usize = 64;
-
-/// A bounded list of slices for one system call.
-pub(super) struct Pieces<'a> {
-    slices: [IoSlice<'a>; PIECES],
-    len: usize,
-}
-
-impl<'a> Pieces<'a> {
-    pub(super) fn new() -> Self {
-        Self { slices: [IoSlice::new(&[]); PIECES], len: 0 }
-    }
-
-    /// `false` when there is no room. An empty piece takes none.
-    pub(super) fn push(&mut self, piece: &'a [u8]) -> bool {
-        if piece.is_empty() {
-            return true;
-        }
-        if self.len == PIECES {
-            return false;
-        }
-        self.slices[self.len] = IoSlice::new(piece);
-        self.len += 1;
-        true
-    }
-
-    /// Whether a header with its borrowed body, and one piece more, may not fit.
-    fn is_nearly_full(&self) -> bool {
-        self.len + 3 > PIECES
-    }
-
-    pub(super) fn as_slice(&self) -> &[IoSlice<'a>] {
-        &self.slices[..self.len]
     }
 }
 
