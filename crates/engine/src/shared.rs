@@ -245,7 +245,8 @@ impl Shared {
     /// `None`: something is there, process it first.
     pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
         self.with_unless_forked(Some(None), |core| {
-            if core.progress() > 0 || !core.arm() {
+            // The descriptor may be ready already, and a watcher by edges has been told of that before: look itself.
+            if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !core.arm() {
                 return None;
             }
             self.sleepers.fetch_add(1, Ordering::Relaxed);
