@@ -64,7 +64,8 @@ impl Core {
             return Err(why_blocked(session, flow));
         }
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
-            return Err(if state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
+            let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
+            return Err(if hopeless || state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
@@ -379,7 +380,8 @@ impl Core {
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        if fits && !by_reference && !state.is_starved() {
+        let possible = session.bytes.can_ever(cost) && state.bytes.can_ever(cost);
+        if fits && possible && !by_reference && !state.is_starved() {
             session.starving = true;
             return Ok(false);
         }
