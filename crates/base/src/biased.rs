@@ -4,7 +4,7 @@
 //! allocates but when it changes its favourite thread.
 //!
 //! # How it works
-//! A thread that has taken the lock [`STREAK_FIRST`] times in a row gets the *bias*: a [`Slot`] of its own, to which `bias`
+//! A thread that has taken the lock [`STREAK_FIRST`] times in a row gets the *bias*: a `Slot` of its own, to which `bias`
 //! points. From then on it locks by storing `busy = true` into its slot and looking whether `bias` still points there, and
 //! unlocks by storing `busy = false`: no read-modify-write, no fence. Everybody else takes the mutex, sets `bias` to null,
 //! executes the heavy barrier and waits until the slot is no longer busy.

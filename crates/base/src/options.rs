@@ -352,7 +352,7 @@ macro_rules! __option_marker {
     };
 }
 
-/// Makes a struct of options; see the [module](crate::options) for the form and an example.
+/// Makes a struct of options; see the [module](mod@crate::options) for the form and an example.
 ///
 /// The struct has a public field and a setter of the same name for each row, `Default`, `Clone`, `Debug`, `PartialEq`, and
 /// * `TABLE: &'static [OptionRow]`,

@@ -29,6 +29,8 @@ pub(crate) struct EndpointInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u32,
     pub(crate) name: Option<String>,
+    /// Kept, so that it can be read without the lock, also in a forked child.
+    pub(crate) address: Address,
     /// Made only when the option `histograms` is on.
     pub(crate) measures: Option<Box<Measures>>,
 }
@@ -74,7 +76,7 @@ impl Endpoint {
     /// Its address: one line of text when printed; `pack` makes bytes of it.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.inner.shared.with(|core| core.address_of(self.inner.number))
+        self.inner.address.clone()
     }
 
     /// Connects to an endpoint and proves a path to it. Blocks up to the option `connect_timeout`.
@@ -225,7 +227,8 @@ impl Endpoint {
     /// Counts since the endpoint was made, and what waits.
     #[must_use]
     pub fn counters(&self) -> crate::metrics::EndpointCounters {
-        self.inner.shared.with(|core| core.endpoint_counters(self.inner.number))
+        let none = crate::metrics::EndpointCounters::default();
+        self.inner.shared.with_unless_forked(none, |core| core.endpoint_counters(self.inner.number))
     }
 
     /// Waits until a message that matches is there, without taking it.

@@ -289,10 +289,18 @@ impl Engine {
         let shared = &self.inner.shared;
         shared.check_fork().map_err(|_| BuildError::Closed)?;
         let name = (!name.is_empty()).then_some(name);
-        let number = shared.with(|core| core.create_endpoint(name))?;
+        let (number, address) = shared.with(|core| {
+            let number = core.create_endpoint(name)?;
+            Ok::<_, BuildError>((number, core.address_of(number)))
+        })?;
         let measures = if shared.config.histograms { Measures::new() } else { None };
-        let inner =
-            EndpointInner { shared: Arc::clone(shared), number, name: name.map(str::to_owned), measures };
+        let inner = EndpointInner {
+            shared: Arc::clone(shared),
+            number,
+            name: name.map(str::to_owned),
+            address,
+            measures,
+        };
         Ok(Endpoint { inner: Arc::new(inner) })
     }
 

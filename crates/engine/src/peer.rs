@@ -174,7 +174,8 @@ impl Peer {
     /// What was tried towards this peer, what was chosen, what was refused and why.
     #[must_use]
     pub fn explain(&self) -> Explain {
-        self.endpoint.shared.with(|core| core.explain_session(self.session))
+        let forked = Explain { peer: String::new(), rows: Vec::new(), security: OpError::Forked.to_string() };
+        self.endpoint.shared.with_unless_forked(forked, |core| core.explain_session(self.session))
     }
 
     /// Whether the session with the peer's engine lives.

@@ -106,7 +106,7 @@ impl Engine {
     /// # Errors
     /// No memory or descriptor left, with a hint.
     pub fn alloc(&self, len: usize) -> Result<Buf, TransportError> {
-        if len < SEGMENT_FROM {
+        if len < SEGMENT_FROM || self.shared().check_fork().is_err() {
             return Ok(Buf::zeroed(len));
         }
         alloc(self.shared(), &self.shared().pool, len, false)
@@ -121,6 +121,9 @@ impl Peer {
     /// No memory or descriptor left, with a hint.
     pub fn alloc(&self, len: usize) -> Result<Buf, TransportError> {
         let shared = &self.endpoint.shared;
+        if shared.check_fork().is_err() {
+            return Ok(Buf::zeroed(len));
+        }
         let pool = shared.with(|core| core.pool_of(self.session));
         alloc(shared, &pool, len, true)
     }

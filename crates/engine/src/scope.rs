@@ -134,10 +134,11 @@ impl<'scope> Scope<'scope, '_> {
 
     fn end(&self, panicked: bool) {
         let shared = &self.endpoint.inner.shared;
-        let open: Vec<Key> = lock(&self.open).drain().collect();
         if shared.check_fork().is_err() {
+            // The operations are the parent's; nothing in this process touches their memory.
             return;
         }
+        let open: Vec<Key> = lock(&self.open).drain().collect();
         let limit = Timeout::Default.resolve(&shared.config);
         let until = limit.map(|limit| std::time::Instant::now() + limit);
         for key in open {

@@ -59,6 +59,13 @@ impl SendCredit {
         self.sent
     }
 
+    /// Whether it can be taken once there is credit: a message that costs more than half a window never can.
+    #[must_use]
+    #[inline]
+    pub const fn can_ever(&self, cost: u64) -> bool {
+        cost <= self.cost_max
+    }
+
     /// Whether [`SendCredit::try_take`] would take it now.
     #[must_use]
     #[inline]

@@ -92,7 +92,7 @@ fn a_slow_loris_is_cut_off(lane: &str) {
     undisturbed(lane, |p| {
         let mut stream = knock(p).unwrap();
         let start = std::time::Instant::now();
-        while stream.write_all(&[b'S']).is_ok() {
+        while stream.write_all(b"S").is_ok() {
             assert!(start.elapsed() < PATIENCE, "it is never cut off");
             std::thread::sleep(Duration::from_millis(20));
         }

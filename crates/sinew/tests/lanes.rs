@@ -41,7 +41,6 @@ fn uds_cuts_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-#[ignore = "known fault: after many cuts both directions stand still over shared memory"]
 fn shm_cuts_lose_nothing_and_double_nothing() {
     cuts_lose_nothing_and_double_nothing("shm");
 }

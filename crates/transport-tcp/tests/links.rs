@@ -338,7 +338,7 @@ fn a_runtime_directory_that_leads_astray_is_refused() {
 const HELPER: &str = "SINEW_TEST_DIAL";
 
 #[test]
-#[ignore = "a process of another user runs this one"]
+#[ignore = "[child] a process of another user runs this one"]
 fn helper_of_another_user() {
     let Ok(path) = std::env::var(HELPER) else { return };
     let mut domain = open(&uds_in(Path::new("/tmp")), ListenScope::Nobody).unwrap();

@@ -206,7 +206,7 @@ impl Side {
     fn connect(&self, args: &Args, transport: &str) -> Result<Connected, Failure> {
         let place =
             if transport == "auto" { Place::Anywhere } else { Place::Transport(transport.to_owned()) };
-        let (responder, address, access) = match self {
+        let (mut responder, address, access) = match self {
             Self::Here { domain, cpu } => {
                 let responder = Responder::start(&place, domain, *cpu)?;
                 let address = responder.address.clone();
@@ -218,7 +218,10 @@ impl Side {
         let listen = transport == "auto" && matches!(self, Self::Here { .. });
         let engine = access.engine(&place, listen, Progress::Caller)?;
         let endpoint = engine.endpoint("")?;
-        let peer = endpoint.connect(address)?;
+        let peer = endpoint.connect(address).map_err(|error| {
+            let ended = responder.as_mut().and_then(Responder::ended);
+            ended.map_or_else(|| Failure::from(error), |how| Failure::new(failure::UNREACHABLE, how))
+        })?;
         let mut initiator = Initiator::new(engine, endpoint, peer);
         if transport == "auto" {
             initiator.settle()?;

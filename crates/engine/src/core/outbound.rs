@@ -6,7 +6,7 @@ use super::op::{Memory, Op, SendOp, SendState};
 use super::session::{Control, Session, Standing};
 use super::table::Key;
 use crate::error::OpError;
-use sinew_transport::{Lane, PostError, Token, UnacknowledgedBody};
+use sinew_transport::{Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -64,7 +64,8 @@ impl Core {
             return Err(why_blocked(session, flow));
         }
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
-            return Err(if state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
+            let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
+            return Err(if hopeless || state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
@@ -242,19 +243,57 @@ impl Core {
     }
 
     fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
-        let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
-        while let Some(frame) = session.replay.front() {
+        let limits = lane.info().limits;
+        loop {
+            self.split_replay(key, &limits);
+            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+            let Some(frame) = session.replay.front() else { return Ok(()) };
             match &frame.body {
                 UnacknowledgedBody::Owned(bytes) => lane.try_post(&frame.header, &[IoSlice::new(bytes)])?,
                 &UnacknowledgedBody::Borrowed { data, len, token } => {
-                    let Some(data) = NonNull::new(data.cast_mut()) else { break };
+                    let Some(data) = NonNull::new(data.cast_mut()) else { break Ok(()) };
                     super::rendezvous::post_borrowed(lane, &frame.header, data, len, token)?;
                 }
             }
             session.replay.pop_front();
             self.counters.replayed += 1;
         }
-        Ok(())
+    }
+
+    /// A fragment that is longer than this lane takes becomes several, which count as frames of their own: those behind it
+    /// have not been sent yet, so their numbers move with it.
+    fn split_replay(&mut self, key: Key, limits: &Limits) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(front) = session.replay.front() else { return };
+        let (len, piece) = match &front.body {
+            UnacknowledgedBody::Owned(bytes) => (bytes.len(), limits.frame_max),
+            UnacknowledgedBody::Borrowed { len, .. } => (*len, limits.borrowed_max),
+        };
+        if front.header.kind != Kind::DATA || len <= piece {
+            return;
+        }
+        let Some(Unacknowledged { header, body }) = session.replay.pop_front() else { return };
+        let part = |at: usize| {
+            let here = piece.min(len - at);
+            let body = match &body {
+                UnacknowledgedBody::Owned(bytes) => UnacknowledgedBody::Owned(bytes[at..at + here].to_vec()),
+                UnacknowledgedBody::Borrowed { data, token, .. } => {
+                    UnacknowledgedBody::Borrowed { data: data.wrapping_add(at), len: here, token: *token }
+                }
+            };
+            Unacknowledged { header: Header::data(header.tag, header.offset() + at as u64), body }
+        };
+        let parts: Vec<Unacknowledged> = (0..len).step_by(piece).map(part).collect();
+        let more = parts.len() - 1;
+        session.sent += more as u64;
+        for part in parts.into_iter().rev() {
+            session.replay.push_front(part);
+        }
+        if let UnacknowledgedBody::Borrowed { token, .. } = body
+            && let Some(Op::Send(op)) = self.ops.get_mut(Key(token.0))
+        {
+            op.references += more as u32;
+        }
     }
 
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
@@ -341,7 +380,8 @@ impl Core {
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        if fits && !by_reference && !state.is_starved() {
+        let possible = session.bytes.can_ever(cost) && state.bytes.can_ever(cost);
+        if fits && possible && !by_reference && !state.is_starved() {
             session.starving = true;
             return Ok(false);
         }

@@ -1,7 +1,7 @@
 //! How a consumer goes to sleep without a producer ever missing it, and without a fence on the producer's path.
 //!
 //! Called by the domain (consumer of many lanes) and by lanes (producers, and consumers of room). The consumer announces
-//! that it will not look any more, then makes every running producer pass a barrier ([`Barrier::heavy`]), then looks once
+//! that it will not look any more, then makes every running producer pass a barrier (`Barrier::heavy`), then looks once
 //! more. The producer publishes, then looks at the announcement, with nothing but program order between
 //! ([`Barrier::light`]): either it sees the announcement, or the consumer's last look sees the frame.
 //!
