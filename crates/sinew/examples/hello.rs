@@ -14,7 +14,6 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let answer = format!("hello, {}", String::from_utf8_lossy(&name[..got.len]));
         let peer = greeter.reply_to(got.source)?;
         peer.send(2, answer.as_bytes())?;
-        peer.flush()?;
         Ok(())
     });
 

@@ -35,7 +35,8 @@ fn without_descriptors_the_listener_says_so_rests_and_comes_back() {
         assert!(net.server.accept(11).is_err());
     }
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(300), "four reports in {took:?}");
+    // Rests that began earlier may end in between; without any, four reports take microseconds.
+    assert!(took >= Duration::from_millis(90), "four reports in {took:?}");
     drop(fill);
     let mut accepted = None;
     wait("the poller to report the listener again", || {
