@@ -282,6 +282,11 @@ impl Core {
     pub(crate) fn end_send(&mut self, key: Key, error: OpError) {
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
         let (session, flow) = (op.session, op.flow);
+        // What the receiver has said of its end stands.
+        let result = match &op.state {
+            SendState::Releasing(result) => result.clone(),
+            _ => Err(error),
+        };
         match op.state {
             SendState::Finished(_) => return,
             SendState::Queued => {
@@ -297,9 +302,9 @@ impl Core {
             SendState::Releasing(_) => {}
         }
         if self.reclaim_everywhere(session, key) {
-            self.finish_send(key, Err(error));
+            self.finish_send(key, result);
         } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
-            op.state = SendState::Releasing(Err(error));
+            op.state = SendState::Releasing(result);
         }
     }
 
