@@ -175,6 +175,13 @@ impl Other {
         unsafe {
             libc::kill(self.child.id() as i32, signal)
         };
+        if signal == libc::SIGSTOP {
+            let stat = format!("/proc/{}/stat", self.child.id());
+            until("it stands still", || {
+                let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            });
+        }
     }
 
     pub fn kill(&mut self) {
