@@ -143,8 +143,8 @@ impl Domain for ShmDomain {
         }
     }
 
-    fn allocate_segment(&mut self, len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
-        Ok(Some(Arc::new(ShmSegment::create(len)?)))
+    fn allocate_segment(&mut self, len: usize) -> Result<Option<Box<dyn Segment>>, TransportError> {
+        Ok(Some(Box::new(ShmSegment::create(len)?)))
     }
 
     fn arm(&mut self) -> bool {

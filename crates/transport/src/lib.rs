@@ -43,3 +43,5 @@ pub use lane::{
 };
 pub use locator::{Locator, LocatorError};
 pub use poller::{Event, Interest, PollKey, Poller};
+/// What frames are made of, as [`Lane`] and [`Sink`] take them.
+pub use sinew_wire::frame::{Flags, Header, Kind};

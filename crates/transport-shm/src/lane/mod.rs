@@ -283,8 +283,10 @@ impl ShmLane {
     }
 }
 
+// SAFETY: borrowed posts are copied before they are taken; a fetch is dropped before `pulled`, and in `revoke` and
+// `recover`; nothing is given back as borrowed.
 #[allow(unsafe_code)]
-impl Lane for ShmLane {
+unsafe impl Lane for ShmLane {
     fn info(&self) -> &LaneInfo {
         &self.info
     }
