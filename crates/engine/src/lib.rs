@@ -41,7 +41,7 @@ mod user_secret;
 
 pub use crate::core::{Explain, ExplainRow, Verdict};
 pub use completion::{Completion, Match, Source};
-pub use config::Security;
+pub use config::{DomainSecret, Security};
 pub use endpoint::Endpoint;
 pub use engine::{Armed, Builder, Engine};
 pub use error::{BuildError, ConnectError, Failed, OpError};
