@@ -55,7 +55,7 @@ impl Core {
             return self.refuse_endpoint(session_key, header.dst, cost);
         };
         endpoint.messages_received += 1;
-        endpoint.bytes_received += body.len() as u64;
+        endpoint.bytes_received = endpoint.bytes_received.wrapping_add(body.len() as u64);
         let arrival = arrival(header, source);
         let credit = &mut endpoint.inflow(session_key, &windows).bytes;
         if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
@@ -195,7 +195,8 @@ impl Core {
             return Err("more envelopes than granted");
         }
         endpoint.messages_received += 1;
-        endpoint.bytes_received += len;
+        // The peer's word, which may be any: the count goes around.
+        endpoint.bytes_received = endpoint.bytes_received.wrapping_add(len);
         let arrival = arrival(header, source);
         if let Some(op) = endpoint.matcher.arrive(&arrival) {
             self.return_envelope(session_key, header.dst);

@@ -44,6 +44,13 @@ pub fn pair(lane: &str) -> Pair {
 pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineOptions) -> Pair {
     let there = engine_with(lane, second, options.clone());
     let here = if lane == "self" { there.clone() } else { engine_with(lane, first, options) };
+    let pair = connected(here, there);
+    assert!(pair.to_b.path().starts_with(lane), "{lane} is wanted, {} is used", pair.to_b.path());
+    pair
+}
+
+/// An endpoint in each of two engines, connected.
+pub fn connected(here: Engine, there: Engine) -> Pair {
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
     // The other side may have nobody to make its progress.
     let connected = AtomicBool::new(false);
@@ -58,7 +65,6 @@ pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineO
         connected.store(true, Ordering::Release);
         to_b.expect("a path")
     });
-    assert!(to_b.path().starts_with(lane), "{lane} is wanted, {} is used", to_b.path());
     Pair { to_b, a, b, here, there }
 }
 
@@ -128,7 +134,11 @@ pub struct Other {
 
 /// Starts this test binary again in a role; its test `other_process` must be ignored otherwise.
 pub fn spawn(role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    spawn_by(Command::new(std::env::current_exe().unwrap()), role, lane, extra)
+}
+
+/// [`spawn`] by a command that runs this test binary.
+pub fn spawn_by(mut command: Command, role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
     command
         .args(["other_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("OTHER_ROLE", role)
