@@ -16,6 +16,7 @@
 //! All handles are `Send` and `Sync`. After `fork` the child's handles answer [`OpError::Forked`].
 #![deny(unsafe_code)]
 
+mod batch;
 mod completion;
 mod config;
 mod connect;
@@ -40,6 +41,7 @@ mod timeout;
 mod user_secret;
 
 pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use batch::{Outgoing, Partial, Receive};
 pub use completion::{Completion, Match, Source};
 pub use config::Security;
 pub use endpoint::Endpoint;
