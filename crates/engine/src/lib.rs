@@ -4,8 +4,9 @@
 //!
 //! # Order of use
 //! [`Engine::builder`] → [`Engine::endpoint`] → [`Endpoint::connect`] → [`Peer::send`], [`Endpoint::recv`]. Blocking,
-//! `try_*`, scoped ([`Endpoint::scope`]), owned and asynchronous ([`SendOp`], [`RecvOp`] are futures) and handler
-//! ([`Endpoint::on_message`]) forms share these verbs.
+//! `try_*`, scoped ([`Endpoint::scope`]), owned and asynchronous ([`SendOp`], [`RecvOp`] are futures), batch
+//! ([`Peer::send_batch`], [`Endpoint::recv_batch`]) and handler forms ([`Endpoint::on_message`], [`SendOp::on_complete`],
+//! [`RecvOp::on_complete`]) share these verbs.
 //!
 //! # Memory safety
 //! Buffers are lent to a call or scope, which does not end before the operation has, or moved into the operation. Only the
@@ -17,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod complete;
 mod completion;
 mod config;
 mod connect;
@@ -42,6 +44,7 @@ mod user_secret;
 
 pub use crate::core::{Explain, ExplainRow, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
+pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};
 pub use config::Security;
 pub use endpoint::Endpoint;

@@ -27,6 +27,7 @@ pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
+use crate::complete::{Ended, Waiter};
 use crate::config::Config;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
@@ -41,15 +42,15 @@ use table::{Key, Table};
 pub(crate) struct Effects {
     /// Tasks and threads to wake.
     pub(crate) wakers: Vec<Waker>,
-    /// Wakers that are not needed any more: dropping one may run code of the application.
-    pub(crate) spent: Vec<Waker>,
+    /// Wakers and functions that are not needed any more: dropping one may run code of the application.
+    pub(crate) spent: Vec<Waiter>,
     /// Buffers to drop: dropping may run code of the application.
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
     pub(crate) finished: bool,
     /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
     pub(crate) posted: bool,
-    /// Handlers have something to do.
+    /// Handlers, or functions of operations that have ended, have something to do.
     pub(crate) handlers: bool,
 }
 
@@ -126,6 +127,10 @@ pub(crate) struct Core {
     pub(crate) ops: Table<Op>,
     pub(crate) handlers: Table<crate::handler::HandlerState>,
     pub(crate) ready_handlers: Vec<Key>,
+    /// Operations whose end goes to a function, in the order in which they ended.
+    pub(crate) ended: VecDeque<Ended>,
+    /// A thread is calling such functions.
+    pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
@@ -170,6 +175,8 @@ impl Core {
             ops: Table::default(),
             handlers: Table::default(),
             ready_handlers: Vec::new(),
+            ended: VecDeque::new(),
+            telling: false,
             effects: Effects::default(),
             counters: Counters::default(),
             hot: Vec::new(),

@@ -229,7 +229,7 @@ impl Core {
             memory: Memory::Owned(copy.into()),
             state: SendState::Queued,
             references: 0,
-            waker: None,
+            waiter: None,
             detached: true,
             buffered: true,
         };
