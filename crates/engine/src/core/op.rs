@@ -168,6 +168,13 @@ pub(crate) struct RecvOp {
     pub(crate) handler: Option<Key>,
 }
 
+impl RecvOp {
+    /// Whether fragments of a session are on their way into its memory.
+    pub(crate) fn fetches_from(&self, session: Key) -> bool {
+        matches!(&self.state, RecvState::Fetching { envelope, .. } if envelope.session == session)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Op {
     Send(SendOp),

@@ -87,6 +87,10 @@ pub(crate) struct Session {
     pub(crate) sent: u64,
     /// Sequenced frames that were received, ever.
     pub(crate) received: u64,
+    /// Number of the leg that this side sends on: a leg is a stretch of the sequence on one lane.
+    pub(crate) leg_out: u32,
+    /// Number of the newest leg of the peer's that was begun or fenced: nothing of an earlier one counts.
+    pub(crate) leg_in: u32,
     /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
     pub(crate) replay: VecDeque<Unacknowledged>,
     pub(crate) outbox: VecDeque<Control>,
@@ -111,7 +115,7 @@ pub(crate) struct Session {
     pub(crate) peer_pinned: bool,
     /// When it is looked at, and whether for better lanes.
     pub(crate) watch: Watch,
-    /// When it lost its last lane.
+    /// Since when it has had no lane to send on, after it had one.
     pub(crate) laneless_since: Option<Instant>,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
@@ -149,6 +153,8 @@ impl Session {
             moving_to: None,
             sent: 0,
             received: 0,
+            leg_out: 0,
+            leg_in: 0,
             replay: VecDeque::new(),
             outbox: VecDeque::new(),
             flows: Vec::new(),

@@ -372,7 +372,6 @@ impl Core {
             hot: false,
             idle: 0,
             inbound: false,
-            repeated: 0,
             listening: false,
             pinned,
             waiting: Vec::new(),

@@ -96,7 +96,6 @@ impl Core {
             hot: false,
             idle: 0,
             inbound: true,
-            repeated: 0,
             listening: true,
             pinned: false,
             waiting: Vec::new(),
