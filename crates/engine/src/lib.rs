@@ -59,8 +59,12 @@ pub use options::EngineOptions;
 pub use peer::{Message, Peer};
 pub use progress::Progress;
 pub use scope::{Scope, ScopedRecv, ScopedSend};
-pub use sinew_transport::{Buf, Transport, TransportError};
-pub use sinew_wire::address::{Address, Target};
+pub use sinew_transport::{Buf, Bytes, Code, Errno, ErrorKind, Transport, TransportError};
+pub use sinew_wire::address::{
+    Address, AddressError, AddressErrorKind, EndpointRef, Explicit, Name, Target, split_locator,
+};
+/// Frames, for those who write a transport of their own.
+pub use sinew_wire::frame;
 pub use timeout::Timeout;
 
 /// Bytes as hexadecimal digits.
