@@ -247,6 +247,10 @@ impl Message<'_> {
             None => core.post_eager(peer.session, peer.flow, &self.header(), parts, len),
             Some(immediate) => {
                 let bytes = immediate.to_le_bytes();
+                if let &[data] = parts {
+                    let parts = [IoSlice::new(&bytes), data];
+                    return core.post_eager(peer.session, peer.flow, &self.header(), &parts, len);
+                }
                 let parts: Vec<IoSlice<'_>> =
                     std::iter::once(IoSlice::new(&bytes)).chain(parts.iter().copied()).collect();
                 core.post_eager(peer.session, peer.flow, &self.header(), &parts, len)

@@ -355,8 +355,8 @@ impl Core {
     }
 
     fn pump_dirty(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in dirty {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &key in &dirty {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.dirty = false;
             }
@@ -364,6 +364,10 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+        // The list keeps its memory: a message that is staged must not cost an allocation.
+        dirty.clear();
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
         self.effects.posted = false;
     }
 }

@@ -294,7 +294,7 @@ impl Core {
             }
             SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
                 if op.header.kind == Kind::EAGER {
-                    self.send_control(session, Header::control(Kind::WITHDRAW, key.0), Vec::new());
+                    self.send_control(session, Header::control(Kind::WITHDRAW, key.0), []);
                 }
             }
             SendState::Releasing(_) => {}

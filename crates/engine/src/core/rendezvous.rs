@@ -4,6 +4,7 @@
 use super::Core;
 use super::inbound::Handled;
 use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected};
+use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -93,8 +94,7 @@ impl Core {
         self.give_memory(op_key);
         let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
         let RecvState::Fetching { envelope, received, expected, .. } = op.state else { return };
-        let body =
-            [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
+        let body = ControlBody::numbers([op_key.0, received, expected - received]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -158,7 +158,7 @@ impl Core {
     }
 
     pub(crate) fn send_done(&mut self, session: Key, sender_op: u64, status: Status) {
-        let body = (status as u32).to_le_bytes().to_vec();
+        let body = (status as u32).to_le_bytes();
         self.send_control(session, Header::control(Kind::DONE, sender_op), body);
     }
 
@@ -170,7 +170,7 @@ impl Core {
         };
         let key = Key(header.tag);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else {
-            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), Vec::new());
+            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), []);
             return Ok(());
         };
         if op.session != session_key || op.header.kind != Kind::EAGER {
