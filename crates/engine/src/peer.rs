@@ -240,7 +240,7 @@ impl Message<'_> {
 
     /// Posts it whole if that is possible now.
     #[inline]
-    fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
+    pub(crate) fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
         let peer = self.peer;
         if len > core.config.eager_max {
             return Err(core.blocked_by_size(peer.session));
@@ -249,11 +249,23 @@ impl Message<'_> {
             None => core.post_eager(peer.session, peer.flow, &self.header(), parts, len),
             Some(immediate) => {
                 let bytes = immediate.to_le_bytes();
+                if let &[data] = parts {
+                    let parts = [IoSlice::new(&bytes), data];
+                    return core.post_eager(peer.session, peer.flow, &self.header(), &parts, len);
+                }
                 let parts: Vec<IoSlice<'_>> =
                     std::iter::once(IoSlice::new(&bytes)).chain(parts.iter().copied()).collect();
                 core.post_eager(peer.session, peer.flow, &self.header(), &parts, len)
             }
         }
+    }
+
+    /// Starts a copy of it, which goes as an envelope; nobody waits for it.
+    #[cold]
+    pub(crate) fn post_copy(&self, core: &mut Core, data: &[u8]) {
+        let peer = self.peer;
+        let memory = Memory::Owned(data.into());
+        core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, true);
     }
 
     /// [`Peer::send`].
@@ -391,14 +403,7 @@ impl Message<'_> {
                     return Err(error);
                 }
                 if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
-                    core.start_send(
-                        peer.session,
-                        peer.flow,
-                        self.header(),
-                        self.immediate,
-                        Memory::Owned(data.into()),
-                        true,
-                    );
+                    self.post_copy(core, data);
                     core.progress();
                     return Ok(());
                 }

@@ -27,6 +27,7 @@ pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
+use crate::complete::{Ended, Waiter};
 use crate::config::Config;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
@@ -41,15 +42,15 @@ use table::{Key, Table};
 pub(crate) struct Effects {
     /// Tasks and threads to wake.
     pub(crate) wakers: Vec<Waker>,
-    /// Wakers that are not needed any more: dropping one may run code of the application.
-    pub(crate) spent: Vec<Waker>,
+    /// Wakers and functions that are not needed any more: dropping one may run code of the application.
+    pub(crate) spent: Vec<Waiter>,
     /// Buffers to drop: dropping may run code of the application.
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
     pub(crate) finished: bool,
     /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
     pub(crate) posted: bool,
-    /// Handlers have something to do.
+    /// Handlers, or functions of operations that have ended, have something to do.
     pub(crate) handlers: bool,
 }
 
@@ -126,6 +127,10 @@ pub(crate) struct Core {
     pub(crate) ops: Table<Op>,
     pub(crate) handlers: Table<crate::handler::HandlerState>,
     pub(crate) ready_handlers: Vec<Key>,
+    /// Operations whose end goes to a function, in the order in which they ended.
+    pub(crate) ended: VecDeque<Ended>,
+    /// A thread is calling such functions.
+    pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
@@ -172,6 +177,8 @@ impl Core {
             ops: Table::default(),
             handlers: Table::default(),
             ready_handlers: Vec::new(),
+            ended: VecDeque::new(),
+            telling: false,
             effects: Effects::default(),
             counters: Counters::default(),
             hot: Vec::new(),
@@ -343,8 +350,8 @@ impl Core {
     }
 
     fn pump_dirty(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in dirty {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &key in &dirty {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.dirty = false;
             }
@@ -352,6 +359,10 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+        // The list keeps its memory: a message that is staged must not cost an allocation.
+        dirty.clear();
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
         self.effects.posted = false;
     }
 }

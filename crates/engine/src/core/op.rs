@@ -2,13 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::table::Key;
+use crate::complete::Waiter;
 use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, PostId};
 use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
-use std::task::Waker;
 
 /// Memory that an operation reads from or writes to. Only the core touches it, under the engine's lock, and never after
 /// the operation has left the table.
@@ -109,7 +109,7 @@ pub(crate) struct SendOp {
     pub(crate) state: SendState,
     /// Fragments that lanes still refer to.
     pub(crate) references: u32,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waiter: Option<Waiter>,
     /// Nobody waits: remove it when it is finished.
     pub(crate) detached: bool,
     /// Whether its bytes count against the session's send buffer.
@@ -180,7 +180,7 @@ pub(crate) struct RecvOp {
     pub(crate) untagged: bool,
     pub(crate) memory: Memory,
     pub(crate) state: RecvState,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waiter: Option<Waiter>,
     /// The handler that it feeds.
     pub(crate) handler: Option<Key>,
 }
