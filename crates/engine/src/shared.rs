@@ -210,10 +210,9 @@ impl Shared {
             if let Some(done) = check(core) {
                 return Nap::Done(done);
             }
-            if !core.arm() {
+            if !self.arm(core) {
                 return Nap::Again;
             }
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
             let until = core.next_timer(now).into_iter().chain(deadline).min();
             Nap::Sleep(until.map(|until| until.saturating_duration_since(now)))
         });
@@ -226,6 +225,17 @@ impl Shared {
         let _ = self.poller.wait(timeout, &mut events);
         self.with(|core| self.awake(core, &events));
         None
+    }
+
+    /// Counts a sleeper, unless something is there. Those who sleep already must be woken by what comes next all the same.
+    fn arm(&self, core: &mut Core) -> bool {
+        let quiet = core.arm();
+        if quiet {
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
+        } else if self.sleepers.load(Ordering::Relaxed) == 0 {
+            core.disarm();
+        }
+        quiet
     }
 
     /// Handles what woke a sleeper.
@@ -247,10 +257,9 @@ impl Shared {
     pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
         self.with_unless_forked(Some(None), |core| {
             // The descriptor may be ready already, and a watcher by edges has been told of that before: look itself.
-            if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !core.arm() {
+            if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !self.arm(core) {
                 return None;
             }
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })

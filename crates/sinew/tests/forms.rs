@@ -28,6 +28,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     scope_that_panics_cancels_and_the_panic_goes_on,
     futures_work_in_each_progress_mode,
     a_handler_sees_messages_in_order_and_may_send,
+    a_handler_may_be_dropped_while_messages_stream_and_inside_itself,
     a_handler_that_panics_is_unregistered_and_nothing_else_breaks,
     dropping_the_engine_ends_what_pends,
     threads_share_an_endpoint,
@@ -538,27 +539,6 @@ fn a_handler_that_panics_is_unregistered_and_nothing_else_breaks(lane: &str) {
     drop((broken, sound));
     p.to_b.send(3, b"alive").unwrap();
     assert_eq!(p.b.recv(3, &mut [0; 8]).unwrap().len, 5);
-}
-
-#[test]
-fn shm_handler_may_be_dropped_while_messages_stream_and_inside_itself() {
-    a_handler_may_be_dropped_while_messages_stream_and_inside_itself("shm");
-}
-
-#[test]
-fn uds_handler_may_be_dropped_while_messages_stream_and_inside_itself() {
-    a_handler_may_be_dropped_while_messages_stream_and_inside_itself("uds");
-}
-
-#[test]
-fn tcp_handler_may_be_dropped_while_messages_stream_and_inside_itself() {
-    a_handler_may_be_dropped_while_messages_stream_and_inside_itself("tcp");
-}
-
-#[test]
-#[ignore = "[known-fault] seen once: a message out of order after a handler was dropped"]
-fn self_handler_may_be_dropped_while_messages_stream_and_inside_itself() {
-    a_handler_may_be_dropped_while_messages_stream_and_inside_itself("self");
 }
 
 fn a_handler_may_be_dropped_while_messages_stream_and_inside_itself(lane: &str) {

@@ -150,11 +150,7 @@ impl Domain for ShmDomain {
     fn arm(&mut self) -> bool {
         self.sleeper.arm(&self.registry.page.armed);
         self.registry.heavy();
-        if self.registry.last_look() {
-            self.disarm();
-            return false;
-        }
-        true
+        !self.registry.last_look()
     }
 
     fn disarm(&mut self) {

@@ -97,7 +97,8 @@ pub trait Domain: Send {
     fn poll_warm(&mut self, _owners: &mut Vec<u32>) {}
 
     /// Announces that the engine is about to sleep on the poller. After this call, whatever a memory-polled lane of the
-    /// domain receives makes a descriptor ready. Returns `false` if something is there already: do not sleep.
+    /// domain receives makes a descriptor ready, until [`Domain::disarm`]. Returns `false` if something is there already: do
+    /// not sleep; it stays announced all the same, as another thread may be asleep. May be called again meanwhile.
     fn arm(&mut self) -> bool {
         true
     }

@@ -303,17 +303,9 @@ impl Core {
         done
     }
 
-    /// Announces sleep to all domains. `false`: something is there, do not sleep.
+    /// Announces sleep to all domains, until [`Core::disarm`]. `false`: something is there, do not sleep.
     pub(crate) fn arm(&mut self) -> bool {
-        for index in 0..self.domains.len() {
-            if !self.domains[index].domain.arm() {
-                for slot in &mut self.domains[..=index] {
-                    slot.domain.disarm();
-                }
-                return false;
-            }
-        }
-        true
+        self.domains.iter_mut().all(|slot| slot.domain.arm())
     }
 
     pub(crate) fn disarm(&mut self) {

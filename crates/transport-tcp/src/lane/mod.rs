@@ -201,8 +201,8 @@ impl StreamLane {
     /// What is to be done in a poll besides receiving.
     #[cold]
     fn poll_aside(&mut self) {
-        if self.polls == SPINS && self.socket.is_watched() {
-            self.spinners.leave(&self.socket);
+        if self.polls == SPINS && self.socket.is_watched() && !self.spinners.leave(&self.socket) {
+            self.polls = 0;
         }
         if self.blocked || self.want_acknowledge {
             self.write();

@@ -190,7 +190,11 @@ impl Domain for UdsDomain {
     }
 
     fn arm(&mut self) -> bool {
-        self.spinners.call_back()
+        self.spinners.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.spinners.disarm();
     }
 }
 
