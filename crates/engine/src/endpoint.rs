@@ -2,6 +2,7 @@
 
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
+use crate::core::table::Key;
 use crate::core::{Core, Started};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::Measures;
@@ -46,17 +47,35 @@ impl Drop for EndpointInner {
     }
 }
 
-/// Cancels a borrowed operation if its call ends early, as by a panic in a waker.
+/// Cancels a borrowed receive if its call ends early, as by a panic in a waker: also in the call that starts it, which may
+/// wake others when it has left the lock.
 struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
-    key: crate::core::table::Key,
+    key: Option<Key>,
+}
+
+impl<'a> Borrowed<'a> {
+    const fn none(shared: &'a Arc<Shared>) -> Self {
+        Self { shared, key: None }
+    }
+
+    /// Called under the lock that started the receive.
+    #[inline]
+    fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
+        if let Started::Pending(key) = started {
+            self.key = Some(key);
+        }
+        started
+    }
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.shared.with(|core| {
-            core.cancel_recv(self.key);
-        });
+        if let Some(key) = self.key {
+            self.shared.with(|core| {
+                core.cancel_recv(key);
+            });
+        }
     }
 }
 
@@ -140,27 +159,34 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
+        let pattern = pattern.into();
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
-        let started = shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None));
-        self.finish_recv(started, timeout.into())
+        let mut guard = Borrowed::none(shared);
+        let started =
+            shared.with(|core| guard.note(core.start_recv(self.inner.number, pattern, memory, None)));
+        self.finish_recv(started, guard, timeout.into())
     }
 
     /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.
     #[inline]
-    fn finish_recv(&self, started: Started<Completion>, timeout: Timeout) -> Result<Completion, OpError> {
+    fn finish_recv(
+        &self,
+        started: Started<Completion>,
+        guard: Borrowed<'_>,
+        timeout: Timeout,
+    ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         let key = match started {
             Started::Done(result, _) => return result,
             Started::Pending(key) => key,
         };
-        let guard = Borrowed { shared, key };
         let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
+        // Collected, or cancelled here.
+        std::mem::forget(guard);
         if let Some((result, _)) = done {
-            std::mem::forget(guard);
             return result;
         }
-        std::mem::forget(guard);
         match shared.with(|core| core.cancel_recv(key)) {
             Some((Err(OpError::Cancelled), _)) | None => {
                 Err(OpError::TimedOut { after: limit.unwrap_or_default() })
@@ -181,15 +207,16 @@ impl Endpoint {
         let pattern = pattern.into();
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
         // Under one lock: another thread may want the same message.
+        let mut guard = Borrowed::none(shared);
         let started = shared.with(|core| {
             core.progress();
             match core.probe_or_closed(self.inner.number, pattern)? {
-                Ok(_) => Some(Ok(core.start_recv(self.inner.number, pattern, memory, None))),
+                Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
                 Err(error) => Some(Err(error)),
             }
         });
         match started {
-            Some(started) => self.finish_recv(started?, Timeout::Default),
+            Some(started) => self.finish_recv(started?, guard, Timeout::Default),
             None => Err(OpError::WouldBlock),
         }
     }

@@ -24,17 +24,19 @@ pub struct Peer {
     pub(crate) dst: u32,
 }
 
-/// Cancels a borrowed send if its call ends early.
+/// Cancels a borrowed send if its call ends early, as by a panic in a waker: also in the call that starts it.
 struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
-    key: Key,
+    key: Option<Key>,
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.shared.with(|core| {
-            core.cancel_send(self.key);
-        });
+        if let Some(key) = self.key {
+            self.shared.with(|core| {
+                core.cancel_send(key);
+            });
+        }
     }
 }
 
@@ -139,7 +141,7 @@ impl Peer {
                 false,
             ))
         })?;
-        let guard = Borrowed { shared, key };
+        let guard = Borrowed { shared, key: Some(key) };
         let limit = timeout.resolve(&shared.config);
         let answer = shared.wait(limit, |core| core.collect_answer(key));
         match answer {
@@ -343,6 +345,7 @@ impl Message<'_> {
         if let Some(error) = blocked.error() {
             return Err(error);
         }
+        let mut guard = Borrowed { shared, key: None };
         let key = shared.with(|core| {
             let buffered = core.may_buffer(peer.session, len);
             let memory = if buffered {
@@ -356,10 +359,10 @@ impl Message<'_> {
                 core.progress();
                 return None;
             }
-            Some(key)
+            guard.key = Some(key);
+            guard.key
         });
         let Some(key) = key else { return Ok(()) };
-        let guard = Borrowed { shared, key };
         match shared.wait(limit, |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);

@@ -47,3 +47,5 @@ pub use locator::{Locator, LocatorError};
 pub use poller::{Event, Interest, PollKey, Poller};
 /// A number of the system's, as [`TransportError::os`] takes it.
 pub use rustix::io::Errno;
+/// What frames are made of, as [`Lane`] and [`Sink`] take them.
+pub use sinew_wire::frame::{Flags, Header, Kind};

@@ -215,13 +215,13 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if header.dst == 0 {
             if session.bytes.raise(bytes) {
-                session.flows.iter_mut().for_each(super::session::Flow::relieve);
+                session.shortage.end();
             }
             session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
             if flow.bytes.raise(bytes) {
-                flow.relieve();
+                flow.shortage.end();
             }
             flow.envelopes.raise(envelopes);
         }

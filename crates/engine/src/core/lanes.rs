@@ -69,7 +69,10 @@ struct LaneSink<'a> {
     violation: Option<LaneError>,
 }
 
-impl Sink for LaneSink<'_> {
+// SAFETY: a target lies in the memory of a receive, which stays in the table, and so lent, until the fragment has been placed
+// or `revoke_everywhere` has made the lanes forget it (`rendezvous`).
+#[allow(unsafe_code)]
+unsafe impl Sink for LaneSink<'_> {
     #[inline]
     fn frame(&mut self, header: &Header, body: Body<'_>) {
         self.frames += 1;
@@ -128,6 +131,9 @@ impl Core {
         let mut sink = LaneSink { core: self, lane: key, session, frames: 0, inbound, violation: None };
         let result = lane.poll(&mut sink, BUDGET);
         let LaneSink { frames, violation, .. } = sink;
+        while let Some(token) = self.revoked.pop() {
+            lane.revoke(token);
+        }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         slot.lane = Some(lane);
         match (result, violation) {
@@ -220,6 +226,7 @@ impl Core {
             self.hot_socket = None;
         }
         let slot = self.lanes.remove(key)?;
+        self.pulls_lost(key);
         if let Some(owner) = self.owners.get_mut(slot.owner as usize) {
             *owner = super::Owner::Free;
         }

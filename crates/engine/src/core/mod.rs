@@ -31,7 +31,7 @@ pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 use crate::complete::{Ended, Waiter};
 use crate::config::Config;
 use op::Op;
-use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
+use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -138,6 +138,8 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
+    /// Receives that ended while a lane was polled, which must still forget their memory.
+    pub(crate) revoked: Vec<Token>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
     dirty: Vec<Key>,
@@ -182,6 +184,7 @@ impl Core {
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),
+            revoked: Vec::new(),
             hot_socket: None,
             dirty: Vec::new(),
             idle_turns: 0,

@@ -151,12 +151,29 @@ pub(crate) struct Envelope {
     pub(crate) credit: bool,
 }
 
+/// How the bytes of an envelope come. One way at a time: what comes the other way is a forgery, and would end the receive
+/// while a lane still writes to its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// A lane of this side pulls them from where the sender described them.
+    Pulled,
+    /// The sender was asked for them.
+    Fragments,
+}
+
 #[derive(Debug)]
 pub(crate) enum RecvState {
     /// Waits for a message.
     Posted(PostId),
     /// Matched an envelope: `received` of `expected` bytes are there.
-    Fetching { envelope: Envelope, info: Completion, arrival: Arrival, received: u64, expected: u64 },
+    Fetching {
+        envelope: Envelope,
+        info: Completion,
+        arrival: Arrival,
+        received: u64,
+        expected: u64,
+        way: Way,
+    },
     /// Over.
     Finished(Result<Completion, OpError>),
 }

@@ -65,7 +65,8 @@ impl Core {
         }
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
-            return Err(if hopeless || state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
+            let starved = hopeless || session.is_starved(flow, cost);
+            return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
@@ -381,10 +382,11 @@ impl Core {
             return Ok(true);
         }
         let possible = session.bytes.can_ever(cost) && state.bytes.can_ever(cost);
-        if fits && possible && !by_reference && !state.is_starved() {
+        if fits && possible && !by_reference && !session.is_starved(flow, cost) {
             session.starving = true;
             return Ok(false);
         }
+        let state = &mut session.flows[flow as usize];
         if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
             return Ok(false);
         }

@@ -70,30 +70,33 @@ pub(crate) struct Flow {
     pub(crate) pending: VecDeque<Key>,
     /// The peer said that the endpoint is gone.
     pub(crate) closed: bool,
-    /// Since when credit is missing.
-    short_since: Option<Instant>,
-    /// Credit has been missing for so long that messages go as envelopes.
-    starved: bool,
+    pub(crate) shortage: Shortage,
 }
 
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
 /// that shares its processor is kept from running.
 const STARVED_AFTER: Duration = Duration::from_millis(50);
 
-impl Flow {
-    /// Whether credit has been missing for so long that messages go as envelopes. Called when it is missing.
-    pub(crate) fn is_starved(&mut self) -> bool {
-        if !self.starved {
+/// Since when credit of a flow or of a whole session has been missing.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Shortage {
+    since: Option<Instant>,
+    long: bool,
+}
+
+impl Shortage {
+    /// Whether it has lasted for so long that messages go as envelopes. Called while credit is missing.
+    pub(crate) fn is_long(&mut self) -> bool {
+        if !self.long {
             let now = Instant::now();
-            self.starved = now.duration_since(*self.short_since.get_or_insert(now)) >= STARVED_AFTER;
+            self.long = now.duration_since(*self.since.get_or_insert(now)) >= STARVED_AFTER;
         }
-        self.starved
+        self.long
     }
 
     /// Credit has come.
-    pub(crate) fn relieve(&mut self) {
-        self.starved = false;
-        self.short_since = None;
+    pub(crate) fn end(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -134,6 +137,8 @@ pub(crate) struct Session {
     /// Flows with something pending, in turn.
     pub(crate) pending_flows: VecDeque<u32>,
     pub(crate) bytes: SendCredit,
+    /// Of [`Session::bytes`]: all flows suffer from it, and none waits anew.
+    pub(crate) shortage: Shortage,
     pub(crate) envelopes: SendCredit,
     pub(crate) granted_bytes: ReceiveCredit,
     pub(crate) granted_envelopes: ReceiveCredit,
@@ -196,6 +201,7 @@ impl Session {
             flow_of: HashMap::new(),
             pending_flows: VecDeque::new(),
             bytes: SendCredit::new(theirs.session_bytes),
+            shortage: Shortage::default(),
             envelopes: SendCredit::new(theirs.session_envelopes),
             granted_bytes: ReceiveCredit::new(ours.session_bytes),
             granted_envelopes: ReceiveCredit::new(ours.session_envelopes),
@@ -216,6 +222,15 @@ impl Session {
         }
     }
 
+    /// Whether the credit that is missing for `cost` bytes of a flow has been missing for so long that messages go as
+    /// envelopes.
+    pub(crate) fn is_starved(&mut self, flow: u32, cost: u64) -> bool {
+        if !self.bytes.affords(cost) {
+            return self.shortage.is_long();
+        }
+        self.flows.get_mut(flow as usize).is_some_and(|flow| flow.shortage.is_long())
+    }
+
     /// The flow towards an endpoint, made on first use.
     pub(crate) fn flow_to(&mut self, dst: u32) -> u32 {
         if let Some(&flow) = self.flow_of.get(&dst) {
@@ -227,8 +242,7 @@ impl Session {
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
             closed: false,
-            short_since: None,
-            starved: false,
+            shortage: Shortage::default(),
         });
         self.flow_of.insert(dst, flow);
         flow

@@ -222,7 +222,9 @@ impl StreamLane {
     }
 }
 
-impl Lane for StreamLane {
+// SAFETY: the log drops a `BorrowedBytes` before it reports or gives it back, and in `reclaim` and `recover`; the receiver
+// drops its `Target` before `placed`, and in `revoke` and `recover`.
+unsafe impl Lane for StreamLane {
     fn info(&self) -> &LaneInfo {
         &self.info
     }
