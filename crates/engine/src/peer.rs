@@ -3,7 +3,7 @@
 use crate::completion::Source;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Blocked, Core, Explain};
+use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::op::SendOp;
@@ -12,7 +12,6 @@ use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// An endpoint that messages can be sent to. Cheap to clone, `Send` and `Sync`. It keeps its own endpoint alive, and is good
@@ -298,11 +297,13 @@ impl Message<'_> {
         });
         match blocked {
             Ok(()) => Ok(()),
-            Err(blocked) => self.send_slowly(data, blocked),
+            Err(blocked) => self.send_slowly(&[IoSlice::new(data)], data.len(), blocked),
         }
     }
 
-    /// [`Peer::send`] of several slices, one after the other. Long ones are gathered into one buffer first.
+    /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
+    /// ones are sent from where their parts are; only many short parts of a long message (under 4 KiB on average) are copied
+    /// into one piece first.
     ///
     /// # Errors
     /// As [`Peer::send`].
@@ -315,33 +316,26 @@ impl Message<'_> {
             core.flush_active(self.peer.session);
             Ok(())
         });
-        match posted {
-            Ok(()) => Ok(()),
-            Err(blocked) => {
-                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.send_slowly(&whole, blocked)
-            }
-        }
+        posted.or_else(|blocked| self.send_slowly(parts, len, blocked))
     }
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
-    fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
+    fn send_slowly(self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
-            let posted =
-                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-                    Ok(()) => {
-                        core.flush_active(peer.session);
-                        Some(Ok(()))
-                    }
-                    Err(Blocked::Busy | Blocked::Credit) => None,
-                    Err(blocked) => Some(Err(blocked)),
-                });
+            let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
+                Ok(()) => {
+                    core.flush_active(peer.session);
+                    Some(Ok(()))
+                }
+                Err(Blocked::Busy | Blocked::Credit) => None,
+                Err(blocked) => Some(Err(blocked)),
+            });
             match posted {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(now)) => blocked = now,
@@ -353,11 +347,11 @@ impl Message<'_> {
         }
         let mut guard = Borrowed { shared, key: None };
         let key = shared.with(|core| {
-            let buffered = core.may_buffer(peer.session, data.len());
+            let buffered = core.may_buffer(peer.session, len);
             let memory = if buffered {
-                Memory::Owned(data.into())
+                Memory::Owned(gather::flatten(parts, len).into())
             } else {
-                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+                Memory::lent(parts, len, core.config.eager_max)
             };
             let key =
                 core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);
