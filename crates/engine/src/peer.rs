@@ -3,7 +3,7 @@
 use crate::completion::Source;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Blocked, Core, Explain};
+use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::op::SendOp;
@@ -12,7 +12,6 @@ use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// An endpoint that messages can be sent to. Cheap to clone, `Send` and `Sync`. It keeps its own endpoint alive, and is good
@@ -240,7 +239,7 @@ impl Message<'_> {
 
     /// Posts it whole if that is possible now.
     #[inline]
-    fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
+    pub(crate) fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
         let peer = self.peer;
         if len > core.config.eager_max {
             return Err(core.blocked_by_size(peer.session));
@@ -249,11 +248,23 @@ impl Message<'_> {
             None => core.post_eager(peer.session, peer.flow, &self.header(), parts, len),
             Some(immediate) => {
                 let bytes = immediate.to_le_bytes();
+                if let &[data] = parts {
+                    let parts = [IoSlice::new(&bytes), data];
+                    return core.post_eager(peer.session, peer.flow, &self.header(), &parts, len);
+                }
                 let parts: Vec<IoSlice<'_>> =
                     std::iter::once(IoSlice::new(&bytes)).chain(parts.iter().copied()).collect();
                 core.post_eager(peer.session, peer.flow, &self.header(), &parts, len)
             }
         }
+    }
+
+    /// Starts a copy of it, which goes as an envelope; nobody waits for it.
+    #[cold]
+    pub(crate) fn post_copy(&self, core: &mut Core, data: &[u8]) {
+        let peer = self.peer;
+        let memory = Memory::Owned(data.into());
+        core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, true);
     }
 
     /// [`Peer::send`].
@@ -286,11 +297,13 @@ impl Message<'_> {
         });
         match blocked {
             Ok(()) => Ok(()),
-            Err(blocked) => self.send_slowly(data, blocked),
+            Err(blocked) => self.send_slowly(&[IoSlice::new(data)], data.len(), blocked),
         }
     }
 
-    /// [`Peer::send`] of several slices, one after the other. Long ones are gathered into one buffer first.
+    /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
+    /// ones are sent from where their parts are; only many short parts of a long message (under 4 KiB on average) are copied
+    /// into one piece first.
     ///
     /// # Errors
     /// As [`Peer::send`].
@@ -303,33 +316,26 @@ impl Message<'_> {
             core.flush_active(self.peer.session);
             Ok(())
         });
-        match posted {
-            Ok(()) => Ok(()),
-            Err(blocked) => {
-                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.send_slowly(&whole, blocked)
-            }
-        }
+        posted.or_else(|blocked| self.send_slowly(parts, len, blocked))
     }
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
-    fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
+    fn send_slowly(self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
-            let posted =
-                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-                    Ok(()) => {
-                        core.flush_active(peer.session);
-                        Some(Ok(()))
-                    }
-                    Err(Blocked::Busy | Blocked::Credit) => None,
-                    Err(blocked) => Some(Err(blocked)),
-                });
+            let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
+                Ok(()) => {
+                    core.flush_active(peer.session);
+                    Some(Ok(()))
+                }
+                Err(Blocked::Busy | Blocked::Credit) => None,
+                Err(blocked) => Some(Err(blocked)),
+            });
             match posted {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(now)) => blocked = now,
@@ -341,11 +347,11 @@ impl Message<'_> {
         }
         let mut guard = Borrowed { shared, key: None };
         let key = shared.with(|core| {
-            let buffered = core.may_buffer(peer.session, data.len());
+            let buffered = core.may_buffer(peer.session, len);
             let memory = if buffered {
-                Memory::Owned(data.into())
+                Memory::Owned(gather::flatten(parts, len).into())
             } else {
-                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+                Memory::lent(parts, len, core.config.eager_max)
             };
             let key =
                 core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);
@@ -391,14 +397,7 @@ impl Message<'_> {
                     return Err(error);
                 }
                 if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
-                    core.start_send(
-                        peer.session,
-                        peer.flow,
-                        self.header(),
-                        self.immediate,
-                        Memory::Owned(data.into()),
-                        true,
-                    );
+                    self.post_copy(core, data);
                     core.progress();
                     return Ok(());
                 }

@@ -130,6 +130,7 @@ impl Shared {
         }
         drop((effects.garbage, effects.spent));
         if effects.handlers {
+            crate::complete::run_ended(self);
             crate::handler::run_ready(self);
         }
     }

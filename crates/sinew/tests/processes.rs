@@ -313,6 +313,7 @@ fn a_death_ends_all_operations_and_how_fast_is_printed(lane: &str) {
             let sent = send.wait_within(PATIENCE).unwrap_err().error;
             let flushed = flush.join().unwrap().unwrap_err();
             took.push(at.elapsed());
+            if at.elapsed() > Duration::from_millis(100) { println!("SLOW {received} | {sent} | {flushed}"); }
             assert!(is_lost(&received) && is_lost(&sent) && is_lost(&flushed), "{received:?} {sent:?}");
             other.kill();
         }
@@ -506,4 +507,18 @@ fn restart_by_name(lane: &str) {
     }
     assert_eq!(second.line(), "50");
     assert!(old.send(1, b"x").is_err_and(|error| is_lost(&error)), "the old peer stays lost");
+}
+
+/// `transports([..])` chooses among the transports; how they behave stays what the environment says.
+#[test]
+fn a_choice_of_transports_keeps_the_other_options_of_the_environment() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let vars = [("SINEW_TCP_PORTS", free.to_string()), ("SINEW_TRANSPORTS", "uds".to_owned())];
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let other = spawn("wait", "tcp", &vars);
+    let address: sinew::Address = other.line().parse().expect("an address");
+    let scheme_and_port =
+        |locator: &String| locator.starts_with("tcp:") && locator.ends_with(&format!(":{free}"));
+    assert!(!address.locators().is_empty() && address.locators().iter().all(scheme_and_port), "{address}");
+    other.finish();
 }

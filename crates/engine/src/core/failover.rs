@@ -664,7 +664,8 @@ impl Core {
     /// Sessions that have been without a lane for too long are lost.
     pub(crate) fn check_laneless(&mut self, now: Instant) {
         let timeout = self.config.peer_timeout;
-        for key in self.sessions.keys() {
+        let mut at = 0;
+        while let Some(key) = self.sessions.next_key_from(&mut at) {
             let Some(since) = self.sessions.get(key).and_then(|session| session.laneless_since) else {
                 continue;
             };

@@ -7,6 +7,7 @@
 mod endpoint;
 mod explain;
 mod failover;
+pub(crate) mod gather;
 mod inbound;
 mod lanes;
 pub(crate) mod op;
@@ -27,6 +28,7 @@ pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
+use crate::complete::{Ended, Waiter};
 use crate::config::Config;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
@@ -41,15 +43,15 @@ use table::{Key, Table};
 pub(crate) struct Effects {
     /// Tasks and threads to wake.
     pub(crate) wakers: Vec<Waker>,
-    /// Wakers that are not needed any more: dropping one may run code of the application.
-    pub(crate) spent: Vec<Waker>,
+    /// Wakers and functions that are not needed any more: dropping one may run code of the application.
+    pub(crate) spent: Vec<Waiter>,
     /// Buffers to drop: dropping may run code of the application.
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
     pub(crate) finished: bool,
     /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
     pub(crate) posted: bool,
-    /// Handlers have something to do.
+    /// Handlers, or functions of operations that have ended, have something to do.
     pub(crate) handlers: bool,
 }
 
@@ -126,6 +128,10 @@ pub(crate) struct Core {
     pub(crate) ops: Table<Op>,
     pub(crate) handlers: Table<crate::handler::HandlerState>,
     pub(crate) ready_handlers: Vec<Key>,
+    /// Operations whose end goes to a function, in the order in which they ended.
+    pub(crate) ended: VecDeque<Ended>,
+    /// A thread is calling such functions.
+    pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
@@ -172,6 +178,8 @@ impl Core {
             ops: Table::default(),
             handlers: Table::default(),
             ready_handlers: Vec::new(),
+            ended: VecDeque::new(),
+            telling: false,
             effects: Effects::default(),
             counters: Counters::default(),
             hot: Vec::new(),
@@ -319,7 +327,8 @@ impl Core {
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
-        for key in self.lanes.keys() {
+        let mut at = 0;
+        while let Some(key) = self.lanes.next_key_from(&mut at) {
             let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) else { continue };
             if lane.next_timer().is_some_and(|at| at <= now)
                 && let Err(error) = lane.handle_timer(now)
@@ -343,8 +352,8 @@ impl Core {
     }
 
     fn pump_dirty(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in dirty {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &key in &dirty {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.dirty = false;
             }
@@ -352,6 +361,10 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+        // The list keeps its memory: a message that is staged must not cost an allocation.
+        dirty.clear();
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
         self.effects.posted = false;
     }
 }

@@ -3,7 +3,7 @@
 use super::Core;
 use super::inbound::OVERHEAD;
 use super::op::{Memory, Op, SendOp, SendState};
-use super::session::{Control, Session, Standing};
+use super::session::{Control, ControlBody, Session, Standing};
 use super::table::Key;
 use crate::error::OpError;
 use sinew_transport::{Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
@@ -134,12 +134,12 @@ impl Core {
     }
 
     /// Queues a control frame; it goes out at the end of this turn.
-    pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: Vec<u8>) {
+    pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: impl Into<ControlBody>) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !session.is_up() {
             return;
         }
-        session.outbox.push_back(Control { header, body });
+        session.outbox.push_back(Control { header, body: body.into() });
         session.ready = false;
         self.mark_dirty(session_key);
     }
@@ -230,7 +230,7 @@ impl Core {
             memory: Memory::Owned(copy.into()),
             state: SendState::Queued,
             references: 0,
-            waker: None,
+            waiter: None,
             detached: true,
             buffered: true,
         };
@@ -306,7 +306,7 @@ impl Core {
             if control.header.kind == Kind::DONE {
                 lane.acknowledge();
             }
-            lane.try_post(&control.header, &[IoSlice::new(&control.body)])?;
+            lane.try_post(&control.header, &[IoSlice::new(control.body.as_slice())])?;
             if control.header.kind.is_sequenced() {
                 session.sent += 1;
             }

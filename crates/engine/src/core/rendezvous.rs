@@ -4,6 +4,7 @@
 use super::Core;
 use super::inbound::Handled;
 use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
+use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -96,8 +97,7 @@ impl Core {
         let RecvState::Fetching { envelope, received, expected, way, .. } = &mut op.state else { return };
         *way = Way::Fragments;
         let (envelope, received, expected) = (*envelope, *received, *expected);
-        let body =
-            [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
+        let body = ControlBody::numbers([op_key.0, received, expected - received]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -174,7 +174,7 @@ impl Core {
     }
 
     pub(crate) fn send_done(&mut self, session: Key, sender_op: u64, status: Status) {
-        let body = (status as u32).to_le_bytes().to_vec();
+        let body = (status as u32).to_le_bytes();
         self.send_control(session, Header::control(Kind::DONE, sender_op), body);
     }
 
@@ -186,7 +186,7 @@ impl Core {
         };
         let key = Key(header.tag);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else {
-            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), Vec::new());
+            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), []);
             return Ok(());
         };
         if op.session != session_key || op.header.kind != Kind::EAGER {
@@ -221,16 +221,15 @@ impl Core {
         for _ in 0..count {
             let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(true) };
             let SendState::Moving { receiver, next, end } = op.state else { return Ok(true) };
-            let len = (end - next).min(fragment_max);
+            // `next < end <= memory.len()`, checked when the fetch came.
+            let (data, len) = op.memory.piece(next as usize, (end - next).min(fragment_max) as usize);
             if len == 0 {
                 op.state = SendState::Posted;
                 return Ok(true);
             }
-            // SAFETY: `next + len <= end <= memory.len()`, checked when the fetch came.
-            let data = unsafe { op.memory.data().add(next as usize) };
-            post_borrowed(lane, &Header::data(receiver, next), data, len as usize, Token(key.0))?;
+            post_borrowed(lane, &Header::data(receiver, next), data, len, Token(key.0))?;
             op.references += 1;
-            op.state = SendState::Moving { receiver, next: next + len, end };
+            op.state = SendState::Moving { receiver, next: next + len as u64, end };
             if let Some(session) = self.sessions.get_mut(session_key) {
                 session.sent += 1;
             }

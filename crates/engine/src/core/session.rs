@@ -19,11 +19,46 @@ pub(crate) struct PeerEngine {
     pub(crate) locators: Vec<Locator>,
 }
 
-/// A control frame that waits for room. Bodies are at most 64 bytes but for look-ups.
+/// A control frame that waits for room.
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) header: Header,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: ControlBody,
+}
+
+/// The body of a control frame, kept in place: returning credit and ending a transfer cost no allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ControlBody {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl ControlBody {
+    /// A fetch has the longest one: three numbers.
+    const MAX: usize = 24;
+
+    /// Numbers of 64 bits, one after the other.
+    pub(crate) fn numbers<const N: usize>(numbers: [u64; N]) -> Self {
+        const { assert!(N * 8 <= Self::MAX) };
+        let mut bytes = [0; Self::MAX];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        Self { bytes, len: (N * 8) as u8 }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for ControlBody {
+    fn from(body: [u8; N]) -> Self {
+        const { assert!(N <= Self::MAX) };
+        let mut bytes = [0; Self::MAX];
+        bytes[..N].copy_from_slice(&body);
+        Self { bytes, len: N as u8 }
+    }
 }
 
 /// Sending towards one endpoint of the peer: its credit, and what waits for it.

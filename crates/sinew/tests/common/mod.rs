@@ -134,7 +134,21 @@ pub struct Other {
 
 /// Starts this test binary again in a role; its test `other_process` must be ignored otherwise.
 pub fn spawn(role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
-    spawn_by(Command::new(std::env::current_exe().unwrap()), role, lane, extra)
+    spawn_under(&[], role, lane, extra)
+}
+
+/// [`spawn`] by another program, as a tracer, that is given the command line after its own arguments.
+pub fn spawn_under(program: &[&str], role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
+    let own = std::env::current_exe().unwrap();
+    let command = match program {
+        [] => Command::new(own),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(own);
+            command
+        }
+    };
+    spawn_by(command, role, lane, extra)
 }
 
 /// [`spawn`] by a command that runs this test binary.
