@@ -2,6 +2,7 @@
 
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
+use crate::core::table::Key;
 use crate::core::{Core, Started};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::Measures;
@@ -49,7 +50,7 @@ impl Drop for EndpointInner {
 /// Cancels a borrowed operation if its call ends early, as by a panic in a waker.
 struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
-    key: crate::core::table::Key,
+    key: Key,
 }
 
 impl Drop for Borrowed<'_> {
@@ -140,19 +141,22 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
-        let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
-        let started = shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None));
+        let started = shared.recv_direct(self.inner.number, pattern.into(), buf);
         self.finish_recv(started, timeout.into())
     }
 
     /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.
     #[inline]
     fn finish_recv(&self, started: Started<Completion>, timeout: Timeout) -> Result<Completion, OpError> {
+        match started {
+            Started::Done(result, _) => result,
+            Started::Pending(key) => self.wait_recv(key, timeout),
+        }
+    }
+
+    #[cold]
+    fn wait_recv(&self, key: Key, timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
-        let key = match started {
-            Started::Done(result, _) => return result,
-            Started::Pending(key) => key,
-        };
         let guard = Borrowed { shared, key };
         let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
