@@ -151,6 +151,8 @@ const FORMS: [(&str, Form); 9] = [
 ];
 
 const SIZES: [usize; 3] = [8, 39, 40];
+/// Allocations of what happens now and then whatever is sent: ten times a second lanes with traffic are measured again.
+const HOUSEKEEPING: u64 = 40;
 /// Enough to go around every ring and to return credit several times.
 const MESSAGES: u64 = 20_000;
 
@@ -173,7 +175,7 @@ fn a_short_message_allocates_nothing() {
             let before = ALLOCATIONS.get();
             repeat(&both, form, MESSAGES, len);
             let allocations = ALLOCATIONS.get() - before;
-            if allocations > 0 {
+            if allocations > HOUSEKEEPING {
                 found.insert((name, len), allocations);
             }
         }
@@ -342,7 +344,7 @@ fn trace(role: &str, lines: &[&str]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_short_message_makes_no_system_call() {
+fn a_short_message_makes_no_system_call_but_rare_looks_at_sockets() {
     if let Err(reason) = strace_works() {
         sinew_testing::skip!("strace", "{reason}");
     }
@@ -351,11 +353,17 @@ fn a_short_message_makes_no_system_call() {
         FORMS.iter().flat_map(|(name, _)| SIZES.map(|len| (*name, len))).collect();
     assert_eq!(pieces.len(), names.len());
     for (piece, name) in pieces.iter().zip(names) {
+        // So that a busy ring starves no socket, every so many turns look at the descriptors, and find nothing here.
+        let looks =
+            piece.iter().filter(|line| line.starts_with("epoll_pwait") && line.ends_with("= 0")).count();
+        let messages = MESSAGES as usize * if name.0.starts_with("staged") { 4 } else { 2 };
+        assert!(looks <= messages / 256, "{MESSAGES} messages of {name:?}: {looks} looks at descriptors");
+        let other: Vec<&String> = piece.iter().filter(|line| !line.starts_with("epoll_pwait")).collect();
         assert!(
-            piece.is_empty(),
+            other.is_empty(),
             "{MESSAGES} messages of {name:?}: {} calls, {:?}",
-            piece.len(),
-            piece.first()
+            other.len(),
+            other.first()
         );
     }
 }
