@@ -317,7 +317,13 @@ fn engine() -> Vec<Line> {
         ours("1,000 × 1,000 endpoints: descriptors", Count, "mesh-descriptors", 10.0, "E2"),
         ours("connect to first byte, shm", LatencyNs, "connect --transport shm", 1e6, "E3"),
         ours("connect to first byte, tcp", LatencyNs, "connect --transport tcp", 2e6, "E3"),
-        ours("allocations and system calls per small message", Count, "data-path --size 40", 0.0, "E4"),
+        ours(
+            "allocations and system calls per small message, beside looks",
+            Count,
+            "data-path --size 40",
+            0.0,
+            "E4",
+        ),
         Line::new("E5", "cost per match, 10,000 posted and unexpected", None, LatencyNs)
             .ours("Sinew 1 posted", "matching --posted 1")
             .ours("Sinew 10,000 posted", "matching --posted 10000")
