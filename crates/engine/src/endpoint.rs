@@ -158,11 +158,9 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
-        let pattern = pattern.into();
-        let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
         let mut guard = Borrowed::none(shared);
         let started =
-            shared.with(|core| guard.note(core.start_recv(self.inner.number, pattern, memory, None)));
+            shared.recv_direct(self.inner.number, pattern.into(), buf, |started| guard.note(started));
         self.finish_recv(started, guard, timeout.into())
     }
 
@@ -174,11 +172,15 @@ impl Endpoint {
         guard: Borrowed<'_>,
         timeout: Timeout,
     ) -> Result<Completion, OpError> {
+        match started {
+            Started::Done(result, _) => result,
+            Started::Pending(key) => self.wait_recv(key, guard, timeout),
+        }
+    }
+
+    #[cold]
+    fn wait_recv(&self, key: Key, guard: Borrowed<'_>, timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
-        let key = match started {
-            Started::Done(result, _) => return result,
-            Started::Pending(key) => key,
-        };
         let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
         // Collected, or cancelled here.

@@ -80,8 +80,8 @@ impl Peer {
     /// Sends if that is possible without waiting.
     ///
     /// # Errors
-    /// [`OpError::WouldBlock`] when it is not; nothing was sent then. A message longer than the option `eager_max` never goes
-    /// without waiting for its receiver: use [`Peer::post_send`].
+    /// [`OpError::WouldBlock`] when it is not; nothing was sent then. A message longer than the option `eager_max`, or than
+    /// what the lane takes at once, never goes without waiting for its receiver: use [`Peer::post_send`].
     pub fn try_send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
         self.message(tag).try_send(data)
     }
