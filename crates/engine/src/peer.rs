@@ -6,6 +6,7 @@ use crate::core::table::Key;
 use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
+use crate::histogram::Way;
 use crate::op::SendOp;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -273,11 +274,10 @@ impl Message<'_> {
     /// As [`Peer::send`].
     #[inline]
     pub fn send(self, data: &[u8]) -> Result<(), OpError> {
-        if let Some(measures) = &self.peer.endpoint.measures {
-            let since = std::time::Instant::now();
+        if let Some(since) = self.peer.endpoint.clock() {
             let result = self.send_now(data);
             if result.is_ok() {
-                measures.sent(since);
+                self.peer.endpoint.measured(Way::Send, since, self.peer.session);
             }
             return result;
         }

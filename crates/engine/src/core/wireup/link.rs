@@ -388,6 +388,7 @@ impl Core {
             },
             frames_sent: 0,
             frames_received: 0,
+            measures: None,
             lane: Some(lane),
         });
         self.links.remove(key);
