@@ -5,7 +5,7 @@ use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::core::{Core, Started};
 use crate::error::{ConnectError, Failed, OpError};
-use crate::histogram::Measures;
+use crate::histogram::{Measures, Way};
 use crate::op::RecvOp;
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -135,11 +135,10 @@ impl Endpoint {
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
     #[inline]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
-        if let Some(measures) = &self.inner.measures {
-            let since = Instant::now();
+        if let Some(since) = self.inner.clock() {
             let result = self.recv_within(pattern, buf, Timeout::Default);
-            if result.is_ok() {
-                measures.received(since);
+            if let Ok(info) = &result {
+                self.inner.measured(Way::Recv, since, Key(info.source.session));
             }
             return result;
         }
@@ -159,11 +158,9 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
-        let pattern = pattern.into();
-        let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
         let mut guard = Borrowed::none(shared);
         let started =
-            shared.with(|core| guard.note(core.start_recv(self.inner.number, pattern, memory, None)));
+            shared.recv_direct(self.inner.number, pattern.into(), buf, |started| guard.note(started));
         self.finish_recv(started, guard, timeout.into())
     }
 
@@ -175,11 +172,15 @@ impl Endpoint {
         guard: Borrowed<'_>,
         timeout: Timeout,
     ) -> Result<Completion, OpError> {
+        match started {
+            Started::Done(result, _) => result,
+            Started::Pending(key) => self.wait_recv(key, guard, timeout),
+        }
+    }
+
+    #[cold]
+    fn wait_recv(&self, key: Key, guard: Borrowed<'_>, timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
-        let key = match started {
-            Started::Done(result, _) => return result,
-            Started::Pending(key) => key,
-        };
         let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
         // Collected, or cancelled here.

@@ -51,7 +51,7 @@ pub use endpoint::Endpoint;
 pub use engine::{Armed, Builder, Engine};
 pub use error::{BuildError, ConnectError, Failed, OpError};
 pub use handler::Handler;
-pub use histogram::{EndpointHistograms, Latency};
+pub use histogram::{EndpointHistograms, LaneHistograms, Latency};
 pub use incoming::Incoming;
 pub use metrics::{EndpointCounters, EngineCounters, LaneCounters};
 pub use op::{Received, RecvOp, SendOp};

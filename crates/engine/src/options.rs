@@ -16,7 +16,7 @@ sinew_base::options! {
         /// How long a waiting thread spins before it sleeps.
         spin: duration = "300us", cost "processor time of each wait; a sleeping thread wakes up about 20 us late";
         /// Longest message that travels at once; longer ones are fetched by the receiver.
-        eager_max: bytes = "16kb", cost "receive memory, within the windows";
+        eager_max: bytes = "64kb", cost "receive memory, within the windows";
         /// Bytes of messages that the engine keeps for a peer whose credit is spent.
         send_buffer: bytes = "64mb", cost "memory, for each peer";
         /// Accepted connections that are not proven yet; the oldest gives way.

@@ -6,6 +6,7 @@ use crate::core::table::Key;
 use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
+use crate::histogram::Way;
 use crate::op::SendOp;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -79,8 +80,8 @@ impl Peer {
     /// Sends if that is possible without waiting.
     ///
     /// # Errors
-    /// [`OpError::WouldBlock`] when it is not; nothing was sent then. A message longer than the option `eager_max` never goes
-    /// without waiting for its receiver: use [`Peer::post_send`].
+    /// [`OpError::WouldBlock`] when it is not; nothing was sent then. A message longer than the option `eager_max`, or than
+    /// what the lane takes at once, never goes without waiting for its receiver: use [`Peer::post_send`].
     pub fn try_send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
         self.message(tag).try_send(data)
     }
@@ -273,11 +274,10 @@ impl Message<'_> {
     /// As [`Peer::send`].
     #[inline]
     pub fn send(self, data: &[u8]) -> Result<(), OpError> {
-        if let Some(measures) = &self.peer.endpoint.measures {
-            let since = std::time::Instant::now();
+        if let Some(since) = self.peer.endpoint.clock() {
             let result = self.send_now(data);
             if result.is_ok() {
-                measures.sent(since);
+                self.peer.endpoint.measured(Way::Send, since, self.peer.session);
             }
             return result;
         }

@@ -31,5 +31,5 @@ pub(crate) fn run(shared: &Arc<Shared>, cpu: Option<usize>) {
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }
     let stopped = |_: &mut crate::core::Core| shared.stop.load(Ordering::Acquire).then_some(());
-    let _ = shared.wait(None, stopped);
+    let _ = shared.wait_taking(crate::core::BUDGET, None, stopped);
 }

@@ -5,8 +5,9 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
+use crate::completion::{Completion, Match};
 use crate::config::Config;
-use crate::core::Core;
+use crate::core::{Core, Started};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -16,6 +17,7 @@ use sinew_base::biased::BiasedLock;
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -120,6 +122,24 @@ impl Shared {
         result
     }
 
+    /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
+    /// must leave the table before the borrow ends: `note` hears of it under the lock.
+    #[inline]
+    pub(crate) fn recv_direct(
+        self: &Arc<Self>,
+        endpoint: u32,
+        pattern: Match,
+        buf: &mut [u8],
+        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
+    ) -> Started<Completion> {
+        let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
+        self.with(|core| {
+            // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
+            // does, as with every `Memory::Borrowed`.
+            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
+        })
+    }
+
     #[cold]
     fn run_effects(self: &Arc<Self>, effects: crate::core::Effects) {
         if self.sleepers.load(Ordering::Relaxed) > 0 {
@@ -151,9 +171,19 @@ impl Shared {
     pub(crate) fn wait<T>(
         self: &Arc<Self>,
         limit: Option<Duration>,
+        check: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
+        self.wait_taking(1, limit, check)
+    }
+
+    /// [`Shared::wait`] of which each turn takes up to `budget` frames of each lane: one for those who wait for something of
+    /// their own, as what nobody wants yet lies best where it is; many for the background thread.
+    pub(crate) fn wait_taking<T>(
+        self: &Arc<Self>,
+        budget: usize,
+        limit: Option<Duration>,
         mut check: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
-        let mut turns = 0u32;
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
         loop {
@@ -161,11 +191,22 @@ impl Shared {
                 if let Some(done) = check(core) {
                     return Next::Done(done);
                 }
-                let moved = core.progress();
-                match check(core) {
-                    Some(done) => Next::Done(done),
-                    None => Next::Again(moved),
+                let mut moved = 0;
+                for _ in 0..TURNS_PER_CLOCK {
+                    let now = core.turn(budget);
+                    moved += now;
+                    if now == 0 {
+                        std::hint::spin_loop();
+                    } else if let Some(done) = check(core) {
+                        // This thread stops polling: whoever sleeps takes over.
+                        core.effects.finished = true;
+                        return Next::Done(done);
+                    }
+                    if core.effects.any() || self.core.contended() {
+                        break;
+                    }
                 }
+                Next::Again(moved)
             });
             let moved = match next {
                 Next::Done(done) => return Some(done),
@@ -173,12 +214,6 @@ impl Shared {
             };
             if moved > 0 {
                 idle_since = None;
-            } else {
-                std::hint::spin_loop();
-            }
-            turns = turns.wrapping_add(1);
-            if !turns.is_multiple_of(TURNS_PER_CLOCK) {
-                continue;
             }
             let now = Instant::now();
             if deadline.is_none() {

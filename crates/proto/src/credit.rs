@@ -153,6 +153,21 @@ impl ReceiveCredit {
         Ok(())
     }
 
+    /// Something came that is not held at all: [`ReceiveCredit::receive`] and [`ReceiveCredit::free`] in one.
+    ///
+    /// # Errors
+    /// [`Overrun`]; nothing is counted then.
+    #[inline]
+    pub const fn pass(&mut self, cost: u64) -> Result<(), Overrun> {
+        let received = self.received.saturating_add(cost);
+        if received > self.announced {
+            return Err(Overrun { received, limit: self.announced });
+        }
+        self.received = received;
+        self.freed += cost;
+        Ok(())
+    }
+
     /// What came before is not held any more. More than is held counts as all of it.
     #[inline]
     pub const fn free(&mut self, cost: u64) {

@@ -21,7 +21,7 @@ pub struct ShmOptions {
     pub large_window: usize,
     /// Largest body that goes through the small window. Default 4096.
     pub small_max: usize,
-    /// Largest body of a posted frame. Default 16 KiB; at least 4096, at most [`ShmOptions::chunk_max`].
+    /// Largest body of a posted frame. Default 64 KiB; at least 4096, at most [`ShmOptions::chunk_max`].
     pub frame_max: usize,
     /// Largest piece of a borrowed body. Default 64 KiB.
     pub chunk_max: usize,
@@ -45,7 +45,7 @@ impl Default for ShmOptions {
             small_window: 16 << 10,
             large_window: 256 << 10,
             small_max: 4096,
-            frame_max: 16 << 10,
+            frame_max: 64 << 10,
             chunk_max: 64 << 10,
             segments_max: 64,
             segment_bytes_max: 64 << 30,

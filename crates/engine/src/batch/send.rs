@@ -4,6 +4,7 @@
 
 use crate::core::{Blocked, Core};
 use crate::error::OpError;
+use crate::histogram::Way;
 use crate::peer::{Message, Peer};
 use crate::timeout::Timeout;
 use std::fmt;
@@ -119,15 +120,15 @@ impl Peer {
         timeout: impl Into<Timeout>,
     ) -> Result<(), Partial> {
         let shared = &self.endpoint.shared;
-        let since = self.endpoint.measures.as_ref().map(|measures| (measures, Instant::now()));
+        let since = self.endpoint.clock();
         let mut sent = 0;
         shared.check_fork().map_err(|error| Partial { sent, error })?;
         if let Some(blocked) = shared.with(|core| self.post_batch(core, messages, &mut sent)) {
             self.send_rest(messages, &mut sent, blocked, timeout.into())
                 .map_err(|error| Partial { sent, error })?;
         }
-        if let Some((measures, since)) = since {
-            measures.sent(since);
+        if let Some(since) = since {
+            self.endpoint.measured(Way::Send, since, self.session);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub(crate) type Handled = Result<(), &'static str>;
 
 /// What a message costs of a receiver's credit beside its bytes.
 pub(crate) const OVERHEAD: u64 = 64;
+const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
@@ -38,7 +39,6 @@ impl Core {
     /// A whole message.
     #[inline]
     pub(crate) fn handle_eager(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
-        let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
@@ -57,22 +57,27 @@ impl Core {
         endpoint.messages_received += 1;
         endpoint.bytes_received = endpoint.bytes_received.wrapping_add(body.len() as u64);
         let arrival = arrival(header, source);
-        let credit = &mut endpoint.inflow(session_key, &windows).bytes;
-        if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
-            return Err("more unexpected bytes than granted");
-        }
-        if let Some(op) = endpoint.matcher.arrive(&arrival) {
-            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
-            credit.free(cost);
-            session.granted_bytes.free(cost);
-            if credit.is_due() || session.granted_bytes.is_due() {
-                self.announce_credit(session_key, header.dst);
+        let receiver = endpoint.matcher.arrive(&arrival);
+        let direct = receiver.is_none() && self.direct.accepts(header.dst, &arrival);
+        let credit = &mut endpoint.inflow(session_key, &self.config.windows).bytes;
+        if receiver.is_none() && !direct {
+            if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
+                return Err(OVERRUN);
             }
-            let info = Completion { len: body.len(), tag: header.tag, immediate, source };
-            self.deliver(op, &info, body);
-            return Ok(());
+            return self.keep_eager(session_key, header, body, immediate, arrival);
         }
-        self.keep_eager(session_key, header, body, immediate, arrival)
+        if credit.pass(cost).is_err() || session.granted_bytes.pass(cost).is_err() {
+            return Err(OVERRUN);
+        }
+        if credit.is_due() || session.granted_bytes.is_due() {
+            self.announce_credit(session_key, header.dst);
+        }
+        let info = Completion { len: body.len(), tag: header.tag, immediate, source };
+        match receiver {
+            Some(op) => self.deliver(op, &info, body),
+            None => self.direct.deliver(&info, body),
+        }
+        Ok(())
     }
 
     /// Keeps a message that nobody asked for yet.
@@ -99,7 +104,7 @@ impl Core {
     fn refuse_endpoint(&mut self, session_key: Key, dst: u32, cost: u64) -> Handled {
         if let Some(session) = self.sessions.get_mut(session_key) {
             if session.granted_bytes.receive(cost).is_err() {
-                return Err("more unexpected bytes than granted");
+                return Err(OVERRUN);
             }
             session.granted_bytes.free(cost);
             if session.granted_bytes.is_due() {
@@ -204,6 +209,14 @@ impl Core {
             self.begin_fetch(op, envelope, info, arrival);
             return Ok(());
         }
+        if self.direct.accepts(header.dst, &arrival) {
+            self.return_envelope(session_key, header.dst);
+            let op = self.direct_to_operation();
+            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
+            self.begin_fetch(op, envelope, info, arrival);
+            return Ok(());
+        }
+        let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };
         endpoint.matcher.store(arrival, Unexpected::Envelope { envelope, immediate });
         self.wake_for_arrival();
         Ok(())

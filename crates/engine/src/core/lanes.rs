@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::table::Key;
+use crate::histogram::Measures;
 use sinew_transport::{Body, ErrorKind, Lane, LaneError, Placement, Sink, Token, TransportError};
 use sinew_wire::frame::{Header, Kind};
 use std::time::Instant;
@@ -32,6 +33,8 @@ pub(crate) struct LaneSlot {
     pub(crate) proof: Proof,
     pub(crate) frames_sent: u64,
     pub(crate) frames_received: u64,
+    /// Made by the first call that is measured.
+    pub(crate) measures: Option<Box<Measures>>,
 }
 
 /// How far a lane is proven.
@@ -52,7 +55,7 @@ pub(crate) struct Proof {
 }
 
 /// Frames that one poll hands up at most, so that no lane starves the others.
-const BUDGET: usize = 64;
+pub(crate) const BUDGET: usize = 64;
 /// Turns without a frame after which a memory-polled lane may be cooled, when there are many.
 const IDLE_BEFORE_COOL: u32 = 4096;
 /// Memory-polled lanes that are polled on each turn whatever they do.
@@ -121,15 +124,15 @@ unsafe impl Sink for LaneSink<'_> {
 }
 
 impl Core {
-    /// Polls one lane; its failure is handled. Returns how much it handed up.
+    /// Polls one lane for at most `budget` frames; its failure is handled. Returns how much it handed up.
     #[inline]
-    pub(crate) fn poll_lane(&mut self, key: Key) -> usize {
+    pub(crate) fn poll_lane(&mut self, key: Key, budget: usize) -> usize {
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         let Some(mut lane) = slot.lane.take() else { return 0 };
         let session = slot.session;
         let inbound = slot.inbound;
         let mut sink = LaneSink { core: self, lane: key, session, frames: 0, inbound, violation: None };
-        let result = lane.poll(&mut sink, BUDGET);
+        let result = lane.poll(&mut sink, budget);
         let LaneSink { frames, violation, .. } = sink;
         while let Some(token) = self.revoked.pop() {
             lane.revoke(token);

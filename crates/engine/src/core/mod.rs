@@ -4,6 +4,7 @@
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
 //! in [`Effects`] and run by the caller after the lock is released.
 
+mod direct;
 mod endpoint;
 mod explain;
 mod failover;
@@ -22,7 +23,7 @@ mod wireup;
 pub use explain::{Explain, ExplainRow, Verdict};
 
 pub(crate) use endpoint::EndpointState;
-pub(crate) use lanes::LaneSlot;
+pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
@@ -30,6 +31,7 @@ pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
 use crate::complete::{Ended, Waiter};
 use crate::config::Config;
+use crate::error::OpError;
 use op::Op;
 use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
 use std::collections::{HashMap, VecDeque};
@@ -133,6 +135,7 @@ pub(crate) struct Core {
     /// A thread is calling such functions.
     pub(crate) telling: bool,
     pub(crate) effects: Effects,
+    pub(crate) direct: direct::Direct,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
     hot: Vec<Key>,
@@ -143,15 +146,18 @@ pub(crate) struct Core {
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
     dirty: Vec<Key>,
-    idle_turns: u32,
+    turns: u32,
     timers_at: Instant,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
 }
 
-/// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as a message.
+/// Turns between looks at descriptors while memory-polled lanes are spun on, be they idle or busy: one look costs as much
+/// as several messages.
 const TURNS_PER_LOOK: u32 = 512;
+/// Turns between looks at lanes that were cooled.
+const TURNS_PER_WARM: u32 = 4;
 /// Between two rounds of timers while the engine spins.
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
@@ -181,13 +187,14 @@ impl Core {
             ended: VecDeque::new(),
             telling: false,
             effects: Effects::default(),
+            direct: direct::Direct::default(),
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),
             revoked: Vec::new(),
             hot_socket: None,
             dirty: Vec::new(),
-            idle_turns: 0,
+            turns: 0,
             timers_at: Instant::now(),
             events: Vec::new(),
             warm: Vec::new(),
@@ -206,18 +213,23 @@ impl Core {
     }
 
     /// One turn of progress: what has arrived is handled, what waits is sent. Never blocks. Returns how much was done.
-    #[inline]
     pub(crate) fn progress(&mut self) -> usize {
+        self.turn(BUDGET)
+    }
+
+    /// A turn for whoever waits for one thing: each lane hands up at most `budget` frames, the others stay where they are
+    /// until somebody wants them, and other sources than the busiest lanes are looked at now and then only.
+    #[inline]
+    pub(crate) fn turn(&mut self, budget: usize) -> usize {
         let mut done = 0;
         for index in 0..self.hot.len() {
             if let Some(&lane) = self.hot.get(index) {
-                done += self.poll_lane(lane);
+                done += self.poll_lane(lane, budget);
             }
         }
-        if done == 0 {
-            done = self.idle_turn();
-        } else {
-            self.idle_turns = 0;
+        self.turns = self.turns.wrapping_add(1);
+        if self.hot.is_empty() || self.turns.is_multiple_of(TURNS_PER_WARM) {
+            done += self.turn_aside(budget);
         }
         if !self.pulls.is_empty() {
             self.pull_described();
@@ -229,16 +241,15 @@ impl Core {
     }
 
     /// What a turn does beside memory-polled lanes.
-    fn idle_turn(&mut self) -> usize {
-        self.idle_turns = self.idle_turns.wrapping_add(1);
+    fn turn_aside(&mut self, budget: usize) -> usize {
+        let look = self.turns.is_multiple_of(TURNS_PER_LOOK);
         let mut done = self.poll_warm();
-        let look = self.idle_turns.is_multiple_of(TURNS_PER_LOOK);
         if let Some(lane) = self.hot_socket
             && (self.hot.is_empty() || look)
         {
-            done += self.poll_lane(lane);
+            done += self.poll_lane(lane, budget);
         }
-        if done == 0 && (look || (self.hot.is_empty() && self.hot_socket.is_none())) {
+        if look || (self.hot.is_empty() && self.hot_socket.is_none()) {
             done += self.look(Some(Duration::ZERO));
         }
         done
@@ -274,7 +285,7 @@ impl Core {
                     if let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) {
                         lane.handle_event(event);
                     }
-                    done += self.poll_lane(key);
+                    done += self.poll_lane(key, BUDGET);
                     self.warm_socket(key);
                 }
                 Some(Owner::Free) | None => {}
@@ -300,7 +311,7 @@ impl Core {
         for owner in warm.drain(..) {
             if let Some(Owner::Lane(key)) = self.owners.get(owner as usize).copied() {
                 self.heat(key);
-                done += self.poll_lane(key);
+                done += self.poll_lane(key, BUDGET);
             }
         }
         self.warm = warm;

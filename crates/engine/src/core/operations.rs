@@ -32,7 +32,7 @@ impl From<Match> for Pattern {
 
 /// What a receive of `room` bytes answers to a whole message.
 #[inline]
-fn received(info: &Completion, message_len: usize, room: usize) -> Result<Completion, OpError> {
+pub(crate) fn received(info: &Completion, message_len: usize, room: usize) -> Result<Completion, OpError> {
     if message_len <= room {
         return Ok(*info);
     }
@@ -78,8 +78,8 @@ impl Core {
         }
     }
 
-    #[cold]
-    fn take_unexpected(
+    #[inline(never)]
+    pub(crate) fn take_unexpected(
         &mut self,
         endpoint: u32,
         arrival: &Arrival,
@@ -390,11 +390,11 @@ impl Core {
     }
 
     /// Whether a short message that goes as an envelope may be copied, so that its sender need not wait for the receiver.
+    /// A message is short that the present lane takes in one frame.
     pub(crate) fn may_buffer(&self, session: Key, len: usize) -> bool {
-        len <= self.config.eager_max
-            && self
-                .sessions
-                .get(session)
-                .is_some_and(|session| session.buffered + len <= self.config.send_buffer)
+        let Some(session) = self.sessions.get(session) else { return false };
+        let lane = session.active.and_then(|lane| self.lanes.get(lane)?.lane.as_ref());
+        let frame_max = lane.map_or(usize::MAX, |lane| lane.info().limits.frame_max);
+        len <= self.config.eager_max.min(frame_max) && session.buffered + len <= self.config.send_buffer
     }
 }

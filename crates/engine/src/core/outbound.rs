@@ -188,7 +188,11 @@ impl Core {
                 }
                 all
             }
-            Err(PostError::Full | PostError::TooLarge) => {
+            Err(PostError::TooLarge) => {
+                self.lose_session(key, "a message that its former lane had taken whole is longer than a frame of the lane that is left");
+                true
+            }
+            Err(PostError::Full) => {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.ready = false;
                 }

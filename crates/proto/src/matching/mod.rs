@@ -89,6 +89,41 @@ impl Pattern {
     }
 }
 
+/// A pattern made ready to be asked often.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted(Compiled);
+
+impl Wanted {
+    /// Takes the place of a pattern where there is none.
+    pub const NOTHING: Self = Self(Compiled::NOTHING);
+
+    /// The same as `pattern`.
+    #[must_use]
+    #[inline]
+    pub fn new(pattern: &Pattern) -> Self {
+        Self(Compiled::new(pattern))
+    }
+
+    /// Whether a receive with this pattern takes that message.
+    #[must_use]
+    #[inline]
+    pub fn accepts(&self, arrival: &Arrival) -> bool {
+        self.0.accepts(&Key::of(arrival))
+    }
+
+    /// The only source that it takes messages from, if there is only one.
+    #[must_use]
+    pub const fn source(&self) -> Option<u64> {
+        if self.0.kind.source_bits != 0 { Some(self.0.source) } else { None }
+    }
+
+    /// Whether it takes untagged messages only.
+    #[must_use]
+    pub const fn is_untagged(&self) -> bool {
+        self.0.kind.untagged
+    }
+}
+
 /// Names a posted receive; worthless after it was matched or cancelled, also when its place is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PostId(u64);
@@ -167,6 +202,18 @@ impl<P, U> Matcher<P, U> {
     #[inline(never)]
     fn start(none: &mut Option<Box<PostedQueue<P>>>, seed: u64, names: Names) -> &mut PostedQueue<P> {
         none.insert(Box::new(PostedQueue::new(seed, names)))
+    }
+
+    /// Takes the oldest stored message that a receive would take, without queuing anything.
+    pub fn claim(&mut self, pattern: &Pattern) -> Option<(Arrival, U)> {
+        self.unexpected.as_mut()?.take_matching(&Compiled::new(pattern))
+    }
+
+    /// Whether any message is stored.
+    #[must_use]
+    #[inline]
+    pub fn has_unexpected(&self) -> bool {
+        self.unexpected.as_ref().is_some_and(|stored| !stored.is_empty())
     }
 
     /// Withdraws a queued receive. `None`: it was matched or cancelled before.

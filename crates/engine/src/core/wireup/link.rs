@@ -3,7 +3,7 @@
 use super::{AttemptState, Core, LaneSlot, Purpose, entropy, failed};
 use crate::config::Security;
 use crate::core::Owner;
-use crate::core::lanes::Proof;
+use crate::core::lanes::{BUDGET, Proof};
 use crate::core::session::{PeerEngine, Session, Windows};
 use crate::core::table::Key;
 use sinew_proto::handshake::{self, Handshake, HandshakeError, PeerHello, Step, Trust, domain_hash};
@@ -388,6 +388,7 @@ impl Core {
             },
             frames_sent: 0,
             frames_received: 0,
+            measures: None,
             lane: Some(lane),
         });
         self.links.remove(key);
@@ -398,7 +399,7 @@ impl Core {
         self.heat(lane_key);
         self.warm_socket(lane_key);
         self.send_probe(lane_key);
-        self.poll_lane(lane_key);
+        self.poll_lane(lane_key, BUDGET);
         Ok(())
     }
 
