@@ -70,6 +70,7 @@ impl Core {
         }
         // A lane that has failed says so when it is polled.
         let _ = lane.flush();
+        self.stir(key);
     }
 
     /// Whether so many answers wait on a lane that the peer cannot mean well.
@@ -433,6 +434,9 @@ impl Core {
         }
         if session.active.is_none() {
             session.laneless_since.get_or_insert_with(Instant::now);
+            if !self.laneless.contains(&session_key) {
+                self.laneless.push(session_key);
+            }
         }
         self.fall_back(session_key, number);
     }
@@ -511,6 +515,7 @@ impl Core {
             session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
         session.replay.clear();
         session.outbox.clear();
+        session.kept = HashMap::new();
         session.transfers.clear();
         session.pending_flows.clear();
         session.active = None;
@@ -664,28 +669,31 @@ impl Core {
 
     /// Sessions that have been without a lane for too long are lost.
     pub(crate) fn check_laneless(&mut self, now: Instant) {
+        if self.laneless.is_empty() {
+            return;
+        }
         let timeout = self.config.peer_timeout;
         let mut at = 0;
-        while let Some(key) = self.sessions.next_key_from(&mut at) {
-            let Some(since) = self.sessions.get(key).and_then(|session| session.laneless_since) else {
-                continue;
-            };
-            if now.duration_since(since) >= timeout
-                && self.sessions.get(key).is_some_and(super::Session::is_up)
-            {
-                self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)"));
+        while let Some(&key) = self.laneless.get(at) {
+            let up = self.sessions.get(key).filter(|session| session.is_up());
+            match up.and_then(|session| session.laneless_since) {
+                Some(since) if now.duration_since(since) < timeout => {
+                    at += 1;
+                    continue;
+                }
+                Some(_) => self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)")),
+                None => {}
             }
+            self.laneless.swap_remove(at);
         }
     }
 
     /// When the next laneless session is lost.
     pub(crate) fn laneless_timer(&self) -> Option<Instant> {
         let timeout: Duration = self.config.peer_timeout;
-        self.sessions
-            .iter()
-            .filter(|(_, session)| session.is_up())
-            .filter_map(|(_, session)| session.laneless_since.map(|since| since + timeout))
-            .min()
+        let sessions = self.laneless.iter().filter_map(|&key| self.sessions.get(key));
+        let waiting = sessions.filter(|session| session.is_up());
+        waiting.filter_map(|session| session.laneless_since.map(|since| since + timeout)).min()
     }
 
     /// Fails the active lane of a session, as a fault of the network would.

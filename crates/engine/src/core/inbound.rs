@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
+use super::session::Kept;
 use super::session::{Control, ControlBody};
 use super::table::Key;
 use crate::completion::{Completion, Source};
@@ -218,6 +219,7 @@ impl Core {
         }
         let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };
         endpoint.matcher.store(arrival, Unexpected::Envelope { envelope, immediate });
+        self.keep_envelope(&envelope, header.dst, None);
         self.wake_for_arrival();
         Ok(())
     }
@@ -293,40 +295,38 @@ impl Core {
         self.mark_dirty(session_key);
     }
 
+    /// Remembers where an envelope is, until its sender is told that it is done with.
+    pub(crate) fn keep_envelope(&mut self, envelope: &Envelope, endpoint: u32, op: Option<Key>) {
+        if let Some(session) = self.sessions.get_mut(envelope.session) {
+            session.kept.insert(envelope.sender_op, Kept { endpoint, op });
+        }
+    }
+
     /// The sender took an envelope back.
     fn handle_withdraw(&mut self, session_key: Key, sender_op: u64) {
-        let mut found = None;
-        for number in 1..=self.endpoints.len() as u32 {
-            let Some(endpoint) = self.endpoint(number) else { continue };
-            let other = |_: &Arrival, message: &mut Unexpected| {
-                !matches!(message, Unexpected::Envelope { envelope, .. }
-                    if envelope.session == session_key && envelope.sender_op == sender_op)
-            };
-            endpoint
-                .matcher
-                .retain_unexpected(other, |_, message| found = Some((number, kept_cost(&message).1)));
-            if found.is_some() {
-                break;
-            }
-        }
-        if let Some((number, cost)) = found {
-            if cost > 0 {
-                self.return_envelope(session_key, number);
-            }
+        let session = self.sessions.get_mut(session_key);
+        let Some(kept) = session.and_then(|session| session.kept.remove(&sender_op)) else { return };
+        if let Some(key) = kept.op {
+            self.withdraw_fetching(session_key, sender_op, key);
             return;
         }
-        let fetching = self.ops.iter().find_map(|(key, op)| match op {
-            Op::Recv(recv) => match &recv.state {
-                RecvState::Fetching { envelope, .. }
-                    if envelope.session == session_key && envelope.sender_op == sender_op =>
-                {
-                    Some(key)
-                }
-                _ => None,
-            },
-            Op::Send(_) => None,
-        });
-        if let Some(key) = fetching {
+        let Some(endpoint) = self.endpoint(kept.endpoint) else { return };
+        let mut cost = 0;
+        let other = |_: &Arrival, message: &mut Unexpected| {
+            !matches!(message, Unexpected::Envelope { envelope, .. }
+                if envelope.session == session_key && envelope.sender_op == sender_op)
+        };
+        endpoint.matcher.retain_unexpected(other, |_, message| cost += kept_cost(&message).1);
+        if cost > 0 {
+            self.return_envelope(session_key, kept.endpoint);
+        }
+    }
+
+    fn withdraw_fetching(&mut self, session_key: Key, sender_op: u64, key: Key) {
+        let Some(Op::Recv(op)) = self.ops.get(key) else { return };
+        if matches!(&op.state, RecvState::Fetching { envelope, .. }
+            if envelope.session == session_key && envelope.sender_op == sender_op)
+        {
             self.revoke_everywhere(session_key, key);
             self.finish_recv(key, Err(OpError::Withdrawn));
         }

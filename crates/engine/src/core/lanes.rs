@@ -20,6 +20,8 @@ pub(crate) struct LaneSlot {
     pub(crate) transport: &'static str,
     pub(crate) memory_polled: bool,
     pub(crate) hot: bool,
+    /// In the list of lanes that timers look at.
+    pub(crate) astir: bool,
     /// Turns without a frame.
     pub(crate) idle: u32,
     /// The peer's present leg runs here: frames of the session's sequence count.
@@ -134,8 +136,8 @@ impl Core {
         let mut sink = LaneSink { core: self, lane: key, session, frames: 0, inbound, violation: None };
         let result = lane.poll(&mut sink, budget);
         let LaneSink { frames, violation, .. } = sink;
-        while let Some(token) = self.revoked.pop() {
-            lane.revoke(token);
+        if !self.revoked.is_empty() {
+            self.forget_revoked(key, lane.as_mut());
         }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         slot.lane = Some(lane);
@@ -154,6 +156,10 @@ impl Core {
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
+                if !slot.astir {
+                    self.stir(key);
+                    return self.polled(key, done);
+                }
                 if !slot.waiting.is_empty() {
                     self.post_waiting(key);
                 }
@@ -164,6 +170,23 @@ impl Core {
                 1
             }
         }
+    }
+
+    #[cold]
+    fn polled(&mut self, key: Key, done: usize) -> usize {
+        self.post_waiting(key);
+        done
+    }
+
+    /// What ended while a lane was in use is forgotten by it.
+    #[cold]
+    pub(crate) fn forget_revoked(&mut self, key: Key, lane: &mut dyn Lane) {
+        self.revoked.retain(|&(of, token)| {
+            if of == key {
+                lane.revoke(token);
+            }
+            of != key
+        });
     }
 
     /// Whether frames of the session's sequence count on a lane.
@@ -230,9 +253,7 @@ impl Core {
         }
         let slot = self.lanes.remove(key)?;
         self.pulls_lost(key);
-        if let Some(owner) = self.owners.get_mut(slot.owner as usize) {
-            *owner = super::Owner::Free;
-        }
+        self.free_owner(slot.owner);
         Some(slot)
     }
 

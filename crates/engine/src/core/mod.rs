@@ -141,8 +141,16 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
-    /// Receives that ended while a lane was polled, which must still forget their memory.
-    pub(crate) revoked: Vec<Token>,
+    /// Receives that ended while a lane was in use, which must still forget their memory.
+    pub(crate) revoked: Vec<(Key, Token)>,
+    /// Numbers for poll keys that are free again.
+    free_owners: Vec<u32>,
+    /// What timers look at: lanes and sessions that did something of late, lanes that are not proven, sessions without a
+    /// lane. Each list may name what is over; nothing that counts is missing. So an idle lane or session costs no look.
+    pub(crate) astir: Vec<Key>,
+    pub(crate) lively: Vec<Key>,
+    pub(crate) unproven: Vec<Key>,
+    pub(crate) laneless: Vec<Key>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
     dirty: Vec<Key>,
@@ -192,6 +200,11 @@ impl Core {
             hot: Vec::new(),
             pulls: Vec::new(),
             revoked: Vec::new(),
+            free_owners: Vec::new(),
+            astir: Vec::new(),
+            lively: Vec::new(),
+            unproven: Vec::new(),
+            laneless: Vec::new(),
             hot_socket: None,
             dirty: Vec::new(),
             turns: 0,
@@ -204,12 +217,39 @@ impl Core {
 
     /// A number for poll keys. Number 0 is the engine's own waker.
     pub(crate) fn new_owner(&mut self, owner: Owner) -> u32 {
-        if let Some(free) = self.owners.iter().skip(1).position(|&owner| owner == Owner::Free) {
-            self.owners[free + 1] = owner;
-            return free as u32 + 1;
+        if let Some(free) = self.free_owners.pop() {
+            self.owners[free as usize] = owner;
+            return free;
         }
         self.owners.push(owner);
         self.owners.len() as u32 - 1
+    }
+
+    /// Gives back a number that [`Core::new_owner`] gave.
+    pub(crate) fn free_owner(&mut self, number: u32) {
+        if let Some(owner) = self.owners.get_mut(number as usize)
+            && *owner != Owner::Free
+        {
+            *owner = Owner::Free;
+            self.free_owners.push(number);
+        }
+    }
+
+    /// A lane did something, so that it or its session may want to be looked at in time.
+    #[inline]
+    pub(crate) fn stir(&mut self, key: Key) {
+        if let Some(slot) = self.lanes.get_mut(key)
+            && !slot.astir
+        {
+            slot.astir = true;
+            let session = slot.session;
+            self.astir.push(key);
+            if let Some(session_state) = self.sessions.get_mut(session)
+                && !std::mem::replace(&mut session_state.lively, true)
+            {
+                self.lively.push(session);
+            }
+        }
     }
 
     /// One turn of progress: what has arrived is handled, what waits is sent. Never blocks. Returns how much was done.
@@ -285,6 +325,7 @@ impl Core {
                     if let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) {
                         lane.handle_event(event);
                     }
+                    self.stir(key);
                     done += self.poll_lane(key, BUDGET);
                     self.warm_socket(key);
                 }
@@ -330,21 +371,35 @@ impl Core {
     }
 
     /// When something must be done although nothing arrives. `None`: never, as for an idle engine.
-    pub(crate) fn next_timer(&self, now: Instant) -> Option<Instant> {
-        let lanes =
-            self.lanes.iter().filter_map(|(_, slot)| slot.lane.as_ref().and_then(|lane| lane.next_timer()));
+    pub(crate) fn next_timer(&mut self, now: Instant) -> Option<Instant> {
+        let lanes = &self.lanes;
+        let lane_timers = self
+            .astir
+            .iter()
+            .filter_map(|&key| lanes.get(key).and_then(|slot| slot.lane.as_ref()?.next_timer()))
+            .min();
         let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
-        lanes.chain(self.next_wireup_timer()).chain(blocked).min()
+        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).min()
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
         let mut at = 0;
-        while let Some(key) = self.lanes.next_key_from(&mut at) {
-            let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) else { continue };
-            if lane.next_timer().is_some_and(|at| at <= now)
+        while let Some(&key) = self.astir.get(at) {
+            let timer = |slot: &mut LaneSlot| slot.lane.as_ref().and_then(|lane| lane.next_timer());
+            if self.lanes.get_mut(key).and_then(timer).is_some_and(|due| due <= now)
+                && let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut())
                 && let Err(error) = lane.handle_timer(now)
             {
                 self.lane_failed(key, &error);
+            }
+            // Until it has nothing more to wait for.
+            if self.lanes.get_mut(key).and_then(timer).is_some() {
+                at += 1;
+                continue;
+            }
+            self.astir.swap_remove(at);
+            if let Some(slot) = self.lanes.get_mut(key) {
+                slot.astir = false;
             }
         }
         self.run_wireup_timers(now)

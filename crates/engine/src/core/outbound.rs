@@ -79,6 +79,9 @@ impl Core {
                 session.sent += 1;
                 session.traffic += 1;
                 slot.frames_sent += 1;
+                if let (Some(active), false) = (session.active, slot.astir) {
+                    self.stir(active);
+                }
                 if let Some(endpoint) = self.endpoint(header.src) {
                     endpoint.messages_sent += 1;
                     endpoint.bytes_sent += len as u64;
@@ -178,9 +181,13 @@ impl Core {
         };
         let result = self.pump_into(key, lane.as_mut());
         let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
+        if !self.revoked.is_empty() {
+            self.forget_revoked(active, lane.as_mut());
+        }
         if let Some(slot) = self.lanes.get_mut(active) {
             slot.lane = Some(lane);
         }
+        self.stir(active);
         match result {
             Ok(all) => {
                 if let Some(session) = self.sessions.get_mut(key) {

@@ -48,6 +48,8 @@ impl Core {
         let expected = envelope.len.min(op.memory.len() as u64);
         let way = if envelope.descriptor.is_some() { Way::Pulled } else { Way::Fragments };
         op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected, way };
+        let endpoint = op.endpoint;
+        self.keep_envelope(&envelope, endpoint, Some(op_key));
         if expected == 0 {
             self.complete_fetch(op_key);
         } else if envelope.descriptor.is_some() {
@@ -174,6 +176,9 @@ impl Core {
     }
 
     pub(crate) fn send_done(&mut self, session: Key, sender_op: u64, status: Status) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.kept.remove(&sender_op);
+        }
         let body = (status as u32).to_le_bytes();
         self.send_control(session, Header::control(Kind::DONE, sender_op), body);
     }
@@ -325,7 +330,7 @@ impl Core {
         for &lane in &session.lanes {
             match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
                 Some(Some(lane)) => lane.revoke(Token(op_key.0)),
-                Some(None) => self.revoked.push(Token(op_key.0)),
+                Some(None) => self.revoked.push((lane, Token(op_key.0))),
                 None => {}
             }
         }
@@ -353,6 +358,7 @@ impl Core {
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.
         let envelope = Envelope { credit: false, ..envelope };
         state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
+        self.keep_envelope(&envelope, endpoint, None);
         self.wake_for_arrival();
     }
 }

@@ -140,6 +140,8 @@ pub(crate) struct Session {
     /// Of [`Session::bytes`]: all flows suffer from it, and none waits anew.
     pub(crate) shortage: Shortage,
     pub(crate) envelopes: SendCredit,
+    /// Envelopes of the peer that it has not been told to be done with, by its number for them.
+    pub(crate) kept: HashMap<u64, Kept>,
     pub(crate) granted_bytes: ReceiveCredit,
     pub(crate) granted_envelopes: ReceiveCredit,
     /// Limits that the peer gives each new flow.
@@ -167,8 +169,19 @@ pub(crate) struct Session {
     pub(crate) starving: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
+    /// In the list of sessions that are looked at for better lanes.
+    pub(crate) lively: bool,
     /// Frames handed up or sent since the last look at better lanes.
     pub(crate) traffic: u64,
+}
+
+/// Where an envelope of the peer is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// The endpoint that it is for.
+    pub(crate) endpoint: u32,
+    /// The receive that fetches it; without one it waits.
+    pub(crate) op: Option<Key>,
 }
 
 /// Limits that a hello announced.
@@ -203,6 +216,7 @@ impl Session {
             bytes: SendCredit::new(theirs.session_bytes),
             shortage: Shortage::default(),
             envelopes: SendCredit::new(theirs.session_envelopes),
+            kept: HashMap::new(),
             granted_bytes: ReceiveCredit::new(ours.session_bytes),
             granted_envelopes: ReceiveCredit::new(ours.session_envelopes),
             flow_bytes: theirs.endpoint_bytes,
@@ -218,6 +232,7 @@ impl Session {
             staged: 0,
             asks: false,
             dirty: false,
+            lively: false,
             traffic: 0,
         }
     }

@@ -69,11 +69,11 @@ impl Core {
                     self.link_event(key);
                 }
                 Ok(None) => {
-                    self.owners[owner as usize] = Owner::Free;
+                    self.free_owner(owner);
                     return accepted;
                 }
                 Err(error) => {
-                    self.owners[owner as usize] = Owner::Free;
+                    self.free_owner(owner);
                     crate::events::listener_failed(transport, &error);
                     return accepted;
                 }
@@ -101,10 +101,8 @@ impl Core {
 
     pub(super) fn drop_link(&mut self, key: Key) -> Option<LinkSlot> {
         let slot = self.links.remove(key)?;
-        if let Some(owner) = self.owners.get_mut(slot.owner as usize)
-            && *owner == Owner::Link(key)
-        {
-            *owner = Owner::Free;
+        if self.owners.get(slot.owner as usize) == Some(&Owner::Link(key)) {
+            self.free_owner(slot.owner);
         }
         Some(slot)
     }
@@ -370,6 +368,7 @@ impl Core {
             transport,
             memory_polled,
             hot: false,
+            astir: false,
             idle: 0,
             inbound: false,
             listening: false,
@@ -396,6 +395,7 @@ impl Core {
         if let Some((connect, index)) = attempt {
             self.set_attempt(connect, index, AttemptState::Proving(lane_key));
         }
+        self.unproven.push(lane_key);
         self.heat(lane_key);
         self.warm_socket(lane_key);
         self.send_probe(lane_key);

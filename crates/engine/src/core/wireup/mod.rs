@@ -240,7 +240,7 @@ impl Core {
                 self.link_event(link_key);
             }
             Err(error) => {
-                self.owners[owner as usize] = Owner::Free;
+                self.free_owner(owner);
                 self.set_attempt(key, index, failed(&error));
             }
         }
@@ -410,8 +410,8 @@ impl Core {
     /// When dials, proofs or sessions want to be looked at.
     pub(crate) fn next_wireup_timer(&self) -> Option<Instant> {
         let links = self.links.iter().map(|(_, slot)| slot.deadline);
-        let proofs =
-            self.lanes.iter().filter(|(_, slot)| !slot.proof.verified).map(|(_, slot)| slot.proof.deadline);
+        let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
+        let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
         let connects =
             self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
                 let more = matches!(connecting.purpose, Purpose::Redial(_))
@@ -422,10 +422,8 @@ impl Core {
     }
 
     pub(crate) fn run_wireup_timers(&mut self, now: Instant) -> usize {
-        if self.links.len() == 0
-            && self.connects.len() == 0
-            && !self.lanes.iter().any(|(_, slot)| !slot.proof.verified)
-        {
+        self.unproven.retain(|&key| self.lanes.get(key).is_some_and(|slot| !slot.proof.verified));
+        if self.links.len() == 0 && self.connects.len() == 0 && self.unproven.is_empty() {
             self.check_laneless(now);
             self.run_upgrades(now);
             return 0;
@@ -437,8 +435,8 @@ impl Core {
                 self.link_failed(key, &error);
             }
         }
-        for key in self.lanes.keys() {
-            if self.lanes.get(key).is_some_and(|slot| !slot.proof.verified && slot.proof.deadline <= now) {
+        for key in self.unproven.clone() {
+            if self.lanes.get(key).is_some_and(|slot| slot.proof.deadline <= now) {
                 let error = TransportError::new(ErrorKind::TimedOut, "probe", "")
                     .hint("small frames pass, full ones may not");
                 self.lane_failed(key, &error);

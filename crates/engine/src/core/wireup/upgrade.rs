@@ -34,17 +34,20 @@ impl Default for Watch {
 impl Core {
     /// When the next session with traffic wants to be looked at.
     pub(crate) fn upgrade_timer(&self) -> Option<Instant> {
-        self.sessions
-            .iter()
-            .filter(|(_, session)| session.traffic > 0 && session.is_up())
-            .filter_map(|(_, session)| session.watch.look_at)
-            .min()
+        let sessions = self.lively.iter().filter_map(|&key| self.sessions.get(key));
+        let busy = sessions.filter(|session| session.traffic > 0 && session.is_up());
+        busy.filter_map(|session| session.watch.look_at).min()
     }
 
     /// Looks at sessions with traffic whose time has come.
     pub(crate) fn run_upgrades(&mut self, now: Instant) {
         let mut at = 0;
-        while let Some(key) = self.sessions.next_key_from(&mut at) {
+        while let Some(&key) = self.lively.get(at) {
+            if !self.stays_lively(key) {
+                self.lively.swap_remove(at);
+                continue;
+            }
+            at += 1;
             let Some(session) = self.sessions.get_mut(key) else { continue };
             if session.traffic == 0
                 || session.active.is_none()
@@ -63,6 +66,14 @@ impl Core {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Whether a session has had traffic, or its lanes may have some without saying so anew.
+    fn stays_lively(&mut self, key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let astir = |&lane: &Key| self.lanes.get(lane).is_some_and(|slot| slot.astir);
+        session.lively = session.traffic > 0 || session.lanes.iter().any(astir);
+        session.lively
     }
 
     /// Measures the active lane again, moves if a better one stands by, and tries candidates that should be better.
