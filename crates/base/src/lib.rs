@@ -11,4 +11,5 @@ pub mod copy;
 pub mod fork;
 pub mod guarded;
 pub mod options;
+pub mod runtime_dir;
 pub mod units;

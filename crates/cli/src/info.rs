@@ -177,12 +177,7 @@ fn machine() -> Machine {
 /// Where sockets and this user's secret are.
 fn runtime_dir() -> Option<String> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let own = || format!("/tmp/sinew-{}", rustix::process::getuid().as_raw());
-    Some(
-        set("SINEW_RUNTIME_DIR")
-            .or_else(|| set("XDG_RUNTIME_DIR").map(|folder| format!("{folder}/sinew")))
-            .unwrap_or_else(own),
-    )
+    Some(set("SINEW_RUNTIME_DIR").unwrap_or_else(|| sinew::default_runtime_dir().display().to_string()))
 }
 
 fn option_rows() -> Vec<OptionOut> {

@@ -47,17 +47,35 @@ impl Drop for EndpointInner {
     }
 }
 
-/// Cancels a borrowed operation if its call ends early, as by a panic in a waker.
+/// Cancels a borrowed receive if its call ends early, as by a panic in a waker: also in the call that starts it, which may
+/// wake others when it has left the lock.
 struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
-    key: Key,
+    key: Option<Key>,
+}
+
+impl<'a> Borrowed<'a> {
+    const fn none(shared: &'a Arc<Shared>) -> Self {
+        Self { shared, key: None }
+    }
+
+    /// Called under the lock that started the receive.
+    #[inline]
+    fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
+        if let Started::Pending(key) = started {
+            self.key = Some(key);
+        }
+        started
+    }
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.shared.with(|core| {
-            core.cancel_recv(self.key);
-        });
+        if let Some(key) = self.key {
+            self.shared.with(|core| {
+                core.cancel_recv(key);
+            });
+        }
     }
 }
 
@@ -141,30 +159,36 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
-        let started = shared.recv_direct(self.inner.number, pattern.into(), buf);
-        self.finish_recv(started, timeout.into())
+        let mut guard = Borrowed::none(shared);
+        let started =
+            shared.recv_direct(self.inner.number, pattern.into(), buf, |started| guard.note(started));
+        self.finish_recv(started, guard, timeout.into())
     }
 
     /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.
     #[inline]
-    fn finish_recv(&self, started: Started<Completion>, timeout: Timeout) -> Result<Completion, OpError> {
+    fn finish_recv(
+        &self,
+        started: Started<Completion>,
+        guard: Borrowed<'_>,
+        timeout: Timeout,
+    ) -> Result<Completion, OpError> {
         match started {
             Started::Done(result, _) => result,
-            Started::Pending(key) => self.wait_recv(key, timeout),
+            Started::Pending(key) => self.wait_recv(key, guard, timeout),
         }
     }
 
     #[cold]
-    fn wait_recv(&self, key: Key, timeout: Timeout) -> Result<Completion, OpError> {
+    fn wait_recv(&self, key: Key, guard: Borrowed<'_>, timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
-        let guard = Borrowed { shared, key };
         let limit = timeout.resolve(&shared.config);
         let done = shared.wait(limit, |core| core.collect_recv(key));
+        // Collected, or cancelled here.
+        std::mem::forget(guard);
         if let Some((result, _)) = done {
-            std::mem::forget(guard);
             return result;
         }
-        std::mem::forget(guard);
         match shared.with(|core| core.cancel_recv(key)) {
             Some((Err(OpError::Cancelled), _)) | None => {
                 Err(OpError::TimedOut { after: limit.unwrap_or_default() })
@@ -185,15 +209,16 @@ impl Endpoint {
         let pattern = pattern.into();
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
         // Under one lock: another thread may want the same message.
+        let mut guard = Borrowed::none(shared);
         let started = shared.with(|core| {
             core.progress();
             match core.probe_or_closed(self.inner.number, pattern)? {
-                Ok(_) => Some(Ok(core.start_recv(self.inner.number, pattern, memory, None))),
+                Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
                 Err(error) => Some(Err(error)),
             }
         });
         match started {
-            Some(started) => self.finish_recv(started?, Timeout::Default),
+            Some(started) => self.finish_recv(started?, guard, Timeout::Default),
             None => Err(OpError::WouldBlock),
         }
     }

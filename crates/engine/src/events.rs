@@ -47,4 +47,6 @@ events! {
     listener_failed: warn(transport: &str = transport, error: &TransportError = error);
     /// A receive handler panicked and is unregistered.
     handler_panicked: error(tag: u64 = tag);
+    /// A function that was given to `on_complete` panicked.
+    function_panicked: error();
 }

@@ -15,9 +15,31 @@ use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
+
+/// What a handler calls, and whether a message is on its way to it.
+struct Callee {
+    function: Mutex<Function>,
+    /// Set under the engine's lock when a message is taken for the function, cleared when the call is over.
+    busy: Mutex<bool>,
+    idle: Condvar,
+}
+
+impl Callee {
+    fn set_busy(&self, busy: bool) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy;
+        if !busy {
+            self.idle.notify_all();
+        }
+    }
+
+    fn wait_until_idle(&self) {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.idle.wait_while(busy, |busy| *busy));
+    }
+}
 
 /// A registered handler in the core.
 pub(crate) struct HandlerState {
@@ -25,7 +47,7 @@ pub(crate) struct HandlerState {
     pattern: Match,
     /// Receives in the order in which they were posted, which is the order in which they match.
     posted: VecDeque<Key>,
-    function: Arc<Mutex<Function>>,
+    callee: Arc<Callee>,
     running: bool,
 }
 
@@ -57,7 +79,11 @@ impl Endpoint {
             endpoint: self.inner.number,
             pattern: pattern.into(),
             posted: VecDeque::new(),
-            function: Arc::new(Mutex::new(Box::new(function))),
+            callee: Arc::new(Callee {
+                function: Mutex::new(Box::new(function)),
+                busy: Mutex::new(false),
+                idle: Condvar::new(),
+            }),
             running: false,
         };
         let buffers: Vec<Buf> = (0..depth.max(1)).map(|_| Buf::zeroed(len_max)).collect();
@@ -86,13 +112,13 @@ impl Drop for Handler {
             return;
         }
         let _ = self.endpoint.upgrade();
-        let (function, garbage) = self.shared.with(|core| core.end_handler(self.key));
+        let (callee, garbage) = self.shared.with(|core| core.end_handler(self.key));
         drop(garbage);
-        // A call under way on another thread is waited for; not one that is our own caller.
-        if let Some(function) = function
-            && RUNNING.get() != Arc::as_ptr(&function).addr()
+        // A message that another thread has taken for the function is waited for; not the one that is our own caller.
+        if let Some(callee) = callee
+            && RUNNING.get() != Arc::as_ptr(&callee).addr()
         {
-            drop(function.lock());
+            callee.wait_until_idle();
         }
     }
 }
@@ -122,7 +148,7 @@ impl Core {
         }
     }
 
-    fn end_handler(&mut self, key: Key) -> (Option<Arc<Mutex<Function>>>, Vec<Buf>) {
+    fn end_handler(&mut self, key: Key) -> (Option<Arc<Callee>>, Vec<Buf>) {
         let Some(handler) = self.handlers.remove(key) else { return (None, Vec::new()) };
         let mut buffers = Vec::new();
         let waits = |op: &Key| matches!(self.ops.get(*op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Posted(_)));
@@ -131,7 +157,7 @@ impl Core {
         for op in waiting.into_iter().chain(begun.into_iter().rev()) {
             buffers.extend(self.give_up_recv(op).and_then(Memory::into_buf));
         }
-        (Some(handler.function), buffers)
+        (Some(handler.callee), buffers)
     }
 
     /// The next message of a handler that is complete, in order, if nobody is running the handler already.
@@ -147,9 +173,11 @@ impl Core {
         let handler = self.handlers.get_mut(key)?;
         handler.posted.pop_front();
         handler.running = true;
-        let function = Arc::clone(&handler.function);
+        let callee = Arc::clone(&handler.callee);
         let (result, memory) = self.collect_recv(op)?;
-        Some(Delivery { function, result, buf: memory.into_buf()? })
+        let buf = memory.into_buf()?;
+        callee.set_busy(true);
+        Some(Delivery { callee, result, buf })
     }
 }
 
@@ -162,7 +190,7 @@ thread_local! {
 }
 
 struct Delivery {
-    function: Arc<Mutex<Function>>,
+    callee: Arc<Callee>,
     result: Result<Completion, OpError>,
     buf: Buf,
 }
@@ -175,11 +203,12 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
     }
     while let Some(key) = shared.with(|core| core.ready_handlers.pop()) {
         while let Some(delivery) = shared.with(|core| core.next_of_handler(key)) {
-            let Delivery { function, result, buf } = delivery;
+            let Delivery { callee, result, buf } = delivery;
             let panicked = match &result {
-                Ok(info) => call(&function, &buf, info),
+                Ok(info) => call(&callee, &buf, info),
                 Err(_) => false,
             };
+            callee.set_busy(false);
             let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
             REPOSTING.set(true);
             shared.with(|core| {
@@ -199,9 +228,9 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
     }
 }
 
-fn call(function: &Arc<Mutex<Function>>, buf: &Buf, info: &Completion) -> bool {
-    let outer = RUNNING.replace(Arc::as_ptr(function).addr());
-    let Ok(mut function) = function.lock() else { return true };
+fn call(callee: &Arc<Callee>, buf: &Buf, info: &Completion) -> bool {
+    let outer = RUNNING.replace(Arc::as_ptr(callee).addr());
+    let mut function = callee.function.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = catch_unwind(AssertUnwindSafe(|| function(buf.as_slice(), info)));
     RUNNING.set(outer);
     if outcome.is_err() {

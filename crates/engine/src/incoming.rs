@@ -99,11 +99,12 @@ impl Incoming {
         matches!(self.content, Content::Lent { .. })
     }
 
+    /// Nothing in a forked child, which has not inherited what was lent.
     fn body(&self) -> Body<'_> {
         match &self.content {
             Content::Own(buf) => Body::from_slice(buf),
-            Content::Lent { view, .. } => view.body(),
-            Content::Gone => Body::from_slice(&[]),
+            Content::Lent { view, .. } if self.shared.check_fork().is_ok() => view.body(),
+            Content::Lent { .. } | Content::Gone => Body::from_slice(&[]),
         }
     }
 

@@ -4,8 +4,9 @@
 //!
 //! # Order of use
 //! [`Engine::builder`] → [`Engine::endpoint`] → [`Endpoint::connect`] → [`Peer::send`], [`Endpoint::recv`]. Blocking,
-//! `try_*`, scoped ([`Endpoint::scope`]), owned and asynchronous ([`SendOp`], [`RecvOp`] are futures) and handler
-//! ([`Endpoint::on_message`]) forms share these verbs.
+//! `try_*`, scoped ([`Endpoint::scope`]), owned and asynchronous ([`SendOp`], [`RecvOp`] are futures), batch
+//! ([`Peer::send_batch`], [`Endpoint::recv_batch`]) and handler forms ([`Endpoint::on_message`], [`SendOp::on_complete`],
+//! [`RecvOp::on_complete`]) share these verbs.
 //!
 //! # Memory safety
 //! Buffers are lent to a call or scope, which does not end before the operation has, or moved into the operation. Only the
@@ -16,6 +17,8 @@
 //! All handles are `Send` and `Sync`. After `fork` the child's handles answer [`OpError::Forked`].
 #![deny(unsafe_code)]
 
+mod batch;
+mod complete;
 mod completion;
 mod config;
 mod connect;
@@ -40,6 +43,8 @@ mod timeout;
 mod user_secret;
 
 pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use batch::{Outgoing, Partial, Receive};
+pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};
 pub use config::Security;
 pub use endpoint::Endpoint;
@@ -54,8 +59,12 @@ pub use options::EngineOptions;
 pub use peer::{Message, Peer};
 pub use progress::Progress;
 pub use scope::{Scope, ScopedRecv, ScopedSend};
-pub use sinew_transport::{Buf, Transport, TransportError};
-pub use sinew_wire::address::{Address, Target};
+pub use sinew_transport::{Buf, Bytes, Code, Errno, ErrorKind, Transport, TransportError};
+pub use sinew_wire::address::{
+    Address, AddressError, AddressErrorKind, EndpointRef, Explicit, Name, Target, split_locator,
+};
+/// Frames, for those who write a transport of their own.
+pub use sinew_wire::frame;
 pub use timeout::Timeout;
 
 /// Bytes as hexadecimal digits.

@@ -23,29 +23,29 @@ pub struct Received {
     pub info: Completion,
 }
 
-enum State {
+pub(crate) enum State {
     Pending(Key),
     Done(Buf, Result<Option<Completion>, OpError>),
     Taken,
 }
 
 /// What both kinds of operation share.
-struct Operation {
-    endpoint: Arc<EndpointInner>,
-    state: State,
+pub(crate) struct Operation {
+    pub(crate) endpoint: Arc<EndpointInner>,
+    pub(crate) state: State,
 }
 
-type Outcome = Result<(Buf, Option<Completion>), Failed>;
+pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
 impl Operation {
-    fn outcome(buf: Buf, result: Result<Option<Completion>, OpError>) -> Outcome {
+    pub(crate) fn outcome(buf: Buf, result: Result<Option<Completion>, OpError>) -> Outcome {
         match result {
             Ok(info) => Ok((buf, info)),
             Err(error) => Err(Failed { buf, error }),
         }
     }
 
-    fn collect(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+    pub(crate) fn collect(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
         if let Some((result, memory)) = core.collect_recv(key) {
             return Some(Self::outcome(owned(memory), result.map(Some)));
         }
@@ -101,13 +101,15 @@ impl Operation {
             return Some(done);
         }
         let State::Pending(key) = std::mem::replace(&mut self.state, State::Taken) else { return None };
-        self.endpoint.shared.with(|core| {
-            if let Some((result, memory)) = core.cancel_recv(key) {
-                return Some(Self::outcome(owned(memory), result.map(Some)));
-            }
-            let (result, memory) = core.cancel_send(key)?;
-            Some(Self::outcome(owned(memory), result.map(|()| None)))
-        })
+        self.endpoint.shared.with(|core| Self::cancel_in(core, key))
+    }
+
+    pub(crate) fn cancel_in(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+        if let Some((result, memory)) = core.cancel_recv(key) {
+            return Some(Self::outcome(owned(memory), result.map(Some)));
+        }
+        let (result, memory) = core.cancel_send(key)?;
+        Some(Self::outcome(owned(memory), result.map(|()| None)))
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
@@ -151,14 +153,14 @@ fn owned(memory: Memory) -> Buf {
 ///
 /// Dropping it does not cancel: the message still goes, and the buffer is dropped when it has gone. `Send`.
 #[must_use = "dropping it gives the buffer up; wait for it or await it to get the buffer back"]
-pub struct SendOp(Operation);
+pub struct SendOp(pub(crate) Operation);
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
 /// Dropping it really cancels: a message that had come, or begun to, waits for another receive. `Send`.
 #[must_use = "dropping it cancels the receive"]
 pub struct RecvOp {
-    operation: Operation,
+    pub(crate) operation: Operation,
     /// It asked for untagged messages.
     untagged: bool,
 }
@@ -260,7 +262,7 @@ impl RecvOp {
     }
 }
 
-fn received(outcome: Outcome) -> Result<Received, Failed> {
+pub(crate) fn received(outcome: Outcome) -> Result<Received, Failed> {
     match outcome? {
         (buf, Some(info)) => Ok(Received { buf, info }),
         (buf, None) => Err(Failed { buf, error: OpError::Cancelled }),

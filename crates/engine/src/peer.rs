@@ -7,6 +7,7 @@ use crate::core::{Blocked, Core, Explain};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::op::SendOp;
+use crate::progress::Progress;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
@@ -25,17 +26,19 @@ pub struct Peer {
     pub(crate) dst: u32,
 }
 
-/// Cancels a borrowed send if its call ends early.
+/// Cancels a borrowed send if its call ends early, as by a panic in a waker: also in the call that starts it.
 struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
-    key: Key,
+    key: Option<Key>,
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        self.shared.with(|core| {
-            core.cancel_send(self.key);
-        });
+        if let Some(key) = self.key {
+            self.shared.with(|core| {
+                core.cancel_send(key);
+            });
+        }
     }
 }
 
@@ -140,7 +143,7 @@ impl Peer {
                 false,
             ))
         })?;
-        let guard = Borrowed { shared, key };
+        let guard = Borrowed { shared, key: Some(key) };
         let limit = timeout.resolve(&shared.config);
         let answer = shared.wait(limit, |core| core.collect_answer(key));
         match answer {
@@ -159,6 +162,17 @@ impl Peer {
                     })
                     .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
             }
+        }
+    }
+
+    /// Waits until the system has taken what was sent, where only calls of the application make progress: it may not call
+    /// again for long. What was sent stays sent if that takes too long.
+    #[cold]
+    pub(crate) fn leave_to_system(&self, timeout: Timeout) {
+        let shared = &self.endpoint.shared;
+        if shared.progress == Progress::Caller {
+            let limit = timeout.resolve(&shared.config);
+            shared.wait(limit, |core| (!core.is_held_up(self.session)).then_some(()));
         }
     }
 
@@ -238,7 +252,7 @@ impl Message<'_> {
 
     /// Posts it whole if that is possible now.
     #[inline]
-    fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
+    pub(crate) fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
         let peer = self.peer;
         if len > core.config.eager_max {
             return Err(core.blocked_by_size(peer.session));
@@ -247,11 +261,23 @@ impl Message<'_> {
             None => core.post_eager(peer.session, peer.flow, &self.header(), parts, len),
             Some(immediate) => {
                 let bytes = immediate.to_le_bytes();
+                if let &[data] = parts {
+                    let parts = [IoSlice::new(&bytes), data];
+                    return core.post_eager(peer.session, peer.flow, &self.header(), &parts, len);
+                }
                 let parts: Vec<IoSlice<'_>> =
                     std::iter::once(IoSlice::new(&bytes)).chain(parts.iter().copied()).collect();
                 core.post_eager(peer.session, peer.flow, &self.header(), &parts, len)
             }
         }
+    }
+
+    /// Starts a copy of it, which goes as an envelope; nobody waits for it.
+    #[cold]
+    pub(crate) fn post_copy(&self, core: &mut Core, data: &[u8]) {
+        let peer = self.peer;
+        let memory = Memory::Owned(data.into());
+        core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, true);
     }
 
     /// [`Peer::send`].
@@ -276,14 +302,16 @@ impl Message<'_> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         let blocked = shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-            Ok(()) => {
-                core.flush_active(self.peer.session);
-                Ok(())
-            }
+            Ok(()) => Ok(core.flush_active(self.peer.session)),
             Err(blocked) => Err(blocked),
         });
         match blocked {
-            Ok(()) => Ok(()),
+            Ok(held_up) => {
+                if held_up {
+                    self.peer.leave_to_system(self.timeout);
+                }
+                Ok(())
+            }
             Err(blocked) => self.send_slowly(data, blocked),
         }
     }
@@ -298,11 +326,15 @@ impl Message<'_> {
         let len = parts.iter().map(|part| part.len()).sum();
         let posted = shared.with(|core| {
             self.post_now(core, parts, len)?;
-            core.flush_active(self.peer.session);
-            Ok(())
+            Ok(core.flush_active(self.peer.session))
         });
         match posted {
-            Ok(()) => Ok(()),
+            Ok(held_up) => {
+                if held_up {
+                    self.peer.leave_to_system(self.timeout);
+                }
+                Ok(())
+            }
             Err(blocked) => {
                 let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
                 self.send_slowly(&whole, blocked)
@@ -321,15 +353,17 @@ impl Message<'_> {
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
             let posted =
                 shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-                    Ok(()) => {
-                        core.flush_active(peer.session);
-                        Some(Ok(()))
-                    }
+                    Ok(()) => Some(Ok(core.flush_active(peer.session))),
                     Err(Blocked::Busy | Blocked::Credit) => None,
                     Err(blocked) => Some(Err(blocked)),
                 });
             match posted {
-                Some(Ok(())) => return Ok(()),
+                Some(Ok(held_up)) => {
+                    if held_up {
+                        self.peer.leave_to_system(self.timeout);
+                    }
+                    return Ok(());
+                }
                 Some(Err(now)) => blocked = now,
                 None => return Err(timed_out()),
             }
@@ -337,6 +371,7 @@ impl Message<'_> {
         if let Some(error) = blocked.error() {
             return Err(error);
         }
+        let mut guard = Borrowed { shared, key: None };
         let key = shared.with(|core| {
             let buffered = core.may_buffer(peer.session, data.len());
             let memory = if buffered {
@@ -350,10 +385,10 @@ impl Message<'_> {
                 core.progress();
                 return None;
             }
-            Some(key)
+            guard.key = Some(key);
+            guard.key
         });
         let Some(key) = key else { return Ok(()) };
-        let guard = Borrowed { shared, key };
         match shared.wait(limit, |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
@@ -388,14 +423,7 @@ impl Message<'_> {
                     return Err(error);
                 }
                 if matches!(blocked, Blocked::Envelope) && core.may_buffer(peer.session, data.len()) {
-                    core.start_send(
-                        peer.session,
-                        peer.flow,
-                        self.header(),
-                        self.immediate,
-                        Memory::Owned(data.into()),
-                        true,
-                    );
+                    self.post_copy(core, data);
                     core.progress();
                     return Ok(());
                 }

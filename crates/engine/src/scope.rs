@@ -70,10 +70,10 @@ impl Endpoint {
             env: PhantomData,
         };
         let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-        scope.end(result.is_err());
-        match result {
-            Ok(value) => value,
-            Err(panic) => resume_unwind(panic),
+        let ended = scope.end(result.is_err());
+        match (result, ended) {
+            (Ok(value), Ok(())) => value,
+            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
         }
     }
 }
@@ -91,16 +91,17 @@ impl<'scope> Scope<'scope, '_> {
         let shared = &self.endpoint.inner.shared;
         shared.check_fork()?;
         let (data, len) = (NonNull::from(&mut *buf).cast(), buf.len());
-        let started = shared.with(|core| {
-            core.start_recv(self.endpoint.inner.number, pattern.into(), Memory::Borrowed { data, len }, None)
-        });
-        let state = match started {
-            Started::Pending(key) => {
-                lock(&self.open).insert(key);
-                Ok(key)
+        let pattern = pattern.into();
+        let state = shared.with(|core| {
+            let memory = Memory::Borrowed { data, len };
+            match core.start_recv(self.endpoint.inner.number, pattern, memory, None) {
+                Started::Pending(key) => {
+                    lock(&self.open).insert(key);
+                    Ok(key)
+                }
+                Started::Done(result, _) => Err(result),
             }
-            Started::Done(result, _) => Err(result),
-        };
+        });
         Ok(ScopedRecv { shared: Arc::clone(shared), open: &self.open, state, data, len, buffer: PhantomData })
     }
 
@@ -119,37 +120,48 @@ impl<'scope> Scope<'scope, '_> {
         let header =
             Header { kind: Kind::EAGER, flags: Flags(0), dst: peer.dst, src: peer.endpoint.number, tag };
         let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
-        let owner = &peer.endpoint.shared;
-        let key = owner.with(|core| {
-            core.session_error(peer.session)?;
-            Ok::<_, OpError>(core.start_send(peer.session, peer.flow, header, None, memory, false))
-        })?;
-        if !Arc::ptr_eq(owner, shared) {
-            owner.with(|core| core.cancel_send(key));
+        if !Arc::ptr_eq(&peer.endpoint.shared, shared) {
             return Err(OpError::EndpointClosed);
         }
-        lock(&self.open).insert(key);
+        let key = shared.with(|core| {
+            core.session_error(peer.session)?;
+            let key = core.start_send(peer.session, peer.flow, header, None, memory, false);
+            lock(&self.open).insert(key);
+            Ok::<_, OpError>(key)
+        })?;
         Ok(ScopedSend { shared: Arc::clone(shared), open: &self.open, key, buffer: PhantomData })
     }
 
-    fn end(&self, panicked: bool) {
+    /// Ends every operation, whatever panics meanwhile: waiting runs wakers and handlers of the application.
+    fn end(&self, panicked: bool) -> std::thread::Result<()> {
         let shared = &self.endpoint.inner.shared;
         if shared.check_fork().is_err() {
             // The operations are the parent's; nothing in this process touches their memory.
-            return;
+            return Ok(());
         }
+        let mut result = Ok(());
         let open: Vec<Key> = lock(&self.open).drain().collect();
         let limit = Timeout::Default.resolve(&shared.config);
         let until = limit.map(|limit| std::time::Instant::now() + limit);
         for key in open {
             let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
-            if panicked || shared.wait(left, |core| collect(core, key)).is_none() {
+            if !panicked && result.is_ok() {
+                match catch_unwind(AssertUnwindSafe(|| shared.wait(left, |core| collect(core, key)))) {
+                    Ok(Some(())) => continue,
+                    Ok(None) => {}
+                    Err(panic) => result = Err(panic),
+                }
+            }
+            // Cancelled before anything of the application runs.
+            let cancelled = catch_unwind(AssertUnwindSafe(|| {
                 shared.with(|core| {
                     core.cancel_recv(key);
                     core.cancel_send(key);
                 });
-            }
+            }));
+            result = result.and(cancelled);
         }
+        result
     }
 }
 

@@ -123,19 +123,20 @@ impl Shared {
     }
 
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
-    /// must leave the table before the borrow ends.
+    /// must leave the table before the borrow ends: `note` is told of it under the lock.
     #[inline]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
+        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
     ) -> Started<Completion> {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
         self.with(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) }
+            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
         })
     }
 
@@ -149,6 +150,7 @@ impl Shared {
         }
         drop((effects.garbage, effects.spent));
         if effects.handlers {
+            crate::complete::run_ended(self);
             crate::handler::run_ready(self);
         }
     }
@@ -193,7 +195,8 @@ impl Shared {
                 for _ in 0..TURNS_PER_CLOCK {
                     let now = core.turn(budget);
                     moved += now;
-                    if now == 0 {
+                    // A look at a socket costs more than `check`, which may wait for what that socket takes.
+                    if now == 0 && core.polls_memory() {
                         std::hint::spin_loop();
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
@@ -243,10 +246,9 @@ impl Shared {
             if let Some(done) = check(core) {
                 return Nap::Done(done);
             }
-            if !core.arm() {
+            if !self.arm(core) {
                 return Nap::Again;
             }
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
             let until = core.next_timer(now).into_iter().chain(deadline).min();
             Nap::Sleep(until.map(|until| until.saturating_duration_since(now)))
         });
@@ -259,6 +261,17 @@ impl Shared {
         let _ = self.poller.wait(timeout, &mut events);
         self.with(|core| self.awake(core, &events));
         None
+    }
+
+    /// Counts a sleeper, unless something is there. Those who sleep already must be woken by what comes next all the same.
+    fn arm(&self, core: &mut Core) -> bool {
+        let quiet = core.arm();
+        if quiet {
+            self.sleepers.fetch_add(1, Ordering::Relaxed);
+        } else if self.sleepers.load(Ordering::Relaxed) == 0 {
+            core.disarm();
+        }
+        quiet
     }
 
     /// Handles what woke a sleeper.
@@ -280,10 +293,9 @@ impl Shared {
     pub(crate) fn arm_for_event(self: &Arc<Self>) -> Option<Option<Duration>> {
         self.with_unless_forked(Some(None), |core| {
             // The descriptor may be ready already, and a watcher by edges has been told of that before: look itself.
-            if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !core.arm() {
+            if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !self.arm(core) {
                 return None;
             }
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
             let now = Instant::now();
             Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })

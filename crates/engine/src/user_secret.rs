@@ -5,15 +5,14 @@ use rustix::fs::{Mode, OFlags};
 use sinew_transport::{ErrorKind, TransportError};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const NAME: &str = "secret";
 const LEN: usize = 32;
 
 /// Reads the secret, or makes it. The directory is the transports' runtime directory.
 pub(crate) fn load(dir: Option<&Path>) -> Result<Vec<u8>, BuildError> {
-    let dir = dir.map_or_else(default_dir, Path::to_path_buf);
-    make_dir(&dir)?;
+    let dir = sinew_base::runtime_dir::prepare(dir).map_err(|error| BuildError::System(error.into()))?;
     let path = dir.join(NAME);
     for _ in 0..3 {
         match read(&path) {
@@ -23,13 +22,6 @@ pub(crate) fn load(dir: Option<&Path>) -> Result<Vec<u8>, BuildError> {
         }
     }
     Err(wrong(&path, "is not a secret of this version; remove it"))
-}
-
-fn default_dir() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() => Path::new(&dir).join("sinew"),
-        _ => PathBuf::from(format!("/tmp/sinew-{}", rustix::process::geteuid().as_raw())),
-    }
 }
 
 fn wrong(path: &Path, hint: &str) -> BuildError {
@@ -45,22 +37,6 @@ fn failed(path: &Path, error: &std::io::Error) -> BuildError {
         TransportError::os(errno, "user secret", path.display().to_string())
             .hint("choose a writable private directory by SINEW_RUNTIME_DIR"),
     )
-}
-
-fn make_dir(dir: &Path) -> Result<(), BuildError> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
-        Ok(()) => {}
-        Err(error) => return Err(failed(dir, &error)),
-    }
-    let meta = std::fs::symlink_metadata(dir).map_err(|error| failed(dir, &error))?;
-    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-        return Err(wrong(
-            dir,
-            "must be a directory of this user that nobody else can write; choose another by SINEW_RUNTIME_DIR",
-        ));
-    }
-    Ok(())
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {

@@ -41,6 +41,8 @@ pub struct Builder {
     security: Option<Security>,
     options: Option<EngineOptions>,
     transports: Option<TransportOptions>,
+    /// The transports to open, whatever the options say.
+    only: Option<Vec<String>>,
     custom: bool,
     only_custom: bool,
 }
@@ -89,14 +91,14 @@ impl Builder {
         self
     }
 
-    /// Opens only these transports, of `shm`, `uds`, `tcp`.
+    /// Opens only these transports, of `shm`, `uds`, `tcp`, whatever `SINEW_TRANSPORTS` and
+    /// [`Builder::transport_options`] say; the transports' other options stay as they are there.
     ///
     /// # Errors
     /// None here; [`Builder::build`] answers [`BuildError::Option`] for a name that is unknown.
     #[must_use]
     pub fn transports<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        let options = self.transports.take().unwrap_or_default();
-        self.transports = Some(options.transports(names.into_iter().map(str::to_owned).collect::<Vec<_>>()));
+        self.only = Some(names.into_iter().map(str::to_owned).collect());
         self
     }
 
@@ -129,7 +131,10 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let (from_engine, from_transports) = from_environment()?;
         let options = self.options.unwrap_or(from_engine);
-        let transports = self.transports.unwrap_or(from_transports);
+        let mut transports = self.transports.unwrap_or(from_transports);
+        if let Some(only) = self.only {
+            transports.transports = only;
+        }
         let mut engine = self.engine;
         if !self.only_custom {
             engine = add_own(engine, &options, &transports)?;

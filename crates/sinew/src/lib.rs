@@ -23,7 +23,8 @@ pub mod tokio;
 
 pub use builder::{Builder, Engine, transport_names};
 pub use options::TransportOptions;
-pub use sinew_base::options::OptionRow;
+pub use sinew_base::options::{Kind as OptionKind, OptionError, OptionRow};
+pub use sinew_base::runtime_dir::default_path as default_runtime_dir;
 pub use sinew_engine::*;
 pub use sinew_transport as transport;
 #[cfg(feature = "shm")]

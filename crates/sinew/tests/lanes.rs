@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const THREAD: Progress = Progress::Thread { cpu: None };
 
 on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
+    cuts_lose_nothing_and_double_nothing,
+    a_cut_during_requests_answers_each_once,
     operations_that_wait_survive_a_cut,
     a_new_session_with_a_lost_peer_begins_clean,
     domains_cannot_reach_each_other,
@@ -27,23 +29,6 @@ fn size(number: u64) -> usize {
         9 => 300_000,
         other => other as usize * 30,
     }
-}
-
-#[test]
-#[ignore = "[known-fault] about one run in five under load ends with a violation of the protocol: a race of two repairs"]
-fn tcp_cuts_lose_nothing_and_double_nothing() {
-    cuts_lose_nothing_and_double_nothing("tcp");
-}
-
-#[test]
-#[ignore = "[known-fault] about one run in five under load ends with a violation of the protocol: a race of two repairs"]
-fn uds_cuts_lose_nothing_and_double_nothing() {
-    cuts_lose_nothing_and_double_nothing("uds");
-}
-
-#[test]
-fn shm_cuts_lose_nothing_and_double_nothing() {
-    cuts_lose_nothing_and_double_nothing("shm");
 }
 
 /// Streams both ways until told to stop, then says how many there were; checks order and content.
@@ -115,23 +100,6 @@ fn cuts_lose_nothing_and_double_nothing(lane: &str) {
         assert_eq!(cuts, 200);
     });
     assert_eq!((p.here.counters().sessions_lost, p.there.counters().sessions_lost), (0, 0));
-}
-
-#[test]
-fn shm_cut_during_requests_answers_each_once() {
-    a_cut_during_requests_answers_each_once("shm");
-}
-
-#[test]
-#[ignore = "[known-fault] now and then under load ends with a violation of the protocol: a race of two repairs"]
-fn uds_cut_during_requests_answers_each_once() {
-    a_cut_during_requests_answers_each_once("uds");
-}
-
-#[test]
-#[ignore = "[known-fault] now and then under load ends with a violation of the protocol: a race of two repairs"]
-fn tcp_cut_during_requests_answers_each_once() {
-    a_cut_during_requests_answers_each_once("tcp");
 }
 
 fn a_cut_during_requests_answers_each_once(lane: &str) {

@@ -256,7 +256,9 @@ fn try_send_to_one_that_never_receives_blocks_in_bounded_memory(lane: &str) {
     // What was taken is not lost, and room comes back.
     let mut buf = [0; 1000];
     for number in 0..sent {
-        assert_eq!(p.b.recv_within(Match::any_tag(), &mut buf, PATIENCE).unwrap().tag, number);
+        let got = p.b.recv_within(Match::any_tag(), &mut buf, PATIENCE);
+        let got = got.unwrap_or_else(|error| panic!("message {number} of {sent}: {error}"));
+        assert_eq!(got.tag, number);
         assert!(buf[..] == data[..]);
     }
     until("there is room again", || p.to_b.try_send(7, &data).is_ok());

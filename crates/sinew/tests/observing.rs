@@ -82,3 +82,31 @@ fn a_lost_session_is_told_to_tracing() {
     let names = names.0.lock().unwrap();
     assert!(names.iter().any(|name| name.contains("session_lost")), "{names:?}");
 }
+
+/// Everything that a public signature names can be named by a program that knows the facade only.
+#[test]
+fn what_public_signatures_name_is_in_the_facade() {
+    use sinew::frame::Header;
+    use sinew::{Address, AddressError, AddressErrorKind, EndpointRef, Explicit, Name, Target};
+    let explicit: Explicit = "tcp://127.0.0.1:4000/worker".parse().unwrap();
+    assert_eq!(explicit.endpoint(), &EndpointRef::Name(Name::new("worker").unwrap()));
+    let target: Target =
+        "auto:tcp://127.0.0.1:4000,uds:///tmp/x".parse().unwrap_or(Target::Explicit(explicit));
+    assert!(matches!(target.endpoint(), EndpointRef::Default | EndpointRef::Name(_)));
+    let error: AddressError = "no address".parse::<Address>().unwrap_err();
+    let kind: AddressErrorKind = error.kind;
+    assert!(!format!("{kind:?}").is_empty());
+    let failed: Result<EngineOptions, sinew::OptionError> =
+        EngineOptions::from_environment([("SINEW_TIMEOUT", "soon")]);
+    assert!(failed.unwrap_err().to_string().contains("SINEW_TIMEOUT"));
+    let kind: sinew::OptionKind = EngineOptions::TABLE[0].kind;
+    assert!(!kind.name().is_empty());
+    let error = sinew::TransportError::os(sinew::Errno::NOENT, "open", "x");
+    assert_eq!(
+        (error.kind, error.code),
+        (sinew::ErrorKind::Refused, Some(sinew::Code::errno(sinew::Errno::NOENT)))
+    );
+    let buf = sinew::Buf::from(sinew::Bytes::from_static(b"bytes"));
+    assert!(!buf.is_writable());
+    let _: Option<fn(&mut dyn sinew::transport::Sink, &Header)> = None;
+}

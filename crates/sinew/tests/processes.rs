@@ -468,3 +468,17 @@ fn restart_by_name(lane: &str) {
     assert_eq!(second.line(), "50");
     assert!(old.send(1, b"x").is_err_and(|error| is_lost(&error)), "the old peer stays lost");
 }
+
+/// `transports([..])` chooses among the transports; how they behave stays what the environment says.
+#[test]
+fn a_choice_of_transports_keeps_the_other_options_of_the_environment() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let vars = [("SINEW_TCP_PORTS", free.to_string()), ("SINEW_TRANSPORTS", "uds".to_owned())];
+    let vars: Vec<(&str, &str)> = vars.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let other = spawn("wait", "tcp", &vars);
+    let address: sinew::Address = other.line().parse().expect("an address");
+    let scheme_and_port =
+        |locator: &String| locator.starts_with("tcp:") && locator.ends_with(&format!(":{free}"));
+    assert!(!address.locators().is_empty() && address.locators().iter().all(scheme_and_port), "{address}");
+    other.finish();
+}

@@ -118,7 +118,9 @@ pub struct Recorder {
     pub(crate) placing: HashMap<u64, (Token, Target)>,
 }
 
-impl Sink for Recorder {
+// SAFETY: a target stays in `placing`, untouched, until it is placed or a check has revoked it; a side drops its lane before
+// its recorder.
+unsafe impl Sink for Recorder {
     fn frame(&mut self, header: &Header, body: Body<'_>) {
         self.got.push(Got { header: *header, body: Some(body.to_vec()) });
     }

@@ -209,6 +209,7 @@ macro_rules! conformance {
                 sleeping::a_cooled_lane_is_told_of,
                 sleeping::a_cooled_lane_wakes_a_sleeping_domain,
                 sleeping::the_end_of_the_peer_wakes_a_sleeper,
+                sleeping::polling_by_others_does_not_silence_a_sleeper,
                 faults::a_delayed_frame_leaves_no_earlier_and_in_order,
                 faults::a_cut_lane_gives_back_what_its_peer_did_not_see,
                 faults::a_cut_wakes_a_sleeper,

@@ -7,11 +7,11 @@ use crate::options::ShmOptions;
 use crate::registry::Registry;
 use crate::segment::ShmSegment;
 use crate::shared::sleep::Sleeper;
-use crate::sys::fork::Guarded;
 use crate::sys::socket;
 use crate::{FEW_DESCRIPTORS, SCHEME, runtime_dir};
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     Domain, DomainContext, ErrorKind, Event, Interest, Link, ListenScope, Locator, PollKey, Segment,
     TransportError,
@@ -35,7 +35,7 @@ pub(crate) struct ShmDomain {
 }
 
 struct Listener {
-    socket: Guarded,
+    socket: GuardedFd,
     path: PathBuf,
     locator: Locator,
 }
@@ -58,7 +58,7 @@ impl ShmDomain {
 }
 
 fn listen(options: &ShmOptions, context: &DomainContext) -> Result<Listener, TransportError> {
-    let directory = runtime_dir::prepare(options)?;
+    let directory = sinew_base::runtime_dir::prepare(options.runtime_dir.as_deref())?;
     runtime_dir::clean(&directory);
     let path = runtime_dir::socket_path(&directory, &context.engine);
     let object = || path.display().to_string();
@@ -143,18 +143,14 @@ impl Domain for ShmDomain {
         }
     }
 
-    fn allocate_segment(&mut self, len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
-        Ok(Some(Arc::new(ShmSegment::create(len)?)))
+    fn allocate_segment(&mut self, len: usize) -> Result<Option<Box<dyn Segment>>, TransportError> {
+        Ok(Some(Box::new(ShmSegment::create(len)?)))
     }
 
     fn arm(&mut self) -> bool {
         self.sleeper.arm(&self.registry.page.armed);
         self.registry.heavy();
-        if self.registry.last_look() {
-            self.disarm();
-            return false;
-        }
-        true
+        !self.registry.last_look()
     }
 
     fn disarm(&mut self) {
@@ -165,7 +161,7 @@ impl Domain for ShmDomain {
 impl Drop for ShmDomain {
     fn drop(&mut self) {
         // A forked child shares the epoll set and the directory with its parent: they are not its to change.
-        if !self.registry.birth.is_here() {
+        if self.registry.fork.forked() {
             return;
         }
         let _ = self.registry.poller.remove(&self.registry.bell);

@@ -6,9 +6,9 @@
 use crate::FEW_DESCRIPTORS;
 use crate::lane::ShmLane;
 use crate::registry::Registry;
-use crate::sys::fork::Guarded;
 use crate::sys::socket::{self, Moved};
 use rustix::io::Errno;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     ErrorKind, Identity, Interest, Lane, LaneParams, Link, LinkState, PollKey, RECORD_LEN, Record,
     TransportError,
@@ -21,7 +21,7 @@ const OVERFLOW_UID: u32 = 65_534;
 
 /// A link of the shared-memory transport.
 pub(crate) struct ShmLink {
-    socket: Option<Guarded>,
+    socket: Option<GuardedFd>,
     registry: Arc<Registry>,
     /// Where to dial; `None` once connected.
     dialing: Option<PathBuf>,
@@ -67,7 +67,7 @@ impl ShmLink {
 
     pub(crate) fn accepted(
         registry: Arc<Registry>,
-        socket: Guarded,
+        socket: GuardedFd,
         owner: u32,
     ) -> Result<Self, TransportError> {
         let mut link = Self::new(registry, socket);
@@ -76,7 +76,7 @@ impl ShmLink {
         Ok(link)
     }
 
-    fn new(registry: Arc<Registry>, socket: Guarded) -> Self {
+    fn new(registry: Arc<Registry>, socket: GuardedFd) -> Self {
         Self {
             socket: Some(socket),
             registry,
@@ -88,8 +88,8 @@ impl ShmLink {
         }
     }
 
-    fn socket(&self) -> Result<&Guarded, TransportError> {
-        self.socket.as_ref().filter(|_| self.registry.birth.is_here()).ok_or_else(crate::forked)
+    fn socket(&self) -> Result<&GuardedFd, TransportError> {
+        self.socket.as_ref().filter(|_| !self.registry.fork.forked()).ok_or_else(crate::forked)
     }
 
     fn register(&self, owner: u32) -> Result<(), TransportError> {
@@ -182,7 +182,7 @@ impl Link for ShmLink {
             // Descriptors that come with a record are nobody's: closed here.
             let mut stray = Vec::new();
             let socket =
-                self.socket.as_ref().filter(|_| self.registry.birth.is_here()).ok_or_else(crate::forked)?;
+                self.socket.as_ref().filter(|_| !self.registry.fork.forked()).ok_or_else(crate::forked)?;
             match socket::receive(socket, &mut self.received[self.received_len..], &mut stray) {
                 Ok(Moved::Bytes(got)) => self.received_len += got,
                 Ok(Moved::Nothing) => return Ok(false),
@@ -225,7 +225,7 @@ impl Link for ShmLink {
 impl Drop for ShmLink {
     fn drop(&mut self) {
         if let Some(socket) = &self.socket
-            && self.registry.birth.is_here()
+            && !self.registry.fork.forked()
         {
             let _ = self.registry.poller.remove(socket);
         }

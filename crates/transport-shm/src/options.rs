@@ -1,6 +1,6 @@
 //! The options of the transport: plain values, checked when a domain opens.
 //!
-//! Filled by the engine from its option table. Nothing here reads the environment but [`ShmOptions::runtime_dir`]'s default.
+//! Filled by the engine from its option table. Nothing here reads the environment.
 
 use sinew_transport::{ErrorKind, TransportError};
 use std::path::PathBuf;
@@ -8,9 +8,8 @@ use std::path::PathBuf;
 /// What can be chosen. The defaults were measured on Zen 5 (see `docs/adr/0005-shared-memory-trust.md` for what they cost).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShmOptions {
-    /// Directory of the sockets. `None`: `$XDG_RUNTIME_DIR/sinew`, else `/tmp/sinew-UID`, made with mode 0700 and refused
-    /// when it is a link, belongs to somebody else or lets others in. A directory named here must exist, belong to this
-    /// user or root, and not be a link; who may enter it is its maker's choice.
+    /// Directory of the sockets. `None`: [`sinew_base::runtime_dir::default_path`]. Which directories are trusted says
+    /// [`sinew_base::runtime_dir::prepare`].
     pub runtime_dir: Option<PathBuf>,
     /// Slots of a ring: a power of two from 16 to 65,536. Default 256: 16 KiB for each lane and direction.
     pub ring_slots: usize,

@@ -8,10 +8,10 @@ use crate::options::ShmOptions;
 use crate::shared::ring;
 use crate::shared::sleep::{COLD, HINTS_MAX, HOT, Hints};
 use crate::sys::barrier;
-use crate::sys::fork::Birth;
 use crate::sys::memory::Writers;
 use rustix::event::EventfdFlags;
 use rustix::fd::OwnedFd;
+use sinew_base::fork::ForkGuard;
 use sinew_transport::{Poller, TransportError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,7 @@ pub(crate) struct Registry {
     /// Where sockets are registered.
     pub(crate) poller: Arc<Poller>,
     /// The process that opened it.
-    pub(crate) birth: Birth,
+    pub(crate) fork: ForkGuard,
     /// The announcement page, and its descriptor for peers.
     pub(crate) page: Page<DomainControl>,
     pub(crate) page_fd: OwnedFd,
@@ -104,7 +104,7 @@ impl Registry {
         Ok(Self {
             options: options.clone(),
             poller,
-            birth: Birth::now(),
+            fork: ForkGuard::new(),
             page,
             page_fd,
             hints,

@@ -1,13 +1,9 @@
-//! The private directory of the sockets: which it is, whether it can be trusted, and what dead processes left there.
+//! The sockets in the runtime directory: their names, and what dead processes left there.
 //!
 //! Called when a domain opens and when it dials. A locator's body is the socket's path, with bytes that a locator may not
 //! have written as `%XX`.
 
-use crate::options::ShmOptions;
 use crate::sys::socket;
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
-use rustix::io::Errno;
-use sinew_transport::{ErrorKind, TransportError};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -16,57 +12,6 @@ use std::path::{Path, PathBuf};
 const SUFFIX: &str = ".sock";
 /// Dead sockets removed by one opening domain, at most.
 const CLEAN_MAX: usize = 256;
-
-/// The directory, existing and checked.
-pub(crate) fn prepare(options: &ShmOptions) -> Result<PathBuf, TransportError> {
-    if let Some(directory) = &options.runtime_dir {
-        check(directory, false)?;
-        return Ok(directory.clone());
-    }
-    let directory = default();
-    match rustix::fs::mkdir(&directory, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => {
-            return Err(TransportError::os(errno, "mkdir", directory.display().to_string())
-                .hint("set runtime_dir to a directory that this user can write"));
-        }
-    }
-    check(&directory, true)?;
-    Ok(directory)
-}
-
-fn default() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(base) if Path::new(&base).is_absolute() => Path::new(&base).join("sinew"),
-        _ => PathBuf::from(format!("/tmp/sinew-{}", rustix::process::geteuid().as_raw())),
-    }
-}
-
-/// Refuses a directory that somebody else could have laid out for us.
-fn check(directory: &Path, private: bool) -> Result<(), TransportError> {
-    let object = || directory.display().to_string();
-    let stat = rustix::fs::statat(CWD, directory, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| {
-        TransportError::os(errno, "stat", object()).hint("runtime_dir must be an existing directory")
-    })?;
-    let refuse = |why: &str| {
-        Err(TransportError::new(ErrorKind::PermissionDenied, "runtime directory", object()).hint(why))
-    };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return refuse("it is a link or no directory; remove it or set runtime_dir elsewhere");
-    }
-    let me = rustix::process::geteuid().as_raw();
-    if stat.st_uid != me && (private || stat.st_uid != 0) {
-        return refuse("it belongs to another user; remove it or set runtime_dir elsewhere");
-    }
-    let mode = stat.st_mode & 0o7777;
-    if private && mode & 0o077 != 0 {
-        return refuse("others may enter it; chmod 700, or set runtime_dir elsewhere");
-    }
-    if mode & 0o002 != 0 && mode & 0o1000 == 0 {
-        return refuse("anybody may replace what is in it; take the write permission of others away");
-    }
-    Ok(())
-}
 
 /// The socket path of an engine.
 pub(crate) fn socket_path(directory: &Path, engine: &[u8; 16]) -> PathBuf {

@@ -89,7 +89,8 @@ impl ShmSegment {
     }
 }
 
-impl Segment for ShmSegment {
+// SAFETY: a mapping of its own, writable and zeroed, that others can map for reading only, and that lives as long as `self`.
+unsafe impl Segment for ShmSegment {
     fn data(&self) -> NonNull<u8> {
         self.mapping.base()
     }

@@ -17,7 +17,7 @@ impl Pool for NoPool {
 }
 
 fn segment(engine: &mut Engine, len: usize) -> Arc<dyn Segment> {
-    engine.domain.allocate_segment(len).expect("memory").expect("shm has segments")
+    engine.domain.allocate_segment(len).expect("memory").expect("shm has segments").into()
 }
 
 fn buf(segment: &Arc<dyn Segment>, offset: usize, bytes: &[u8]) -> Buf {

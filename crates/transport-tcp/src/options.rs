@@ -82,8 +82,8 @@ impl Default for TcpOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UdsOptions {
-    /// Directory of the sockets. `None` (default): `$XDG_RUNTIME_DIR/sinew`, else `/tmp/sinew-UID`, made with mode 0700 and
-    /// refused when it belongs to somebody else. One that is named here must exist already, or its parent must.
+    /// Directory of the sockets. `None` (default): [`sinew_base::runtime_dir::default_path`]. Which directories are trusted
+    /// says [`sinew_base::runtime_dir::prepare`].
     pub runtime_dir: Option<PathBuf>,
     /// Length of the queue of connections that wait for `accept`. Default 1024.
     pub backlog: i32,

@@ -113,26 +113,37 @@ struct Spinner {
 pub(crate) struct Spinners {
     outside: Mutex<Vec<Spinner>>,
     any: AtomicBool,
+    /// Somebody sleeps on the poller, or is about to, while others may go on polling: nobody leaves.
+    armed: AtomicBool,
     closed: AtomicBool,
     looks: AtomicU32,
 }
 
 impl Spinners {
-    /// Takes a socket out of the poller until [`Spinners::call_back`].
-    pub(crate) fn leave(&self, socket: &Arc<Registered>) {
+    /// Takes a socket out of the poller until [`Spinners::arm`]. `false`: not now.
+    pub(crate) fn leave(&self, socket: &Arc<Registered>) -> bool {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::Relaxed) || socket.poller.remove(&socket.fd).is_err() {
-            return;
+        let refused = self.armed.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed);
+        if refused || socket.poller.remove(&socket.fd).is_err() {
+            return false;
         }
         socket.watched.store(false, Ordering::Relaxed);
         let polls = socket.polls.load(Ordering::Relaxed);
         outside.push(Spinner { socket: Arc::downgrade(socket), polls });
         self.any.store(true, Ordering::Relaxed);
+        true
     }
 
-    /// Puts all sockets back into the poller. `false`: one could not be; do not sleep.
-    pub(crate) fn call_back(&self) -> bool {
+    /// Puts all sockets back into the poller, where they stay until [`Spinners::disarm`]. `false`: one could not be; do not
+    /// sleep.
+    pub(crate) fn arm(&self) -> bool {
+        self.armed.store(true, Ordering::Relaxed);
         !self.any.load(Ordering::Relaxed) || self.call_back_if(|_| true)
+    }
+
+    /// Nobody sleeps any more.
+    pub(crate) fn disarm(&self) {
+        self.armed.store(false, Ordering::Relaxed);
     }
 
     /// Called on each idle turn: now and then puts those back that are not polled any more.
@@ -153,7 +164,7 @@ impl Spinners {
     /// The domain ends: nobody would call the sockets back any more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.call_back();
+        self.arm();
     }
 
     #[cold]

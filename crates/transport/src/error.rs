@@ -134,6 +134,17 @@ impl fmt::Display for TransportError {
 
 impl std::error::Error for TransportError {}
 
+impl From<sinew_base::runtime_dir::RuntimeDirError> for TransportError {
+    fn from(error: sinew_base::runtime_dir::RuntimeDirError) -> Self {
+        let (what, path) = ("runtime directory", error.path.display().to_string());
+        let told = match error.errno {
+            Some(errno) => Self::os(errno, what, path),
+            None => Self::new(ErrorKind::PermissionDenied, what, path),
+        };
+        told.hint(error.hint)
+    }
+}
+
 fn describe(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Unavailable => "not available on this machine",

@@ -97,7 +97,8 @@ pub trait Domain: Send {
     fn poll_warm(&mut self, _owners: &mut Vec<u32>) {}
 
     /// Announces that the engine is about to sleep on the poller. After this call, whatever a memory-polled lane of the
-    /// domain receives makes a descriptor ready. Returns `false` if something is there already: do not sleep.
+    /// domain receives makes a descriptor ready, until [`Domain::disarm`]. Returns `false` if something is there already: do
+    /// not sleep; it stays announced all the same, as another thread may be asleep. May be called again meanwhile.
     fn arm(&mut self) -> bool {
         true
     }
@@ -105,17 +106,24 @@ pub trait Domain: Send {
     /// Ends what [`Domain::arm`] began.
     fn disarm(&mut self) {}
 
-    /// Memory of at least `len` bytes that lanes of this domain can describe to peers. `None`: this transport has none.
+    /// Memory of at least `len` bytes that lanes of this domain can describe to peers. `None`: this transport has none. It
+    /// is the caller's alone.
     ///
     /// # Errors
     /// No memory, no descriptor: with a hint.
-    fn allocate_segment(&mut self, _len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
+    fn allocate_segment(&mut self, _len: usize) -> Result<Option<Box<dyn Segment>>, TransportError> {
         Ok(None)
     }
 }
 
 /// Memory that a domain made for [`Buf`]s: stays mapped and at its place until the last clone of the `Arc` is gone.
-pub trait Segment: Send + Sync + Any {
+///
+/// # Safety
+/// The implementor answers for `data` and `len` as long as the segment lives: the same each time, readable, writable and
+/// initialised, written by nobody but who holds the segment, and part of no other segment. Engines cut [`Buf`]s out of it,
+/// which safe code reads and writes as slices.
+#[allow(unsafe_code)]
+pub unsafe trait Segment: Send + Sync + Any {
     /// First byte; page-aligned.
     fn data(&self) -> NonNull<u8>;
     /// Length in bytes.
@@ -332,7 +340,8 @@ impl std::fmt::Debug for View {
 /// Where a lane shall put the body of a [`sinew_wire::frame::Kind::DATA`] frame that has only begun to arrive.
 #[derive(Clone, Copy, Debug)]
 pub enum Placement {
-    /// Straight here: writable for the whole body until [`Sink::placed`] or [`Lane::revoke`] of the token.
+    /// Straight here: writable for the whole body until [`Sink::placed`] or [`Lane::revoke`] of the token, as whoever
+    /// implements [`Sink`] promises.
     Into {
         /// First byte.
         target: NonNull<u8>,
@@ -344,7 +353,14 @@ pub enum Placement {
 }
 
 /// The engine as a lane sees it while being polled.
-pub trait Sink {
+///
+/// # Safety
+/// The implementor answers for each [`Placement::Into`] that [`Sink::place`] gives: the target is writable for the whole
+/// body, and nothing else accesses it, until [`Sink::placed`] of that frame, or [`Lane::revoke`] of its token,
+/// [`Lane::recover`] or drop of the lane, whichever is first; also when the sink itself is gone before. A sink that passes
+/// another sink's answers on passes all its calls on.
+#[allow(unsafe_code)]
+pub unsafe trait Sink {
     /// A whole frame. The body is valid during the call. Frames of kind `DATA` come here too when the lane has the whole
     /// body in its own memory.
     fn frame(&mut self, header: &Header, body: Body<'_>);
@@ -394,7 +410,14 @@ pub enum UnacknowledgedBody {
 /// [`Lane::recover`] when it dies: the session replays it on another lane.
 ///
 /// None of the calls blocks. No call runs code of the application.
-pub trait Lane: Send {
+///
+/// # Safety
+/// The implementor keeps what the calls promise of memory that is lent to the lane, as the engine gives that memory back to
+/// its owner on the lane's word: it touches none after [`Sink::released`], [`Sink::placed`], [`Sink::pulled`] or
+/// [`Pull::Done`], nor once [`Lane::reclaim`], [`Lane::revoke`] or [`Lane::recover`] has returned; and what `recover` gives
+/// back as [`UnacknowledgedBody::Borrowed`] was posted on this lane, is still lent, and comes once.
+#[allow(unsafe_code)]
+pub unsafe trait Lane: Send {
     /// What it is. The transport's name and limits never change; the cost may.
     fn info(&self) -> &LaneInfo;
 
@@ -432,7 +455,18 @@ pub trait Lane: Send {
     /// The lane is over.
     fn flush(&mut self) -> Result<(), LaneError>;
 
-    /// Hands what has arrived to `sink`, up to about `budget` frames, and returns how many frames or releases it handed up.
+    /// Whether it holds something back in spite of a flush, because the system takes no more now, as a full socket.
+    fn is_held_up(&self) -> bool {
+        false
+    }
+
+    /// Whether frames have arrived that no poll has handed up and that no descriptor or doorbell will tell of: the last
+    /// poll's budget was spent before them. The engine polls such a lane before it sleeps.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them, and returns how many frames or releases it handed up.
     ///
     /// # Errors
     /// The lane is over. Whatever arrived whole before that has been handed up.

@@ -34,6 +34,8 @@ pub mod wrap;
 
 pub use body::Body;
 pub use buf::Buf;
+/// Reference-counted bytes, which a [`Buf`] can be made of, for sending only.
+pub use bytes::Bytes;
 pub use cost::{Capabilities, Cost};
 pub use error::{Code, ErrorKind, LaneError, TransportError};
 pub use lane::{
@@ -43,3 +45,7 @@ pub use lane::{
 };
 pub use locator::{Locator, LocatorError};
 pub use poller::{Event, Interest, PollKey, Poller};
+/// A number of the system's, as [`TransportError::os`] takes it.
+pub use rustix::io::Errno;
+/// What frames are made of, as [`Lane`] and [`Sink`] take them.
+pub use sinew_wire::frame::{Flags, Header, Kind};

@@ -61,13 +61,14 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
         "LANE_DOWN",
         "RESUME",
         "GOODBYE",
+        "FENCE",
     ];
     for (number, name) in names.iter().enumerate() {
         let kind = Kind(number as u8);
         assert_eq!(kind.name(), Some(*name));
         assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || number == 0);
     }
-    assert_eq!(format!("{:?}", Kind(19)), "Unknown(0x13)");
+    assert_eq!(format!("{:?}", Kind(20)), "Unknown(0x14)");
     assert_eq!((Flags::IMMEDIATE.0, Flags::DESCRIPTOR.0, Flags::OPTIONAL.0, Flags::UNTAGGED.0), (1, 2, 4, 8));
     let data = Header::data(7, 0x0102_0304_0506_0708);
     assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));

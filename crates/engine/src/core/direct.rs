@@ -140,7 +140,7 @@ impl Core {
             untagged: self.direct.wanted.is_untagged(),
             memory: Memory::Borrowed { data, len: room },
             state: RecvState::Posted(PostId::from_u64(u64::MAX)),
-            waker: None,
+            waiter: None,
             handler: None,
         };
         let key = self.ops.insert(Op::Recv(op));

@@ -120,7 +120,7 @@ impl Core {
         endpoint.matcher.retain_unexpected(|_, _| false, forget);
         for session in sessions {
             let header = Header { src: number, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
-            self.send_control(session, header, Vec::new());
+            self.send_control(session, header, []);
         }
     }
 }

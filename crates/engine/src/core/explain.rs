@@ -198,7 +198,7 @@ impl Core {
     ) -> Result<Option<Arc<dyn Segment>>, TransportError> {
         for slot in &mut self.domains {
             if let Some(segment) = slot.domain.allocate_segment(len)? {
-                return Ok(Some(segment));
+                return Ok(Some(segment.into()));
             }
         }
         Ok(None)

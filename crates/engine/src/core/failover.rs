@@ -1,8 +1,9 @@
 //! How a session survives its lanes (ADR 4).
 //!
-//! Sequenced frames are counted on both sides. A side that takes a new lane into a session first says on it how many it has
-//! (`RESUME`); the other side then answers with `SWITCH` and whatever was not received, in order. A move to a better lane
-//! waits until everything on the old one is acknowledged, so nothing is ever sent twice or overtakes.
+//! What a side sends runs in legs: a leg is a stretch of the session's sequence on one lane, begun by `SWITCH`. After a loss
+//! the sender fences the last leg (`FENCE`), the receiver then says what it has (`RESUME`), and as nothing of that leg or an
+//! earlier one can count any more, the next leg begins with exactly the next frame. A move to a better lane waits until
+//! everything on the old one is acknowledged. So nothing is ever sent twice, overtakes or is lost.
 
 use super::inbound::Handled;
 use super::op::{Op, RecvState, SendState, Unexpected};
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Lost sessions that are remembered.
 const LOST_KEPT: usize = 1024;
 
+/// Frames outside the sequence that may wait on a lane: more than one poll can ask for.
+const ANSWERS_MAX: usize = 256;
+
 /// Why a session ended, as `GOODBYE` says it.
 pub(crate) const GOODBYE_CLOSED: u32 = 0;
 pub(crate) const GOODBYE_VIOLATION: u32 = 1;
@@ -33,22 +37,44 @@ impl Core {
         if !session.lanes.contains(&key) {
             session.lanes.push(key);
         }
-        session.laneless_since = None;
-        let resume = Header::control(Kind::RESUME, session.received);
-        self.post_unsequenced(key, resume, &[]);
+        self.post_resume(session_key, key);
+    }
+
+    /// Says on a lane what has arrived, and whether more of the last leg may still count.
+    fn post_resume(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let running = self.inbound_lane(session_key).is_some();
+        let header = Header {
+            src: session.leg_in,
+            dst: u32::from(!running),
+            ..Header::control(Kind::RESUME, session.received)
+        };
+        self.post_unsequenced(lane, header, &[]);
+    }
+
+    /// The lane that the peer's present leg runs on.
+    fn inbound_lane(&self, session_key: Key) -> Option<Key> {
+        let lanes = &self.sessions.get(session_key)?.lanes;
+        lanes.iter().copied().find(|&lane| self.lanes.get(lane).is_some_and(|slot| slot.inbound))
     }
 
     /// Posts a frame outside the session's sequence on one lane; if it does not fit now, the lane is not worth having.
     pub(crate) fn post_unsequenced(&mut self, key: Key, header: Header, body: &[u8]) {
         let Some(slot) = self.lanes.get_mut(key) else { return };
-        let Some(lane) = slot.lane.as_mut() else {
+        let Some(lane) = slot.lane.as_mut().filter(|_| slot.waiting.is_empty()) else {
             slot.waiting.push((header, body.to_vec()));
             return;
         };
         if let Err(PostError::Full) = lane.try_post(&header, &[IoSlice::new(body)]) {
             slot.waiting.push((header, body.to_vec()));
         }
+        // A lane that has failed says so when it is polled.
         let _ = lane.flush();
+    }
+
+    /// Whether so many answers wait on a lane that the peer cannot mean well.
+    fn owes_answers(&self, lane: Key) -> bool {
+        self.lanes.get(lane).is_some_and(|slot| slot.waiting.len() > ANSWERS_MAX)
     }
 
     /// Frames outside the sequence: proofs, moves, farewells.
@@ -60,11 +86,15 @@ impl Core {
         body: Body<'_>,
     ) -> Handled {
         match header.kind {
+            Kind::PROBE | Kind::FENCE if self.owes_answers(lane) => {
+                return Err("too many requests without reading the answers");
+            }
             Kind::PROBE => self.handle_probe(lane, header, body.len()),
             Kind::PROBE_REPLY => self.handle_probe_reply(lane, header),
-            Kind::RESUME => return self.handle_resume(session_key, lane, header.tag),
-            Kind::SWITCH => return self.handle_switch(session_key, lane, header.tag, header.src != 0),
-            Kind::LANE_DOWN => self.handle_lane_down(session_key, lane, header.tag),
+            Kind::RESUME => return self.handle_resume(session_key, lane, header),
+            Kind::SWITCH => return self.handle_switch(session_key, lane, header),
+            Kind::FENCE => self.handle_fence(session_key, lane, header.tag),
+            Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
                 self.peer_said_goodbye(session_key, reason);
@@ -74,17 +104,18 @@ impl Core {
         Ok(())
     }
 
-    /// The peer has `count` frames of ours and listens on this lane.
-    fn handle_resume(&mut self, session_key: Key, lane: Key, count: u64) -> Handled {
-        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        if session.active == Some(lane) {
+    /// The peer listens on this lane and says how many frames of ours it has.
+    fn handle_resume(&mut self, session_key: Key, lane: Key, header: &Header) -> Handled {
+        let (count, leg, fenced) = (header.tag, header.src, header.dst != 0);
+        let Some(session) = self.sessions.get(session_key) else { return Ok(()) };
+        let (active, leg_out) = (session.active, session.leg_out);
+        if active == Some(lane) {
             return Ok(());
         }
-        if session.active.is_some() {
+        let chosen = self.take_lane(session_key, lane);
+        if active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
-            if self.take_lane(session_key, lane)
-                && let Some(session) = self.sessions.get_mut(session_key)
-            {
+            if chosen && let Some(session) = self.sessions.get_mut(session_key) {
                 session.moving_to = Some(lane);
                 session.ready = false;
                 self.mark_dirty(session_key);
@@ -93,14 +124,30 @@ impl Core {
             }
             return Ok(());
         }
+        if !self.may_carry(session_key, lane) {
+            return Ok(());
+        }
+        if !fenced || leg != leg_out {
+            // It was said of an earlier leg, or while frames were still arriving: exact is only what is said of a fenced one.
+            self.post_fence(session_key, lane);
+            return Ok(());
+        }
+        self.resume(session_key, lane, count)
+    }
+
+    /// Begins the next leg on `lane`: the peer has `count` frames, and that will not change before it hears of the leg.
+    fn resume(&mut self, session_key: Key, lane: Key, count: u64) -> Handled {
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         let oldest = session.sent - session.replay.len() as u64;
         if count > session.sent {
             return Err("a resume point beyond what was sent");
         }
-        // It may have been said while an older lane still delivered and acknowledged: that counts.
-        let count = count.max(oldest);
-        let arrived: Vec<_> = session.replay.drain(..(count - oldest) as usize).collect();
+        let Some(arrived) = count.checked_sub(oldest) else {
+            return Err("a resume point before what was acknowledged");
+        };
+        let arrived: Vec<_> = session.replay.drain(..arrived as usize).collect();
         session.active = Some(lane);
+        session.laneless_since = None;
         let peer = session.peer.id;
         for frame in arrived {
             // The lost lane cannot say any more that it let go of the memory.
@@ -108,12 +155,69 @@ impl Core {
                 self.handle_released(token);
             }
         }
-        self.take_lane(session_key, lane);
         crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
         self.session_has_lane(session_key);
         self.mark_dirty(session_key);
         Ok(())
+    }
+
+    /// Asks the peer to take nothing more of the last leg and to say what it has.
+    fn post_fence(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        self.post_unsequenced(lane, Header::control(Kind::FENCE, u64::from(session.leg_out)), &[]);
+    }
+
+    /// The peer has lost the lane of its leg `leg`: nothing of it counts from now on.
+    fn handle_fence(&mut self, session_key: Key, by: Key, leg: u64) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        let leg_in = u64::from(session.leg_in);
+        if leg < leg_in {
+            // Overtaken: the peer has begun another leg since.
+            return;
+        }
+        session.leg_in = leg.min(u64::from(u32::MAX)) as u32;
+        let inbound = self.inbound_lane(session_key);
+        self.end_leg(session_key, by);
+        if let Some(slot) = self.lanes.get_mut(by) {
+            slot.inbound = false;
+        }
+        // The lane of just this leg is the one that the peer has lost; of an earlier leg it may be well.
+        let lost = inbound.filter(|&lane| leg == leg_in && lane != by);
+        if let Some(lane) = lost.filter(|&lane| self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()))
+        {
+            self.lane_failed(lane, &given_up());
+        }
+        self.post_resume(session_key, by);
+    }
+
+    /// Lanes other than `but` carry nothing of the peer's sequence any more, and write to no receive's memory.
+    fn end_leg(&mut self, session_key: Key, but: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let ended: Vec<Key> = session.lanes.iter().copied().filter(|&lane| lane != but).collect();
+        for key in ended {
+            let Some(slot) = self.lanes.get_mut(key).filter(|slot| slot.inbound) else { continue };
+            slot.inbound = false;
+            let Some(lane) = slot.lane.as_mut() else { continue };
+            for (op, state) in self.ops.iter() {
+                if matches!(state, Op::Recv(recv) if recv.fetches_from(session_key)) {
+                    lane.revoke(Token(op.0));
+                }
+            }
+        }
+    }
+
+    /// Whether a session may send on a lane: an explicit choice allows only what it names.
+    fn may_carry(&self, session_key: Key, lane: Key) -> bool {
+        let (Some(session), Some(slot)) = (self.sessions.get(session_key), self.lanes.get(lane)) else {
+            return false;
+        };
+        let understands = |scheme: &str| {
+            self.domains
+                .iter()
+                .any(|domain| domain.name == slot.transport && domain.domain.understands(scheme))
+        };
+        session.pinned.is_empty() || session.pinned.iter().any(|locator| understands(locator.scheme()))
     }
 
     /// The peer listens on a lane: it may be sent on. `true`: an explicit connect asked for it, and the session is pinned to
@@ -130,25 +234,33 @@ impl Core {
         pinned
     }
 
-    /// Says that this side sends on `lane` from frame `count` on; `src` says whether by an explicit choice.
+    /// Begins a leg: says that this side sends on `lane` from frame `count` on, and whether by an explicit choice.
     fn post_switch(&mut self, session_key: Key, lane: Key, count: u64) {
-        let pinned = self.sessions.get(session_key).is_some_and(|session| !session.pinned.is_empty());
-        let header = Header { src: u32::from(pinned), ..Header::control(Kind::SWITCH, count) };
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.leg_out += 1;
+        let pinned = u32::from(!session.pinned.is_empty());
+        let header = Header { src: pinned, dst: session.leg_out, ..Header::control(Kind::SWITCH, count) };
         self.post_unsequenced(lane, header, &[]);
     }
 
-    /// The peer sends on this lane from frame `count` on.
-    fn handle_switch(&mut self, session_key: Key, lane: Key, count: u64, pinned: bool) -> Handled {
+    /// The peer begins a leg on this lane.
+    fn handle_switch(&mut self, session_key: Key, lane: Key, header: &Header) -> Handled {
+        let (count, leg, pinned) = (header.tag, header.dst, header.src != 0);
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        let Some(again) = session.received.checked_sub(count) else {
-            return Err("a switch beyond the next frame");
-        };
-        let lanes = session.lanes.clone();
-        for other in lanes {
-            if let Some(slot) = self.lanes.get_mut(other) {
-                slot.inbound = other == lane;
-                slot.repeated = if slot.inbound { again } else { 0 };
-            }
+        if leg <= session.leg_in {
+            // Its lane was lost meanwhile, and the leg is fenced.
+            return Ok(());
+        }
+        if count != session.received {
+            return Err("a switch at another frame than the next");
+        }
+        if !session.lanes.contains(&lane) {
+            return Err("a switch to a lane that was not offered");
+        }
+        session.leg_in = leg;
+        self.end_leg(session_key, lane);
+        if let Some(slot) = self.lanes.get_mut(lane) {
+            slot.inbound = true;
         }
         self.heat(lane);
         self.warm_socket(lane);
@@ -271,18 +383,14 @@ impl Core {
     }
 
     /// The peer has given up a lane that this side may still believe in.
-    fn handle_lane_down(&mut self, session_key: Key, by: Key, number: u64) {
+    fn handle_lane_down(&mut self, session_key: Key, number: u64) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let received = session.received;
         let down = session.lanes.iter().copied().find(|&lane| {
             self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some())
         });
         if let Some(lane) = down {
-            let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up");
-            self.lane_failed(lane, &error);
+            self.lane_failed(lane, &given_up());
         }
-        // The peer, which believed in it until now, has to hear where to go on.
-        self.post_unsequenced(by, Header::control(Kind::RESUME, received), &[]);
     }
 
     /// A lane is over: what was not acknowledged waits for another lane.
@@ -295,7 +403,6 @@ impl Core {
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
         let number = slot.number;
-        let inbound = slot.inbound;
         drop(slot);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let was_member = session.lanes.contains(&key);
@@ -317,19 +424,17 @@ impl Core {
             self.recount_references(session_key);
         }
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        if !was_member || !session.is_up() {
+        if !(was_member || was_active) || !session.is_up() {
             return;
         }
         if error.kind == ErrorKind::PeerDead {
             self.lose_session(session_key, &format!("its process is gone ({error})"));
             return;
         }
-        if session.lanes.is_empty() {
-            session.laneless_since = Some(Instant::now());
-            self.redial(session_key);
-        } else if session.active.is_none() || inbound {
-            self.fall_back(session_key, number);
+        if session.active.is_none() {
+            session.laneless_since.get_or_insert_with(Instant::now);
         }
+        self.fall_back(session_key, number);
     }
 
     /// After the sending lane is gone: only what waits to be sent again refers to memory of sends. What the lane had let go
@@ -353,13 +458,24 @@ impl Core {
         }
     }
 
-    /// Another verified lane takes over from one that was lost: both sides say what they have.
+    /// After a loss: the peer hears of it on the lanes that are left, and one of them takes over; if there is none, the peer is
+    /// dialled again.
     fn fall_back(&mut self, session_key: Key, lost: u32) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let Some(&lane) = session.lanes.first() else { return };
-        let received = session.received;
-        self.post_unsequenced(lane, Header::control(Kind::LANE_DOWN, u64::from(lost)), &[]);
-        self.post_unsequenced(lane, Header::control(Kind::RESUME, received), &[]);
+        let (lanes, sending) = (session.lanes.clone(), session.active.is_some());
+        for &lane in &lanes {
+            if !self.lanes.get(lane).is_some_and(|slot| slot.listening) {
+                // Its word that it listens is still to come, and is answered then.
+                continue;
+            }
+            self.post_unsequenced(lane, Header::control(Kind::LANE_DOWN, u64::from(lost)), &[]);
+            if !sending && self.may_carry(session_key, lane) {
+                self.post_fence(session_key, lane);
+            }
+        }
+        if !sending && !lanes.iter().any(|&lane| self.may_carry(session_key, lane)) {
+            self.redial(session_key);
+        }
     }
 
     /// The peer broke the protocol on a lane: it is told, and the session is over.
@@ -580,6 +696,11 @@ impl Core {
         self.lane_failed(active, &error);
         true
     }
+}
+
+/// Why a lane ends that only the peer has lost.
+fn given_up() -> LaneError {
+    LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up")
 }
 
 fn counts_as_message(header: &Header, _body: &UnacknowledgedBody) -> bool {

@@ -4,7 +4,7 @@
 
 use super::Core;
 use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
-use super::session::Control;
+use super::session::{Control, ControlBody};
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -112,7 +112,7 @@ impl Core {
             }
         }
         let header = Header { src: dst, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
-        self.send_control(session_key, header, Vec::new());
+        self.send_control(session_key, header, []);
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Core {
             Kind::DONE => self.handle_done(session_key, header, body),
             Kind::CREDIT => self.handle_credit(session_key, header, body),
             Kind::FLUSH => {
-                self.send_control(session_key, Header::control(Kind::FLUSH_REPLY, header.tag), Vec::new());
+                self.send_control(session_key, Header::control(Kind::FLUSH_REPLY, header.tag), []);
                 Ok(())
             }
             Kind::FLUSH_REPLY => {
@@ -228,13 +228,13 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if header.dst == 0 {
             if session.bytes.raise(bytes) {
-                session.flows.iter_mut().for_each(super::session::Flow::relieve);
+                session.shortage.end();
             }
             session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
             if flow.bytes.raise(bytes) {
-                flow.relieve();
+                flow.shortage.end();
             }
             flow.envelopes.raise(envelopes);
         }
@@ -257,7 +257,7 @@ impl Core {
             std::str::from_utf8(&name).ok().and_then(|name| self.names.get(name).copied())
         };
         let reply = Header { src: number.unwrap_or(0), ..Header::control(Kind::LOOKUP_REPLY, header.tag) };
-        self.send_control(session_key, reply, Vec::new());
+        self.send_control(session_key, reply, []);
         Ok(())
     }
 
@@ -336,7 +336,7 @@ impl Core {
     pub(crate) fn announce_credit(&mut self, session_key: Key, dst: u32) {
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        let body = |bytes: u64, envelopes: u64| [bytes.to_le_bytes(), envelopes.to_le_bytes()].concat();
+        let body = |bytes: u64, envelopes: u64| ControlBody::numbers([bytes, envelopes]);
         let header = |dst| Header { dst, ..Header::control(Kind::CREDIT, 0) };
         let whole = body(session.granted_bytes.announce(), session.granted_envelopes.announce());
         session.outbox.push_back(Control { header: header(0), body: whole });

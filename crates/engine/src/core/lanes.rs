@@ -19,12 +19,12 @@ pub(crate) struct LaneSlot {
     pub(crate) transport: &'static str,
     pub(crate) memory_polled: bool,
     pub(crate) hot: bool,
+    /// In the list of those that have frames which nothing tells of.
+    pub(crate) behind: bool,
     /// Turns without a frame.
     pub(crate) idle: u32,
-    /// The peer has moved its sending here.
+    /// The peer's present leg runs here: frames of the session's sequence count.
     pub(crate) inbound: bool,
-    /// Frames at its beginning that came by an earlier lane already.
-    pub(crate) repeated: u64,
     /// The peer has taken it into the session: frames may be sent on it.
     pub(crate) listening: bool,
     /// An explicit connect asked for exactly this lane.
@@ -66,20 +66,22 @@ struct LaneSink<'a> {
     session: Key,
     /// Frames of this poll that were handed up.
     frames: u64,
-    /// Every frame of the session's sequence on this lane is the next one.
-    in_sequence: bool,
+    /// Frames of the session's sequence on this lane count.
+    inbound: bool,
     violation: Option<LaneError>,
 }
 
-impl Sink for LaneSink<'_> {
+// SAFETY: a target lies in the memory of a receive, which stays in the table, and so lent, until the fragment has been placed
+// or `revoke_everywhere` has made the lanes forget it (`rendezvous`).
+#[allow(unsafe_code)]
+unsafe impl Sink for LaneSink<'_> {
     #[inline]
     fn frame(&mut self, header: &Header, body: Body<'_>) {
         self.frames += 1;
         if self.violation.is_some() {
             return;
         }
-        if !self.in_sequence && header.kind.is_sequenced() && !self.core.is_next(self.lane) {
-            self.in_sequence = self.core.is_in_sequence(self.lane);
+        if !self.inbound && header.kind.is_sequenced() {
             return;
         }
         let result = if header.kind == Kind::EAGER {
@@ -88,7 +90,7 @@ impl Sink for LaneSink<'_> {
             self.core.handle_sequenced(self.session, self.lane, header, body)
         } else {
             let result = self.core.handle_unsequenced(self.session, self.lane, header, body);
-            self.in_sequence = self.core.is_in_sequence(self.lane);
+            self.inbound = self.core.is_inbound(self.lane);
             result
         };
         if let Err(text) = result {
@@ -98,7 +100,7 @@ impl Sink for LaneSink<'_> {
     }
 
     fn place(&mut self, header: &Header, len: usize) -> Placement {
-        if self.violation.is_some() || !self.in_sequence {
+        if self.violation.is_some() || !self.inbound {
             return Placement::Discard;
         }
         self.core.place_data(self.session, header, len)
@@ -106,11 +108,9 @@ impl Sink for LaneSink<'_> {
 
     fn placed(&mut self, header: &Header, len: usize) {
         self.frames += 1;
-        if !self.in_sequence && !self.core.is_next(self.lane) {
-            self.in_sequence = self.core.is_in_sequence(self.lane);
-            return;
+        if self.inbound {
+            self.core.handle_placed(self.session, header, len);
         }
-        self.core.handle_placed(self.session, header, len);
     }
 
     fn released(&mut self, token: Token) {
@@ -129,11 +129,15 @@ impl Core {
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         let Some(mut lane) = slot.lane.take() else { return 0 };
         let session = slot.session;
-        let in_sequence = slot.inbound && slot.repeated == 0;
-        let mut sink = LaneSink { core: self, lane: key, session, frames: 0, in_sequence, violation: None };
+        let inbound = slot.inbound;
+        let mut sink = LaneSink { core: self, lane: key, session, frames: 0, inbound, violation: None };
         let result = lane.poll(&mut sink, budget);
         let LaneSink { frames, violation, .. } = sink;
+        while let Some(token) = self.revoked.pop() {
+            lane.revoke(token);
+        }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
+        let behind = !slot.memory_polled && lane.has_more();
         slot.lane = Some(lane);
         match (result, violation) {
             (Ok(done), None) => {
@@ -150,6 +154,9 @@ impl Core {
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
+                if behind && !std::mem::replace(&mut slot.behind, true) {
+                    self.behind.push_back(key);
+                }
                 if !slot.waiting.is_empty() {
                     self.post_waiting(key);
                 }
@@ -162,21 +169,22 @@ impl Core {
         }
     }
 
-    /// Whether each frame of the session's sequence on a lane is news: the peer sends there, and repeats nothing.
-    fn is_in_sequence(&self, key: Key) -> bool {
-        self.lanes.get(key).is_some_and(|slot| slot.inbound && slot.repeated == 0)
+    /// Whether frames of the session's sequence count on a lane.
+    fn is_inbound(&self, key: Key) -> bool {
+        self.lanes.get(key).is_some_and(|slot| slot.inbound)
     }
 
-    /// Whether the next frame of the sequence on a lane is the session's next: not one that another lane brought, or that
-    /// the peer repeats on the lane that it has moved to.
-    #[cold]
-    fn is_next(&mut self, key: Key) -> bool {
-        let Some(slot) = self.lanes.get_mut(key) else { return false };
-        if slot.inbound && slot.repeated > 0 {
-            slot.repeated -= 1;
-            return false;
+    /// Polls lanes that were left with frames when a budget was spent.
+    pub(crate) fn poll_behind(&mut self, budget: usize) -> usize {
+        let mut done = 0;
+        for _ in 0..self.behind.len() {
+            let Some(key) = self.behind.pop_front() else { break };
+            if let Some(slot) = self.lanes.get_mut(key) {
+                slot.behind = false;
+                done += self.poll_lane(key, budget);
+            }
         }
-        slot.inbound
+        done
     }
 
     /// Posts what waited for the end of a poll, or for room.
@@ -185,6 +193,7 @@ impl Core {
         let Some(slot) = self.lanes.get_mut(key) else { return };
         let waiting = std::mem::take(&mut slot.waiting);
         for (header, body) in waiting {
+            // In order: what comes after one that found no room waits behind it.
             self.post_unsequenced(key, header, &body);
         }
     }
@@ -236,6 +245,7 @@ impl Core {
             self.hot_socket = None;
         }
         let slot = self.lanes.remove(key)?;
+        self.pulls_lost(key);
         if let Some(owner) = self.owners.get_mut(slot.owner as usize) {
             *owner = super::Owner::Free;
         }

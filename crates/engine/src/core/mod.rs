@@ -28,10 +28,11 @@ pub(crate) use outbound::Blocked;
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
+use crate::complete::{Ended, Waiter};
 use crate::config::Config;
 use crate::error::OpError;
 use op::Op;
-use sinew_transport::{Buf, Cost, Domain, Event, Poller, TransportError};
+use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -43,15 +44,15 @@ use table::{Key, Table};
 pub(crate) struct Effects {
     /// Tasks and threads to wake.
     pub(crate) wakers: Vec<Waker>,
-    /// Wakers that are not needed any more: dropping one may run code of the application.
-    pub(crate) spent: Vec<Waker>,
+    /// Wakers and functions that are not needed any more: dropping one may run code of the application.
+    pub(crate) spent: Vec<Waiter>,
     /// Buffers to drop: dropping may run code of the application.
     pub(crate) garbage: Vec<Buf>,
     /// Something ended: sleeping threads look again.
     pub(crate) finished: bool,
     /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
     pub(crate) posted: bool,
-    /// Handlers have something to do.
+    /// Handlers, or functions of operations that have ended, have something to do.
     pub(crate) handlers: bool,
 }
 
@@ -128,6 +129,10 @@ pub(crate) struct Core {
     pub(crate) ops: Table<Op>,
     pub(crate) handlers: Table<crate::handler::HandlerState>,
     pub(crate) ready_handlers: Vec<Key>,
+    /// Operations whose end goes to a function, in the order in which they ended.
+    pub(crate) ended: VecDeque<Ended>,
+    /// A thread is calling such functions.
+    pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) direct: direct::Direct,
     pub(crate) counters: Counters,
@@ -135,21 +140,26 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
+    /// Receives that ended while a lane was polled, which must still forget their memory.
+    pub(crate) revoked: Vec<Token>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
+    /// Lanes that have frames which no descriptor tells of: what the budget of their last poll left.
+    behind: VecDeque<Key>,
     dirty: Vec<Key>,
     turns: u32,
+    idle_turns: u32,
     timers_at: Instant,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
 }
 
-/// Turns between looks at descriptors while memory-polled lanes are spun on, be they idle or busy: one look costs as much
-/// as several messages.
+/// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
 const TURNS_PER_LOOK: u32 = 512;
-/// Turns between looks at lanes that were cooled.
+/// Idle turns, and busy ones, between looks at lanes that were cooled.
 const TURNS_PER_WARM: u32 = 4;
+const TURNS_PER_WARM_BUSY: u32 = 64;
 /// Between two rounds of timers while the engine spins.
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
@@ -176,14 +186,19 @@ impl Core {
             ops: Table::default(),
             handlers: Table::default(),
             ready_handlers: Vec::new(),
+            ended: VecDeque::new(),
+            telling: false,
             effects: Effects::default(),
             direct: direct::Direct::default(),
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),
+            revoked: Vec::new(),
             hot_socket: None,
+            behind: VecDeque::new(),
             dirty: Vec::new(),
             turns: 0,
+            idle_turns: 0,
             timers_at: Instant::now(),
             events: Vec::new(),
             warm: Vec::new(),
@@ -216,9 +231,23 @@ impl Core {
                 done += self.poll_lane(lane, budget);
             }
         }
+        if !self.behind.is_empty() {
+            done += self.poll_behind(budget);
+        }
         self.turns = self.turns.wrapping_add(1);
-        if self.hot.is_empty() || self.turns.is_multiple_of(TURNS_PER_WARM) {
-            done += self.turn_aside(budget);
+        if done == 0 {
+            self.idle_turns = self.idle_turns.wrapping_add(1);
+            if self.hot.is_empty() || self.idle_turns.is_multiple_of(TURNS_PER_WARM) {
+                done = self.turn_aside(budget);
+            }
+        } else {
+            self.idle_turns = 0;
+            if self.turns.is_multiple_of(TURNS_PER_WARM_BUSY) {
+                done += self.poll_warm();
+            }
+            if self.hot.is_empty() && self.turns.is_multiple_of(TURNS_PER_LOOK) {
+                done += self.look(Some(Duration::ZERO));
+            }
         }
         if !self.pulls.is_empty() {
             self.pull_described();
@@ -229,16 +258,21 @@ impl Core {
         done
     }
 
+    /// Whether a turn looks at memory, and not at sockets alone.
+    pub(crate) fn polls_memory(&self) -> bool {
+        !self.hot.is_empty()
+    }
+
     /// What a turn does beside memory-polled lanes.
     fn turn_aside(&mut self, budget: usize) -> usize {
-        let look = self.turns.is_multiple_of(TURNS_PER_LOOK);
+        let look = self.idle_turns.is_multiple_of(TURNS_PER_LOOK);
         let mut done = self.poll_warm();
         if let Some(lane) = self.hot_socket
             && (self.hot.is_empty() || look)
         {
             done += self.poll_lane(lane, budget);
         }
-        if look || (self.hot.is_empty() && self.hot_socket.is_none()) {
+        if done == 0 && (look || (self.hot.is_empty() && self.hot_socket.is_none())) {
             done += self.look(Some(Duration::ZERO));
         }
         done
@@ -307,17 +341,9 @@ impl Core {
         done
     }
 
-    /// Announces sleep to all domains. `false`: something is there, do not sleep.
+    /// Announces sleep to all domains, until [`Core::disarm`]. `false`: something is there, do not sleep.
     pub(crate) fn arm(&mut self) -> bool {
-        for index in 0..self.domains.len() {
-            if !self.domains[index].domain.arm() {
-                for slot in &mut self.domains[..=index] {
-                    slot.domain.disarm();
-                }
-                return false;
-            }
-        }
-        true
+        self.behind.is_empty() && self.domains.iter_mut().all(|slot| slot.domain.arm())
     }
 
     pub(crate) fn disarm(&mut self) {
@@ -359,8 +385,8 @@ impl Core {
     }
 
     fn pump_dirty(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in dirty {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &key in &dirty {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.dirty = false;
             }
@@ -368,6 +394,10 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+        // The list keeps its memory: a message that is staged must not cost an allocation.
+        dirty.clear();
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
         self.effects.posted = false;
     }
 }

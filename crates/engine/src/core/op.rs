@@ -2,13 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::table::Key;
+use crate::complete::Waiter;
 use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, PostId};
 use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
-use std::task::Waker;
 
 /// Memory that an operation reads from or writes to. Only the core touches it, under the engine's lock, and never after
 /// the operation has left the table.
@@ -109,7 +109,7 @@ pub(crate) struct SendOp {
     pub(crate) state: SendState,
     /// Fragments that lanes still refer to.
     pub(crate) references: u32,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waiter: Option<Waiter>,
     /// Nobody waits: remove it when it is finished.
     pub(crate) detached: bool,
     /// Whether its bytes count against the session's send buffer.
@@ -146,12 +146,29 @@ pub(crate) struct Envelope {
     pub(crate) credit: bool,
 }
 
+/// How the bytes of an envelope come. One way at a time: what comes the other way is a forgery, and would end the receive
+/// while a lane still writes to its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// A lane of this side pulls them from where the sender described them.
+    Pulled,
+    /// The sender was asked for them.
+    Fragments,
+}
+
 #[derive(Debug)]
 pub(crate) enum RecvState {
     /// Waits for a message.
     Posted(PostId),
     /// Matched an envelope: `received` of `expected` bytes are there.
-    Fetching { envelope: Envelope, info: Completion, arrival: Arrival, received: u64, expected: u64 },
+    Fetching {
+        envelope: Envelope,
+        info: Completion,
+        arrival: Arrival,
+        received: u64,
+        expected: u64,
+        way: Way,
+    },
     /// Over.
     Finished(Result<Completion, OpError>),
 }
@@ -163,9 +180,16 @@ pub(crate) struct RecvOp {
     pub(crate) untagged: bool,
     pub(crate) memory: Memory,
     pub(crate) state: RecvState,
-    pub(crate) waker: Option<Waker>,
+    pub(crate) waiter: Option<Waiter>,
     /// The handler that it feeds.
     pub(crate) handler: Option<Key>,
+}
+
+impl RecvOp {
+    /// Whether fragments of a session are on their way into its memory.
+    pub(crate) fn fetches_from(&self, session: Key) -> bool {
+        matches!(&self.state, RecvState::Fetching { envelope, .. } if envelope.session == session)
+    }
 }
 
 #[derive(Debug)]

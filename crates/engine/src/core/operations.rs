@@ -9,7 +9,6 @@ use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern, Posted};
 use sinew_transport::{Body, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
-use std::task::Waker;
 
 /// An operation after its first step.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ impl Core {
         match state.matcher.post(pattern.into(), key) {
             Posted::Queued(post) => {
                 let state = RecvState::Posted(post);
-                let op = RecvOp { endpoint, untagged, memory, state, waker: None, handler };
+                let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
             Posted::Matched(_, arrival, message) => {
@@ -92,7 +91,7 @@ impl Core {
         let (session, cost) = super::inbound::kept_cost(&message);
         let state = RecvState::Finished(Err(OpError::Cancelled));
         let untagged = arrival.untagged;
-        let op = RecvOp { endpoint, untagged, memory, state, waker: None, handler };
+        let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
         let key = self.ops.insert(Op::Recv(op));
         match message {
             Unexpected::Small { len, bytes, .. } => {
@@ -143,12 +142,12 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
         op.state = RecvState::Finished(result);
         self.effects.finished = true;
-        if let Some(waker) = op.waker.take() {
-            self.effects.wakers.push(waker);
-        }
         if let Some(handler) = op.handler {
             self.ready_handlers.push(handler);
             self.effects.handlers = true;
+        }
+        if op.waiter.is_some() {
+            self.tell_waiter(key);
         }
     }
 
@@ -186,7 +185,7 @@ impl Core {
         }
         match self.ops.remove(key) {
             Some(Op::Recv(op)) => {
-                self.effects.spent.extend(op.waker);
+                self.effects.spent.extend(op.waiter);
                 Some((Err(OpError::Cancelled), op.memory))
             }
             _ => None,
@@ -236,7 +235,7 @@ impl Core {
             memory,
             state: SendState::Queued,
             references: 0,
-            waker: None,
+            waiter: None,
             detached,
             buffered: detached,
         };
@@ -261,16 +260,15 @@ impl Core {
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
         op.state = SendState::Finished(result);
         self.effects.finished = true;
-        if let Some(waker) = op.waker.take() {
-            self.effects.wakers.push(waker);
-        }
         if op.buffered
             && let Some(session) = self.sessions.get_mut(op.session)
         {
             session.buffered = session.buffered.saturating_sub(op.memory.len());
             op.buffered = false;
         }
-        if op.detached
+        if op.waiter.is_some() {
+            self.tell_waiter(key);
+        } else if op.detached
             && let Some(Op::Send(op)) = self.ops.remove(key)
         {
             self.effects.garbage.extend(op.memory.into_buf());
@@ -296,7 +294,7 @@ impl Core {
             }
             SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
                 if op.header.kind == Kind::EAGER {
-                    self.send_control(session, Header::control(Kind::WITHDRAW, key.0), Vec::new());
+                    self.send_control(session, Header::control(Kind::WITHDRAW, key.0), []);
                 }
             }
             SendState::Releasing(_) => {}
@@ -369,19 +367,7 @@ impl Core {
             self.effects.garbage.extend(memory.into_buf());
         } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
             op.detached = true;
-            self.effects.spent.extend(op.waker.take());
-        }
-    }
-
-    /// Registers who is woken when an operation ends.
-    pub(crate) fn set_waker(&mut self, key: Key, waker: &Waker) {
-        let slot = match self.ops.get_mut(key) {
-            Some(Op::Send(op)) => &mut op.waker,
-            Some(Op::Recv(op)) => &mut op.waker,
-            None => return,
-        };
-        if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            self.effects.spent.extend(slot.replace(waker.clone()));
+            self.effects.spent.extend(op.waiter.take());
         }
     }
 

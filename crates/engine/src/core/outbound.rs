@@ -3,7 +3,7 @@
 use super::Core;
 use super::inbound::OVERHEAD;
 use super::op::{Memory, Op, SendOp, SendState};
-use super::session::{Control, Session, Standing};
+use super::session::{Control, ControlBody, Session, Standing};
 use super::table::Key;
 use crate::error::OpError;
 use sinew_transport::{Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
@@ -65,7 +65,8 @@ impl Core {
         }
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
-            return Err(if hopeless || state.is_starved() { Blocked::Envelope } else { Blocked::Credit });
+            let starved = hopeless || session.is_starved(flow, cost);
+            return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
@@ -121,24 +122,35 @@ impl Core {
         }
     }
 
-    /// Sends what the active lane held back.
+    /// Sends what the active lane held back. `true`: it is a socket, and full.
     #[inline]
-    pub(crate) fn flush_active(&mut self, session_key: Key) {
-        if let Some(lane) = self.active_lane(session_key)
-            && let Err(error) = lane.flush()
-            && let Some(active) = self.sessions.get(session_key).and_then(|session| session.active)
-        {
-            self.lane_failed(active, &error);
+    pub(crate) fn flush_active(&mut self, session_key: Key) -> bool {
+        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else {
+            return false;
+        };
+        let Some(slot) = self.lanes.get_mut(active) else { return false };
+        let Some(lane) = slot.lane.as_mut() else { return false };
+        match lane.flush() {
+            Ok(()) => !slot.memory_polled && lane.is_held_up(),
+            Err(error) => {
+                self.lane_failed(active, &error);
+                false
+            }
         }
     }
 
+    /// Whether the active lane is a socket that has not taken everything yet.
+    pub(crate) fn is_held_up(&mut self, session_key: Key) -> bool {
+        self.active_lane(session_key).is_some_and(|lane| lane.is_held_up())
+    }
+
     /// Queues a control frame; it goes out at the end of this turn.
-    pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: Vec<u8>) {
+    pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: impl Into<ControlBody>) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !session.is_up() {
             return;
         }
-        session.outbox.push_back(Control { header, body });
+        session.outbox.push_back(Control { header, body: body.into() });
         session.ready = false;
         self.mark_dirty(session_key);
     }
@@ -233,7 +245,7 @@ impl Core {
             memory: Memory::Owned(copy.into()),
             state: SendState::Queued,
             references: 0,
-            waker: None,
+            waiter: None,
             detached: true,
             buffered: true,
         };
@@ -309,7 +321,7 @@ impl Core {
             if control.header.kind == Kind::DONE {
                 lane.acknowledge();
             }
-            lane.try_post(&control.header, &[IoSlice::new(&control.body)])?;
+            lane.try_post(&control.header, &[IoSlice::new(control.body.as_slice())])?;
             if control.header.kind.is_sequenced() {
                 session.sent += 1;
             }
@@ -385,10 +397,11 @@ impl Core {
             return Ok(true);
         }
         let possible = session.bytes.can_ever(cost) && state.bytes.can_ever(cost);
-        if fits && possible && !by_reference && !state.is_starved() {
+        if fits && possible && !by_reference && !session.is_starved(flow, cost) {
             session.starving = true;
             return Ok(false);
         }
+        let state = &mut session.flows[flow as usize];
         if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
             return Ok(false);
         }

@@ -3,7 +3,8 @@
 
 use super::Core;
 use super::inbound::Handled;
-use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected};
+use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
+use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -45,7 +46,8 @@ impl Core {
     ) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
-        op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected };
+        let way = if envelope.descriptor.is_some() { Way::Pulled } else { Way::Fragments };
+        op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected, way };
         if expected == 0 {
             self.complete_fetch(op_key);
         } else if envelope.descriptor.is_some() {
@@ -91,10 +93,11 @@ impl Core {
 
     fn send_fetch(&mut self, op_key: Key) {
         self.give_memory(op_key);
-        let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
-        let RecvState::Fetching { envelope, received, expected, .. } = op.state else { return };
-        let body =
-            [op_key.0.to_le_bytes(), received.to_le_bytes(), (expected - received).to_le_bytes()].concat();
+        let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
+        let RecvState::Fetching { envelope, received, expected, way, .. } = &mut op.state else { return };
+        *way = Way::Fragments;
+        let (envelope, received, expected) = (*envelope, *received, *expected);
+        let body = ControlBody::numbers([op_key.0, received, expected - received]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -131,11 +134,24 @@ impl Core {
             return;
         }
         if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
-            && let RecvState::Fetching { received, expected, .. } = &mut op.state
+            && let RecvState::Fetching { received, expected, way: Way::Pulled, .. } = &mut op.state
         {
             *received = *expected;
             self.complete_fetch(op_key);
         }
+    }
+
+    /// A lane is gone: what it was pulling is asked for.
+    pub(crate) fn pulls_lost(&mut self, lane: Key) {
+        let lost = self.ops.iter().filter_map(|(key, op)| match op {
+            Op::Recv(op) => match &op.state {
+                RecvState::Fetching { envelope, way: Way::Pulled, .. } if envelope.lane == lane => Some(key),
+                _ => None,
+            },
+            Op::Send(_) => None,
+        });
+        let lost: Vec<Key> = lost.filter(|key| !self.pulls.contains(key)).collect();
+        self.pulls.extend(lost);
     }
 
     fn complete_fetch(&mut self, op_key: Key) {
@@ -158,7 +174,7 @@ impl Core {
     }
 
     pub(crate) fn send_done(&mut self, session: Key, sender_op: u64, status: Status) {
-        let body = (status as u32).to_le_bytes().to_vec();
+        let body = (status as u32).to_le_bytes();
         self.send_control(session, Header::control(Kind::DONE, sender_op), body);
     }
 
@@ -170,7 +186,7 @@ impl Core {
         };
         let key = Key(header.tag);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else {
-            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), Vec::new());
+            self.send_control(session_key, Header::control(Kind::WITHDRAW, header.tag), []);
             return Ok(());
         };
         if op.session != session_key || op.header.kind != Kind::EAGER {
@@ -225,7 +241,9 @@ impl Core {
     /// Where a fragment belongs, if a receive of this session waits for exactly it.
     fn fragment_target(&mut self, session_key: Key, header: &Header, len: usize) -> Option<NonNull<u8>> {
         let Some(Op::Recv(op)) = self.ops.get_mut(Key(header.tag)) else { return None };
-        let RecvState::Fetching { envelope, received, expected, .. } = &op.state else { return None };
+        let RecvState::Fetching { envelope, received, expected, way: Way::Fragments, .. } = &op.state else {
+            return None;
+        };
         let end = header.offset().checked_add(len as u64)?;
         if envelope.session != session_key || header.offset() != *received || end > *expected {
             return None;
@@ -265,9 +283,14 @@ impl Core {
 
     fn fragment_arrived(&mut self, op_key: Key, len: usize) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
-        let RecvState::Fetching { received, expected, .. } = &mut op.state else { return };
+        let RecvState::Fetching { envelope, received, expected, .. } = &mut op.state else { return };
         *received += len as u64;
+        let session = envelope.session;
         if received == expected {
+            if self.sessions.get(session).is_some_and(|session| session.lanes.len() > 1) {
+                // A lane that the peer has left may be in the middle of a fragment that came by this one.
+                self.revoke_everywhere(session, op_key);
+            }
             self.complete_fetch(op_key);
         }
     }
@@ -295,13 +318,16 @@ impl Core {
         Ok(())
     }
 
-    /// Makes all lanes of a session forget the target of a receive.
+    /// Makes all lanes of a session forget the target of a receive. A lane that is just being polled does so when that has
+    /// ended, before anybody can collect the receive.
     pub(crate) fn revoke_everywhere(&mut self, session_key: Key, op_key: Key) {
         self.pulls.retain(|&pull| pull != op_key);
         let Some(session) = self.sessions.get(session_key) else { return };
         for &lane in &session.lanes {
-            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
-                lane.revoke(Token(op_key.0));
+            match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
+                Some(Some(lane)) => lane.revoke(Token(op_key.0)),
+                Some(None) => self.revoked.push(Token(op_key.0)),
+                None => {}
             }
         }
     }

@@ -19,11 +19,46 @@ pub(crate) struct PeerEngine {
     pub(crate) locators: Vec<Locator>,
 }
 
-/// A control frame that waits for room. Bodies are at most 64 bytes but for look-ups.
+/// A control frame that waits for room.
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) header: Header,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: ControlBody,
+}
+
+/// The body of a control frame, kept in place: returning credit and ending a transfer cost no allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ControlBody {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl ControlBody {
+    /// A fetch has the longest one: three numbers.
+    const MAX: usize = 24;
+
+    /// Numbers of 64 bits, one after the other.
+    pub(crate) fn numbers<const N: usize>(numbers: [u64; N]) -> Self {
+        const { assert!(N * 8 <= Self::MAX) };
+        let mut bytes = [0; Self::MAX];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        Self { bytes, len: (N * 8) as u8 }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for ControlBody {
+    fn from(body: [u8; N]) -> Self {
+        const { assert!(N <= Self::MAX) };
+        let mut bytes = [0; Self::MAX];
+        bytes[..N].copy_from_slice(&body);
+        Self { bytes, len: N as u8 }
+    }
 }
 
 /// Sending towards one endpoint of the peer: its credit, and what waits for it.
@@ -35,30 +70,33 @@ pub(crate) struct Flow {
     pub(crate) pending: VecDeque<Key>,
     /// The peer said that the endpoint is gone.
     pub(crate) closed: bool,
-    /// Since when credit is missing.
-    short_since: Option<Instant>,
-    /// Credit has been missing for so long that messages go as envelopes.
-    starved: bool,
+    pub(crate) shortage: Shortage,
 }
 
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
 /// that shares its processor is kept from running.
 const STARVED_AFTER: Duration = Duration::from_millis(50);
 
-impl Flow {
-    /// Whether credit has been missing for so long that messages go as envelopes. Called when it is missing.
-    pub(crate) fn is_starved(&mut self) -> bool {
-        if !self.starved {
+/// Since when credit of a flow or of a whole session has been missing.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Shortage {
+    since: Option<Instant>,
+    long: bool,
+}
+
+impl Shortage {
+    /// Whether it has lasted for so long that messages go as envelopes. Called while credit is missing.
+    pub(crate) fn is_long(&mut self) -> bool {
+        if !self.long {
             let now = Instant::now();
-            self.starved = now.duration_since(*self.short_since.get_or_insert(now)) >= STARVED_AFTER;
+            self.long = now.duration_since(*self.since.get_or_insert(now)) >= STARVED_AFTER;
         }
-        self.starved
+        self.long
     }
 
     /// Credit has come.
-    pub(crate) fn relieve(&mut self) {
-        self.starved = false;
-        self.short_since = None;
+    pub(crate) fn end(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -87,6 +125,10 @@ pub(crate) struct Session {
     pub(crate) sent: u64,
     /// Sequenced frames that were received, ever.
     pub(crate) received: u64,
+    /// Number of the leg that this side sends on: a leg is a stretch of the sequence on one lane.
+    pub(crate) leg_out: u32,
+    /// Number of the newest leg of the peer's that was begun or fenced: nothing of an earlier one counts.
+    pub(crate) leg_in: u32,
     /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
     pub(crate) replay: VecDeque<Unacknowledged>,
     pub(crate) outbox: VecDeque<Control>,
@@ -95,6 +137,8 @@ pub(crate) struct Session {
     /// Flows with something pending, in turn.
     pub(crate) pending_flows: VecDeque<u32>,
     pub(crate) bytes: SendCredit,
+    /// Of [`Session::bytes`]: all flows suffer from it, and none waits anew.
+    pub(crate) shortage: Shortage,
     pub(crate) envelopes: SendCredit,
     pub(crate) granted_bytes: ReceiveCredit,
     pub(crate) granted_envelopes: ReceiveCredit,
@@ -111,7 +155,7 @@ pub(crate) struct Session {
     pub(crate) peer_pinned: bool,
     /// When it is looked at, and whether for better lanes.
     pub(crate) watch: Watch,
-    /// When it lost its last lane.
+    /// Since when it has had no lane to send on, after it had one.
     pub(crate) laneless_since: Option<Instant>,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
@@ -149,12 +193,15 @@ impl Session {
             moving_to: None,
             sent: 0,
             received: 0,
+            leg_out: 0,
+            leg_in: 0,
             replay: VecDeque::new(),
             outbox: VecDeque::new(),
             flows: Vec::new(),
             flow_of: HashMap::new(),
             pending_flows: VecDeque::new(),
             bytes: SendCredit::new(theirs.session_bytes),
+            shortage: Shortage::default(),
             envelopes: SendCredit::new(theirs.session_envelopes),
             granted_bytes: ReceiveCredit::new(ours.session_bytes),
             granted_envelopes: ReceiveCredit::new(ours.session_envelopes),
@@ -175,6 +222,15 @@ impl Session {
         }
     }
 
+    /// Whether the credit that is missing for `cost` bytes of a flow has been missing for so long that messages go as
+    /// envelopes.
+    pub(crate) fn is_starved(&mut self, flow: u32, cost: u64) -> bool {
+        if !self.bytes.affords(cost) {
+            return self.shortage.is_long();
+        }
+        self.flows.get_mut(flow as usize).is_some_and(|flow| flow.shortage.is_long())
+    }
+
     /// The flow towards an endpoint, made on first use.
     pub(crate) fn flow_to(&mut self, dst: u32) -> u32 {
         if let Some(&flow) = self.flow_of.get(&dst) {
@@ -186,8 +242,7 @@ impl Session {
             envelopes: SendCredit::new(self.flow_envelopes),
             pending: VecDeque::new(),
             closed: false,
-            short_since: None,
-            starved: false,
+            shortage: Shortage::default(),
         });
         self.flow_of.insert(dst, flow);
         flow

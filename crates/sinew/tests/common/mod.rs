@@ -128,7 +128,20 @@ pub struct Other {
 
 /// Starts this test binary again in a role; its test `other_process` must be ignored otherwise.
 pub fn spawn(role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    spawn_under(&[], role, lane, extra)
+}
+
+/// [`spawn`] by another program, as a tracer, that is given the command line after its own arguments.
+pub fn spawn_under(program: &[&str], role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
+    let own = std::env::current_exe().unwrap();
+    let mut command = match program {
+        [] => Command::new(own),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(own);
+            command
+        }
+    };
     command
         .args(["other_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("OTHER_ROLE", role)

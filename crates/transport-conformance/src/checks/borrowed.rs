@@ -67,7 +67,9 @@ pub fn a_borrowed_post_is_released_once_and_its_memory_is_free_then(make: &dyn F
 /// Counts a frame only when it has taken its time with it.
 struct SlowSink<'a>(&'a AtomicU64);
 
-impl Sink for SlowSink<'_> {
+// SAFETY: it names no memory.
+#[allow(unsafe_code)]
+unsafe impl Sink for SlowSink<'_> {
     fn frame(&mut self, _: &Header, _: Body<'_>) {
         let until = Instant::now() + Duration::from_micros(100);
         while Instant::now() < until {

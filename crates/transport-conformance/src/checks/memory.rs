@@ -18,7 +18,8 @@ impl Pool for Nobody {
 
 /// A buffer in the middle of a segment of `a`, with content, and its descriptor.
 fn described(pair: &mut Pair, len: usize) -> (Buf, Vec<u8>, Descriptor) {
-    let segment = pair.a.domain.allocate_segment(LEN + 8192).expect("memory").expect("advertised");
+    let segment: Arc<dyn Segment> =
+        pair.a.domain.allocate_segment(LEN + 8192).expect("memory").expect("advertised").into();
     assert!(segment.len() >= LEN + 8192 && !segment.is_empty());
     // SAFETY: inside the segment, which is new, so nobody else uses it.
     let mut buf = unsafe { Buf::from_pool(Arc::new(Nobody), segment, 4096, LEN) };

@@ -160,6 +160,44 @@ pub fn the_end_of_the_peer_wakes_a_sleeper(make: &dyn Fn() -> Fixture) {
     });
 }
 
+/// One thread sleeps while others of its engine go on polling, and find something instead of sleeping, too: what comes later
+/// still wakes the sleeper.
+pub fn polling_by_others_does_not_silence_a_sleeper(make: &dyn Fn() -> Fixture) {
+    let mut pair = Pair::new(&make());
+    pair.send(&Header::control(Kind::EAGER, 0), b"first");
+    pair.drive("the lane stands", |_, b| !b.seen.got.is_empty());
+    let deadline = Instant::now() + DEADLINE;
+    while !pair.b.domain.arm() {
+        pair.b.domain.disarm();
+        pair.b.turn(8);
+        assert!(Instant::now() < deadline, "the domain never lets its engine sleep");
+    }
+    for round in 1..20u64 {
+        for _ in 0..3000 {
+            pair.b.progress(8);
+        }
+        // What woke the sleeper last was heard.
+        pair.b.events(Duration::ZERO);
+        pair.send_only(&Header::control(Kind::EAGER, round), b"news");
+        if round % 2 == 0 {
+            // The other thread would sleep as well, but something is there.
+            pair.a.turn(8);
+            let _ = pair.b.domain.arm();
+        }
+        while pair.b.events(Duration::from_millis(1)).is_empty() {
+            // The sender may have to be turned before its frame leaves.
+            pair.a.turn(8);
+            assert!(Instant::now() < deadline, "slept past frame {round}");
+        }
+        while pair.b.seen.got.len() as u64 <= round {
+            pair.a.turn(8);
+            pair.b.progress(8);
+            assert!(Instant::now() < deadline, "frame {round} never arrives");
+        }
+    }
+    pair.b.domain.disarm();
+}
+
 /// Polls and sleeps until the side has `count` frames.
 fn wait_for(side: &mut Side, count: usize, random: &mut Random) {
     while side.seen.got.len() < count {

@@ -15,8 +15,8 @@ use crate::options::ShmOptions;
 use crate::registry::Watch;
 use crate::shared::ring::{Consumer, Forged, Head, PAYLOAD_LEN, PAYLOAD_WORDS, Producer};
 use crate::shared::sleep::{Barrier, Waker};
-use crate::sys::fork::Guarded;
 use crate::window::{Mark, Window};
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     ErrorKind, LaneError, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
 };
@@ -104,7 +104,7 @@ impl Open {
         header: &Header,
         parts: &[IoSlice<'_>],
         frame_max: usize,
-        socket: &Guarded,
+        socket: &GuardedFd,
     ) -> Result<(), PostError> {
         if let [part] = parts
             && part.len() <= PAYLOAD_LEN
@@ -116,7 +116,7 @@ impl Open {
 
     /// A body that fits a slot.
     #[inline]
-    fn post_small(&mut self, header: &Header, body: &[u8], socket: &Guarded) -> Result<(), PostError> {
+    fn post_small(&mut self, header: &Header, body: &[u8], socket: &GuardedFd) -> Result<(), PostError> {
         if !self.producer.has_room() {
             self.look_for_room()?;
         }
@@ -131,7 +131,7 @@ impl Open {
         header: &Header,
         parts: &[IoSlice<'_>],
         frame_max: usize,
-        socket: &Guarded,
+        socket: &GuardedFd,
     ) -> Result<(), PostError> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len <= PAYLOAD_LEN {
@@ -163,7 +163,7 @@ impl Open {
         header: &Header,
         data: *const u8,
         len: usize,
-        socket: &Guarded,
+        socket: &GuardedFd,
     ) -> Result<(), PostError> {
         if len <= PAYLOAD_LEN {
             let mut bytes = [0; PAYLOAD_LEN];
@@ -198,7 +198,7 @@ impl Open {
 
     /// Wakes the peer if it needs it: after publishing a frame, an index or the end.
     #[inline]
-    fn notify(&mut self, socket: &Guarded) {
+    fn notify(&mut self, socket: &GuardedFd) {
         let state = &self.watch.peer.control().state;
         let bell = &self.bell;
         if self.waker.look(self.barrier, state, &self.peer_page.armed, || bell.hint(socket)) {
@@ -281,7 +281,7 @@ impl Open {
         &mut self,
         sink: &mut dyn Sink,
         budget: usize,
-        socket: &Guarded,
+        socket: &GuardedFd,
     ) -> Result<usize, LaneError> {
         let mut done = 0;
         if !self.released.is_empty() || self.starving || self.segments.is_fetching() {
@@ -359,7 +359,7 @@ impl Open {
 
     /// Gives room back to the peer, and wakes it if it waits for that.
     #[inline]
-    fn publish_index(&mut self, socket: &Guarded) {
+    fn publish_index(&mut self, socket: &GuardedFd) {
         self.consumer.publish(&self.watch.own.control().consumed);
         self.watch.position.store(self.consumer.next(), Ordering::Relaxed);
         self.taken = 0;
@@ -397,7 +397,7 @@ impl Open {
 
     /// Asks to be woken when the peer has taken more, and wakes the peer again if it has not taken everything: a hint or a
     /// ring may have been lost to a third.
-    pub(crate) fn nudge(&mut self, socket: &Guarded) {
+    pub(crate) fn nudge(&mut self, socket: &GuardedFd) {
         // A forged index is found by the next post or poll.
         let _ = self.refresh();
         if self.unacknowledged() > 0 {
@@ -408,7 +408,7 @@ impl Open {
     }
 
     /// Tells the peer that this side has ended.
-    pub(crate) fn announce_end(&mut self, why: u64, socket: &Guarded) {
+    pub(crate) fn announce_end(&mut self, why: u64, socket: &GuardedFd) {
         let closed = &self.watch.own.control().closed;
         if closed.load(Ordering::Relaxed) == 0 {
             closed.store(why, Ordering::Release);

@@ -17,12 +17,13 @@ use crate::note::{NOTE_LEN, Note};
 use crate::registry::Registry;
 use crate::segment::{Fetch, ForeignSegment};
 use crate::shared::sleep::HOT;
-use crate::sys::fork::{Birth, Guarded};
 use crate::sys::socket::{self, Moved};
 use crate::transport::{CAPABILITIES, COST};
 use datapath::Open;
 use rustix::fd::OwnedFd;
 use setup::Setup;
+use sinew_base::fork::ForkGuard;
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
     Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, PostError, Pull, Sink,
     Token, TransportError, Unacknowledged, View,
@@ -40,13 +41,13 @@ const NOTES_AT_ONCE: usize = 256;
 pub(crate) struct ShmLane {
     info: LaneInfo,
     registry: Arc<Registry>,
-    socket: Guarded,
+    socket: GuardedFd,
     /// Until both halves are known.
     setup: Option<Setup>,
     /// From then on, also when the lane is over.
     open: Option<Box<Open>>,
     /// The process that it belongs to.
-    birth: Birth,
+    fork: ForkGuard,
     /// Open and not over: the one thing that the data path looks at.
     live: bool,
     over: Option<LaneError>,
@@ -61,7 +62,7 @@ impl ShmLane {
     /// A lane over a connected socket. `unsent` is what the link still owes.
     pub(crate) fn new(
         registry: Arc<Registry>,
-        socket: Guarded,
+        socket: GuardedFd,
         peer: Peer,
         unsent: Vec<u8>,
         params: LaneParams,
@@ -74,7 +75,7 @@ impl ShmLane {
             cost: COST,
             limits: Limits { frame_max: options.frame_max, borrowed_max: options.chunk_max },
         };
-        let birth = registry.birth;
+        let fork = registry.fork;
         let setup = Setup::new(&registry, &peer, unsent, params.key.owner)?;
         let mut lane = Self {
             info,
@@ -82,7 +83,7 @@ impl ShmLane {
             socket,
             setup: Some(setup),
             open: None,
-            birth,
+            fork,
             live: false,
             over: None,
             deaf: false,
@@ -118,7 +119,7 @@ impl ShmLane {
 
     /// Stops listening to the socket: it has ended.
     fn go_deaf(&mut self) {
-        if !self.deaf && self.registry.birth.is_here() {
+        if !self.deaf && !self.registry.fork.forked() {
             let _ = self.registry.poller.remove(&self.socket);
         }
         self.deaf = true;
@@ -214,7 +215,7 @@ impl ShmLane {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        if !self.registry.birth.is_here() {
+        if self.registry.fork.forked() {
             return Err(crate::forked());
         }
         if self.open.as_ref().is_some_and(|open| !open.segments.knows(from))
@@ -233,7 +234,7 @@ impl ShmLane {
     fn not_live(&self) -> PostError {
         match &self.over {
             Some(error) => PostError::Dead(error.clone()),
-            None if !self.registry.birth.is_here() => PostError::Dead(crate::forked()),
+            None if self.registry.fork.forked() => PostError::Dead(crate::forked()),
             None => PostError::Full,
         }
     }
@@ -243,7 +244,7 @@ impl ShmLane {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        if !self.registry.birth.is_here() {
+        if self.registry.fork.forked() {
             return Err(crate::forked());
         }
         self.progress_setup()?;
@@ -279,12 +280,14 @@ impl ShmLane {
 
     #[inline]
     fn is_usable(&self) -> bool {
-        self.live && self.birth.is_here()
+        self.live && !self.fork.forked()
     }
 }
 
+// SAFETY: borrowed posts are copied before they are taken; a fetch is dropped before `pulled`, and in `revoke` and
+// `recover`; nothing is given back as borrowed.
 #[allow(unsafe_code)]
-impl Lane for ShmLane {
+unsafe impl Lane for ShmLane {
     fn info(&self) -> &LaneInfo {
         &self.info
     }
@@ -354,7 +357,7 @@ impl Lane for ShmLane {
     }
 
     fn handle_event(&mut self, _event: Event) {
-        if self.deaf || self.open.is_none() || !self.registry.birth.is_here() {
+        if self.deaf || self.open.is_none() || self.registry.fork.forked() {
             return;
         }
         if let Err(error) = self.hear() {
@@ -363,7 +366,7 @@ impl Lane for ShmLane {
     }
 
     fn unacknowledged(&self) -> u64 {
-        if !self.birth.is_here() {
+        if self.fork.forked() {
             return 0;
         }
         self.open.as_ref().map_or(0, |open| open.unacknowledged())
@@ -378,7 +381,7 @@ impl Lane for ShmLane {
     }
 
     fn recover(&mut self) -> Vec<Unacknowledged> {
-        if !self.registry.birth.is_here() {
+        if self.registry.fork.forked() {
             return Vec::new();
         }
         self.live = false;
@@ -406,7 +409,7 @@ impl Lane for ShmLane {
     fn describe(&mut self, buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
         match (&self.over, &mut self.open) {
             (Some(error), _) => Err(error.clone()),
-            (None, Some(open)) if self.registry.birth.is_here() => open.segments.describe(buf, &self.socket),
+            (None, Some(open)) if !self.registry.fork.forked() => open.segments.describe(buf, &self.socket),
             _ => Ok(None),
         }
     }
@@ -451,7 +454,7 @@ impl Lane for ShmLane {
 
 impl Drop for ShmLane {
     fn drop(&mut self) {
-        if !self.registry.birth.is_here() {
+        if self.registry.fork.forked() {
             return;
         }
         self.close();

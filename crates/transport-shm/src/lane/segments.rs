@@ -5,9 +5,9 @@
 use crate::note::{Note, broken};
 use crate::options::ShmOptions;
 use crate::segment::{Binding, Fetch, ForeignSegment, Freed, ShmSegment};
-use crate::sys::fork::Guarded;
 use crate::sys::socket::{self, Moved};
 use rustix::fd::{AsFd, OwnedFd};
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Buf, Descriptor, ErrorKind, LaneError, Sink, Token, TransportError};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Segments {
     pub(crate) fn describe(
         &mut self,
         buf: &Buf,
-        socket: &Guarded,
+        socket: &GuardedFd,
     ) -> Result<Option<Descriptor>, TransportError> {
         let Some((segment, offset)) = buf.segment() else { return Ok(None) };
         let Some(segment) = segment.as_any().downcast_ref::<ShmSegment>() else { return Ok(None) };
@@ -99,7 +99,7 @@ impl Segments {
 
     /// Tells the peer which segments are no more.
     #[inline]
-    pub(crate) fn tell_freed(&mut self, socket: &Guarded) -> Result<(), TransportError> {
+    pub(crate) fn tell_freed(&mut self, socket: &GuardedFd) -> Result<(), TransportError> {
         let mut ids = self.freed.take();
         while let Some(id) = ids.pop() {
             if !send(socket, &Note::Gone { id }, None)? {
@@ -214,7 +214,7 @@ impl Segments {
 }
 
 /// Sends a note; `false` when there is no room for it now.
-fn send(socket: &Guarded, note: &Note, fd: Option<&OwnedFd>) -> Result<bool, TransportError> {
+fn send(socket: &GuardedFd, note: &Note, fd: Option<&OwnedFd>) -> Result<bool, TransportError> {
     let bytes = note.encode();
     let fds: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
     match socket::send(socket, &bytes, &fds) {

@@ -8,10 +8,10 @@ use crate::link::Peer;
 use crate::note::{self, NO_BIT, Note, broken};
 use crate::registry::{Registry, Watch};
 use crate::shared::sleep::{Barrier, HINTS_MAX, Hints};
-use crate::sys::fork::Guarded;
 use crate::sys::memory::Writers;
 use crate::sys::socket::{self, Moved};
 use rustix::fd::{AsFd, OwnedFd};
+use sinew_base::guarded::GuardedFd;
 use sinew_transport::{ErrorKind, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -35,7 +35,7 @@ pub(crate) enum Bell {
 impl Bell {
     /// Says which lane has something.
     #[cold]
-    pub(crate) fn hint(&self, socket: &Guarded) {
+    pub(crate) fn hint(&self, socket: &GuardedFd) {
         match self {
             Self::Shared { hints, bit, .. } => hints.set(*bit),
             Self::Socket => self.ring(socket),
@@ -44,7 +44,7 @@ impl Bell {
 
     /// Ends the peer's sleep. What is full was rung and not heard yet.
     #[cold]
-    pub(crate) fn ring(&self, socket: &Guarded) {
+    pub(crate) fn ring(&self, socket: &GuardedFd) {
         match self {
             Self::Shared { doorbell, .. } => {
                 let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
@@ -99,7 +99,7 @@ impl Setup {
     }
 
     /// Sends what is still to be said; whether all is said.
-    pub(crate) fn push(&mut self, registry: &Registry, socket: &Guarded) -> Result<bool, TransportError> {
+    pub(crate) fn push(&mut self, registry: &Registry, socket: &GuardedFd) -> Result<bool, TransportError> {
         let sent = |result| match result {
             Ok(Moved::Bytes(count)) => Ok(count),
             Ok(Moved::Nothing) => Ok(0),

@@ -4,11 +4,12 @@
 //! holes punched into it, so that no read of it can end in SIGBUS or charge us for its pages.
 #![allow(unsafe_code)]
 
-use super::{fork::Birth, limits};
+use super::limits;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use sinew_base::fork::ForkGuard;
 use sinew_transport::{ErrorKind, TransportError};
 use std::ptr::NonNull;
 
@@ -29,7 +30,7 @@ pub(crate) enum Writers {
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    birth: Birth,
+    fork: ForkGuard,
 }
 
 // SAFETY: a mapping is an address range; what is done with it is the business of those who make pointers from it.
@@ -44,7 +45,7 @@ impl Mapping {
         // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, fd, 0) }?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        let mapping = Self { base, len, birth: Birth::now() };
+        let mapping = Self { base, len, fork: ForkGuard::new() };
         // SAFETY: the range was just mapped and is ours.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
         let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
@@ -67,7 +68,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // In a forked child the range is not mapped, or by now is something else.
-        if self.birth.is_here() {
+        if !self.fork.forked() {
             // SAFETY: mapped by `new`, unmapped once; whoever made pointers kept the mapping alive.
             let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
         }

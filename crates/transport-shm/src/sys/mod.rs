@@ -3,7 +3,6 @@
 //! Called by the domain, links and lanes. It knows nothing of rings and frames; it maps, seals, checks and passes.
 
 pub(crate) mod barrier;
-pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod socket;

@@ -3,7 +3,6 @@
 //! Called by the domain, links and lanes. All sockets are non-blocking, close-on-exec and let go in forked children.
 #![allow(unsafe_code)]
 
-use super::fork::Guarded;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +10,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use sinew_base::guarded::GuardedFd;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -42,28 +42,28 @@ fn with_address<T>(path: &Path, with: impl FnOnce(&SocketAddrUnix) -> Result<T, 
 }
 
 /// A listener at `path`, which must not exist.
-pub(crate) fn listen(path: &Path, backlog: i32) -> Result<Guarded, Errno> {
-    let socket = Guarded::make(stream)?;
+pub(crate) fn listen(path: &Path, backlog: i32) -> Result<GuardedFd, Errno> {
+    let socket = GuardedFd::make(stream)?;
     with_address(path, |address| rustix::net::bind(&socket, address))?;
     rustix::net::listen(&socket, backlog)?;
     Ok(socket)
 }
 
 /// A socket that is not connected yet.
-pub(crate) fn unconnected() -> Result<Guarded, Errno> {
-    Guarded::make(stream)
+pub(crate) fn unconnected() -> Result<GuardedFd, Errno> {
+    GuardedFd::make(stream)
 }
 
 /// Connects; `AGAIN` when the listener's queue is full.
-pub(crate) fn connect(socket: &Guarded, path: &Path) -> Result<(), Errno> {
+pub(crate) fn connect(socket: &GuardedFd, path: &Path) -> Result<(), Errno> {
     with_address(path, |address| rustix::net::connect(socket, address))
 }
 
 /// The next connection, or `None`.
-pub(crate) fn accept(listener: &Guarded) -> Result<Option<Guarded>, Errno> {
+pub(crate) fn accept(listener: &GuardedFd) -> Result<Option<GuardedFd>, Errno> {
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match Guarded::make(|| rustix::net::accept_with(listener, flags)) {
+        match GuardedFd::make(|| rustix::net::accept_with(listener, flags)) {
             Ok(socket) => return Ok(Some(socket)),
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -115,7 +115,7 @@ pub(crate) enum Moved {
 }
 
 /// Sends bytes with descriptors; the descriptors go with the first byte.
-pub(crate) fn send(socket: &Guarded, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Moved, Errno> {
+pub(crate) fn send(socket: &GuardedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Moved, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -134,7 +134,7 @@ pub(crate) fn send(socket: &Guarded, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Re
 }
 
 /// Receives bytes; descriptors that come along are appended to `fds`, up to [`FDS_MAX`] in all, the rest closed.
-pub(crate) fn receive(socket: &Guarded, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<Moved, Errno> {
+pub(crate) fn receive(socket: &GuardedFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<Moved, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     loop {
@@ -157,6 +157,6 @@ pub(crate) fn receive(socket: &Guarded, bytes: &mut [u8], fds: &mut Vec<OwnedFd>
 }
 
 /// Says that nothing more will be sent: the other end reads an end.
-pub(crate) fn finish(socket: &Guarded) {
+pub(crate) fn finish(socket: &GuardedFd) {
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
 }

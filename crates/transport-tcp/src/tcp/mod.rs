@@ -132,7 +132,11 @@ impl Domain for TcpDomain {
     }
 
     fn arm(&mut self) -> bool {
-        self.spinners.call_back()
+        self.spinners.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.spinners.disarm();
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::Pid;
 use sinew_base::guarded::GuardedFd;
+use sinew_base::runtime_dir;
 use sinew_transport::{
     Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, ListenScope, Locator,
     PollKey, Poller, Transport, TransportError,
@@ -45,9 +46,9 @@ impl Transport for UdsTransport {
         if let Err(errno) = new_socket() {
             return Availability::Missing(TransportError::os(errno, "socket", "AF_UNIX"));
         }
-        match directory::open(self.options.runtime_dir.as_deref()) {
+        match runtime_dir::prepare(self.options.runtime_dir.as_deref()) {
             Ok(path) => Availability::Usable(format!("sockets in {}", path.display())),
-            Err(error) => Availability::Missing(error),
+            Err(error) => Availability::Missing(error.into()),
         }
     }
 
@@ -59,7 +60,7 @@ impl Transport for UdsTransport {
         let listening = if context.listen == ListenScope::Nobody {
             None
         } else {
-            let folder = directory::open(self.options.runtime_dir.as_deref())?;
+            let folder = runtime_dir::prepare(self.options.runtime_dir.as_deref())?;
             directory::remove_stale(&folder);
             let path = folder.join(file_name(&context.engine));
             let (fd, file) = listen(&path, context.listen, &self.options)?;
@@ -190,7 +191,11 @@ impl Domain for UdsDomain {
     }
 
     fn arm(&mut self) -> bool {
-        self.spinners.call_back()
+        self.spinners.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.spinners.disarm();
     }
 }
 

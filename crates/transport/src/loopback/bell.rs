@@ -33,16 +33,21 @@ impl Doorbell {
 
     pub(super) fn arm(&self) -> bool {
         let mut state = locked(&self.state);
-        state.armed = state.dirty <= 0 && state.warm.is_empty();
-        state.armed
+        state.armed = true;
+        state.dirty <= 0 && state.warm.is_empty()
     }
 
-    pub(super) fn disarm(&self) {
+    /// The bell was heard: another thread may still sleep on it, so it rings for what comes next.
+    pub(super) fn heard(&self) {
         let mut state = locked(&self.state);
-        state.armed = false;
         if std::mem::take(&mut state.rung) {
             self.bell.hush();
         }
+    }
+
+    pub(super) fn disarm(&self) {
+        locked(&self.state).armed = false;
+        self.heard();
     }
 
     pub(super) fn take_warm(&self, owners: &mut Vec<u32>) {

@@ -187,7 +187,9 @@ fn is_placed(frame: &Queued) -> bool {
     frame.header.kind == Kind::DATA && frame.body.len() > WHOLE_MAX
 }
 
-impl Lane for LoopbackLane {
+// SAFETY: borrowed posts are read behind the lock of their flow only, from which `reclaim`, `recover` and drop take them;
+// a target is forgotten before `placed` is called, by `revoke` and by `recover`.
+unsafe impl Lane for LoopbackLane {
     fn info(&self) -> &LaneInfo {
         &self.info
     }

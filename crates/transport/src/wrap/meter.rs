@@ -5,16 +5,14 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    Availability, Body, Buf, Capabilities, Cost, Descriptor, Domain, DomainContext, Event, Identity, Lane,
-    LaneError, LaneInfo, LaneParams, Link, LinkState, Locator, Placement, PostError, Pull, Record, Segment,
-    Sink, Token, Transport, TransportError, Unacknowledged, View,
+    Body, Domain, DomainContext, Lane, LaneError, LaneParams, Link, Locator, PostError, Sink, Token,
+    Transport, TransportError, forward,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
 
 /// What passed through the transports that were made with it. Clones count together.
 #[derive(Clone, Default, Debug)]
@@ -102,17 +100,7 @@ impl Metered {
 }
 
 impl Transport for Metered {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn probe(&self) -> Availability {
-        self.inner.probe()
-    }
-
-    fn expectation(&self) -> (Capabilities, Cost) {
-        self.inner.expectation()
-    }
+    forward! { Transport: name, probe, expectation }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
         Ok(Box::new(MeteredDomain { inner: self.inner.open(context)?, meter: self.meter.clone() }))
@@ -125,13 +113,7 @@ struct MeteredDomain {
 }
 
 impl Domain for MeteredDomain {
-    fn locators(&self) -> Vec<Locator> {
-        self.inner.locators()
-    }
-
-    fn understands(&self, scheme: &str) -> bool {
-        self.inner.understands(scheme)
-    }
+    forward! { Domain: locators, understands, handle_event, poll_warm, arm, disarm, allocate_segment }
 
     fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
         Ok(Box::new(MeteredLink { inner: self.inner.dial(to, owner)?, meter: self.meter.clone() }))
@@ -141,26 +123,6 @@ impl Domain for MeteredDomain {
         let Some(inner) = self.inner.accept(owner)? else { return Ok(None) };
         Ok(Some(Box::new(MeteredLink { inner, meter: self.meter.clone() })))
     }
-
-    fn handle_event(&mut self, event: Event) {
-        self.inner.handle_event(event);
-    }
-
-    fn poll_warm(&mut self, owners: &mut Vec<u32>) {
-        self.inner.poll_warm(owners);
-    }
-
-    fn arm(&mut self) -> bool {
-        self.inner.arm()
-    }
-
-    fn disarm(&mut self) {
-        self.inner.disarm();
-    }
-
-    fn allocate_segment(&mut self, len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
-        self.inner.allocate_segment(len)
-    }
 }
 
 struct MeteredLink {
@@ -169,25 +131,7 @@ struct MeteredLink {
 }
 
 impl Link for MeteredLink {
-    fn poll(&mut self) -> Result<LinkState, TransportError> {
-        self.inner.poll()
-    }
-
-    fn try_send(&mut self, record: &Record) -> Result<bool, TransportError> {
-        self.inner.try_send(record)
-    }
-
-    fn try_recv(&mut self, record: &mut Record) -> Result<bool, TransportError> {
-        self.inner.try_recv(record)
-    }
-
-    fn identity(&self) -> Identity {
-        self.inner.identity()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward! { Link: poll, try_send, try_recv, identity, describe }
 
     fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
         let inner = self.inner.into_lane(params)?;
@@ -207,34 +151,26 @@ struct MeteredSink<'a> {
     meter: &'a Meter,
 }
 
-impl Sink for MeteredSink<'_> {
+// SAFETY: all calls are passed on, so the placements are the inner sink's and end as it promises.
+unsafe impl Sink for MeteredSink<'_> {
     fn frame(&mut self, header: &Header, body: Body<'_>) {
         self.meter.received(body.len());
         self.inner.frame(header, body);
     }
 
-    fn place(&mut self, header: &Header, len: usize) -> Placement {
-        self.inner.place(header, len)
-    }
+    forward! { Sink: place, released, pulled }
 
     fn placed(&mut self, header: &Header, len: usize) {
         self.meter.received(len);
         self.inner.placed(header, len);
     }
-
-    fn released(&mut self, token: Token) {
-        self.inner.released(token);
-    }
-
-    fn pulled(&mut self, token: Token, result: Result<(), LaneError>) {
-        self.inner.pulled(token, result);
-    }
 }
 
-impl Lane for MeteredLane {
-    fn info(&self) -> &LaneInfo {
-        self.inner.info()
-    }
+// SAFETY: all calls are passed on.
+unsafe impl Lane for MeteredLane {
+    forward! { Lane:
+    info, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
+    acknowledge, recover, revoke, cool, describe, pull, view, close }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let len = body.iter().map(|part| part.len()).sum();
@@ -253,74 +189,7 @@ impl Lane for MeteredLane {
         self.meter.sent(len, result)
     }
 
-    fn reclaim(&mut self, token: Token) {
-        self.inner.reclaim(token);
-    }
-
-    fn flush(&mut self) -> Result<(), LaneError> {
-        self.inner.flush()
-    }
-
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         self.inner.poll(&mut MeteredSink { inner: sink, meter: &self.meter }, budget)
-    }
-
-    fn handle_event(&mut self, event: Event) {
-        self.inner.handle_event(event);
-    }
-
-    fn handle_timer(&mut self, now: Instant) -> Result<(), LaneError> {
-        self.inner.handle_timer(now)
-    }
-
-    fn next_timer(&self) -> Option<Instant> {
-        self.inner.next_timer()
-    }
-
-    fn unacknowledged(&self) -> u64 {
-        self.inner.unacknowledged()
-    }
-
-    fn request_acknowledgement(&mut self) {
-        self.inner.request_acknowledgement();
-    }
-
-    fn acknowledge(&mut self) {
-        self.inner.acknowledge();
-    }
-
-    fn recover(&mut self) -> Vec<Unacknowledged> {
-        self.inner.recover()
-    }
-
-    fn revoke(&mut self, token: Token) {
-        self.inner.revoke(token);
-    }
-
-    fn cool(&mut self) -> bool {
-        self.inner.cool()
-    }
-
-    fn describe(&mut self, buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
-        self.inner.describe(buf)
-    }
-
-    unsafe fn pull(
-        &mut self,
-        from: &Descriptor,
-        target: NonNull<u8>,
-        len: usize,
-        token: Token,
-    ) -> Result<Pull, LaneError> {
-        // SAFETY: the same contract.
-        unsafe { self.inner.pull(from, target, len, token) }
-    }
-
-    fn view(&mut self, from: &Descriptor) -> Result<View, LaneError> {
-        self.inner.view(from)
-    }
-
-    fn close(&mut self) {
-        self.inner.close();
     }
 }

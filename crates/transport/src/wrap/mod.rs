@@ -4,4 +4,5 @@
 //! capabilities of what it wraps, and keeps its contract.
 
 pub mod fault;
+mod forward;
 pub mod meter;

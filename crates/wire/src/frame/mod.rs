@@ -40,14 +40,18 @@ impl Kind {
     pub const PROBE: Self = Self(13);
     /// Answer to a probe with the same nonce and size; not part of the session's sequence.
     pub const PROBE_REPLY: Self = Self(14);
-    /// First frame of a sender on a lane it moves to: tag = session sequence number of the next sequenced frame; itself unsequenced.
+    /// Begins a leg on this lane, before any frame of it: tag = session sequence number of its first frame, dst = the leg's number,
+    /// src = 1 if the lane was chosen explicitly; itself unsequenced.
     pub const SWITCH: Self = Self(15);
     /// A lane is given up: tag = the lane's session-wide number; unsequenced.
     pub const LANE_DOWN: Self = Self(16);
-    /// Where to resume after a lost lane: tag = number of sequenced frames received so far; unsequenced.
+    /// The lane may be sent on: tag = number of sequenced frames received so far, src = newest leg that was begun or fenced,
+    /// dst = 1 if nothing of that leg will be taken any more; unsequenced.
     pub const RESUME: Self = Self(17);
     /// The session ends: body = reason u32; unsequenced.
     pub const GOODBYE: Self = Self(18);
+    /// Nothing of this leg or an earlier one is to be taken any more, and RESUME is asked for: tag = the leg's number; unsequenced.
+    pub const FENCE: Self = Self(19);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -61,7 +65,7 @@ impl Kind {
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 19] = [
+        const NAMES: [&str; 20] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -81,6 +85,7 @@ impl Kind {
             "LANE_DOWN",
             "RESUME",
             "GOODBYE",
+            "FENCE",
         ];
         if (self.0 as usize) < NAMES.len() { Some(NAMES[self.0 as usize]) } else { None }
     }

@@ -298,6 +298,12 @@ impl Core {
     /// A session has lost its last lane: dial the peer again.
     pub(crate) fn redial(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
+        let dialling = |connecting: &Connecting| {
+            connecting.purpose == Purpose::Redial(session_key) && connecting.is_live()
+        };
+        if self.connects.iter().any(|(_, connecting)| dialling(connecting)) {
+            return;
+        }
         let pinned = !session.pinned.is_empty();
         let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
         let expected = Some((session.peer.id, session.peer.incarnation));

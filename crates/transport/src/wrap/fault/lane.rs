@@ -4,8 +4,8 @@
 use super::{Faults, SUB, Settings};
 use crate::bell::Bell;
 use crate::{
-    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Pull, Sink, Token,
-    TransportError, Unacknowledged, UnacknowledgedBody, View,
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, PostError, Pull, Sink, Token, TransportError,
+    Unacknowledged, UnacknowledgedBody, View, forward,
 };
 use sinew_wire::frame::{Header, Kind};
 use std::collections::VecDeque;
@@ -211,10 +211,10 @@ fn is_probe(header: &Header) -> bool {
     matches!(header.kind, Kind::PROBE | Kind::PROBE_REPLY)
 }
 
-impl Lane for FaultyLane {
-    fn info(&self) -> &LaneInfo {
-        self.inner.info()
-    }
+// SAFETY: what is held back is copied or let go by `reclaim` and `recover`, before the lane inside is told the same; all other
+// memory is the lane's inside, to which every call that ends a loan is passed on.
+unsafe impl Lane for FaultyLane {
+    forward! { Lane: info, is_held_up, has_more, request_acknowledgement, acknowledge, revoke }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let settings = self.check().map_err(PostError::Dead)?;
@@ -319,14 +319,6 @@ impl Lane for FaultyLane {
         self.inner.unacknowledged() + self.held.len() as u64
     }
 
-    fn request_acknowledgement(&mut self) {
-        self.inner.request_acknowledgement();
-    }
-
-    fn acknowledge(&mut self) {
-        self.inner.acknowledge();
-    }
-
     fn recover(&mut self) -> Vec<Unacknowledged> {
         let peer = self.inner.info().peer.clone();
         self.end(TransportError::new(ErrorKind::Broken, "recover", peer));
@@ -344,10 +336,6 @@ impl Lane for FaultyLane {
             },
         }));
         frames
-    }
-
-    fn revoke(&mut self, token: Token) {
-        self.inner.revoke(token);
     }
 
     fn cool(&mut self) -> bool {

@@ -11,8 +11,8 @@ mod lane;
 
 use crate::bell::Bell;
 use crate::{
-    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Event, Identity, Lane, LaneParams,
-    Link, LinkState, Locator, PollKey, Poller, Record, Segment, Transport, TransportError,
+    Domain, DomainContext, ErrorKind, Lane, LaneParams, Link, LinkState, Locator, PollKey, Poller, Record,
+    Transport, TransportError, forward,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -147,17 +147,7 @@ impl Faulty {
 }
 
 impl Transport for Faulty {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn probe(&self) -> Availability {
-        self.inner.probe()
-    }
-
-    fn expectation(&self) -> (Capabilities, Cost) {
-        self.inner.expectation()
-    }
+    forward! { Transport: name, probe, expectation }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
         let poller = context.poller.clone();
@@ -179,13 +169,7 @@ impl FaultyDomain {
 }
 
 impl Domain for FaultyDomain {
-    fn locators(&self) -> Vec<Locator> {
-        self.inner.locators()
-    }
-
-    fn understands(&self, scheme: &str) -> bool {
-        self.inner.understands(scheme)
-    }
+    forward! { Domain: locators, understands, handle_event, poll_warm, arm, disarm, allocate_segment }
 
     fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
         let refuse = self.faults.settings().refuse.clone();
@@ -197,26 +181,6 @@ impl Domain for FaultyDomain {
 
     fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
         Ok(self.inner.accept(owner)?.map(|link| self.link(link)))
-    }
-
-    fn handle_event(&mut self, event: Event) {
-        self.inner.handle_event(event);
-    }
-
-    fn poll_warm(&mut self, owners: &mut Vec<u32>) {
-        self.inner.poll_warm(owners);
-    }
-
-    fn arm(&mut self) -> bool {
-        self.inner.arm()
-    }
-
-    fn disarm(&mut self) {
-        self.inner.disarm();
-    }
-
-    fn allocate_segment(&mut self, len: usize) -> Result<Option<Arc<dyn Segment>>, TransportError> {
-        self.inner.allocate_segment(len)
     }
 }
 
@@ -286,13 +250,7 @@ impl Link for FaultyLink {
         self.inner.try_recv(record)
     }
 
-    fn identity(&self) -> Identity {
-        self.inner.identity()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward! { Link: identity, describe }
 
     fn into_lane(mut self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
         if !self.send_waiting()? {

@@ -1,0 +1,364 @@
+//! Memory that was given back is never written again: not by a message that is taken back while it is pulled, not by a peer
+//! that forges fragments, not by a lane that the session has left, not after a panic in code of the application.
+#![allow(unsafe_code)]
+
+mod common;
+
+use common::{PATIENCE, Pair, content, options, pair, pair_with, until};
+use sinew::shm::{ShmOptions, ShmTransport};
+use sinew::tcp::{TcpOptions, TcpTransport};
+use sinew::transport::{
+    Body, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Sink, Transport,
+    TransportError, forward,
+};
+use sinew::{Buf, Engine, Failed, Match, OpError, Progress, Received, RecvOp};
+use std::future::Future;
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
+/// What the sender's bytes, and the memory of an ended receive, are filled with.
+const SENT: u8 = 0x11;
+const MINE: u8 = 0xaa;
+
+/// Both engines by hand, so that each step is where the test wants it.
+fn by_hand(lane: &str) -> Pair {
+    pair_with(lane, Progress::Event, Progress::Event, options())
+}
+
+fn turn(p: &Pair) {
+    p.here.process();
+    p.there.process();
+}
+
+fn ended(p: &Pair, recv: &mut RecvOp) -> Result<Received, Failed> {
+    let mut result = None;
+    until("the receive ends", || {
+        turn(p);
+        result = result.take().or_else(|| recv.try_wait());
+        result.is_some()
+    });
+    result.expect("it has ended")
+}
+
+/// Fills memory that came back and lets the engines go on: nobody else may write it.
+fn stays_mine(p: &Pair, mut buf: Buf) {
+    let slice = buf.as_mut_slice().expect("writable");
+    slice.fill(MINE);
+    for _ in 0..200 {
+        turn(p);
+    }
+    assert!(buf.iter().all(|&byte| byte == MINE), "written after the receive had ended");
+}
+
+#[test]
+fn a_message_taken_back_while_it_is_pulled_writes_nothing_later() {
+    const LEN: usize = 64 << 20;
+    let p = by_hand("shm");
+    let mut lent = p.to_b.alloc(LEN).unwrap();
+    lent.as_mut_slice().unwrap().fill(SENT);
+    let mut recv = p.b.post_recv(1, vec![0; LEN]).unwrap();
+    let send = p.to_b.post_send(1, lent).unwrap();
+    // The envelope, then a first piece.
+    turn(&p);
+    p.there.process();
+    assert!(recv.try_wait().is_none(), "pulled in pieces");
+    let _ = send.cancel().expect_err("taken back");
+    match ended(&p, &mut recv) {
+        Err(Failed { buf, error: OpError::Withdrawn }) => stays_mine(&p, buf),
+        other => panic!("withdrawn, not {other:?}"),
+    }
+}
+
+/// What the tampered lanes of a test do.
+#[derive(Default)]
+struct Plan {
+    /// Frames that go out beside those of the engine.
+    forged: Mutex<Vec<(Header, Vec<u8>)>>,
+    /// A lane stands still as soon as a body is under way on it.
+    hold: AtomicBool,
+    held: AtomicBool,
+}
+
+struct Tampered {
+    inner: Box<dyn Transport>,
+    plan: Arc<Plan>,
+}
+
+impl Transport for Tampered {
+    forward! { Transport: name, probe, expectation }
+
+    fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
+        Ok(Box::new(TamperedDomain { inner: self.inner.open(context)?, plan: Arc::clone(&self.plan) }))
+    }
+}
+
+struct TamperedDomain {
+    inner: Box<dyn Domain>,
+    plan: Arc<Plan>,
+}
+
+impl Domain for TamperedDomain {
+    forward! { Domain: locators, understands, handle_event, poll_warm, arm, disarm, allocate_segment }
+
+    fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
+        Ok(Box::new(TamperedLink { inner: self.inner.dial(to, owner)?, plan: Arc::clone(&self.plan) }))
+    }
+
+    fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
+        let Some(inner) = self.inner.accept(owner)? else { return Ok(None) };
+        Ok(Some(Box::new(TamperedLink { inner, plan: Arc::clone(&self.plan) })))
+    }
+}
+
+struct TamperedLink {
+    inner: Box<dyn Link>,
+    plan: Arc<Plan>,
+}
+
+impl Link for TamperedLink {
+    forward! { Link: poll, try_send, try_recv, identity, describe }
+
+    fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
+        let inner = self.inner.into_lane(params)?;
+        Ok(Box::new(TamperedLane { inner, plan: self.plan, held: false }))
+    }
+}
+
+struct TamperedLane {
+    inner: Box<dyn Lane>,
+    plan: Arc<Plan>,
+    held: bool,
+}
+
+// SAFETY: all calls are passed on; a poll that is left out promises nothing.
+unsafe impl Lane for TamperedLane {
+    forward! { Lane:
+    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
+    request_acknowledgement, acknowledge, recover, revoke, cool, describe, pull, view, close }
+
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        let mut forged = self.plan.forged.lock().unwrap();
+        while let Some((header, body)) = forged.first()
+            && self.inner.try_post(header, &[IoSlice::new(body)]).is_ok()
+        {
+            forged.remove(0);
+        }
+        if self.held && self.plan.hold.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        let mut watching = Watching { inner: sink, under_way: false };
+        let done = self.inner.poll(&mut watching, budget);
+        if watching.under_way && !self.plan.held.load(Ordering::Acquire) {
+            self.held = self.plan.hold.load(Ordering::Acquire);
+            self.plan.held.store(self.held, Ordering::Release);
+        }
+        done
+    }
+}
+
+struct Watching<'a> {
+    inner: &'a mut dyn Sink,
+    under_way: bool,
+}
+
+// SAFETY: all calls are passed on.
+unsafe impl Sink for Watching<'_> {
+    forward! { Sink: released, pulled }
+
+    fn frame(&mut self, header: &Header, body: Body<'_>) {
+        self.inner.frame(header, body);
+    }
+
+    fn place(&mut self, header: &Header, len: usize) -> sinew::transport::Placement {
+        self.under_way = true;
+        self.inner.place(header, len)
+    }
+
+    fn placed(&mut self, header: &Header, len: usize) {
+        self.under_way = false;
+        self.inner.placed(header, len);
+    }
+}
+
+fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
+    let plan = Arc::new(Plan::default());
+    let transport = Tampered { inner: Box::new(transport), plan: Arc::clone(&plan) };
+    let builder = Engine::builder().domain("faults").progress(Progress::Event).options(options());
+    (builder.without_own_transports().transport(transport).build().unwrap(), plan)
+}
+
+fn connected(here: Engine, there: Engine) -> Pair {
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let done = AtomicBool::new(false);
+    let to_b = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                there.process();
+                std::thread::yield_now();
+            }
+        });
+        let to_b = a.connect(b.address());
+        done.store(true, Ordering::Release);
+        to_b.unwrap()
+    });
+    Pair { to_b, a, b, here, there }
+}
+
+/// A receive that is pulled is not ended by fragments that nobody asked for: the pull would go on writing.
+#[test]
+fn forged_fragments_do_not_end_a_receive_that_is_pulled() {
+    const LONG: usize = 128 << 20;
+    const LEN: usize = 2 << 20;
+    const PIECE: usize = 16 << 10;
+    let (here, plan) = tampered(ShmTransport::new(ShmOptions::default()));
+    let p = connected(here, common::engine("shm", Progress::Event));
+    // The pull of the second message waits for that of the first.
+    let mut recvs = [LONG, LEN].map(|len| p.b.post_recv(len as u64, vec![0; len]).unwrap());
+    let sends = [LONG, LEN].map(|len| {
+        let mut lent = p.to_b.alloc(len).unwrap();
+        lent.as_mut_slice().unwrap().fill(SENT);
+        p.to_b.post_send(len as u64, lent).unwrap()
+    });
+    turn(&p);
+    {
+        let mut forged = plan.forged.lock().unwrap();
+        for receive in 0..4u64 {
+            let key = 1 << 32 | receive;
+            let piece = |at: usize| (Header::data(key, (at * PIECE) as u64), vec![0xee; PIECE]);
+            forged.extend((0..LEN / PIECE).map(piece));
+        }
+    }
+    for (recv, len) in recvs.iter_mut().zip([LONG, LEN]).rev() {
+        let got = ended(&p, recv).expect("the message");
+        assert_eq!(got.info.len, len);
+        assert!(got.buf.iter().all(|&byte| byte == SENT), "ended by what was forged");
+        stays_mine(&p, got.buf);
+    }
+    drop(sends);
+}
+
+/// A lane that stands still in the middle of a fragment which another lane brings as a whole.
+#[test]
+fn a_lane_that_the_session_has_left_writes_nothing_later() {
+    const LEN: usize = 8 << 20;
+    let (there, plan) = tampered(TcpTransport::new(TcpOptions::default()));
+    let p = connected(common::engine("tcp", Progress::Event), there);
+    let sent = content(LEN, 1);
+    for round in 0..3 {
+        plan.held.store(false, Ordering::Release);
+        plan.hold.store(true, Ordering::Release);
+        let mut recv = p.b.post_recv(round, vec![0; LEN]).unwrap();
+        let send = p.to_b.post_send(round, sent.clone()).unwrap();
+        until("a fragment is under way", || {
+            turn(&p);
+            plan.held.load(Ordering::Acquire)
+        });
+        assert!(p.here.cut(&p.to_b));
+        let got = ended(&p, &mut recv).expect("the message, by another lane");
+        assert!(*got.buf == *sent);
+        plan.hold.store(false, Ordering::Release);
+        stays_mine(&p, got.buf);
+        drop(send);
+    }
+}
+
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that breaks");
+    }
+}
+
+/// An operation whose end breaks whoever finds it.
+fn armed(p: &Pair, tag: u64) -> RecvOp {
+    let mut recv = p.b.post_recv(tag, vec![0; 8]).unwrap();
+    let waker = Waker::from(Arc::new(Bomb));
+    assert!(pin!(&mut recv).poll(&mut Context::from_waker(&waker)).is_pending());
+    recv
+}
+
+/// Memory that a panic has freed is not written by the message that the call had waited for, which waits for another.
+fn survives(p: &Pair, canary: &[u8], tag: u64, data: &[u8]) {
+    let mut again = p.b.post_recv(tag, vec![0; data.len()]).unwrap();
+    let got = ended(p, &mut again).expect("the message");
+    assert!(*got.buf == *data);
+    assert!(canary.iter().all(|&byte| byte == MINE), "written after the call had ended");
+}
+
+#[test]
+fn a_try_receive_that_a_waker_breaks_leaves_no_borrow_behind() {
+    let p = by_hand("uds");
+    let data = content(200_000, 1);
+    let send = p.to_b.post_send(6, data.clone()).unwrap();
+    until("the long message waits", || {
+        turn(&p);
+        p.b.probe(6).is_some()
+    });
+    let recv = armed(&p, 5);
+    p.to_b.send(5, b"tick").unwrap();
+    let mut canary = vec![MINE; data.len()];
+    let broken = catch_unwind(AssertUnwindSafe(|| {
+        until("the waker breaks", || p.b.try_recv(6, &mut canary).is_ok());
+    }));
+    assert!(broken.is_err());
+    drop(recv);
+    survives(&p, &canary, 6, &data);
+    drop(send);
+}
+
+#[test]
+fn a_scope_that_a_waker_breaks_leaves_no_borrow_behind() {
+    let p = by_hand("uds");
+    let recv = armed(&p, 5);
+    p.to_b.send(5, b"tick").unwrap();
+    let mut canary = [vec![MINE; 8], vec![MINE; 8]];
+    let broken = catch_unwind(AssertUnwindSafe(|| {
+        let [first, second] = &mut canary;
+        p.b.scope(|scope| {
+            let _ = scope.recv(6, first).unwrap();
+            let _ = scope.recv(7, second).unwrap();
+        });
+    }));
+    assert!(broken.is_err(), "the panic goes on");
+    drop(recv);
+    for (tag, canary) in [(6, &canary[0]), (7, &canary[1])] {
+        p.to_b.send(tag, b"eight by").unwrap();
+        survives(&p, canary, tag, b"eight by");
+    }
+}
+
+/// The child has not inherited the memory that the loan lies in.
+#[test]
+fn a_forked_child_sees_nothing_of_a_loan() {
+    let p = pair("shm");
+    let mut lent = p.to_b.alloc(1 << 20).unwrap();
+    lent.as_mut_slice().unwrap().fill(SENT);
+    let send = p.to_b.post_send(1, lent).unwrap();
+    let message = std::thread::scope(|scope| {
+        let there = scope.spawn(|| p.b.recv_message_within(Match::tag(1), 1 << 20, PATIENCE).unwrap());
+        while !there.is_finished() {
+            p.here.process();
+        }
+        there.join().unwrap()
+    });
+    assert!(message.is_lent());
+    // SAFETY: the child reads what it was given and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let read = message.read_at(0, &mut [0; 64]);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(read != 0)) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
+    assert_eq!(message.read_at(0, &mut [0; 64]), 64);
+    drop(message);
+    send.wait().unwrap();
+}
