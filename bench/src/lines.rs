@@ -164,8 +164,8 @@ fn shm_rate() -> Vec<Line> {
             .ucx("tag_bw", Posix)
             .ours("Sinew in order", "rate --transport shm")
             .ours("Sinew permuted", "rate --transport shm --permute")
-            .ours("Sinew tagged batch", "rate --transport shm --batch 3")
-            .ours("Sinew untagged batch", "rate --transport shm --batch 7 --untagged")
+            .ours("Sinew tagged batch", "rate --transport shm --batch 32")
+            .ours("Sinew untagged batch", "rate --transport shm --batch 32 --untagged")
             .budget("Sinew in order", AtLeast(3.5), &["UCX posix tag_bw"])
             .budget("Sinew permuted", AtLeast(2.5), &["UCX posix tag_bw"])
             .budget("Sinew tagged batch", AtLeast(5.0), &["UCX posix tag_bw"])
@@ -317,7 +317,13 @@ fn engine() -> Vec<Line> {
         ours("1,000 × 1,000 endpoints: descriptors", Count, "mesh-descriptors", 10.0, "E2"),
         ours("connect to first byte, shm", LatencyNs, "connect --transport shm", 1e6, "E3"),
         ours("connect to first byte, tcp", LatencyNs, "connect --transport tcp", 2e6, "E3"),
-        ours("allocations and system calls per small message", Count, "data-path", 0.0, "E4"),
+        ours(
+            "allocations and system calls per small message, beside looks",
+            Count,
+            "data-path --size 40",
+            0.0,
+            "E4",
+        ),
         Line::new("E5", "cost per match, 10,000 posted and unexpected", None, LatencyNs)
             .ours("Sinew 1 posted", "matching --posted 1")
             .ours("Sinew 10,000 posted", "matching --posted 10000")

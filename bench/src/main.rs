@@ -4,6 +4,7 @@
 // A program: nothing of it is published, and `pub` says which of its own modules may look.
 #![allow(unreachable_pub, missing_docs)]
 
+mod counting;
 mod lines;
 mod ours;
 mod peers;

@@ -1,13 +1,17 @@
 //! Ping-pong of tagged messages with the blocking calls, and the waking of a receiver that sleeps.
 
-use anyhow::{Result, ensure};
-use sinew::Progress;
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit};
+use sinew::{Engine, Peer, Progress};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
 use crate::raw::ping_pong::ping_pong;
 use crate::raw::wake::wakes;
 use crate::sample::Sample;
+
+/// The tag of the one message that comes by each idle lane.
+const IDLE: u64 = 1 << 59;
 
 /// One round trip of message `number`.
 #[inline]
@@ -21,6 +25,7 @@ fn round_trip(side: &Side, buffer: &mut [u8], number: u64) -> Result<()> {
 
 pub(super) fn first(args: &OursArgs) -> Result<Sample> {
     let side = pairing::first(args, Progress::Caller)?;
+    let _idle = idle_lanes(args, &side)?;
     let mut buffer = vec![0; args.size];
     let mut number = 0;
     let mut outcome = Ok(());
@@ -31,6 +36,45 @@ pub(super) fn first(args: &OursArgs) -> Result<Sample> {
         }
     });
     outcome.map(|()| sample)
+}
+
+/// Engines with a lane each to the first side's, which nobody uses any more.
+fn idle_lanes(args: &OursArgs, side: &Side) -> Result<Vec<(Engine, Peer)>> {
+    if args.idle_lanes == 0 {
+        return Ok(Vec::new());
+    }
+    raise_descriptor_limit();
+    let before = side.engine.counters().lanes;
+    let address = side.endpoint.address();
+    let idle = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            (0..args.idle_lanes)
+                .map(|_| {
+                    let engine = Engine::builder().domain("bench").transports([args.transport.as_str()]);
+                    let engine = engine.listen(false).build()?;
+                    let peer = engine.endpoint("")?.connect(&address)?;
+                    peer.send(IDLE, b"here")?;
+                    Ok((engine, peer))
+                })
+                .collect::<Result<Vec<_>>>()
+        });
+        for _ in 0..args.idle_lanes {
+            if let Err(error) = side.endpoint.recv(IDLE, &mut [0; 8]) {
+                return Err(connecting.join().ok().and_then(Result::err).unwrap_or(error.into()));
+            }
+        }
+        connecting.join().ok().context("the connecting thread panicked")?
+    })?;
+    let lanes = side.engine.counters().lanes - before;
+    ensure!(lanes == args.idle_lanes, "{lanes} idle lanes");
+    Ok(idle)
+}
+
+/// Each lane has a few descriptors at both ends.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // If it is too low even so, the engine says what to do.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 pub(super) fn wake_first(args: &OursArgs) -> Result<Sample> {

@@ -3,7 +3,9 @@
 //! `sinew-bench ours CASE` is the first, active side and starts the second, passive one. The runner calls it.
 
 mod asynchronous;
+mod data_path;
 mod engine;
+mod in_place;
 mod latency;
 mod pairing;
 mod stream;
@@ -116,12 +118,10 @@ pub fn run(args: &OursArgs) -> Result<Option<Sample>> {
 /// Parts of the API that do not exist yet: the line says so instead of measuring something else.
 pub fn missing(args: &OursArgs) -> Option<Missing> {
     let part = match args.case {
-        Case::Loan => "Sinew has no pooled buffers to loan",
         Case::Write => "Sinew has no one-sided operations",
-        Case::DataPath => "the engine's own tests count allocations and system calls",
-        _ if args.in_place => "Sinew has no receiving in place",
-        _ if args.batch > 1 => "Sinew has no batches of sends and receives",
-        _ if args.idle_lanes > 0 => "the bench does not open idle lanes",
+        Case::DataPath if !args.second && !data_path::can_trace() => {
+            "system calls are counted by strace, which does not work here: apt-get install strace"
+        }
         _ => return None,
     };
     Some(Missing(part.into()))
@@ -129,9 +129,12 @@ pub fn missing(args: &OursArgs) -> Option<Missing> {
 
 fn first(args: &OursArgs) -> Result<Sample> {
     match args.case {
+        Case::Latency if args.in_place => in_place::ping_pong_first(args),
+        Case::Loan => in_place::ping_pong_first(args),
         Case::Latency => latency::first(args),
         Case::Wake => latency::wake_first(args),
         Case::Rate => stream::rate_first(args),
+        Case::Bandwidth if args.in_place => in_place::bandwidth_first(args),
         Case::Bandwidth => stream::bandwidth_first(args),
         Case::Async => asynchronous::first(args),
         Case::Idle => engine::idle_first(args),
@@ -141,19 +144,24 @@ fn first(args: &OursArgs) -> Result<Sample> {
         Case::Connect => engine::connect_first(args),
         Case::Matching => engine::matching(args),
         Case::Death => engine::death_first(args),
-        Case::Loan | Case::Write | Case::DataPath => bail!("this case has no program"),
+        Case::DataPath => data_path::first(args),
+        Case::Write => bail!("this case has no program"),
     }
 }
 
 fn second(args: &OursArgs) -> Result<()> {
     match args.case {
+        Case::Latency if args.in_place => in_place::ping_pong_second(args),
+        Case::Loan => in_place::ping_pong_second(args),
         Case::Latency | Case::Wake => latency::second(args),
         Case::Rate => stream::rate_second(args),
+        Case::Bandwidth if args.in_place => in_place::bandwidth_second(args),
         Case::Bandwidth => stream::bandwidth_second(args),
         Case::Async => asynchronous::second(args),
         Case::Idle | Case::Death => engine::wait_second(args),
         Case::MeshMemory | Case::MeshDescriptors => engine::mesh_second(args),
         Case::Connect => engine::connect_second(args),
+        Case::DataPath => data_path::traced(args),
         _ => bail!("this case has no second side"),
     }
 }

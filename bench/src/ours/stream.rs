@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use sinew::{Buf, Endpoint, Match, OpError, Progress, RecvOp};
+use sinew::{Buf, Endpoint, Match, OpError, Outgoing, Progress, Receive, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
@@ -21,7 +21,7 @@ const WINDOW_BYTES: usize = 256 << 10;
 const PERMUTATION: [u64; 8] = [3, 0, 6, 1, 7, 4, 2, 5];
 
 /// Calls `batch` for a quarter of the time, then counts what it returns.
-fn timed(args: &OursArgs, mut batch: impl FnMut() -> Result<u64>) -> Result<Sample> {
+pub(super) fn timed(args: &OursArgs, mut batch: impl FnMut() -> Result<u64>) -> Result<Sample> {
     let warm_up = Instant::now();
     while warm_up.elapsed() < Duration::from_secs_f64(args.seconds / 4.0) {
         batch()?;
@@ -43,6 +43,9 @@ fn tag_of(args: &OursArgs, order: u64) -> u64 {
 pub(super) fn rate_first(args: &OursArgs) -> Result<Sample> {
     let side = pairing::first(args, Progress::Caller)?;
     side.peer.send(0, b"go")?;
+    if args.batch > 1 {
+        return batch_first(args, &side);
+    }
     let window = if args.permute { args.window.max(WINDOW) } else { args.window };
     if window > 0 {
         let mut receiver = Receiver::new(&side.endpoint, args.size, window)?;
@@ -69,6 +72,9 @@ pub(super) fn rate_first(args: &OursArgs) -> Result<Sample> {
 
 pub(super) fn rate_second(args: &OursArgs) -> Result<()> {
     let side = await_go(args)?;
+    if args.batch > 1 {
+        return batch_second(args, &side);
+    }
     let mut buffer = vec![0; args.size];
     for order in 0.. {
         let number = tag_of(args, order);
@@ -82,8 +88,49 @@ pub(super) fn rate_second(args: &OursArgs) -> Result<()> {
     Ok(())
 }
 
+/// Receives batch by batch, each message with a tag of its own, or all untagged.
+fn batch_first(args: &OursArgs, side: &Side) -> Result<Sample> {
+    let pattern = |number| if args.untagged { Match::untagged() } else { Match::tag(number) };
+    let mut buffers = vec![0; args.size * args.batch];
+    let mut receives: Vec<Receive<'_>> = buffers
+        .chunks_mut(args.size)
+        .zip(0..)
+        .map(|(buffer, number)| Receive::new(pattern(number), buffer))
+        .collect();
+    let mut number = 0;
+    timed(args, || {
+        let mut messages = 0;
+        while messages < BATCH {
+            side.endpoint.recv_all(&mut receives)?;
+            for receive in &mut receives {
+                check(receive.data(), number)?;
+                ensure!(receive.data().len() == args.size, "message {number}: {:?}", receive.result());
+                receive.again(pattern(number + args.batch as u64));
+                number += 1;
+            }
+            messages += args.batch as u64;
+        }
+        Ok(messages)
+    })
+}
+
+fn batch_second(args: &OursArgs, side: &Side) -> Result<()> {
+    let mut buffers = vec![0; args.size * args.batch];
+    let mut number = 0;
+    loop {
+        for (place, buffer) in buffers.chunks_mut(args.size).enumerate() {
+            stamp(buffer, number + place as u64);
+        }
+        let messages = buffers.chunks(args.size).zip(number..).map(|(buffer, number)| {
+            if args.untagged { Outgoing::untagged(buffer) } else { Outgoing::tagged(number, buffer) }
+        });
+        side.peer.send_batch(&messages.collect::<Vec<_>>())?;
+        number += args.batch as u64;
+    }
+}
+
 /// The sending side, once the first has told it to begin.
-fn await_go(args: &OursArgs) -> Result<Side> {
+pub(super) fn await_go(args: &OursArgs) -> Result<Side> {
     let side = pairing::second(args, Progress::Caller)?;
     side.endpoint.recv(0, &mut [0; 8])?;
     Ok(side)
@@ -118,7 +165,7 @@ impl<'a> Receiver<'a> {
     }
 }
 
-fn window(args: &OursArgs) -> usize {
+pub(super) fn window(args: &OursArgs) -> usize {
     if args.window > 0 { args.window } else { (WINDOW_BYTES / args.size.max(1)).clamp(2, WINDOW) }
 }
 

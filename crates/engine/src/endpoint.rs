@@ -5,7 +5,7 @@ use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::core::{Core, Started};
 use crate::error::{ConnectError, Failed, OpError};
-use crate::histogram::Measures;
+use crate::histogram::{Measures, Way};
 use crate::op::RecvOp;
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -135,11 +135,10 @@ impl Endpoint {
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
     #[inline]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
-        if let Some(measures) = &self.inner.measures {
-            let since = Instant::now();
+        if let Some(since) = self.inner.clock() {
             let result = self.recv_within(pattern, buf, Timeout::Default);
-            if result.is_ok() {
-                measures.received(since);
+            if let Ok(info) = &result {
+                self.inner.measured(Way::Recv, since, Key(info.source.session));
             }
             return result;
         }

@@ -68,7 +68,9 @@ impl Endpoint {
         let content = match memory {
             Memory::Owned(buf) => Content::Own(buf),
             Memory::Viewed { view, loan } => Content::Lent { view, loan },
-            Memory::Borrowed { .. } | Memory::Later { .. } => Content::Own(Buf::zeroed(0)),
+            Memory::Borrowed { .. } | Memory::Gathered(_) | Memory::Later { .. } => {
+                Content::Own(Buf::zeroed(0))
+            }
         };
         result.map(|info| Incoming { shared: Arc::clone(shared), info, content })
     }

@@ -3,9 +3,10 @@
 use crate::completion::Source;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Blocked, Core, Explain};
+use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
+use crate::histogram::Way;
 use crate::op::SendOp;
 use crate::progress::Progress;
 use crate::shared::Shared;
@@ -13,7 +14,6 @@ use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// An endpoint that messages can be sent to. Cheap to clone, `Send` and `Sync`. It keeps its own endpoint alive, and is good
@@ -286,11 +286,10 @@ impl Message<'_> {
     /// As [`Peer::send`].
     #[inline]
     pub fn send(self, data: &[u8]) -> Result<(), OpError> {
-        if let Some(measures) = &self.peer.endpoint.measures {
-            let since = std::time::Instant::now();
+        if let Some(since) = self.peer.endpoint.clock() {
             let result = self.send_now(data);
             if result.is_ok() {
-                measures.sent(since);
+                self.peer.endpoint.measured(Way::Send, since, self.peer.session);
             }
             return result;
         }
@@ -306,17 +305,23 @@ impl Message<'_> {
             Err(blocked) => Err(blocked),
         });
         match blocked {
-            Ok(held_up) => {
-                if held_up {
-                    self.peer.leave_to_system(self.timeout);
-                }
-                Ok(())
-            }
-            Err(blocked) => self.send_slowly(data, blocked),
+            Ok(held_up) => self.sent(held_up),
+            Err(blocked) => self.send_slowly(&[IoSlice::new(data)], data.len(), blocked),
         }
     }
 
-    /// [`Peer::send`] of several slices, one after the other. Long ones are gathered into one buffer first.
+    /// The end of a blocking send whose lane may be held up.
+    #[inline]
+    fn sent(&self, held_up: bool) -> Result<(), OpError> {
+        if held_up {
+            self.peer.leave_to_system(self.timeout);
+        }
+        Ok(())
+    }
+
+    /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
+    /// ones are sent from where their parts are; only many short parts of a long message (under 4 KiB on average) are copied
+    /// into one piece first.
     ///
     /// # Errors
     /// As [`Peer::send`].
@@ -329,41 +334,27 @@ impl Message<'_> {
             Ok(core.flush_active(self.peer.session))
         });
         match posted {
-            Ok(held_up) => {
-                if held_up {
-                    self.peer.leave_to_system(self.timeout);
-                }
-                Ok(())
-            }
-            Err(blocked) => {
-                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-                self.send_slowly(&whole, blocked)
-            }
+            Ok(held_up) => self.sent(held_up),
+            Err(blocked) => self.send_slowly(parts, len, blocked),
         }
     }
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
-    fn send_slowly(self, data: &[u8], blocked: Blocked) -> Result<(), OpError> {
+    fn send_slowly(self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
-            let posted =
-                shared.wait(limit, |core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-                    Ok(()) => Some(Ok(core.flush_active(peer.session))),
-                    Err(Blocked::Busy | Blocked::Credit) => None,
-                    Err(blocked) => Some(Err(blocked)),
-                });
+            let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
+                Ok(()) => Some(Ok(core.flush_active(peer.session))),
+                Err(Blocked::Busy | Blocked::Credit) => None,
+                Err(blocked) => Some(Err(blocked)),
+            });
             match posted {
-                Some(Ok(held_up)) => {
-                    if held_up {
-                        self.peer.leave_to_system(self.timeout);
-                    }
-                    return Ok(());
-                }
+                Some(Ok(held_up)) => return self.sent(held_up),
                 Some(Err(now)) => blocked = now,
                 None => return Err(timed_out()),
             }
@@ -373,11 +364,11 @@ impl Message<'_> {
         }
         let mut guard = Borrowed { shared, key: None };
         let key = shared.with(|core| {
-            let buffered = core.may_buffer(peer.session, data.len());
+            let buffered = core.may_buffer(peer.session, len);
             let memory = if buffered {
-                Memory::Owned(data.into())
+                Memory::Owned(gather::flatten(parts, len).into())
             } else {
-                Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() }
+                Memory::lent(parts, len, core.config.eager_max)
             };
             let key =
                 core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, buffered);

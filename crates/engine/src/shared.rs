@@ -123,7 +123,7 @@ impl Shared {
     }
 
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
-    /// must leave the table before the borrow ends: `note` is told of it under the lock.
+    /// must leave the table before the borrow ends: `note` hears of it under the lock.
     #[inline]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,

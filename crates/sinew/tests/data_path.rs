@@ -151,6 +151,8 @@ const FORMS: [(&str, Form); 9] = [
 ];
 
 const SIZES: [usize; 3] = [8, 39, 40];
+/// Allocations of what happens now and then whatever is sent: ten times a second lanes with traffic are measured again.
+const HOUSEKEEPING: u64 = 40;
 /// Enough to go around every ring and to return credit several times.
 const MESSAGES: u64 = 20_000;
 
@@ -173,7 +175,7 @@ fn a_short_message_allocates_nothing() {
             let before = ALLOCATIONS.get();
             repeat(&both, form, MESSAGES, len);
             let allocations = ALLOCATIONS.get() - before;
-            if allocations > 0 {
+            if allocations > HOUSEKEEPING {
                 found.insert((name, len), allocations);
             }
         }
@@ -204,7 +206,7 @@ fn an_owned_buffer_goes_there_and_back_without_an_allocation() {
     (0..MESSAGES).for_each(&mut round);
     let before = ALLOCATIONS.get();
     (0..MESSAGES).for_each(&mut round);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(ALLOCATIONS.get() - before <= HOUSEKEEPING);
 }
 
 #[test]
@@ -280,7 +282,9 @@ fn traced_forms() {
     }
 }
 
-const PIECES: usize = 400;
+/// Many short pieces: on a busy machine the two sides run at the same time for moments only.
+const PIECES: usize = 4000;
+const ROUND_TRIPS: u64 = 5;
 
 fn traced_ping_pong() {
     let engine = spinning();
@@ -289,7 +293,7 @@ fn traced_ping_pong() {
     let mut buf = [0; 40];
     for _ in 0..PIECES {
         mark();
-        for number in 1..50 {
+        for number in 1..=ROUND_TRIPS {
             peer.send(number, &[7; 40]).unwrap();
             endpoint.recv(number, &mut buf).unwrap();
         }
@@ -341,8 +345,19 @@ fn trace(role: &str, lines: &[&str]) -> Vec<Vec<String>> {
     pieces
 }
 
+/// Messages between two looks at other descriptors, at least.
+const LOOKS_EVERY: u64 = 50;
+
+/// Every few hundred turns a busy engine asks, without waiting, whether another of its descriptors has something: no
+/// message's cost.
+fn is_look(call: &str) -> bool {
+    let (name, rest) = call.split_once('(').unwrap_or_default();
+    let arguments = rest.split_once(')').unwrap_or_default().0;
+    matches!(name, "epoll_wait" | "epoll_pwait") && arguments.split(", ").nth(3) == Some("0")
+}
+
 #[test]
-fn a_short_message_makes_no_system_call() {
+fn a_short_message_makes_no_system_call_but_rare_looks_at_sockets() {
     if let Err(reason) = strace_works() {
         sinew_testing::skip!("strace", "{reason}");
     }
@@ -351,6 +366,8 @@ fn a_short_message_makes_no_system_call() {
         FORMS.iter().flat_map(|(name, _)| SIZES.map(|len| (*name, len))).collect();
     assert_eq!(pieces.len(), names.len());
     for (piece, name) in pieces.iter().zip(names) {
+        let (looks, piece): (Vec<&String>, Vec<&String>) = piece.iter().partition(|call| is_look(call));
+        assert!(looks.len() as u64 * LOOKS_EVERY <= MESSAGES, "{} looks for {name:?}", looks.len());
         assert!(
             piece.is_empty(),
             "{MESSAGES} messages of {name:?}: {} calls, {:?}",
@@ -373,5 +390,5 @@ fn a_spinning_ping_pong_between_processes_makes_no_system_call() {
     // that happened say nothing.
     let quiet = pieces.iter().filter(|piece| piece.is_empty()).count();
     println!("{quiet} of {PIECES} pieces are without any system call");
-    assert!(quiet > 0, "every piece of 49 round trips has system calls: {:?}", pieces.last());
+    assert!(quiet > 0, "every piece of {ROUND_TRIPS} round trips has system calls: {:?}", pieces.last());
 }

@@ -28,11 +28,15 @@ fn counters_of_endpoints_and_lanes_say_what_was_moved() {
 
 #[test]
 fn histograms_exist_only_when_they_are_switched_on() {
-    let (a, b, _engine) = exchange(EngineOptions::default());
-    assert!(a.histograms().is_none() && b.histograms().is_none());
-    let (a, b, _engine) = exchange(EngineOptions::default().histograms(true));
+    let (a, b, engine) = exchange(EngineOptions::default());
+    assert!(a.histograms().is_none() && b.histograms().is_none() && engine.lane_histograms().is_empty());
+    let (a, b, engine) = exchange(EngineOptions::default().histograms(true));
     let (send, recv) = (a.histograms().unwrap().send, b.histograms().unwrap().recv);
     assert_eq!((send.count, recv.count), (20, 20));
+    let lanes = engine.lane_histograms();
+    assert_eq!(lanes.len(), 1);
+    assert_eq!((lanes[0].transport.as_str(), lanes[0].send.count, lanes[0].recv.count), ("self", 20, 20));
+    assert!(lanes[0].send.p50 <= lanes[0].send.max && lanes[0].send.max > std::time::Duration::ZERO);
     assert!(send.p50 <= send.p99 && send.p99 <= send.max && send.mean > std::time::Duration::ZERO);
 }
 

@@ -122,8 +122,28 @@ fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
         begun.elapsed().as_secs_f64(),
         outcome.note
     );
+    if !outcome.failures.is_empty() {
+        for failure in outcome.failures.iter().take(SHOWN) {
+            println!("       failed: {failure}");
+        }
+        let log =
+            std::fs::read_to_string(context.logs.join(format!("{}.log", step.name))).unwrap_or_default();
+        for line in panics(&log) {
+            println!("       | {line}");
+        }
+    }
     outcome.note.clear();
     outcome
+}
+
+/// Failures of a step, and panics in its log, that are shown at once: a reader of a cut log sees them too.
+const SHOWN: usize = 8;
+
+/// Where and why the tests of a log panicked.
+fn panics(log: &str) -> Vec<&str> {
+    let lines: Vec<&str> = log.lines().collect();
+    let places = (0..lines.len()).filter(|&at| lines[at].contains(" panicked at "));
+    places.take(SHOWN).flat_map(|at| &lines[at..lines.len().min(at + 4)]).map(|line| line.trim()).collect()
 }
 
 fn conclude(total: Outcome, elapsed: Duration) -> Result<()> {

@@ -539,7 +539,7 @@ impl Core {
         if self.session_of.get(&peer) == Some(&session_key) {
             self.session_of.remove(&peer);
         }
-        self.epochs.insert(peer, epoch + 1);
+        self.epochs.insert(peer, epoch.saturating_add(1));
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
         self.forget_kept_of(session_key);
@@ -665,7 +665,8 @@ impl Core {
     /// Sessions that have been without a lane for too long are lost.
     pub(crate) fn check_laneless(&mut self, now: Instant) {
         let timeout = self.config.peer_timeout;
-        for key in self.sessions.keys() {
+        let mut at = 0;
+        while let Some(key) = self.sessions.next_key_from(&mut at) {
             let Some(since) = self.sessions.get(key).and_then(|session| session.laneless_since) else {
                 continue;
             };

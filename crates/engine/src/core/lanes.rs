@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::table::Key;
+use crate::histogram::Measures;
 use sinew_transport::{Body, ErrorKind, Lane, LaneError, Placement, Sink, Token, TransportError};
 use sinew_wire::frame::{Header, Kind};
 use std::time::Instant;
@@ -34,6 +35,8 @@ pub(crate) struct LaneSlot {
     pub(crate) proof: Proof,
     pub(crate) frames_sent: u64,
     pub(crate) frames_received: u64,
+    /// Made by the first call that is measured.
+    pub(crate) measures: Option<Box<Measures>>,
 }
 
 /// How far a lane is proven.

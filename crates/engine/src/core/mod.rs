@@ -8,6 +8,7 @@ mod direct;
 mod endpoint;
 mod explain;
 mod failover;
+pub(crate) mod gather;
 mod inbound;
 mod lanes;
 pub(crate) mod op;
@@ -361,7 +362,8 @@ impl Core {
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
-        for key in self.lanes.keys() {
+        let mut at = 0;
+        while let Some(key) = self.lanes.next_key_from(&mut at) {
             let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut()) else { continue };
             if lane.next_timer().is_some_and(|at| at <= now)
                 && let Err(error) = lane.handle_timer(now)

@@ -1,6 +1,7 @@
 //! Operations under way: what they hold, and in which state they are.
 #![allow(unsafe_code)]
 
+use super::gather::Gathered;
 use super::table::Key;
 use crate::complete::Waiter;
 use crate::completion::Completion;
@@ -23,6 +24,8 @@ pub(crate) enum Memory {
         /// Bytes.
         len: usize,
     },
+    /// Borrowed by a blocking call, to send, in several places.
+    Gathered(Gathered),
     /// None yet: made on match, or the message is read where it is.
     Later {
         /// Longest message that is taken whole, in bytes.
@@ -53,7 +56,7 @@ impl Memory {
         match self {
             Self::Owned(buf) => buf.data(),
             Self::Borrowed { data, .. } => *data,
-            Self::Later { .. } | Self::Viewed { .. } => NonNull::dangling(),
+            Self::Gathered(_) | Self::Later { .. } | Self::Viewed { .. } => NonNull::dangling(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Memory {
         match self {
             Self::Owned(buf) => buf.len(),
             Self::Borrowed { len, .. } => *len,
+            Self::Gathered(gathered) => gathered.len(),
             Self::Later { len_max } => *len_max,
             Self::Viewed { view, .. } => view.len(),
         }
@@ -69,17 +73,18 @@ impl Memory {
     pub(crate) fn into_buf(self) -> Option<Buf> {
         match self {
             Self::Owned(buf) => Some(buf),
-            Self::Borrowed { .. } | Self::Later { .. } | Self::Viewed { .. } => None,
+            Self::Borrowed { .. } | Self::Gathered(_) | Self::Later { .. } | Self::Viewed { .. } => None,
         }
     }
 
-    /// The bytes of a message to send.
+    /// The bytes of a message to send; none when they do not lie together ([`Memory::piece`] shows those).
     ///
     /// # Safety
     /// The operation is in the table (so the range is still lent), and nothing writes the range meanwhile.
     pub(crate) unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        let len = if matches!(self, Self::Gathered(_)) { 0 } else { self.len() };
         // SAFETY: lent and initialised, says the contract; senders' memory is not written while it is lent.
-        unsafe { std::slice::from_raw_parts(self.data().as_ptr(), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.data().as_ptr(), len) }
     }
 }
 

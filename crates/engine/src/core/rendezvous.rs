@@ -221,16 +221,15 @@ impl Core {
         for _ in 0..count {
             let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(true) };
             let SendState::Moving { receiver, next, end } = op.state else { return Ok(true) };
-            let len = (end - next).min(fragment_max);
+            // `next < end <= memory.len()`, checked when the fetch came.
+            let (data, len) = op.memory.piece(next as usize, (end - next).min(fragment_max) as usize);
             if len == 0 {
                 op.state = SendState::Posted;
                 return Ok(true);
             }
-            // SAFETY: `next + len <= end <= memory.len()`, checked when the fetch came.
-            let data = unsafe { op.memory.data().add(next as usize) };
-            post_borrowed(lane, &Header::data(receiver, next), data, len as usize, Token(key.0))?;
+            post_borrowed(lane, &Header::data(receiver, next), data, len, Token(key.0))?;
             op.references += 1;
-            op.state = SendState::Moving { receiver, next: next + len, end };
+            op.state = SendState::Moving { receiver, next: next + len as u64, end };
             if let Some(session) = self.sessions.get_mut(session_key) {
                 session.sent += 1;
             }

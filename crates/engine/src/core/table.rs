@@ -87,6 +87,18 @@ impl<T> Table<T> {
         slot.value.as_ref().map(|_| Key::new(index, slot.generation))
     }
 
+    /// The first live entry from slot `at` on; `at` is moved behind it. For walks that change the table on the way.
+    pub(crate) fn next_key_from(&self, at: &mut u32) -> Option<Key> {
+        while (*at as usize) < self.slots.len() {
+            let key = self.key_at(*at);
+            *at += 1;
+            if key.is_some() {
+                return key;
+            }
+        }
+        None
+    }
+
     pub(crate) fn keys(&self) -> Vec<Key> {
         (0..self.slots.len() as u32).filter_map(|index| self.key_at(index)).collect()
     }
@@ -118,5 +130,9 @@ mod tests {
         assert_eq!((table.get(first), table.get(second)), (None, Some(&"second")));
         assert_eq!(table.remove(first), None);
         assert_eq!(table.len(), 1);
+        let third = table.insert("third");
+        table.remove(second);
+        let mut at = 0;
+        assert_eq!((table.next_key_from(&mut at), table.next_key_from(&mut at)), (Some(third), None));
     }
 }

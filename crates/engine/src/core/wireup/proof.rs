@@ -113,6 +113,7 @@ impl Core {
             },
             frames_sent: 0,
             frames_received: 0,
+            measures: None,
         });
         if let Some(session) = self.sessions.get_mut(session) {
             session.lanes.push(lane);

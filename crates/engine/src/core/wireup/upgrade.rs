@@ -43,7 +43,8 @@ impl Core {
 
     /// Looks at sessions with traffic whose time has come.
     pub(crate) fn run_upgrades(&mut self, now: Instant) {
-        for key in self.sessions.keys() {
+        let mut at = 0;
+        while let Some(key) = self.sessions.next_key_from(&mut at) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
             if session.traffic == 0
                 || session.active.is_none()

@@ -1,0 +1,147 @@
+//! What a short message costs beside time: allocations, counted by this program's allocator, and system calls, counted by
+//! `strace` over this program started again.
+//!
+//! One thread owns both engines, so that what one sends is there for the other at once and no schedule of the machine makes a
+//! side wait: a side that waits long may look at its descriptors.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use sinew::{Endpoint, Engine, Peer, Progress};
+
+use super::OursArgs;
+use super::pairing::{self, check, stamp};
+use crate::counting::allocations_of;
+use crate::sample::Sample;
+
+/// Enough to go around the rings and to return credit many times.
+const MESSAGES: u64 = 100_000;
+/// A system call that nothing else makes: it cuts the trace into pieces.
+const MARK: &str = "getpriority(";
+
+fn mark() {
+    let _ = rustix::process::getpriority_user(rustix::process::Uid::ROOT);
+}
+
+/// Whether `strace` can trace a process here.
+pub(super) fn can_trace() -> bool {
+    let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// Two endpoints of two engines, both of this thread.
+struct Both {
+    peer: Peer,
+    here: Endpoint,
+    there: Endpoint,
+    /// An engine closes with its last handle.
+    _engines: [Engine; 2],
+}
+
+fn both(args: &OursArgs) -> Result<Both> {
+    let (first, second) =
+        (pairing::engine(args, Progress::Caller)?, pairing::engine(args, Progress::Caller)?);
+    let (here, there) = (first.endpoint("here")?, second.endpoint("there")?);
+    let address = there.address();
+    let peer = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| here.connect(address));
+        while !connecting.is_finished() {
+            second.process();
+        }
+        connecting.join().ok().context("the connecting thread panicked")
+    })??;
+    Ok(Both { peer, here, there, _engines: [first, second] })
+}
+
+/// There and back, with a reply to the message's source.
+fn messages(both: &Both, size: usize) -> Result<()> {
+    let (mut out, mut into) = ([0; 64], [0; 64]);
+    let back = {
+        both.peer.send(0, b"hello")?;
+        let source = both.there.recv(0, &mut into)?.source;
+        both.there.reply_to(source)?
+    };
+    for number in 1..=MESSAGES / 2 {
+        stamp(&mut out[..size], number);
+        both.peer.send(number, &out[..size])?;
+        let got = both.there.recv(number, &mut into)?;
+        ensure!(got.len == size, "message {number}: {got:?}");
+        back.send(number, &into[..size])?;
+        both.here.recv(number, &mut out)?;
+        check(&out[..size], number)?;
+    }
+    Ok(())
+}
+
+/// The program that is traced.
+pub(super) fn traced(args: &OursArgs) -> Result<()> {
+    let both = both(args)?;
+    messages(&both, args.size)?;
+    mark();
+    messages(&both, args.size)?;
+    mark();
+    Ok(())
+}
+
+fn system_calls() -> Result<u64> {
+    let log = std::env::temp_dir().join(format!("sinew-bench-{}.strace", std::process::id()));
+    let status = Command::new("strace")
+        .args(["-f", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .arg("--second")
+        .status()
+        .context("strace")?;
+    let text = std::fs::read_to_string(&log).context("what strace wrote");
+    let _ = std::fs::remove_file(&log);
+    let text = text?;
+    ensure!(status.success(), "strace: {status}");
+    count_between_marks(&text).context("no two marks in the trace")
+}
+
+/// System calls of the marking thread between its two marks, beside looks. Lines begin with the thread's number.
+fn count_between_marks(trace: &str) -> Option<u64> {
+    let thread = trace.lines().find(|line| line.contains(MARK))?.split_whitespace().next()?;
+    let mut own = trace.lines().filter_map(|line| line.strip_prefix(thread)).map(str::trim_start);
+    own.find(|line| line.starts_with(MARK))?;
+    let between: Vec<&str> = own.take_while(|line| !line.starts_with(MARK)).collect();
+    let looks = between.iter().filter(|call| is_look(call)).count();
+    let looks = if looks as u64 * LOOKS_EVERY <= MESSAGES { looks } else { 0 };
+    Some((between.len() - looks) as u64)
+}
+
+/// Messages between two looks at other descriptors, at least; more frequent ones count.
+const LOOKS_EVERY: u64 = 50;
+
+/// Every few hundred turns a busy engine asks, without waiting, whether another of its descriptors has something: no
+/// message's cost.
+fn is_look(call: &str) -> bool {
+    let (name, rest) = call.split_once('(').unwrap_or_default();
+    let arguments = rest.split_once(')').unwrap_or_default().0;
+    matches!(name, "epoll_wait" | "epoll_pwait") && arguments.split(", ").nth(3) == Some("0")
+}
+
+/// Allocations and system calls for each message.
+pub(super) fn first(args: &OursArgs) -> Result<Sample> {
+    let both = both(args)?;
+    messages(&both, args.size)?;
+    let (outcome, allocations) = allocations_of(|| messages(&both, args.size));
+    outcome?;
+    let total = allocations + system_calls()?;
+    Ok(Sample { value: Some(total as f64 / MESSAGES as f64), ..Sample::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_calls_of_the_marking_thread_between_its_marks_count() {
+        let trace = "7 mmap(1)\n8 getpriority(2, 0) = 0\n7 read(3)\n8 write(1)\n\
+            8 epoll_pwait(4, [], 64, 0, NULL, 8) = 0\n8 epoll_pwait(4, [], 64, 5, NULL, 8) = 0\n\
+            8 getpriority(2, 0) = 0\n8 exit(0)\n";
+        assert_eq!(count_between_marks(trace), Some(2));
+        assert_eq!(count_between_marks("7 write(1)\n"), None);
+    }
+}
