@@ -5,7 +5,7 @@
 use crate::completion::{Completion, Match};
 use crate::core::op::{Memory, Op, RecvState};
 use crate::core::table::Key;
-use crate::core::{Core, Started};
+use crate::core::{BUDGET, Core, Started};
 use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
@@ -290,13 +290,14 @@ impl Endpoint {
             return Ok(0);
         }
         let limit = timeout.resolve(&shared.config);
+        let budget = receives.len().min(BUDGET);
         let mut open = Open::new(shared, receives);
         let ready = shared.with(|core| {
             open.start(core, self.inner.number);
             enough(&mut open, core)
         });
         if !ready {
-            shared.wait(limit, |core| enough(&mut open, core).then_some(()));
+            shared.wait_taking(budget, limit, |core| enough(&mut open, core).then_some(()));
         }
         drop(open);
         match ended(receives) - before {

@@ -22,6 +22,8 @@ pub(crate) struct LaneSlot {
     pub(crate) hot: bool,
     /// In the list of lanes that timers look at.
     pub(crate) astir: bool,
+    /// In the list of those that have frames which nothing tells of.
+    pub(crate) behind: bool,
     /// Turns without a frame.
     pub(crate) idle: u32,
     /// The peer's present leg runs here: frames of the session's sequence count.
@@ -140,6 +142,7 @@ impl Core {
             self.forget_revoked(key, lane.as_mut());
         }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
+        let behind = !slot.memory_polled && lane.has_more();
         slot.lane = Some(lane);
         match (result, violation) {
             (Ok(done), None) => {
@@ -156,11 +159,14 @@ impl Core {
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
-                if !slot.astir {
-                    self.stir(key);
-                    return self.polled(key, done);
+                let (idle_before, waits) = (!slot.astir, !slot.waiting.is_empty());
+                if behind && !std::mem::replace(&mut slot.behind, true) {
+                    self.behind.push_back(key);
                 }
-                if !slot.waiting.is_empty() {
+                if idle_before {
+                    self.stir(key);
+                }
+                if waits {
                     self.post_waiting(key);
                 }
                 done
@@ -170,12 +176,6 @@ impl Core {
                 1
             }
         }
-    }
-
-    #[cold]
-    fn polled(&mut self, key: Key, done: usize) -> usize {
-        self.post_waiting(key);
-        done
     }
 
     /// What ended while a lane was in use is forgotten by it.
@@ -192,6 +192,19 @@ impl Core {
     /// Whether frames of the session's sequence count on a lane.
     fn is_inbound(&self, key: Key) -> bool {
         self.lanes.get(key).is_some_and(|slot| slot.inbound)
+    }
+
+    /// Polls lanes that were left with frames when a budget was spent.
+    pub(crate) fn poll_behind(&mut self, budget: usize) -> usize {
+        let mut done = 0;
+        for _ in 0..self.behind.len() {
+            let Some(key) = self.behind.pop_front() else { break };
+            if let Some(slot) = self.lanes.get_mut(key) {
+                slot.behind = false;
+                done += self.poll_lane(key, budget);
+            }
+        }
+        done
     }
 
     /// Posts what waited for the end of a poll, or for room.

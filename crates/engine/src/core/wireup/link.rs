@@ -369,6 +369,7 @@ impl Core {
             memory_polled,
             hot: false,
             astir: false,
+            behind: false,
             idle: 0,
             inbound: false,
             listening: false,

@@ -95,6 +95,7 @@ impl Core {
             memory_polled: true,
             hot: false,
             astir: false,
+            behind: false,
             idle: 0,
             inbound: true,
             listening: true,
