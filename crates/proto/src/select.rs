@@ -1,229 +1,142 @@
-//! Choosing a path: candidates, what was found out about each, which one is best, and a table that explains it.
+//! Choosing a path: what a path costs, when another is better by enough, which of several, and which of the two engines
+//! decides.
 //!
-//! Called by the engine for each peer. It dials nothing and measures nothing: the engine tells what happened to a candidate
-//! and asks what to do. A candidate may carry traffic only after it was verified by a round trip on itself.
+//! Called by the engine when it dials, when a lane is proven, and now and then while traffic flows. It dials nothing and
+//! measures nothing: the engine says what it has found out.
 
-mod explain;
-
-pub use explain::{Explain, Row};
-
-/// By how much a path must be better than the one in use before traffic moves, in percent of the better one's cost.
+/// By how much a path must be better than the one in use before traffic moves, in percent of the better one's cost: a move
+/// costs a round trip without traffic, and two paths that are as good as each other must not take turns.
 pub const HYSTERESIS_PERCENT: u64 = 15;
 
-/// Size in bytes of the message whose predicted time is a path's cost, unless the caller says otherwise.
-pub const REFERENCE_LEN: u64 = 4096;
-
-/// What a transport expects of itself, before anything was measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Hint {
-    /// One way, smallest message, with the sender's own time, in nanoseconds.
-    pub latency_ns: u64,
-    /// Picoseconds for each further byte (1000 = 1 GB/s).
-    pub per_byte_ps: u64,
-}
-
-/// What was measured on a path.
+/// What is known of a path, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Measured {
-    /// A round trip of a small frame, in nanoseconds.
-    pub rtt_ns: u64,
-    /// Bytes per second; `None`: not measured, the hint holds.
-    pub bandwidth: Option<u64>,
+pub struct Latency {
+    /// The shortest of the last round trips while it carried traffic.
+    pub recent_rtt: Option<u64>,
+    /// The shortest round trip when it was proven.
+    pub proven_rtt: Option<u64>,
+    /// What its transport expects, one way.
+    pub expected: u64,
 }
 
-/// What is known about a candidate.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum State {
-    /// Nothing was tried.
-    Untried,
-    /// Being connected and verified.
-    Dialling,
-    /// It did not work, and why.
-    Refused(String),
-    /// A round trip succeeded; it stands by.
-    Verified(Measured),
-    /// It carries the traffic.
-    Active(Measured),
-    /// It worked and then ended, and why.
-    Lost(String),
-}
-
-impl State {
-    const fn measured(&self) -> Option<Measured> {
-        match self {
-            Self::Verified(measured) | Self::Active(measured) => Some(*measured),
-            _ => None,
+impl Latency {
+    /// What a small message costs, one way: by the youngest measurement there is, else as expected.
+    #[must_use]
+    pub const fn cost_ns(&self) -> u64 {
+        match (self.recent_rtt, self.proven_rtt) {
+            (Some(rtt), _) | (None, Some(rtt)) => rtt / 2,
+            (None, None) => self.expected,
         }
     }
 }
 
-/// Names a candidate in its [`Candidates`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct CandidateId(pub usize);
-
-/// A way by which a peer may be reached.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidate {
-    /// The transport's name.
-    pub transport: String,
-    /// Where it leads: a locator, or what names the link that the peer dialled.
-    pub locator: String,
-    /// What the transport expects.
-    pub hint: Hint,
-    /// What is known.
-    pub state: State,
+/// Whether a path of cost `other` is better than one of cost `present` by more than [`HYSTERESIS_PERCENT`].
+#[must_use]
+pub const fn is_better(other: u64, present: u64) -> bool {
+    other as u128 * (100 + HYSTERESIS_PERCENT) as u128 <= present as u128 * 100 && other < present
 }
 
-impl Candidate {
-    /// Predicted nanoseconds, one way, of a message of `len` bytes: by measurement where there is one.
-    #[must_use]
-    pub fn cost_ns(&self, len: u64) -> u64 {
-        let measured = self.state.measured();
-        let latency = measured.map_or(self.hint.latency_ns, |measured| measured.rtt_ns / 2);
-        let per_byte_ps = measured
-            .and_then(|measured| measured.bandwidth)
-            .filter(|bandwidth| *bandwidth > 0)
-            .map_or(self.hint.per_byte_ps, |bandwidth| 1_000_000_000_000 / bandwidth);
-        latency.saturating_add(len.saturating_mul(per_byte_ps) / 1000)
-    }
+/// The path to move to from one of cost `present`: the cheapest of those that stand by (of equal ones the first), if it is
+/// better by enough.
+#[must_use]
+pub fn better<K>(present: u64, standing_by: impl IntoIterator<Item = (K, u64)>) -> Option<K> {
+    let (key, cost) = standing_by.into_iter().min_by_key(|(_, cost)| *cost)?;
+    is_better(cost, present).then_some(key)
 }
 
-/// All candidates for one peer. Plain data, `Send` and `Sync`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidates {
-    all: Vec<Candidate>,
-    reference_len: u64,
+/// One side of a session as far as choosing goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chooser {
+    /// The identity of this engine.
+    pub own: [u8; 16],
+    /// The identity of the peer.
+    pub peer: [u8; 16],
+    /// This engine was told which path to take.
+    pub own_pinned: bool,
+    /// The peer was told which path to take.
+    pub peer_pinned: bool,
 }
 
-impl Default for Candidates {
-    fn default() -> Self {
-        Self::new(REFERENCE_LEN)
-    }
-}
-
-impl Candidates {
-    /// None yet; paths are compared by the time of a message of `reference_len` bytes.
+impl Chooser {
+    /// Whether this engine looks for better paths, moves to them and closes idle ones. Of two engines one does: two that
+    /// choose differently would move for ever.
     #[must_use]
-    pub const fn new(reference_len: u64) -> Self {
-        Self { all: Vec::new(), reference_len }
+    pub fn decides(&self) -> bool {
+        self.own >= self.peer
     }
 
-    /// Adds a candidate, or finds the one with the same transport and locator.
-    pub fn add(&mut self, transport: &str, locator: &str, hint: Hint) -> CandidateId {
-        let same = |known: &Candidate| known.transport == transport && known.locator == locator;
-        let known = self.all.iter().position(same);
-        CandidateId(known.unwrap_or_else(|| {
-            let (transport, locator) = (transport.into(), locator.into());
-            self.all.push(Candidate { transport, locator, hint, state: State::Untried });
-            self.all.len() - 1
-        }))
-    }
-
-    /// A candidate by name.
+    /// Whether paths are chosen at all: nobody has pinned one.
     #[must_use]
-    pub fn candidate(&self, id: CandidateId) -> Option<&Candidate> {
-        self.all.get(id.0)
+    pub const fn is_free(&self) -> bool {
+        !self.own_pinned && !self.peer_pinned
     }
 
-    /// All of them, in the order they were added.
-    pub fn iter(&self) -> impl Iterator<Item = (CandidateId, &Candidate)> {
-        self.all.iter().enumerate().map(|(number, candidate)| (CandidateId(number), candidate))
-    }
-
-    /// Tells what became of a candidate. Making one [`State::Active`] makes the one that was active verified.
-    pub fn set(&mut self, id: CandidateId, state: State) {
-        if matches!(state, State::Active(_)) {
-            for (number, other) in self.all.iter_mut().enumerate() {
-                if number != id.0
-                    && let State::Active(measured) = other.state
-                {
-                    other.state = State::Verified(measured);
-                }
-            }
-        }
-        if let Some(candidate) = self.all.get_mut(id.0) {
-            candidate.state = state;
-        }
-    }
-
-    /// Makes a verified candidate the active one. `false`: it is not verified.
-    pub fn activate(&mut self, id: CandidateId) -> bool {
-        let Some(measured) = self.candidate(id).and_then(|candidate| candidate.state.measured()) else {
-            return false;
-        };
-        self.set(id, State::Active(measured));
-        true
-    }
-
-    /// A round trip was observed on a verified or active candidate: an eighth of the difference is believed. For any other
-    /// candidate it means nothing.
-    pub fn observe_rtt(&mut self, id: CandidateId, rtt_ns: u64) {
-        if let Some(State::Verified(measured) | State::Active(measured)) =
-            self.all.get_mut(id.0).map(|candidate| &mut candidate.state)
-        {
-            let old = measured.rtt_ns;
-            let step = (rtt_ns.abs_diff(old) / 8).max(u64::from(rtt_ns != old));
-            measured.rtt_ns = if rtt_ns > old { old.saturating_add(step) } else { old - step };
-        }
-    }
-
-    /// A bandwidth was measured on a verified or active candidate.
-    pub fn observe_bandwidth(&mut self, id: CandidateId, bytes_per_second: u64) {
-        if let Some(State::Verified(measured) | State::Active(measured)) =
-            self.all.get_mut(id.0).map(|candidate| &mut candidate.state)
-        {
-            measured.bandwidth = Some(bytes_per_second);
-        }
-    }
-
-    /// The candidate that carries the traffic.
+    /// Whether this engine moves its sending to where the peer has moved its own, so that one path serves both directions.
+    /// Only one side follows, or both would change places for ever: the one that is not pinned, or does not decide.
     #[must_use]
-    pub fn active(&self) -> Option<CandidateId> {
-        self.iter().find(|(_, candidate)| matches!(candidate.state, State::Active(_))).map(|(id, _)| id)
-    }
-
-    /// The verified (or active) candidate of the lowest cost; of equal ones the first added.
-    #[must_use]
-    pub fn best(&self) -> Option<CandidateId> {
-        self.iter()
-            .filter(|(_, candidate)| candidate.state.measured().is_some())
-            .min_by_key(|(_, candidate)| candidate.cost_ns(self.reference_len))
-            .map(|(id, _)| id)
-    }
-
-    /// The candidate that traffic should move to now: the best one when none is active, or when it is better than the
-    /// active one by more than [`HYSTERESIS_PERCENT`].
-    #[must_use]
-    pub fn should_switch(&self) -> Option<CandidateId> {
-        let best = self.best()?;
-        let Some(active) = self.active() else { return Some(best) };
-        let cost = |id: CandidateId| self.candidate(id).map_or(u64::MAX, |it| it.cost_ns(self.reference_len));
-        let with_margin = u128::from(cost(best)) * u128::from(100 + HYSTERESIS_PERCENT);
-        (best != active && with_margin < u128::from(cost(active)) * 100).then_some(best)
-    }
-
-    /// The untried candidate of the lowest expected cost.
-    #[must_use]
-    pub fn next_to_dial(&self) -> Option<CandidateId> {
-        self.iter()
-            .filter(|(_, candidate)| candidate.state == State::Untried)
-            .min_by_key(|(_, candidate)| candidate.cost_ns(self.reference_len))
-            .map(|(id, _)| id)
-    }
-
-    /// Whether nothing works, nothing is under way and nothing is left to try.
-    #[must_use]
-    pub fn is_exhausted(&self) -> bool {
-        self.all.iter().all(|candidate| matches!(candidate.state, State::Refused(_) | State::Lost(_)))
-    }
-
-    /// What was tried, what came of it, and what was chosen: the chosen one first, then by cost, the refused last.
-    #[must_use]
-    pub fn explain(&self) -> Explain {
-        Explain::of(&self.all, self.reference_len)
+    pub fn follows(&self) -> bool {
+        !self.own_pinned && (self.peer_pinned || !self.decides())
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_youngest_measurement_counts() {
+        let expected = Latency { expected: 900, ..Latency::default() };
+        let proven = Latency { proven_rtt: Some(400), ..expected };
+        let recent = Latency { recent_rtt: Some(5000), ..proven };
+        assert_eq!([expected.cost_ns(), proven.cost_ns(), recent.cost_ns()], [900, 200, 2500]);
+    }
+
+    #[test]
+    fn the_margin_is_fifteen_percent() {
+        assert!(is_better(1000, 1150) && !is_better(1000, 1149));
+        assert!(!is_better(0, 0) && is_better(0, 1));
+        assert!(is_better(u64::MAX / 2, u64::MAX) && !is_better(u64::MAX, u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_paths_take_turns(one: u64, other: u64) {
+            prop_assert!(!(is_better(one, other) && is_better(other, one)));
+        }
+
+        #[test]
+        fn who_moves_moves_to_the_cheapest_and_stays(present: u64, costs in prop::collection::vec(any::<u64>(), 0..8)) {
+            let all = || costs.iter().copied().enumerate();
+            let cheapest = costs.iter().copied().min();
+            match better(present, all()) {
+                Some(chosen) => {
+                    prop_assert_eq!(Some(costs[chosen]), cheapest);
+                    prop_assert!(costs[chosen] < present);
+                    let back = all().filter(|(at, _)| *at != chosen).chain([(usize::MAX, present)]);
+                    prop_assert_eq!(better(costs[chosen], back), None);
+                }
+                None => prop_assert!(cheapest.is_none_or(|cost| !is_better(cost, present))),
+            }
+        }
+
+        #[test]
+        fn of_two_engines_one_decides_and_at_most_one_follows(
+            own: [u8; 16],
+            peer: [u8; 16],
+            own_pinned: bool,
+            peer_pinned: bool,
+        ) {
+            prop_assume!(own != peer);
+            let here = Chooser { own, peer, own_pinned, peer_pinned };
+            let there =
+                Chooser { own: peer, peer: own, own_pinned: peer_pinned, peer_pinned: own_pinned };
+            prop_assert_ne!(here.decides(), there.decides());
+            prop_assert_eq!(here.is_free(), there.is_free());
+            // Somebody follows unless both are pinned, and whoever is pinned does not.
+            prop_assert!(!(here.follows() && there.follows()));
+            prop_assert_eq!(here.follows() || there.follows(), !(own_pinned && peer_pinned));
+            prop_assert!(!(own_pinned && here.follows()));
+        }
+    }
+}

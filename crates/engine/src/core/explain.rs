@@ -6,6 +6,7 @@ use super::wireup::{Attempt, AttemptState};
 use super::{Core, LaneSlot};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
+use sinew_proto::select::Latency;
 use sinew_transport::{Segment, TransportError};
 use sinew_wire::address::Address;
 use std::fmt;
@@ -104,10 +105,12 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
 impl LaneSlot {
     /// What a small message costs on it, measured when it was proven: half a round trip, in nanoseconds.
     pub(crate) fn cost_ns(&self) -> u64 {
-        match self.proof.recent.iter().flatten().min().copied().or(self.proof.rtt_ns) {
-            Some(rtt) => rtt / 2,
-            None => self.lane.as_ref().map_or(u64::MAX, |lane| lane.info().cost.latency_ns),
-        }
+        let latency = Latency {
+            recent_rtt: self.proof.recent.iter().flatten().min().copied(),
+            proven_rtt: self.proof.rtt_ns,
+            expected: self.lane.as_ref().map_or(u64::MAX, |lane| lane.info().cost.latency_ns),
+        };
+        latency.cost_ns()
     }
 }
 

@@ -12,6 +12,7 @@ use super::table::Key;
 use super::{Core, LaneSlot};
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern};
+use sinew_proto::select;
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 use std::collections::{HashMap, VecDeque};
@@ -269,13 +270,14 @@ impl Core {
         Ok(())
     }
 
-    /// A healthy session moves its sending to where the peer's is, so that one lane serves both directions. Only one side
-    /// follows, or both would change places for ever: the one with the lesser id, or the one that is not pinned.
+    /// A healthy session moves its sending to where the peer's is, if this side is the one that follows.
     fn follow_peer(&mut self, session_key: Key, lane: Key, pinned: bool) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         session.peer_pinned = pinned;
-        let follows = session.pinned.is_empty() && (pinned || self.id < session.peer.id);
-        if follows && session.active.is_some_and(|active| active != lane) && session.moving_to != Some(lane) {
+        if session.chooser(self.id).follows()
+            && session.active.is_some_and(|active| active != lane)
+            && session.moving_to != Some(lane)
+        {
             session.moving_to = Some(lane);
             session.ready = false;
             self.mark_dirty(session_key);
@@ -283,27 +285,19 @@ impl Core {
         self.close_idle_lanes(session_key);
     }
 
-    /// Starts a move to a better standing-by lane, if there is one. Only the engine with the greater id decides: two that
-    /// choose differently would move for ever.
+    /// Starts a move to a better standing-by lane, if there is one and this engine decides.
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || self.id < session.peer.id || !session.may_choose() {
+        if session.moving_to.is_some() || !session.may_choose(self.id) {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
         let present = cost(active);
-        let best = session
-            .lanes
-            .iter()
-            .copied()
-            .filter(|&lane| {
-                lane != active
-                    && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified)
-            })
-            .min_by_key(|&lane| cost(lane));
-        let Some(best) = best else { return };
-        if cost(best).saturating_mul(super::wireup::HYSTERESIS_PERCENT) / 100 < present
+        let standing_by = session.lanes.iter().copied().filter(|&lane| {
+            lane != active && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified)
+        });
+        if let Some(best) = select::better(present, standing_by.map(|lane| (lane, cost(lane))))
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             session.moving_to = Some(best);
@@ -345,7 +339,7 @@ impl Core {
     /// Closes lanes that neither side sends on any more. The engine with the greater id does, as it decides.
     fn close_idle_lanes(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        if self.id < session.peer.id {
+        if !session.chooser(self.id).decides() {
             return;
         }
         let Some(active) = session.active else { return };

@@ -5,6 +5,7 @@ use super::wireup::Watch;
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit};
+use sinew_proto::select::Chooser;
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
@@ -263,9 +264,16 @@ impl Session {
         flow
     }
 
-    /// Whether the engine chooses the lane: nobody has pinned it.
-    pub(crate) fn may_choose(&self) -> bool {
-        self.is_up() && self.pinned.is_empty() && !self.peer_pinned
+    /// How the two engines choose the session's lane; `own` is this engine.
+    pub(crate) fn chooser(&self, own: [u8; 16]) -> Chooser {
+        let (own_pinned, peer_pinned) = (!self.pinned.is_empty(), self.peer_pinned);
+        Chooser { own, peer: self.peer.id, own_pinned, peer_pinned }
+    }
+
+    /// Whether this engine chooses the lane: it is the one that decides, and nobody has pinned it.
+    pub(crate) fn may_choose(&self, own: [u8; 16]) -> bool {
+        let chooser = self.chooser(own);
+        self.is_up() && chooser.decides() && chooser.is_free()
     }
 
     pub(crate) fn is_up(&self) -> bool {

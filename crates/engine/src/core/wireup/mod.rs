@@ -14,7 +14,7 @@ use sinew_transport::{ErrorKind, Locator, Role, TransportError};
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-pub(crate) use upgrade::{HYSTERESIS_PERCENT, Watch};
+pub(crate) use upgrade::Watch;
 
 /// What became of a candidate.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,9 +1,10 @@
 //! Keeping to the best lane while traffic flows: the present one is measured again and again, better ones are tried.
 //!
-//! Only the engine with the greater id looks, as it alone decides about moves. An idle session is not looked at.
+//! Only the engine that decides about moves looks. An idle session is not looked at.
 
 use super::{ConnectState, Core, Purpose};
 use crate::core::table::Key;
+use sinew_proto::select;
 use sinew_transport::Locator;
 use sinew_wire::frame::{Header, Kind};
 use std::time::{Duration, Instant};
@@ -14,8 +15,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TRIAL_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long a trial may take.
 const TRIAL_LIMIT: Duration = Duration::from_secs(3);
-/// Percent by which an alternative must be better: a change costs a round trip without traffic.
-pub(crate) const HYSTERESIS_PERCENT: u64 = 115;
 
 /// When a session is looked at, and how patient trials have become.
 #[derive(Debug)]
@@ -49,11 +48,7 @@ impl Core {
             }
             at += 1;
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            if session.traffic == 0
-                || session.active.is_none()
-                || self.id < session.peer.id
-                || !session.may_choose()
-            {
+            if session.traffic == 0 || session.active.is_none() || !session.may_choose(self.id) {
                 continue;
             }
             match session.watch.look_at {
@@ -97,8 +92,7 @@ impl Core {
             .filter(|locator| {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
-                    domain.name != transport
-                        && domain.cost.predict_ns(64).saturating_mul(HYSTERESIS_PERCENT) / 100 < present
+                    domain.name != transport && select::is_better(domain.cost.predict_ns(64), present)
                 })
             })
             .collect();
