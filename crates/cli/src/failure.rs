@@ -21,11 +21,13 @@ pub(crate) struct Failure {
     text: String,
     /// The reader of standard output has gone: nothing to say, nobody to hear it.
     quiet: bool,
+    /// It would come again with the next peer.
+    lasting: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), quiet: false }
+        Self { code, text: text.into(), quiet: false, lasting: false }
     }
 
     pub(crate) fn failed(text: impl Into<String>) -> Self {
@@ -52,6 +54,17 @@ impl Failure {
 
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The same, for what would come again with the next peer, as a full disk.
+    pub(crate) fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+
+    /// Whether it would come again with the next peer.
+    pub(crate) const fn is_lasting(&self) -> bool {
+        self.lasting
     }
 
     /// Whether standard output was closed by its reader.

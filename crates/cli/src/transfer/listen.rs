@@ -1,4 +1,4 @@
-//! `sinew listen [ADDRESS]`: waits for one `sinew send` and writes what it brings, checked.
+//! `sinew listen [ADDRESS]`: waits for `sinew send`, once or again and again, and writes what it brings, checked.
 
 use super::{ABORT, ANSWER, Answer, CHUNK, CHUNK_LEN, END, ENDPOINT, HELLO, Hello, Sum, WINDOW};
 use crate::access::{Access, Place};
@@ -11,21 +11,31 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Wait for one `sinew send`, and write what it brings to standard output or a file
+/// Wait for `sinew send`, and write what it brings to standard output or a file
 ///
 /// The first line on standard error is the address to send to. Any size, in bounded memory; length and checksum (BLAKE2b)
-/// are checked at the end. A file gets its name only when they are right.
+/// are checked at the end. A file gets its name only when they are right. Several senders are taken one after the other;
+/// others wait meanwhile. Ends after one, unless --count or --keep says otherwise: then a transfer that fails is told on
+/// standard error and the next one awaited.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = help(&[
     "sinew listen > copy                                       from another shell of this user",
     "sinew listen shm --output copy                            over shared memory and no other way",
+    "sinew listen --count 3 --output part                      writes part, part.2 and part.3",
+    "sinew listen --keep >> log                                all that anybody sends, until Ctrl-C",
     "sinew listen tcp://0.0.0.0:4000 --secret-file key | tar x from another machine",
 ]))]
 pub(crate) struct Args {
     /// Where to listen: `all`, a transport (shm, uds, tcp), or tcp://HOST:PORT
     #[arg(value_name = "ADDRESS", default_value = "all")]
     place: Place,
-    /// Write to this file instead of standard output
+    /// End after so many transfers that were right
+    #[arg(long, value_name = "N", conflicts_with = "keep", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Go on until it is interrupted
+    #[arg(long)]
+    keep: bool,
+    /// Write to this file instead of standard output; further transfers to FILE.2, FILE.3 …
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Say nothing on standard error but the address and errors
@@ -35,36 +45,92 @@ pub(crate) struct Args {
     access: Access,
 }
 
+impl Args {
+    /// More than one sender is wanted, so that one that fails is not the end.
+    const fn goes_on(&self) -> bool {
+        self.keep || self.count.is_some()
+    }
+
+    /// Where the content of sender `number`, counted from 1, goes: `FILE`, `FILE.2`, `FILE.3` …
+    fn output_of(&self, number: u64) -> Option<PathBuf> {
+        let path = self.output.as_ref()?;
+        if number == 1 || std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            return Some(path.clone());
+        }
+        let mut name = path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        Some(name.into())
+    }
+}
+
 /// The command.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     args.access.check_listen(&args.place)?;
-    let mut sink = Sink::open(args.output.as_deref())?;
+    let mut sink = Some(Sink::open(args.output.as_deref())?);
     let engine = args.access.engine(&args.place, true, Progress::Thread { cpu: None })?;
     let endpoint = engine.endpoint(ENDPOINT)?;
     say(&endpoint.address().to_string());
     if !args.quiet {
-        say("listening there for one `sinew send ADDRESS`; Ctrl-C ends");
+        let how_many = match args.count {
+            Some(count) => format!("{count} of"),
+            None if args.keep => "each".to_owned(),
+            None => "one".to_owned(),
+        };
+        say(&format!("listening there for {how_many} `sinew send ADDRESS`; Ctrl-C ends"));
     }
-    let (peer, hello) = greeted(&endpoint)?;
+    let wanted = if args.keep { u64::MAX } else { args.count.map_or(1, u64::from) };
+    let mut number = 1;
+    while number <= wanted {
+        let open = match sink.take() {
+            Some(open) => open,
+            None => Sink::open(args.output_of(number).as_deref())?,
+        };
+        match serve(args, &endpoint, open) {
+            Ok(()) => number += 1,
+            Err(failure) if args.goes_on() && !failure.is_lasting() => say(failure.text()),
+            Err(failure) => {
+                let _ = engine.close(Duration::from_secs(2));
+                return Err(failure);
+            }
+        }
+    }
+    // Closing hands over what the last sender is still to be told.
+    let _ = engine.close(Duration::from_secs(2));
+    Ok(())
+}
+
+/// Takes what one sender brings.
+fn serve(args: &Args, endpoint: &Endpoint, mut sink: Sink) -> Result<(), Failure> {
+    let (peer, hello) = greeted(endpoint).map_err(Failure::lasting)?;
     let begun = Instant::now();
-    let outcome = receive(&endpoint, &peer, &hello, &mut sink).and_then(|len| sink.keep().map(|()| len));
+    let outcome = receive(endpoint, &peer, &hello, &mut sink)
+        .and_then(|len| sink.keep().map(|()| len).map_err(Failure::lasting));
     let said = match &outcome {
         Ok(_) => Answer::Right,
         Err(failure) if failure.is_quiet() => Answer::Wrong("nobody reads its output any more".into()),
         Err(failure) => Answer::Wrong(failure.text().to_owned()),
     };
-    // Closing hands it over; a sender that has heard it may be gone by then.
+    // A sender that has heard it may be gone by then.
     let told = peer.send(ANSWER, &said.to_bytes());
     let path = peer.path();
-    let _ = engine.close(Duration::from_secs(2));
-    let len = outcome?;
-    if !args.quiet {
-        say(&format!("received {} over {path}, checked", super::summary(len, begun.elapsed())));
-        if told.is_err() {
-            say("the sender went before it could be told that all is right");
+    match outcome {
+        Ok(len) => {
+            if !args.quiet {
+                say(&format!("received {} over {path}, checked", super::summary(len, begun.elapsed())));
+                if told.is_err() {
+                    say("the sender went before it could be told that all is right");
+                }
+            }
+            Ok(())
+        }
+        Err(failure) => {
+            // What it had sent beyond that would lie here for as long as this program listens.
+            let rest = Match::tag(CHUNK).from(peer.source());
+            let mut scratch = vec![0; CHUNK_LEN];
+            while matches!(endpoint.try_recv(rest, &mut scratch), Ok(_) | Err(OpError::Truncated { .. })) {}
+            Err(failure)
         }
     }
-    Ok(())
 }
 
 /// Waits for somebody who speaks this protocol.
@@ -119,7 +185,7 @@ fn receive(endpoint: &Endpoint, peer: &Peer, hello: &Hello, sink: &mut Sink) -> 
             }
         }
         sum.update(data);
-        sink.write(data)?;
+        sink.write(data).map_err(Failure::lasting)?;
         bar.inc(data.len() as u64);
         let mut buf = got.buf;
         buf.set_len(CHUNK_LEN);

@@ -225,3 +225,54 @@ fn content_that_is_not_what_was_sent_is_no_file_and_its_own_exit_code() {
     has(listening.finish().failed_with(4), &["checksum"]);
     assert!(!copy.exists());
 }
+
+#[test]
+fn several_senders_are_taken_one_after_the_other() {
+    let room = Room::new();
+    let copy = room.path("copy");
+    let listening =
+        Listening::start(&mut room.sinew(["listen", "uds", "--count", "3", "--output", &arg(&copy)]));
+    // All at once; who comes first is nobody's business.
+    let texts = ["first", "second", "third"];
+    let senders: Vec<_> = texts
+        .iter()
+        .map(|text| {
+            room.sinew(["send", &listening.address, "--message", text]).spawn().expect("the binary starts")
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| drop(finish(sender).succeeded()));
+    let received = listening.finish().succeeded();
+    assert_eq!(received.err.matches("checked").count(), 3, "{}", received.err);
+    let mut got: Vec<_> = ["copy", "copy.2", "copy.3"]
+        .iter()
+        .map(|name| std::fs::read_to_string(room.path(name)).expect("a copy"))
+        .collect();
+    got.sort();
+    assert_eq!(got, texts);
+}
+
+#[test]
+fn who_keeps_listening_survives_a_sender_that_dies() {
+    let room = Room::new();
+    let listening = Listening::start(&mut room.sinew(["listen", "shm", "--keep"]));
+    room.run(["send", &listening.address, "--message", "before "]).succeeded();
+    let mut dying =
+        room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut pipe = dying.stdin.take().expect("a pipe");
+    pipe.write_all(&noise(3 << 20)).expect("it reads");
+    kill(dying.id(), "KILL");
+    drop(pipe);
+    room.run(["send", &listening.address, "--message", "after"]).succeeded();
+    kill(listening.id(), "KILL");
+    let received = listening.finish();
+    assert!(received.out.starts_with(b"before ") && received.out.ends_with(b"after"));
+    has(&received.err, &["was lost"]);
+}
+
+#[test]
+fn a_count_of_none_and_a_count_beside_keep_are_wrong_usage() {
+    let room = Room::new();
+    for wrong in [&["listen", "--count", "0"][..], &["listen", "--count", "2", "--keep"]] {
+        room.run(wrong.iter().copied()).failed_with(2);
+    }
+}
