@@ -72,7 +72,8 @@ impl Core {
         if slot.transport == "self" {
             return;
         }
-        let (present, transport) = (slot.cost_ns(), slot.transport);
+        let (present, transport, measured) = (slot.cost_ns(), slot.transport, slot.is_well_measured());
+        let promised = self.expected_ns(active);
         self.measure_again(key);
         self.consider_move(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -87,6 +88,7 @@ impl Core {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
                     domain.name != transport
+                        && (measured || domain.cost.predict_ns(64) <= promised)
                         && domain.cost.predict_ns(64).saturating_mul(HYSTERESIS_PERCENT) / 100 < present
                 })
             })
@@ -110,6 +112,10 @@ impl Core {
         for lane in session.lanes.clone() {
             let Some(slot) = self.lanes.get_mut(lane) else { continue };
             if !slot.proof.verified || slot.lane.is_none() {
+                continue;
+            }
+            // One at a time: an answer belongs to the probe that was sent last.
+            if slot.proof.sent_at.is_some() {
                 continue;
             }
             let nonce = slot.proof.nonce;
