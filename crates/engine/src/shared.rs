@@ -5,9 +5,10 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
-use crate::completion::{Completion, Match};
+use crate::completion::Match;
 use crate::config::Config;
-use crate::core::{Core, Started};
+use crate::core::table::Key;
+use crate::core::{Core, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -130,13 +131,17 @@ impl Shared {
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
-        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
-    ) -> Started<Completion> {
+        note: impl FnOnce(Key),
+    ) -> Taken {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
         self.with(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
+            let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };
+            if let Taken::Pending(key) = taken {
+                note(key);
+            }
+            taken
         })
     }
 

@@ -22,6 +22,7 @@ mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
 
+pub(crate) use direct::Taken;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
