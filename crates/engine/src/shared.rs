@@ -103,6 +103,12 @@ impl Shared {
     /// Runs `f` on the core, then what it left to do outside the lock.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_hot(f)
+    }
+
+    /// [`Shared::with`] for the few calls that messages go through: what they answer must not pass through memory.
+    #[inline(always)]
+    pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
         let result = f(&mut core);
         if core.effects.any() {
@@ -125,7 +131,7 @@ impl Shared {
 
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
     /// must leave the table before the borrow ends: `note` hears of it under the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
@@ -134,7 +140,7 @@ impl Shared {
         note: impl FnOnce(Key),
     ) -> Taken {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
-        self.with(|core| {
+        self.with_hot(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
             let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };

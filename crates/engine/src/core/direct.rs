@@ -30,16 +30,25 @@ pub(crate) enum Taken {
 }
 
 /// The direct receive under way, if there is one.
+///
+/// What the message says about itself is kept in single words, none beside another that it is returned with: a processor
+/// that reads two words at once waits for the stores that have just written them one by one.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Direct {
     /// The endpoint that receives; 0: nobody waits for a message.
     endpoint: u32,
-    over: Over,
-    wanted: Wanted,
+    sender: u32,
+    /// This and the other words of a message: with [`Over::Done`].
+    len: usize,
     data: NonNull<u8>,
+    tag: u64,
     room: usize,
-    /// With [`Over::Done`].
-    info: Completion,
+    session: u64,
+    over: Over,
+    immediate: u64,
+    wanted: Wanted,
+    has_immediate: bool,
 }
 
 // SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_direct`.
@@ -56,10 +65,19 @@ enum Over {
 
 impl Default for Direct {
     fn default() -> Self {
-        let source = Source { session: 0, endpoint: 0 };
-        let info = Completion { len: 0, tag: 0, immediate: None, source };
-        let (wanted, data) = (Wanted::NOTHING, NonNull::dangling());
-        Self { endpoint: 0, over: Over::Not, wanted, data, room: 0, info }
+        Self {
+            endpoint: 0,
+            sender: 0,
+            len: 0,
+            data: NonNull::dangling(),
+            tag: 0,
+            room: 0,
+            session: 0,
+            over: Over::Not,
+            immediate: 0,
+            wanted: Wanted::NOTHING,
+            has_immediate: false,
+        }
     }
 }
 
@@ -79,10 +97,23 @@ impl Direct {
         // which `accepts` has compared, is 0 otherwise.
         unsafe { body.copy_to_raw(self.data.as_ptr(), len) };
         if body.len() <= self.room {
-            self.info = *info;
+            (self.len, self.tag) = (info.len, info.tag);
+            (self.session, self.sender) = (info.source.session, info.source.endpoint);
+            self.has_immediate = info.immediate.is_some();
+            self.immediate = info.immediate.unwrap_or(0);
             self.over = Over::Done;
         } else if let Err(error) = received(info, body.len(), self.room) {
             self.over = Over::Failed(Box::new(error));
+        }
+    }
+
+    #[inline(always)]
+    fn info(&self) -> Completion {
+        Completion {
+            len: self.len,
+            tag: self.tag,
+            immediate: self.has_immediate.then_some(self.immediate),
+            source: Source { session: self.session, endpoint: self.sender },
         }
     }
 
@@ -110,7 +141,7 @@ impl Core {
     ///
     /// # Safety
     /// The range is writable, and borrowed by the caller until the receive is over: done, or out of the table.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn recv_direct(
         &mut self,
         endpoint: u32,
@@ -136,11 +167,10 @@ impl Core {
             if under.0.direct.endpoint == 0 {
                 // This thread stops polling: whoever sleeps takes over.
                 under.0.effects.finished = true;
-                return match std::mem::replace(&mut under.0.direct.over, Over::Not) {
-                    Over::Not | Over::Done => Taken::Done(under.0.direct.info),
-                    Over::Failed(error) => Taken::Failed(error),
-                    Over::Fetching(key) => Taken::Pending(key),
-                };
+                if matches!(under.0.direct.over, Over::Done) {
+                    return Taken::Done(under.0.direct.info());
+                }
+                return under.0.other_end();
             }
             if leave() || under.0.effects.any() {
                 break;
@@ -151,6 +181,16 @@ impl Core {
         }
         under.0.direct.endpoint = 0;
         taken(under.0.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+    }
+
+    /// What became of a direct receive that did not simply get its message.
+    #[cold]
+    fn other_end(&mut self) -> Taken {
+        match std::mem::replace(&mut self.direct.over, Over::Not) {
+            Over::Not | Over::Done => Taken::Done(self.direct.info()),
+            Over::Failed(error) => Taken::Failed(error),
+            Over::Fetching(key) => Taken::Pending(key),
+        }
     }
 
     /// Receives a message that came before.
