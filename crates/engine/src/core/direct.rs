@@ -158,6 +158,9 @@ impl Core {
         {
             return self.take_waiting(endpoint, &arrival, message, Memory::Borrowed { data, len: room });
         }
+        if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+            return Taken::Failed(Box::new(error));
+        }
         let direct = &mut self.direct;
         (direct.endpoint, direct.over) = (endpoint, Over::Not);
         (direct.wanted, direct.data, direct.room) = (Wanted::new(&pattern.into()), data, room);
