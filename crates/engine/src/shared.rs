@@ -5,9 +5,10 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
-use crate::completion::{Completion, Match};
+use crate::completion::Match;
 use crate::config::Config;
-use crate::core::{Core, Started};
+use crate::core::table::Key;
+use crate::core::{Core, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -112,6 +113,12 @@ impl Shared {
     /// to the caller after everything else was done.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_hot(f)
+    }
+
+    /// [`Shared::with`] for the few calls that messages go through: what they answer must not pass through memory.
+    #[inline(always)]
+    pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
         let result = f(&mut core);
         if core.effects.any() {
@@ -134,19 +141,23 @@ impl Shared {
 
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
     /// must leave the table before the borrow ends: `note` hears of it under the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
-        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
-    ) -> Started<Completion> {
+        note: impl FnOnce(Key),
+    ) -> Taken {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
-        self.with(|core| {
+        self.with_hot(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
+            let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };
+            if let Taken::Pending(key) = taken {
+                note(key);
+            }
+            taken
         })
     }
 
