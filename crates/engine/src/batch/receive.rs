@@ -5,7 +5,7 @@
 use crate::completion::{Completion, Match};
 use crate::core::op::{Memory, Op, RecvState};
 use crate::core::table::Key;
-use crate::core::{Core, Started};
+use crate::core::{BUDGET, Core, Started};
 use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
@@ -296,7 +296,7 @@ impl Endpoint {
             enough(&mut open, core)
         });
         if !ready {
-            shared.wait(limit, |core| enough(&mut open, core).then_some(()));
+            shared.wait_taking(BUDGET, limit, |core| enough(&mut open, core).then_some(()));
         }
         drop(open);
         match ended(receives) - before {
