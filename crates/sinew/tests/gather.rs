@@ -60,6 +60,8 @@ fn parts_of_odd_sizes_arrive_as_one_message(lane: &str) {
                 p.to_b.message(tag as u64).send_slices(&slices(&parts)).unwrap();
                 p.to_b.message(tag as u64).immediate(!(tag as u64)).send_slices(&slices(&parts)).unwrap();
             }
+            // Nobody else makes this engine's progress: what its lane still holds goes out here.
+            p.to_b.flush().unwrap();
         });
         let mut buf = vec![0; 4 * MIB];
         for (tag, sizes) in shapes.iter().enumerate() {
@@ -114,6 +116,7 @@ fn a_gathered_message_waits_for_credit(lane: &str) {
             for _ in 0..200 {
                 p.to_b.message(1).send_slices(&slices(&parts)).unwrap();
             }
+            p.to_b.flush().unwrap();
         });
         let mut buf = [0; 400];
         for _ in 0..200 {

@@ -33,8 +33,9 @@ pub(crate) struct Direct {
 // SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_direct`.
 unsafe impl Send for Direct {}
 
+/// What became of a direct receive.
 #[derive(Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     Done(Result<Completion, OpError>),
     /// It matched an envelope and is an operation in the table now.
     Fetching(Key),

@@ -5,6 +5,7 @@
 //! in [`Effects`] and run by the caller after the lock is released.
 
 mod direct;
+mod direct_batch;
 mod endpoint;
 mod explain;
 mod failover;
@@ -22,6 +23,7 @@ mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
 
+pub(crate) use direct_batch::Until;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
@@ -136,6 +138,7 @@ pub(crate) struct Core {
     pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) direct: direct::Direct,
+    pub(crate) direct_batch: direct_batch::DirectBatch,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
     hot: Vec<Key>,
@@ -188,6 +191,7 @@ impl Core {
             telling: false,
             effects: Effects::default(),
             direct: direct::Direct::default(),
+            direct_batch: direct_batch::DirectBatch::default(),
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),
