@@ -10,6 +10,7 @@ use crate::options::EngineOptions;
 use crate::progress::{self, Progress};
 use crate::shared::Shared;
 use rustix::fd::{AsFd, BorrowedFd};
+use sinew_proto::handshake::Secret;
 use sinew_transport::{Availability, DomainContext, ListenScope, Poller, Transport, TransportError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -125,15 +126,15 @@ impl Builder {
         }
         let security = self.security.clone().unwrap_or_default();
         let secret = match &security {
-            Security::Secret(secret) if secret.len() < 16 => {
+            Security::Secret(secret) if secret.as_bytes().len() < 16 => {
                 return Err(BuildError::Option(format!(
                     "the domain secret has {} bytes; it needs at least 16 that nobody can guess, as from `head -c 32 /dev/urandom`",
-                    secret.len()
+                    secret.as_bytes().len()
                 )));
             }
-            Security::Secret(secret) => secret.clone(),
-            Security::ThisUser => crate::user_secret::load(options.runtime_dir.as_deref())?,
-            Security::Open => Vec::new(),
+            Security::Secret(secret) => Some(Secret::new(secret.as_bytes())),
+            Security::ThisUser => Some(crate::user_secret::load(options.runtime_dir.as_deref())?),
+            Security::Open => None,
         };
         Ok(Config {
             domain: self.domain.clone(),

@@ -46,7 +46,7 @@ pub use crate::core::{Explain, ExplainRow, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
 pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};
-pub use config::Security;
+pub use config::{DomainSecret, Security};
 pub use endpoint::Endpoint;
 pub use engine::{Armed, Builder, Engine};
 pub use error::{BuildError, ConnectError, Failed, OpError};

@@ -2,21 +2,23 @@
 
 use crate::error::BuildError;
 use rustix::fs::{Mode, OFlags};
+use sinew_proto::handshake::Secret;
 use sinew_transport::{ErrorKind, TransportError};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 const NAME: &str = "secret";
 const LEN: usize = 32;
 
 /// Reads the secret, or makes it. The directory is the transports' runtime directory.
-pub(crate) fn load(dir: Option<&Path>) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn load(dir: Option<&Path>) -> Result<Secret, BuildError> {
     let dir = sinew_base::runtime_dir::prepare(dir).map_err(|error| BuildError::System(error.into()))?;
     let path = dir.join(NAME);
     for _ in 0..3 {
         match read(&path) {
-            Ok(Some(secret)) => return Ok(secret),
+            Ok(Some(secret)) => return Ok(Secret::new(&*secret)),
             Ok(None) => make(&dir, &path)?,
             Err(error) => return Err(error),
         }
@@ -39,7 +41,7 @@ fn failed(path: &Path, error: &std::io::Error) -> BuildError {
     )
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+fn read(path: &Path) -> Result<Option<Zeroizing<[u8; LEN]>>, BuildError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => std::fs::File::from(file),
@@ -50,23 +52,24 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
     if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
         return Err(wrong(path, "must belong to this user and be readable by nobody else (chmod 600)"));
     }
-    let mut secret = Vec::with_capacity(LEN);
-    file.take(LEN as u64 + 1).read_to_end(&mut secret).map_err(|error| failed(path, &error))?;
-    if secret.len() == LEN {
-        Ok(Some(secret))
-    } else {
-        Err(wrong(path, "is not a secret of this version; remove it"))
+    if meta.len() != LEN as u64 {
+        return Err(wrong(path, "is not a secret of this version; remove it"));
     }
+    let mut secret = Zeroizing::new([0; LEN]);
+    (&file).read_exact(&mut *secret).map_err(|error| failed(path, &error))?;
+    Ok(Some(secret))
 }
 
 /// Makes the file whole before it has its name, so that nobody reads half of it.
 fn make(dir: &Path, path: &Path) -> Result<(), BuildError> {
-    let secret: [u8; LEN] = crate::core::random().map_err(|errno| failed(path, &errno.into()))?;
-    let own = dir.join(format!(".secret-{}-{}", std::process::id(), crate::hex(&secret[..4])));
+    let random = |errno: rustix::io::Errno| failed(path, &errno.into());
+    let secret: Zeroizing<[u8; LEN]> = Zeroizing::new(crate::core::random().map_err(random)?);
+    let name: [u8; 4] = crate::core::random().map_err(random)?;
+    let own = dir.join(format!(".secret-{}-{}", std::process::id(), crate::hex(&name)));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let made = rustix::fs::open(&own, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| failed(&own, &errno.into()))?;
-    let written = std::fs::File::from(made).write_all(&secret);
+    let written = std::fs::File::from(made).write_all(&*secret);
     let linked = written.and_then(|()| match std::fs::hard_link(&own, path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         other => other,

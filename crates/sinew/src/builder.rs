@@ -1,9 +1,10 @@
 //! The builder that knows the transports that come with Sinew.
 
 use crate::options::from_environment;
-use crate::{BuildError, EngineOptions, Progress, Security, Transport, TransportOptions};
+use crate::{BuildError, DomainSecret, EngineOptions, Progress, Security, Transport, TransportOptions};
 use std::ops::Deref;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// An engine with the transports that come with Sinew. Everything that an engine does is behind [`Deref`]:
 /// [`sinew_engine::Engine`]. Cheap to clone.
@@ -204,7 +205,7 @@ fn add_own(
 }
 
 /// A secret file's bytes, without a line end.
-fn read_secret(file: &Path) -> Result<Vec<u8>, BuildError> {
+fn read_secret(file: &Path) -> Result<DomainSecret, BuildError> {
     use std::os::unix::fs::MetadataExt;
     let failed = |error: &dyn std::fmt::Display| {
         BuildError::Option(format!("secret file {}: {error}", file.display()))
@@ -213,9 +214,9 @@ fn read_secret(file: &Path) -> Result<Vec<u8>, BuildError> {
     if meta.mode() & 0o077 != 0 {
         return Err(failed(&"others can read it; chmod 600 it and choose another secret"));
     }
-    let mut secret = std::fs::read(file).map_err(|error| failed(&error))?;
+    let mut secret = Zeroizing::new(std::fs::read(file).map_err(|error| failed(&error))?);
     while secret.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         secret.pop();
     }
-    Ok(secret)
+    Ok(std::mem::take(&mut *secret).into())
 }

@@ -2,11 +2,18 @@
 
 mod common;
 
-use common::{PATIENCE, Pair, content, options, pair_with, until};
-use sinew::Progress;
+use common::{PATIENCE, Pair, connected, content, options, pair_with, say, spawn_by, until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sinew::{ConnectError, Engine, Progress, Security};
+use sinew_testing::skip;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,21 +25,24 @@ impl<T: Read + Write + Send> Stream for T {}
 /// A connection to the second engine, as a stranger makes it.
 fn knock(p: &Pair) -> std::io::Result<Box<dyn Stream>> {
     let address = p.b.address().to_string();
-    let locator = address.split(',').find(|part| part.starts_with("tcp:127") || part.starts_with("uds:"));
-    let locator = locator.expect("a locator");
+    let is_way_in = |part: &&str| ["tcp:127", "uds:", "shm:"].iter().any(|start| part.starts_with(start));
+    let locator = address.split(',').find(is_way_in).expect("a locator");
     if let Some(host) = locator.strip_prefix("tcp:") {
         let stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         return Ok(Box::new(stream));
     }
-    let stream = UnixStream::connect(locator.trim_start_matches("uds:"))?;
+    let stream = UnixStream::connect(&locator["uds:".len()..])?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     Ok(Box::new(stream))
 }
 
 /// Streams between the pair while `disturb` runs, and some more after it.
 fn undisturbed(lane: &str, disturb: impl FnOnce(&Pair)) {
-    let p = pair_with(lane, THREAD, THREAD, options());
+    undisturbed_pair(&pair_with(lane, THREAD, THREAD, options()), disturb);
+}
+
+fn undisturbed_pair(p: &Pair, disturb: impl FnOnce(&Pair)) {
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -48,7 +58,7 @@ fn undisturbed(lane: &str, disturb: impl FnOnce(&Pair)) {
                 rounds.fetch_add(1, Ordering::Release);
             }
         });
-        disturb(&p);
+        disturb(p);
         let now = rounds.load(Ordering::Acquire);
         until("the session goes on", || rounds.load(Ordering::Acquire) > now + 20);
         stop.store(true, Ordering::Release);
@@ -59,11 +69,13 @@ fn undisturbed(lane: &str, disturb: impl FnOnce(&Pair)) {
     assert!(p.to_b.is_connected());
 }
 
-on_lanes! { uds = "uds", tcp = "tcp"; [
+on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     garbage_changes_nothing,
     a_port_scan_changes_nothing,
     a_slow_loris_is_cut_off,
     half_open_connections_are_bounded,
+    another_domain_changes_nothing,
+    a_wrong_secret_changes_nothing,
 ] }
 
 fn garbage_changes_nothing(lane: &str) {
@@ -99,13 +111,24 @@ fn a_slow_loris_is_cut_off(lane: &str) {
     });
 }
 
+/// A thousand strangers that say nothing: each end costs a descriptor of this process.
 fn half_open_connections_are_bounded(lane: &str) {
+    const COUNT: usize = 1000;
+    let wanted = 2 * COUNT as u64 + 500;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(errno) = setrlimit(Resource::Nofile, raised) {
+            skip!("descriptors", "{wanted} descriptors are wanted and {limit:?} allowed: {errno}");
+        }
+    }
     undisturbed(lane, |p| {
         let mut open = Vec::new();
-        for _ in 0..300 {
+        until("all of them have come", || {
             open.extend(knock(p));
-        }
-        until("the oldest have given way", || p.there.counters().strangers > 100);
+            open.len() == COUNT
+        });
+        until("the oldest have given way", || p.there.counters().strangers > COUNT as u64 / 2);
         // A friend still comes in.
         let friend = common::engine(lane, THREAD);
         let endpoint = friend.endpoint("friend").unwrap();
@@ -116,4 +139,92 @@ fn half_open_connections_are_bounded(lane: &str) {
         drop(open);
         until("its session ends", || p.there.counters().sessions == 1);
     });
+}
+
+/// Tries to get in, again and again, by the address and by an explicit target that says nothing of a domain.
+fn refused_again_and_again(stranger: &Engine, address: &str, lane: &str) {
+    let endpoint = stranger.endpoint("stranger").unwrap();
+    let explicit = address.split(',').find_map(|part| {
+        let place = part.split_once(' ').map_or(part, |(place, _)| place).strip_prefix(lane)?;
+        Some(format!("{lane}://{}{}", &place[1..], if lane == "tcp" { "/b" } else { "#b" }))
+    });
+    let explicit = explicit.expect("a locator of the lane");
+    for round in 0..20 {
+        let to = if round % 2 == 0 { address } else { explicit.as_str() };
+        let error = endpoint.connect_within(to, PATIENCE).expect_err("a stranger gets in");
+        assert!(matches!(error, ConnectError::Unreachable { .. }), "{to}: {error}");
+    }
+    assert_eq!(stranger.counters().sessions, 0);
+}
+
+fn another_domain_changes_nothing(lane: &str) {
+    undisturbed(lane, |p| {
+        let stranger = Engine::builder().domain("another").transports([lane]).progress(THREAD);
+        let stranger = stranger.options(options()).build().unwrap();
+        refused_again_and_again(&stranger, &p.b.address().to_string(), lane);
+    });
+}
+
+const SECRET: &str = "the secret of these engines";
+
+fn with_secret(lane: &str, secret: &str, folder: &Path) -> Engine {
+    let builder = Engine::builder().domain("faults").transports([lane]).progress(THREAD);
+    let options = options().runtime_dir(folder.to_owned());
+    builder.security(Security::Secret(secret.into())).options(options).build().unwrap()
+}
+
+/// On local lanes the stranger is another user: the same one needs no secret.
+fn a_wrong_secret_changes_nothing(lane: &str) {
+    let folder = std::env::temp_dir().join(format!("sinew-hostile-{lane}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let p = connected(with_secret(lane, SECRET, &folder), with_secret(lane, SECRET, &folder));
+    if lane == "tcp" {
+        undisturbed_pair(&p, |p| {
+            let stranger = with_secret(lane, "another secret, just as long", &folder);
+            refused_again_and_again(&stranger, &p.b.address().to_string(), lane);
+        });
+    } else if rustix::process::geteuid().is_root() {
+        let program = folder.join("stranger");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let start = |secret: &str| {
+            let mut command = Command::new(&program);
+            command.uid(65_534).gid(65_534).current_dir("/");
+            let extra = [
+                ("OTHER_SECRET", secret),
+                ("OTHER_FOLDER", "/tmp"),
+                ("OTHER_ADDRESS", &p.b.address().to_string()),
+            ];
+            spawn_by(command, "stranger", lane, &extra)
+        };
+        undisturbed_pair(&p, |_| {
+            let stranger = start("another secret, just as long");
+            assert_eq!(stranger.line(), "refused");
+            stranger.finish();
+        });
+        let friend = start(SECRET);
+        assert_eq!(friend.line(), "in", "another user that knows the secret");
+        friend.finish();
+    } else {
+        let _ = std::fs::remove_dir_all(&folder);
+        skip!("root", "only root can start a process of another user");
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// The stranger of another user.
+#[test]
+#[ignore = "run by other tests as another process"]
+fn other_process() {
+    let lane = std::env::var("OTHER_LANE").unwrap();
+    let (secret, address) = (std::env::var("OTHER_SECRET").unwrap(), std::env::var("OTHER_ADDRESS").unwrap());
+    let engine = with_secret(&lane, &secret, Path::new(&std::env::var("OTHER_FOLDER").unwrap()));
+    if secret == SECRET {
+        engine.endpoint("friend").unwrap().connect(address).unwrap();
+        say("in");
+    } else {
+        refused_again_and_again(&engine, &address, &lane);
+        say("refused");
+    }
 }

@@ -18,6 +18,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     a_process_that_ends_without_goodbye_loses_the_session_only,
     a_dead_peer_leaves_no_descriptor_and_no_thread,
     an_old_address_does_not_reach_a_new_process,
+    a_death_ends_all_operations_and_how_fast_is_printed,
 ] }
 
 /// Small ones and long ones, in turn.
@@ -283,6 +284,47 @@ fn whoever_only_waits_learns_of_a_death(lane: &str) {
         println!("{lane} {mode:?}: a sleeping receiver noticed a death after {:?}", at.elapsed());
         assert!(is_lost(&error), "{error:?}");
         assert!(a.connect_within(&address, Duration::from_secs(1)).is_err());
+    }
+}
+
+/// From the kill until the last of a receive, a long send and a flush has ended, in each way of making progress.
+fn a_death_ends_all_operations_and_how_fast_is_printed(lane: &str) {
+    const KILLS: usize = 24;
+    for mode in [Progress::Caller, Progress::Thread { cpu: None }, Progress::Event] {
+        let here = engine(lane, mode);
+        let a = here.endpoint("a").unwrap();
+        let mut took = Vec::new();
+        for _ in 0..KILLS {
+            let mut other = spawn("receive", lane, &[]);
+            let address = other.line();
+            let peer = a.connect(address).unwrap();
+            let receive = a.post_recv(Match::tag(1).from(peer.source()), vec![0; 8]).unwrap();
+            // The other side waits for the bytes of this one.
+            other.signal(libc::SIGSTOP);
+            let send = peer.message(1).immediate(0).post(vec![0; 4 << 20]).unwrap();
+            let flush = {
+                let peer = peer.clone();
+                std::thread::spawn(move || peer.flush_within(PATIENCE))
+            };
+            until("all of them wait", || here.counters().operations == 3);
+            let at = Instant::now();
+            other.signal(libc::SIGKILL);
+            let received = receive.wait_within(PATIENCE).unwrap_err().error;
+            let sent = send.wait_within(PATIENCE).unwrap_err().error;
+            let flushed = flush.join().unwrap().unwrap_err();
+            took.push(at.elapsed());
+            if at.elapsed() > Duration::from_millis(100) {
+                println!("SLOW {received} | {sent} | {flushed}");
+            }
+            assert!(is_lost(&received) && is_lost(&sent) && is_lost(&flushed), "{received:?} {sent:?}");
+            other.kill();
+        }
+        assert_eq!(here.counters().operations, 0);
+        took.sort();
+        let (median, p99) = (took[KILLS / 2], took[KILLS - 1 - KILLS / 100]);
+        println!(
+            "{lane} {mode:?}: {KILLS} deaths, all operations ended after {median:?} (median), {p99:?} (p99)"
+        );
     }
 }
 

@@ -4,11 +4,11 @@
 
 mod common;
 
-use common::{PATIENCE, Pair, content, options, pair, pair_with, until};
+use common::{PATIENCE, Pair, connected, content, options, pair, pair_with, until};
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::tcp::{TcpOptions, TcpTransport};
 use sinew::transport::{
-    Body, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Sink, Transport,
+    Body, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator, Sink, Transport,
     TransportError, forward,
 };
 use sinew::{Buf, Engine, Failed, Match, OpError, Progress, Received, RecvOp};
@@ -191,23 +191,6 @@ fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
     (builder.without_own_transports().transport(transport).build().unwrap(), plan)
 }
 
-fn connected(here: Engine, there: Engine) -> Pair {
-    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
-    let done = AtomicBool::new(false);
-    let to_b = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
-                there.process();
-                std::thread::yield_now();
-            }
-        });
-        let to_b = a.connect(b.address());
-        done.store(true, Ordering::Release);
-        to_b.unwrap()
-    });
-    Pair { to_b, a, b, here, there }
-}
-
 /// A receive that is pulled is not ended by fragments that nobody asked for: the pull would go on writing.
 #[test]
 fn forged_fragments_do_not_end_a_receive_that_is_pulled() {
@@ -241,12 +224,42 @@ fn forged_fragments_do_not_end_a_receive_that_is_pulled() {
     drop(sends);
 }
 
+/// Announced lengths are counted, summed and compared, whatever they are.
+#[test]
+fn lengths_beyond_all_bounds_break_nothing() {
+    let (here, plan) = tampered(ShmTransport::new(ShmOptions::default()));
+    let p = connected(here, common::engine("shm", Progress::Event));
+    let envelope = |number: u64| {
+        let header = Header { dst: p.b.number(), src: p.a.number(), ..Header::control(Kind::ENVELOPE, 9) };
+        (header, [number.to_le_bytes(), (isize::MAX as u64).to_le_bytes()].concat())
+    };
+    plan.forged.lock().unwrap().extend((1000..1004).map(envelope));
+    until("they have come", || {
+        turn(&p);
+        p.b.counters().messages_received == 4
+    });
+    assert!(p.b.counters().bytes_received >= isize::MAX as u64);
+    // What nobody has cannot be fetched: its sender says so, and the next message is found.
+    for _ in 0..4 {
+        let mut recv = p.b.post_recv(9, vec![0; 8]).unwrap();
+        assert!(matches!(ended(&p, &mut recv), Err(Failed { error: OpError::Withdrawn, .. })));
+    }
+    p.to_b.send(9, b"well").unwrap();
+    let mut recv = p.b.post_recv(9, vec![0; 8]).unwrap();
+    assert_eq!(ended(&p, &mut recv).unwrap().info.len, 4);
+}
+
 /// A lane that stands still in the middle of a fragment which another lane brings as a whole.
 #[test]
 fn a_lane_that_the_session_has_left_writes_nothing_later() {
     const LEN: usize = 8 << 20;
-    let (there, plan) = tampered(TcpTransport::new(TcpOptions::default()));
-    let p = connected(common::engine("tcp", Progress::Event), there);
+    // Buffers of the kernel that hold far less than a fragment, so that none comes in one turn.
+    let mut narrow = TcpOptions::default();
+    narrow.stream.socket_send_bytes = Some(64 << 10);
+    narrow.stream.socket_receive_bytes = Some(64 << 10);
+    let (here, _) = tampered(TcpTransport::new(narrow.clone()));
+    let (there, plan) = tampered(TcpTransport::new(narrow));
+    let p = connected(here, there);
     let sent = content(LEN, 1);
     for round in 0..3 {
         plan.held.store(false, Ordering::Release);

@@ -46,7 +46,7 @@ fn options_are_listed_with_default_variable_cost_help_and_what_is_set() {
             "environment",
             "cost",
             "eager_max",
-            "16kb",
+            "64kb",
             "SINEW_EAGER_MAX",
             "set here to 7us",
         ],

@@ -539,7 +539,7 @@ impl Core {
         if self.session_of.get(&peer) == Some(&session_key) {
             self.session_of.remove(&peer);
         }
-        self.epochs.insert(peer, epoch + 1);
+        self.epochs.insert(peer, epoch.saturating_add(1));
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
         self.forget_kept_of(session_key);

@@ -55,7 +55,7 @@ impl Core {
             return self.refuse_endpoint(session_key, header.dst, cost);
         };
         endpoint.messages_received += 1;
-        endpoint.bytes_received += body.len() as u64;
+        endpoint.bytes_received = endpoint.bytes_received.wrapping_add(body.len() as u64);
         let arrival = arrival(header, source);
         let receiver = endpoint.matcher.arrive(&arrival);
         let direct = receiver.is_none() && self.direct.accepts(header.dst, &arrival);
@@ -203,7 +203,8 @@ impl Core {
             return Err("more envelopes than granted");
         }
         endpoint.messages_received += 1;
-        endpoint.bytes_received += len;
+        // The peer's word, which may be any: the count goes around.
+        endpoint.bytes_received = endpoint.bytes_received.wrapping_add(len);
         let arrival = arrival(header, source);
         if let Some(op) = endpoint.matcher.arrive(&arrival) {
             self.return_envelope(session_key, header.dst);

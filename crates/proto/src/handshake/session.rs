@@ -9,6 +9,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use std::fmt;
+use zeroize::Zeroizing;
 
 const NOISE: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 const NONCE_LEN: usize = 16;
@@ -17,15 +18,17 @@ const CONFIRMATION_LEN: usize = ECHO_LEN + TAG_LEN;
 
 type Content = [u8; HELLO_LEN];
 
-/// A domain's secret, hashed to the size of a key. Prints nothing of it.
+/// A domain's secret, hashed to the size of a key. Prints nothing of it, and is wiped from memory when it is dropped.
 #[derive(Clone)]
-pub struct Secret([u8; 32]);
+pub struct Secret(Zeroizing<[u8; 32]>);
 
 impl Secret {
     /// From the bytes of a secret of any length; it should have at least 128 bits of randomness.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        Self(blake2s(&[b"sinew secret 1", &(bytes.len() as u64).to_le_bytes(), bytes]))
+        let mut key = Zeroizing::new([0; 32]);
+        blake2s_into(&mut key, &[b"sinew secret 1", &(bytes.len() as u64).to_le_bytes(), bytes]);
+        Self(key)
     }
 }
 
@@ -42,13 +45,17 @@ pub fn domain_hash(name: &str) -> [u8; 32] {
 }
 
 fn blake2s(parts: &[&[u8]]) -> [u8; 32] {
+    let mut out = [0; 32];
+    blake2s_into(&mut out, parts);
+    out
+}
+
+fn blake2s_into(out: &mut [u8; 32], parts: &[&[u8]]) {
     let mut hash = DefaultResolver.resolve_hash(&HashChoice::Blake2s).expect("BLAKE2s is compiled in");
     for part in parts {
         hash.input(part);
     }
-    let mut out = [0; 32];
-    hash.result(&mut out);
-    out
+    hash.result(out);
 }
 
 /// Gives `snow` the caller's randomness, once.

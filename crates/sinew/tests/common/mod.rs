@@ -44,6 +44,13 @@ pub fn pair(lane: &str) -> Pair {
 pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineOptions) -> Pair {
     let there = engine_with(lane, second, options.clone());
     let here = if lane == "self" { there.clone() } else { engine_with(lane, first, options) };
+    let pair = connected(here, there);
+    assert!(pair.to_b.path().starts_with(lane), "{lane} is wanted, {} is used", pair.to_b.path());
+    pair
+}
+
+/// An endpoint in each of two engines, connected.
+pub fn connected(here: Engine, there: Engine) -> Pair {
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
     // The other side may have nobody to make its progress.
     let connected = AtomicBool::new(false);
@@ -58,7 +65,6 @@ pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineO
         connected.store(true, Ordering::Release);
         to_b.expect("a path")
     });
-    assert!(to_b.path().starts_with(lane), "{lane} is wanted, {} is used", to_b.path());
     Pair { to_b, a, b, here, there }
 }
 
@@ -134,7 +140,7 @@ pub fn spawn(role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
 /// [`spawn`] by another program, as a tracer, that is given the command line after its own arguments.
 pub fn spawn_under(program: &[&str], role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
     let own = std::env::current_exe().unwrap();
-    let mut command = match program {
+    let command = match program {
         [] => Command::new(own),
         [program, arguments @ ..] => {
             let mut command = Command::new(program);
@@ -142,6 +148,11 @@ pub fn spawn_under(program: &[&str], role: &str, lane: &str, extra: &[(&str, &st
             command
         }
     };
+    spawn_by(command, role, lane, extra)
+}
+
+/// [`spawn`] by a command that runs this test binary.
+pub fn spawn_by(mut command: Command, role: &str, lane: &str, extra: &[(&str, &str)]) -> Other {
     command
         .args(["other_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("OTHER_ROLE", role)

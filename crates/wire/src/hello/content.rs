@@ -19,7 +19,7 @@ const INCARNATION: usize = 40;
 const DOMAIN: usize = 48;
 const EXPECTED_ENGINE: usize = 80;
 const EXPECTED_INCARNATION: usize = 96;
-const RECEIVED: usize = 104;
+const EPOCH: usize = 104;
 const SESSION_BYTES: usize = 112;
 const ENDPOINT_BYTES: usize = 120;
 const SESSION_ENVELOPES: usize = 128;
@@ -59,8 +59,8 @@ pub struct Hello {
     pub expected_engine: [u8; 16],
     /// Which incarnation of it; zero: any.
     pub expected_incarnation: u64,
-    /// Session frames received so far, when `resumes`.
-    pub received: u64,
+    /// Which of the sessions that the two engines ever had is meant: as many as the sender has given up. The later one counts.
+    pub epoch: u64,
     /// The lane is another one of a session that exists, in the sender's eyes.
     pub resumes: bool,
     /// What the receiver of this may send.
@@ -89,7 +89,7 @@ impl Hello {
         put(DOMAIN, &self.domain);
         put(EXPECTED_ENGINE, &self.expected_engine);
         put(EXPECTED_INCARNATION, &self.expected_incarnation.to_le_bytes());
-        put(RECEIVED, &self.received.to_le_bytes());
+        put(EPOCH, &self.epoch.to_le_bytes());
         put(SESSION_BYTES, &self.credits.session_bytes.to_le_bytes());
         put(ENDPOINT_BYTES, &self.credits.endpoint_bytes.to_le_bytes());
         put(SESSION_ENVELOPES, &self.credits.session_envelopes.to_le_bytes());
@@ -129,7 +129,7 @@ impl Hello {
             domain: take(content, DOMAIN),
             expected_engine: take(content, EXPECTED_ENGINE),
             expected_incarnation: u64_at(EXPECTED_INCARNATION),
-            received: u64_at(RECEIVED),
+            epoch: u64_at(EPOCH),
             resumes: flags & FLAG_RESUMES != 0,
             credits: Credits {
                 session_bytes: u64_at(SESSION_BYTES),

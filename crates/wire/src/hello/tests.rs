@@ -19,7 +19,7 @@ fn hello() -> Hello {
         domain: [0xd0; 32],
         expected_engine: *b"fedcba9876543210",
         expected_incarnation: 0x99,
-        received: 7,
+        epoch: 7,
         resumes: true,
         credits: Credits {
             session_bytes: 1 << 20,

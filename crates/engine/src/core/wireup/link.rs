@@ -207,7 +207,7 @@ impl Core {
     fn handshake_config(&self, identity: &Identity) -> handshake::Config {
         let same_user = matches!(identity, Identity::SameUser { .. });
         let open = matches!(self.config.security, Security::Open);
-        let secret = (!self.config.secret.is_empty()).then(|| handshake::Secret::new(&self.config.secret));
+        let secret = self.config.secret.clone();
         handshake::Config {
             engine: self.id,
             incarnation: self.incarnation,
@@ -228,7 +228,7 @@ impl Core {
             domain: [0; 32],
             expected_engine: engine,
             expected_incarnation: incarnation,
-            received: self.epochs.get(&engine).copied().unwrap_or(0),
+            epoch: self.epochs.get(&engine).copied().unwrap_or(0),
             resumes: false,
             credits: Credits {
                 session_bytes: windows.session_bytes,
@@ -302,7 +302,7 @@ impl Core {
             Ok(()) => {
                 let mut hello =
                     self.hello(Some((peer.hello.engine, peer.hello.incarnation)), peer.hello.lane);
-                hello.received = hello.received.max(peer.hello.received);
+                hello.epoch = hello.epoch.max(peer.hello.epoch);
                 handshake.answer(hello)?
             }
             Err((reason, text)) => {
@@ -342,7 +342,7 @@ impl Core {
         let number = peer.hello.lane;
         let locator = slot.locator.clone();
         let lost = self.epochs.get(&peer.hello.engine).copied().unwrap_or(0);
-        if role == Role::Dialer && lost > peer.hello.received {
+        if role == Role::Dialer && lost > peer.hello.epoch {
             // The hello could not say so, as it was not known who would answer: dial again, knowing it.
             if let Some(connecting) = attempt.and_then(|(connect, _)| self.connects.get_mut(connect)) {
                 connecting.expected = Some((peer.hello.engine, peer.hello.incarnation));
@@ -406,7 +406,7 @@ impl Core {
     /// The session that a proven peer belongs to. A later epoch fences what was before.
     fn session_with(&mut self, peer: &PeerHello) -> Key {
         let id = peer.hello.engine;
-        let epoch = peer.hello.received.max(self.epochs.get(&id).copied().unwrap_or(0));
+        let epoch = peer.hello.epoch.max(self.epochs.get(&id).copied().unwrap_or(0));
         if let Some(&known) = self.session_of.get(&id)
             && let Some(session) = self.sessions.get(known)
         {
@@ -421,7 +421,7 @@ impl Core {
             };
             self.lose_session(known, reason);
         }
-        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.received));
+        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.epoch));
         let locators = peer.hello.locators.split(' ').filter_map(|text| text.parse().ok()).collect();
         let theirs = Windows {
             endpoint_bytes: peer.hello.credits.endpoint_bytes,
