@@ -8,6 +8,7 @@ use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::histogram::Way;
 use crate::op::SendOp;
+use crate::progress::Progress;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
@@ -164,6 +165,17 @@ impl Peer {
         }
     }
 
+    /// Waits until the system has taken what was sent, where only calls of the application make progress: it may not call
+    /// again for long. What was sent stays sent if that takes too long.
+    #[cold]
+    pub(crate) fn leave_to_system(&self, timeout: Timeout) {
+        let shared = &self.endpoint.shared;
+        if shared.progress == Progress::Caller {
+            let limit = timeout.resolve(&shared.config);
+            shared.wait(limit, |core| (!core.is_held_up(self.session)).then_some(()));
+        }
+    }
+
     /// What carries messages to this peer now, as `shm pid 4711`.
     #[must_use]
     pub fn path(&self) -> String {
@@ -289,16 +301,22 @@ impl Message<'_> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         let blocked = shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-            Ok(()) => {
-                core.flush_active(self.peer.session);
-                Ok(())
-            }
+            Ok(()) => Ok(core.flush_active(self.peer.session)),
             Err(blocked) => Err(blocked),
         });
         match blocked {
-            Ok(()) => Ok(()),
+            Ok(held_up) => self.sent(held_up),
             Err(blocked) => self.send_slowly(&[IoSlice::new(data)], data.len(), blocked),
         }
+    }
+
+    /// The end of a blocking send whose lane may be held up.
+    #[inline]
+    fn sent(&self, held_up: bool) -> Result<(), OpError> {
+        if held_up {
+            self.peer.leave_to_system(self.timeout);
+        }
+        Ok(())
     }
 
     /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
@@ -313,10 +331,12 @@ impl Message<'_> {
         let len = parts.iter().map(|part| part.len()).sum();
         let posted = shared.with(|core| {
             self.post_now(core, parts, len)?;
-            core.flush_active(self.peer.session);
-            Ok(())
+            Ok(core.flush_active(self.peer.session))
         });
-        posted.or_else(|blocked| self.send_slowly(parts, len, blocked))
+        match posted {
+            Ok(held_up) => self.sent(held_up),
+            Err(blocked) => self.send_slowly(parts, len, blocked),
+        }
     }
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
@@ -329,15 +349,12 @@ impl Message<'_> {
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
             let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
-                Ok(()) => {
-                    core.flush_active(peer.session);
-                    Some(Ok(()))
-                }
+                Ok(()) => Some(Ok(core.flush_active(peer.session))),
                 Err(Blocked::Busy | Blocked::Credit) => None,
                 Err(blocked) => Some(Err(blocked)),
             });
             match posted {
-                Some(Ok(())) => return Ok(()),
+                Some(Ok(held_up)) => return self.sent(held_up),
                 Some(Err(now)) => blocked = now,
                 None => return Err(timed_out()),
             }

@@ -201,7 +201,8 @@ impl Shared {
                 for _ in 0..TURNS_PER_CLOCK {
                     let now = core.turn(budget);
                     moved += now;
-                    if now == 0 {
+                    // A look at a socket costs more than `check`, which may wait for what that socket takes.
+                    if now == 0 && core.polls_memory() {
                         std::hint::spin_loop();
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.

@@ -455,7 +455,18 @@ pub unsafe trait Lane: Send {
     /// The lane is over.
     fn flush(&mut self) -> Result<(), LaneError>;
 
-    /// Hands what has arrived to `sink`, up to about `budget` frames, and returns how many frames or releases it handed up.
+    /// Whether it holds something back in spite of a flush, because the system takes no more now, as a full socket.
+    fn is_held_up(&self) -> bool {
+        false
+    }
+
+    /// Whether frames have arrived that no poll has handed up and that no descriptor or doorbell will tell of: the last
+    /// poll's budget was spent before them. The engine polls such a lane before it sleeps.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them, and returns how many frames or releases it handed up.
     ///
     /// # Errors
     /// The lane is over. Whatever arrived whole before that has been handed up.

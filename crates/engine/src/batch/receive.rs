@@ -299,9 +299,10 @@ impl Endpoint {
             return Ok(0);
         }
         let limit = timeout.resolve(&shared.config);
+        let budget = receives.len().min(BUDGET);
         let mut open = Open { shared, receives, all, first: 0, before };
         if !shared.with(|core| open.start(core, self.inner.number)) {
-            shared.wait_taking(BUDGET, limit, |core| open.is_enough(core).then_some(()));
+            shared.wait_taking(budget, limit, |core| open.is_enough(core).then_some(()));
         }
         drop(open);
         match ended(receives) - before {

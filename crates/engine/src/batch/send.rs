@@ -136,11 +136,13 @@ impl Peer {
     ) -> Result<(), Partial> {
         let shared = &self.endpoint.shared;
         let since = self.endpoint.clock();
-        let mut sent = 0;
+        let (mut sent, timeout) = (0, timeout.into());
         shared.check_fork().map_err(|error| Partial { sent, error })?;
         if let Some(blocked) = shared.with(|core| self.post_batch(core, messages, &mut sent)) {
-            self.send_rest(messages, &mut sent, blocked, timeout.into())
-                .map_err(|error| Partial { sent, error })?;
+            self.send_rest(messages, &mut sent, blocked, timeout).map_err(|error| Partial { sent, error })?;
+        }
+        if shared.with(|core| core.is_held_up(self.session)) {
+            self.leave_to_system(timeout);
         }
         if let Some(since) = since {
             self.endpoint.measured(Way::Send, since, self.session);

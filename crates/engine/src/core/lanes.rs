@@ -20,6 +20,8 @@ pub(crate) struct LaneSlot {
     pub(crate) transport: &'static str,
     pub(crate) memory_polled: bool,
     pub(crate) hot: bool,
+    /// In the list of those that have frames which nothing tells of.
+    pub(crate) behind: bool,
     /// Turns without a frame.
     pub(crate) idle: u32,
     /// The peer's present leg runs here: frames of the session's sequence count.
@@ -138,6 +140,7 @@ impl Core {
             lane.revoke(token);
         }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
+        let behind = !slot.memory_polled && lane.has_more();
         slot.lane = Some(lane);
         match (result, violation) {
             (Ok(done), None) => {
@@ -154,6 +157,9 @@ impl Core {
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
+                if behind && !std::mem::replace(&mut slot.behind, true) {
+                    self.behind.push_back(key);
+                }
                 if !slot.waiting.is_empty() {
                     self.post_waiting(key);
                 }
@@ -169,6 +175,19 @@ impl Core {
     /// Whether frames of the session's sequence count on a lane.
     fn is_inbound(&self, key: Key) -> bool {
         self.lanes.get(key).is_some_and(|slot| slot.inbound)
+    }
+
+    /// Polls lanes that were left with frames when a budget was spent.
+    pub(crate) fn poll_behind(&mut self, budget: usize) -> usize {
+        let mut done = 0;
+        for _ in 0..self.behind.len() {
+            let Some(key) = self.behind.pop_front() else { break };
+            if let Some(slot) = self.lanes.get_mut(key) {
+                slot.behind = false;
+                done += self.poll_lane(key, budget);
+            }
+        }
+        done
     }
 
     /// Posts what waited for the end of a poll, or for room.

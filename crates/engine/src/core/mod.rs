@@ -148,19 +148,22 @@ pub(crate) struct Core {
     pub(crate) revoked: Vec<Token>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
+    /// Lanes that have frames which no descriptor tells of: what the budget of their last poll left.
+    behind: VecDeque<Key>,
     dirty: Vec<Key>,
     turns: u32,
+    idle_turns: u32,
     timers_at: Instant,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
 }
 
-/// Turns between looks at descriptors while memory-polled lanes are spun on, be they idle or busy: one look costs as much
-/// as several messages.
+/// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
 const TURNS_PER_LOOK: u32 = 512;
-/// Turns between looks at lanes that were cooled.
+/// Idle turns, and busy ones, between looks at lanes that were cooled.
 const TURNS_PER_WARM: u32 = 4;
+const TURNS_PER_WARM_BUSY: u32 = 64;
 /// Between two rounds of timers while the engine spins.
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
@@ -197,8 +200,10 @@ impl Core {
             pulls: Vec::new(),
             revoked: Vec::new(),
             hot_socket: None,
+            behind: VecDeque::new(),
             dirty: Vec::new(),
             turns: 0,
+            idle_turns: 0,
             timers_at: Instant::now(),
             events: Vec::new(),
             warm: Vec::new(),
@@ -231,9 +236,23 @@ impl Core {
                 done += self.poll_lane(lane, budget);
             }
         }
+        if !self.behind.is_empty() {
+            done += self.poll_behind(budget);
+        }
         self.turns = self.turns.wrapping_add(1);
-        if self.hot.is_empty() || self.turns.is_multiple_of(TURNS_PER_WARM) {
-            done += self.turn_aside(budget);
+        if done == 0 {
+            self.idle_turns = self.idle_turns.wrapping_add(1);
+            if self.hot.is_empty() || self.idle_turns.is_multiple_of(TURNS_PER_WARM) {
+                done = self.turn_aside(budget);
+            }
+        } else {
+            self.idle_turns = 0;
+            if self.turns.is_multiple_of(TURNS_PER_WARM_BUSY) {
+                done += self.poll_warm();
+            }
+            if self.hot.is_empty() && self.turns.is_multiple_of(TURNS_PER_LOOK) {
+                done += self.look(Some(Duration::ZERO));
+            }
         }
         if !self.pulls.is_empty() {
             self.pull_described();
@@ -244,16 +263,21 @@ impl Core {
         done
     }
 
+    /// Whether a turn looks at memory, and not at sockets alone.
+    pub(crate) fn polls_memory(&self) -> bool {
+        !self.hot.is_empty()
+    }
+
     /// What a turn does beside memory-polled lanes.
     fn turn_aside(&mut self, budget: usize) -> usize {
-        let look = self.turns.is_multiple_of(TURNS_PER_LOOK);
+        let look = self.idle_turns.is_multiple_of(TURNS_PER_LOOK);
         let mut done = self.poll_warm();
         if let Some(lane) = self.hot_socket
             && (self.hot.is_empty() || look)
         {
             done += self.poll_lane(lane, budget);
         }
-        if look || (self.hot.is_empty() && self.hot_socket.is_none()) {
+        if done == 0 && (look || (self.hot.is_empty() && self.hot_socket.is_none())) {
             done += self.look(Some(Duration::ZERO));
         }
         done
@@ -324,7 +348,7 @@ impl Core {
 
     /// Announces sleep to all domains, until [`Core::disarm`]. `false`: something is there, do not sleep.
     pub(crate) fn arm(&mut self) -> bool {
-        self.domains.iter_mut().all(|slot| slot.domain.arm())
+        self.behind.is_empty() && self.domains.iter_mut().all(|slot| slot.domain.arm())
     }
 
     pub(crate) fn disarm(&mut self) {

@@ -122,15 +122,26 @@ impl Core {
         }
     }
 
-    /// Sends what the active lane held back.
+    /// Sends what the active lane held back. `true`: it is a socket, and full.
     #[inline]
-    pub(crate) fn flush_active(&mut self, session_key: Key) {
-        if let Some(lane) = self.active_lane(session_key)
-            && let Err(error) = lane.flush()
-            && let Some(active) = self.sessions.get(session_key).and_then(|session| session.active)
-        {
-            self.lane_failed(active, &error);
+    pub(crate) fn flush_active(&mut self, session_key: Key) -> bool {
+        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else {
+            return false;
+        };
+        let Some(slot) = self.lanes.get_mut(active) else { return false };
+        let Some(lane) = slot.lane.as_mut() else { return false };
+        match lane.flush() {
+            Ok(()) => !slot.memory_polled && lane.is_held_up(),
+            Err(error) => {
+                self.lane_failed(active, &error);
+                false
+            }
         }
+    }
+
+    /// Whether the active lane is a socket that has not taken everything yet.
+    pub(crate) fn is_held_up(&mut self, session_key: Key) -> bool {
+        self.active_lane(session_key).is_some_and(|lane| lane.is_held_up())
     }
 
     /// Queues a control frame; it goes out at the end of this turn.

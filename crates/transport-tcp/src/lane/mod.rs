@@ -159,22 +159,31 @@ impl StreamLane {
         result
     }
 
-    /// Receives and hands up until the budget is spent or nothing is left. What one receive brought is handed up wholly: no
-    /// frame is ever left behind that the poller knows nothing of.
+    /// Receives and hands up until the budget is spent or nothing is left. What a receive brought beyond the budget stays in
+    /// the buffer and comes before the next receive: `has_more` tells of it.
     #[inline]
     fn receive(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         let mut handled = 0;
+        if self.receiver.more {
+            handled = self.parse(sink, budget)?;
+            if self.receiver.more {
+                return Ok(handled);
+            }
+        }
         for _ in 0..RECEIVES_MAX {
+            if handled >= budget {
+                break;
+            }
             match self.receiver.fill(self.socket.as_fd()) {
                 Filled::Nothing => break,
-                Filled::Some => return Ok(handled + self.parse(sink)?),
-                Filled::All => handled += self.parse(sink)?,
+                Filled::Some => return Ok(handled + self.parse(sink, budget - handled)?),
+                Filled::All => handled += self.parse(sink, budget - handled)?,
                 Filled::Ended(errno) => {
                     let error = self.error(errno, "receive from");
                     return Err(self.end(error));
                 }
             }
-            if handled >= budget {
+            if self.receiver.more {
                 break;
             }
         }
@@ -210,8 +219,9 @@ impl StreamLane {
         self.unwatch_writable();
     }
 
-    fn parse(&mut self, sink: &mut dyn Sink) -> Result<usize, LaneError> {
-        match self.receiver.parse(sink, &mut self.log) {
+    #[inline]
+    fn parse(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        match self.receiver.parse(sink, &mut self.log, budget) {
             Ok(handled) => Ok(handled),
             Err(what) => {
                 let error = TransportError::new(ErrorKind::Protocol, "receive from", self.info.peer.as_str())
@@ -271,11 +281,20 @@ unsafe impl Lane for StreamLane {
         Ok(())
     }
 
+    fn is_held_up(&self) -> bool {
+        self.blocked
+    }
+
+    #[inline]
+    fn has_more(&self) -> bool {
+        self.receiver.more
+    }
+
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        self.polls = self.polls.wrapping_add(1);
+        self.polls = self.polls.wrapping_add(u32::from(!self.receiver.more));
         if self.polls == SPINS || self.blocked || self.want_acknowledge || self.watching_writable {
             self.poll_aside();
         }

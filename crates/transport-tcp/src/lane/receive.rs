@@ -79,6 +79,8 @@ pub(super) struct Receiver {
     bulk: bool,
     /// Bytes of a head that the buffer has seen but that are still in the socket.
     seen: usize,
+    /// The last [`Receiver::parse`] left bytes unlooked at.
+    pub(super) more: bool,
     /// Frames handed up.
     pub(super) received: u64,
     /// A large body came since this was last cleared: the peer waits for its release.
@@ -98,6 +100,7 @@ impl Receiver {
             incoming: None,
             bulk: false,
             seen: 0,
+            more: false,
             received: 0,
             owes_release: false,
             asked: false,
@@ -178,10 +181,20 @@ impl Receiver {
         Filled::All
     }
 
-    /// Hands up every frame that the buffer holds wholly and says how many frames and releases that were.
-    pub(super) fn parse(&mut self, sink: &mut dyn Sink, log: &mut SendLog) -> Result<usize, Violation> {
+    /// Hands up the frames that the buffer holds wholly, `budget` at most, and says how many frames and releases that were.
+    pub(super) fn parse(
+        &mut self,
+        sink: &mut dyn Sink,
+        log: &mut SendLog,
+        budget: usize,
+    ) -> Result<usize, Violation> {
         let mut handled = 0;
+        self.more = false;
         loop {
+            if handled >= budget && self.start < self.end {
+                self.more = true;
+                return Ok(handled);
+            }
             if self.incoming.is_some() {
                 if !self.continue_body(sink) {
                     return Ok(handled);

@@ -100,6 +100,8 @@ macro_rules! forward {
     };
     (@ Lane reclaim) => { fn reclaim(&mut self, token: $crate::Token) { self.inner.reclaim(token); } };
     (@ Lane flush) => { fn flush(&mut self) -> Result<(), $crate::LaneError> { self.inner.flush() } };
+    (@ Lane is_held_up) => { fn is_held_up(&self) -> bool { self.inner.is_held_up() } };
+    (@ Lane has_more) => { fn has_more(&self) -> bool { self.inner.has_more() } };
     (@ Lane poll) => {
         fn poll(&mut self, sink: &mut dyn $crate::Sink, budget: usize) -> Result<usize, $crate::LaneError> {
             self.inner.poll(sink, budget)

@@ -370,6 +370,7 @@ impl Core {
             transport,
             memory_polled,
             hot: false,
+            behind: false,
             idle: 0,
             inbound: false,
             listening: false,

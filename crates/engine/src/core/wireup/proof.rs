@@ -94,6 +94,7 @@ impl Core {
             transport: "self",
             memory_polled: true,
             hot: false,
+            behind: false,
             idle: 0,
             inbound: true,
             listening: true,
