@@ -41,7 +41,8 @@ fn shapes() -> Vec<Vec<usize>> {
         // Many short ones, which are copied together, and many that are just long enough.
         vec![13; 5000],
         vec![4097; 100],
-        (0..60).map(|at| if at % 2 == 0 { 1 } else { 33_333 }).collect(),
+        vec![16_385; 40],
+        (0..40).map(|at| if at % 2 == 0 { 1 } else { 66_666 }).collect(),
     ];
     for first in odd {
         shapes.push(vec![first, 100_000, first]);
