@@ -192,12 +192,14 @@ impl Shared {
     ) -> Option<T> {
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
+        let mut yielded = false;
         loop {
             let next = self.with(|core| {
                 if let Some(done) = check(core) {
                     return Next::Done(done);
                 }
-                let mut moved = 0;
+                // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
+                let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
                 for _ in 0..TURNS_PER_CLOCK {
                     let now = core.turn(budget);
                     moved += now;
@@ -230,6 +232,7 @@ impl Shared {
                 return self.with(&mut check);
             }
             let idle = now.duration_since(*idle_since.get_or_insert(now));
+            yielded = false;
             if idle >= self.config.spin {
                 if let Some(done) = self.sleep(now, deadline, &mut check) {
                     return Some(done);
@@ -237,6 +240,7 @@ impl Shared {
                 idle_since = None;
             } else if idle >= YIELD_AFTER || self.core.contended() {
                 std::thread::yield_now();
+                yielded = true;
             }
         }
     }

@@ -134,6 +134,17 @@ impl Bystanders {
         }
     }
 
+    /// Stops them when it is dropped: a test that panics must not wait for them for ever.
+    fn stop_at_end(&self) -> impl Drop {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Release);
+            }
+        }
+        Stop(&self.stop)
+    }
+
     fn wait_for_more(&self) {
         let now = self.rounds.load(Ordering::Acquire);
         until("the bystanders go on", || self.rounds.load(Ordering::Acquire) > now + 10);
@@ -145,6 +156,7 @@ fn a_killed_receiver_is_noticed_and_the_rest_goes_on(lane: &str) {
     let calm = Bystanders::new();
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
+        let _stop = calm.stop_at_end();
         scope.spawn(|| calm.run(&p.to_b, &p.b));
         for round in 0..4 {
             let mut other = spawn("receive", lane, &[]);
@@ -176,7 +188,6 @@ fn a_killed_receiver_is_noticed_and_the_rest_goes_on(lane: &str) {
             calm.wait_for_more();
             drop((peer, other));
         }
-        calm.stop.store(true, Ordering::Release);
     });
     println!("{lane}: a killed receiver was noticed after {delays:?}");
 }
@@ -222,6 +233,7 @@ fn a_killed_sender_is_noticed_and_the_rest_goes_on(lane: &str) {
     let calm = Bystanders::new();
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
+        let _stop = calm.stop_at_end();
         scope.spawn(|| calm.run(&p.to_b, &p.b));
         for round in 0..4u64 {
             let mine = p.here.endpoint("").unwrap();
@@ -254,7 +266,6 @@ fn a_killed_sender_is_noticed_and_the_rest_goes_on(lane: &str) {
             assert!(mine.reply_to(source.unwrap()).is_err());
             calm.wait_for_more();
         }
-        calm.stop.store(true, Ordering::Release);
     });
     println!("{lane}: a killed sender was noticed after {delays:?}");
 }
@@ -334,6 +345,7 @@ fn a_stopped_peer_loses_nothing_and_stalls_nobody(lane: &str) {
     let other = spawn("receive", lane, &[]);
     let peer = p.a.connect(other.line()).unwrap();
     std::thread::scope(|scope| {
+        let _stop = calm.stop_at_end();
         scope.spawn(|| calm.run(&p.to_b, &p.b));
         let peer = &peer;
         let sender = scope.spawn(move || {
@@ -352,7 +364,6 @@ fn a_stopped_peer_loses_nothing_and_stalls_nobody(lane: &str) {
         }
         sender.join().unwrap();
         while other.line() != "400" {}
-        calm.stop.store(true, Ordering::Release);
     });
     // A deadline that passes while it is stopped ends the operation only.
     other.signal(libc::SIGSTOP);

@@ -108,6 +108,9 @@ impl Core {
         {
             return self.take_unexpected(endpoint, &arrival, message, memory, None);
         }
+        if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+            return Started::Done(Err(error), memory);
+        }
         let wanted = Wanted::new(&pattern.into());
         self.direct = Direct { endpoint, wanted, data, room, outcome: None };
         let under = Under(self);
