@@ -139,6 +139,12 @@ impl Shared {
         result
     }
 
+    /// Whether another thread waits for the lock.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.core.contended()
+    }
+
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
     /// must leave the table before the borrow ends: `note` hears of it under the lock.
     #[inline(always)]
