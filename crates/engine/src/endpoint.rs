@@ -3,7 +3,7 @@
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Started};
+use crate::core::{Core, Started, Taken};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::{Measures, Way};
 use crate::op::RecvOp;
@@ -14,7 +14,6 @@ use sinew_transport::Buf;
 use sinew_wire::address::Address;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Where messages arrive. Cheap to clone; all clones are the same endpoint, which closes when the last of it (with its
 /// peers and operations) is dropped. `Send` and `Sync`: the thread that uses an engine most takes no lock, others hand over
@@ -92,7 +91,7 @@ impl Endpoint {
         self.inner.name.as_deref()
     }
 
-    /// Its address: one line of text when printed; `pack` makes bytes of it.
+    /// Its address: one line of text when printed; [`Address::to_bytes`] packs it.
     #[must_use]
     pub fn address(&self) -> Address {
         self.inner.address.clone()
@@ -118,7 +117,7 @@ impl Endpoint {
         target: impl ToString,
         within: std::time::Duration,
     ) -> Result<Peer, ConnectError> {
-        crate::connect::connect(&self.inner, &target.to_string(), Instant::now() + within)
+        crate::connect::connect(&self.inner, &target.to_string(), crate::timeout::far_at_most(within))
     }
 
     /// The peer that sent a message, to answer it. Costs no round trip.
@@ -159,9 +158,12 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let mut guard = Borrowed::none(shared);
-        let started =
-            shared.recv_direct(self.inner.number, pattern.into(), buf, |started| guard.note(started));
-        self.finish_recv(started, guard, timeout.into())
+        let note = |key| guard.key = Some(key);
+        match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
+            Taken::Done(info) => Ok(info),
+            Taken::Failed(error) => Err(*error),
+            Taken::Pending(key) => self.wait_recv(key, guard, timeout.into()),
+        }
     }
 
     /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.

@@ -9,6 +9,7 @@ use crate::metrics::{EngineCounters, LaneCounters};
 use crate::options::EngineOptions;
 use crate::progress::{self, Progress};
 use crate::shared::Shared;
+use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
 use sinew_transport::{Availability, DomainContext, ListenScope, Poller, Transport, TransportError};
@@ -141,10 +142,10 @@ impl Builder {
             security,
             secret,
             timeout: options.timeout,
-            connect_timeout: options.connect_timeout,
-            handshake_timeout: options.handshake_timeout,
-            peer_timeout: options.peer_timeout,
-            stagger: options.stagger,
+            connect_timeout: options.connect_timeout.min(FAR),
+            handshake_timeout: options.handshake_timeout.min(FAR),
+            peer_timeout: options.peer_timeout.min(FAR),
+            stagger: options.stagger.min(FAR),
             spin: options.spin,
             eager_max: options.eager_max,
             send_buffer: options.send_buffer,

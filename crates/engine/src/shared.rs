@@ -5,9 +5,10 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
-use crate::completion::{Completion, Match};
+use crate::completion::Match;
 use crate::config::Config;
-use crate::core::{Core, Started};
+use crate::core::table::Key;
+use crate::core::{Core, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -17,6 +18,7 @@ use sinew_base::biased::BiasedLock;
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
 use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -65,6 +67,14 @@ const TURNS_PER_CLOCK: u32 = 64;
 /// After this long without anything a spinning thread lets others run.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 
+/// Runs code of the application; the first panic is kept.
+fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
+    let now = catch_unwind(AssertUnwindSafe(f));
+    if result.is_ok() {
+        *result = now;
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         mut core: Core,
@@ -99,9 +109,16 @@ impl Shared {
         if self.fork.forked() { otherwise } else { self.with(f) }
     }
 
-    /// Runs `f` on the core, then what it left to do outside the lock.
+    /// Runs `f` on the core, then what it left to do outside the lock. A panic in a waker or in the drop of a buffer goes on
+    /// to the caller after everything else was done.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_hot(f)
+    }
+
+    /// [`Shared::with`] for the few calls that messages go through: what they answer must not pass through memory.
+    #[inline(always)]
+    pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
         let result = f(&mut core);
         if core.effects.any() {
@@ -122,21 +139,31 @@ impl Shared {
         result
     }
 
+    /// Whether another thread waits for the lock.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.core.contended()
+    }
+
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
     /// must leave the table before the borrow ends: `note` hears of it under the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
-        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
-    ) -> Started<Completion> {
+        note: impl FnOnce(Key),
+    ) -> Taken {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
-        self.with(|core| {
+        self.with_hot(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
+            let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };
+            if let Taken::Pending(key) = taken {
+                note(key);
+            }
+            taken
         })
     }
 
@@ -145,13 +172,24 @@ impl Shared {
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             self.notify();
         }
+        let mut result = Ok(());
         for waker in effects.wakers {
-            waker.wake();
+            attempt(&mut result, || waker.wake());
         }
-        drop((effects.garbage, effects.spent));
+        for buf in effects.garbage {
+            attempt(&mut result, || drop(buf));
+        }
+        for waker in effects.spent {
+            attempt(&mut result, || drop(waker));
+        }
         if effects.handlers {
-            crate::complete::run_ended(self);
-            crate::handler::run_ready(self);
+            attempt(&mut result, || {
+                crate::complete::run_ended(self);
+                crate::handler::run_ready(self);
+            });
+        }
+        if let Err(panic) = result {
+            resume_unwind(panic);
         }
     }
 
@@ -186,12 +224,14 @@ impl Shared {
     ) -> Option<T> {
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
+        let mut yielded = false;
         loop {
             let next = self.with(|core| {
                 if let Some(done) = check(core) {
                     return Next::Done(done);
                 }
-                let mut moved = 0;
+                // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
+                let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
                 for _ in 0..TURNS_PER_CLOCK {
                     let now = core.turn(budget);
                     moved += now;
@@ -224,6 +264,7 @@ impl Shared {
                 return self.with(&mut check);
             }
             let idle = now.duration_since(*idle_since.get_or_insert(now));
+            yielded = false;
             if idle >= self.config.spin {
                 if let Some(done) = self.sleep(now, deadline, &mut check) {
                     return Some(done);
@@ -231,6 +272,7 @@ impl Shared {
                 idle_since = None;
             } else if idle >= YIELD_AFTER || self.core.contended() {
                 std::thread::yield_now();
+                yielded = true;
             }
         }
     }

@@ -36,12 +36,32 @@ pub const fn is_better(other: u64, present: u64) -> bool {
     other as u128 * (100 + HYSTERESIS_PERCENT) as u128 <= present as u128 * 100 && other < present
 }
 
-/// The path to move to from one of cost `present`: the cheapest of those that stand by (of equal ones the first), if it is
-/// better by enough.
+/// The path in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Present {
+    /// What it costs, in nanoseconds.
+    pub cost: u64,
+    /// What it should cost, as its transport expects, in nanoseconds.
+    pub expected: u64,
+    /// Whether it was measured often enough since it was proven to leave it for what was measured.
+    pub well_measured: bool,
+}
+
+impl Present {
+    /// Whether it is left for a path of this cost and expectation, in nanoseconds. One that ought to be worse must show it: a
+    /// moment in which the machine was busy is no measurement.
+    #[must_use]
+    pub const fn yields_to(&self, cost: u64, expected: u64) -> bool {
+        (self.well_measured || expected <= self.expected) && is_better(cost, self.cost)
+    }
+}
+
+/// The path to move to: the cheapest of those that stand by (of equal ones the first), if the present one yields to it. They
+/// come as key, cost and expectation.
 #[must_use]
-pub fn better<K>(present: u64, standing_by: impl IntoIterator<Item = (K, u64)>) -> Option<K> {
-    let (key, cost) = standing_by.into_iter().min_by_key(|(_, cost)| *cost)?;
-    is_better(cost, present).then_some(key)
+pub fn better<K>(present: &Present, standing_by: impl IntoIterator<Item = (K, u64, u64)>) -> Option<K> {
+    let (key, cost, expected) = standing_by.into_iter().min_by_key(|(_, cost, _)| *cost)?;
+    present.yields_to(cost, expected).then_some(key)
 }
 
 /// One side of a session as far as choosing goes.
@@ -99,6 +119,13 @@ mod tests {
         assert!(is_better(u64::MAX / 2, u64::MAX) && !is_better(u64::MAX, u64::MAX));
     }
 
+    #[test]
+    fn one_that_ought_to_be_worse_must_show_it_in_measurements() {
+        let busy = Present { cost: 5000, expected: 100, well_measured: false };
+        assert!(!busy.yields_to(1000, 900) && busy.yields_to(1000, 100));
+        assert!(Present { well_measured: true, ..busy }.yields_to(1000, 900));
+    }
+
     proptest! {
         #[test]
         fn no_two_paths_take_turns(one: u64, other: u64) {
@@ -107,14 +134,15 @@ mod tests {
 
         #[test]
         fn who_moves_moves_to_the_cheapest_and_stays(present: u64, costs in prop::collection::vec(any::<u64>(), 0..8)) {
-            let all = || costs.iter().copied().enumerate();
+            let all = || costs.iter().copied().enumerate().map(|(at, cost)| (at, cost, 0));
+            let path = |cost| Present { cost, expected: 0, well_measured: true };
             let cheapest = costs.iter().copied().min();
-            match better(present, all()) {
+            match better(&path(present), all()) {
                 Some(chosen) => {
                     prop_assert_eq!(Some(costs[chosen]), cheapest);
                     prop_assert!(costs[chosen] < present);
-                    let back = all().filter(|(at, _)| *at != chosen).chain([(usize::MAX, present)]);
-                    prop_assert_eq!(better(costs[chosen], back), None);
+                    let back = all().filter(|(at, ..)| *at != chosen).chain([(usize::MAX, present, 0)]);
+                    prop_assert_eq!(better(&path(costs[chosen]), back), None);
                 }
                 None => prop_assert!(cheapest.is_none_or(|cost| !is_better(cost, present))),
             }

@@ -19,6 +19,7 @@ fn through(place: &str, content: &[u8]) -> Vec<u8> {
     let received = received.join().expect("a thread").succeeded();
     has(&sent.err, &["sent", "checked"]);
     has(&received.err, &["received", "checked", &format!("{} bytes", content.len())]);
+    assert!(!received.err.contains("the peer is lost"), "the path is what it was: {}", received.err);
     received.out
 }
 

@@ -6,7 +6,7 @@ use super::wireup::{Attempt, AttemptState};
 use super::{Core, LaneSlot};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
-use sinew_proto::select::Latency;
+use sinew_proto::select::{Latency, Present};
 use sinew_transport::{Segment, TransportError};
 use sinew_wire::address::Address;
 use std::fmt;
@@ -115,6 +115,23 @@ impl LaneSlot {
 }
 
 impl Core {
+    /// What a small message should cost on a lane, in nanoseconds.
+    pub(crate) fn expected_ns(&self, lane: Key) -> u64 {
+        let transport = self.lanes.get(lane).map(|slot| slot.transport);
+        let domain = self.domains.iter().find(|domain| Some(domain.name) == transport);
+        domain.map_or(u64::MAX, |domain| domain.cost.predict_ns(64))
+    }
+
+    /// What is known of the lane that carries a session.
+    pub(crate) fn present_path(&self, lane: Key) -> Present {
+        let slot = self.lanes.get(lane);
+        Present {
+            cost: slot.map_or(u64::MAX, LaneSlot::cost_ns),
+            expected: self.expected_ns(lane),
+            well_measured: slot.is_some_and(|slot| slot.proof.recent.iter().all(Option::is_some)),
+        }
+    }
+
     /// What carries a session now.
     pub(crate) fn path_of(&self, session: Key) -> String {
         let Some(session) = self.sessions.get(session) else { return "none: the session is over".into() };

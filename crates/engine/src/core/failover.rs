@@ -293,11 +293,11 @@ impl Core {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
-        let present = cost(active);
         let standing_by = session.lanes.iter().copied().filter(|&lane| {
             lane != active && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified)
         });
-        if let Some(best) = select::better(present, standing_by.map(|lane| (lane, cost(lane))))
+        let standing_by = standing_by.map(|lane| (lane, cost(lane), self.expected_ns(lane)));
+        if let Some(best) = select::better(&self.present_path(active), standing_by)
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             session.moving_to = Some(best);
@@ -586,6 +586,7 @@ impl Core {
         }
         let index = session_key.index();
         self.direct.end_of_session(index, error);
+        self.direct_batch.end_of_session(index, error);
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
             let mut ended: Vec<Key> = Vec::new();

@@ -41,6 +41,9 @@ pub(crate) struct LaneSlot {
     pub(crate) measures: Option<Box<Measures>>,
 }
 
+/// So many round trips a lane is judged by while it carries traffic.
+pub(crate) const RECENT: usize = 8;
+
 /// How far a lane is proven.
 #[derive(Debug)]
 pub(crate) struct Proof {
@@ -53,7 +56,7 @@ pub(crate) struct Proof {
     pub(crate) full_rtt_ns: Option<u64>,
     pub(crate) verified: bool,
     /// The last round trips while it carried traffic, in nanoseconds.
-    pub(crate) recent: [Option<u64>; 4],
+    pub(crate) recent: [Option<u64>; RECENT],
     /// The connect or dial that waits for it.
     pub(crate) attempt: Option<(Key, usize)>,
 }

@@ -383,7 +383,7 @@ impl Core {
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: false,
-                recent: [None; 4],
+                recent: [None; crate::core::lanes::RECENT],
                 attempt,
             },
             frames_sent: 0,

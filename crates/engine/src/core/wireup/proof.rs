@@ -33,7 +33,8 @@ impl Core {
         if header.tag != proof.nonce {
             return;
         }
-        let took = proof.sent_at.map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let took =
+            proof.sent_at.take().map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
         if proof.left == 0 {
             proof.recent.rotate_right(1);
             proof.recent[0] = Some(took);
@@ -87,7 +88,7 @@ impl Core {
         self.session_of.insert(self.id, session);
         let lane = self.lanes.insert(LaneSlot {
             lane: Some(Box::new(crate::core::self_lane::SelfLane::new())),
-            owner: u32::MAX,
+            owner: crate::core::SELF_OWNER,
             session,
             number: 1,
             locator: "self".to_owned(),
@@ -109,7 +110,7 @@ impl Core {
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: true,
-                recent: [None; 4],
+                recent: [None; crate::core::lanes::RECENT],
                 attempt: None,
             },
             frames_sent: 0,

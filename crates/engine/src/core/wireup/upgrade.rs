@@ -4,7 +4,6 @@
 
 use super::{ConnectState, Core, Purpose};
 use crate::core::table::Key;
-use sinew_proto::select;
 use sinew_transport::Locator;
 use sinew_wire::frame::{Header, Kind};
 use std::time::{Duration, Instant};
@@ -74,11 +73,12 @@ impl Core {
     /// Measures the active lane again, moves if a better one stands by, and tries candidates that should be better.
     fn look_at_session(&mut self, key: Key, now: Instant) {
         let Some(active) = self.sessions.get(key).and_then(|session| session.active) else { return };
-        let Some(slot) = self.lanes.get_mut(active) else { return };
+        let Some(slot) = self.lanes.get(active) else { return };
         if slot.transport == "self" {
             return;
         }
-        let (present, transport) = (slot.cost_ns(), slot.transport);
+        let transport = slot.transport;
+        let present = self.present_path(active);
         self.measure_again(key);
         self.consider_move(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -92,7 +92,8 @@ impl Core {
             .filter(|locator| {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
-                    domain.name != transport && select::is_better(domain.cost.predict_ns(64), present)
+                    let costs = domain.cost.predict_ns(64);
+                    domain.name != transport && present.yields_to(costs, costs)
                 })
             })
             .collect();
@@ -115,6 +116,10 @@ impl Core {
         for lane in session.lanes.clone() {
             let Some(slot) = self.lanes.get_mut(lane) else { continue };
             if !slot.proof.verified || slot.lane.is_none() {
+                continue;
+            }
+            // One at a time: an answer belongs to the probe that was sent last.
+            if slot.proof.sent_at.is_some() {
                 continue;
             }
             let nonce = slot.proof.nonce;
