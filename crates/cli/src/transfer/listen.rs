@@ -110,9 +110,9 @@ fn serve(args: &Args, endpoint: &Endpoint, mut sink: Sink) -> Result<(), Failure
         Err(failure) if failure.is_quiet() => Answer::Wrong("nobody reads its output any more".into()),
         Err(failure) => Answer::Wrong(failure.text().to_owned()),
     };
-    // A sender that has heard it may be gone by then.
-    let told = peer.send(ANSWER, &said.to_bytes());
+    // A sender that has heard the answer may be gone at once.
     let path = peer.path();
+    let told = peer.send(ANSWER, &said.to_bytes());
     match outcome {
         Ok(len) => {
             if !args.quiet {

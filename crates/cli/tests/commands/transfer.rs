@@ -262,6 +262,7 @@ fn who_keeps_listening_survives_a_sender_that_dies() {
     let mut pipe = dying.stdin.take().expect("a pipe");
     pipe.write_all(&noise(3 << 20)).expect("it reads");
     kill(dying.id(), "KILL");
+    dying.wait().expect("it has ended");
     drop(pipe);
     room.run(["send", &listening.address, "--message", "after"]).succeeded();
     kill(listening.id(), "KILL");

@@ -133,6 +133,11 @@ struct Under<'a>(&'a mut Core);
 impl Drop for Under<'_> {
     fn drop(&mut self) {
         self.0.direct.endpoint = 0;
+        // Nobody has heard of the operation: a lane has panicked.
+        if let Over::Fetching(key) = self.0.direct.over {
+            self.0.direct.over = Over::Not;
+            self.0.cancel_recv(key);
+        }
     }
 }
 
