@@ -3,7 +3,7 @@
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Started};
+use crate::core::{Core, Started, Taken};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::{Measures, Way};
 use crate::op::RecvOp;
@@ -158,9 +158,12 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let mut guard = Borrowed::none(shared);
-        let started =
-            shared.recv_direct(self.inner.number, pattern.into(), buf, |started| guard.note(started));
-        self.finish_recv(started, guard, timeout.into())
+        let note = |key| guard.key = Some(key);
+        match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
+            Taken::Done(info) => Ok(info),
+            Taken::Failed(error) => Err(*error),
+            Taken::Pending(key) => self.wait_recv(key, guard, timeout.into()),
+        }
     }
 
     /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.

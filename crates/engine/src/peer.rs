@@ -107,7 +107,7 @@ impl Peer {
     }
 
     /// A message with more to say about it.
-    #[inline]
+    #[inline(always)]
     pub const fn message(&self, tag: u64) -> Message<'_> {
         Message { peer: self, tag, immediate: None, flags: Flags(0), timeout: Timeout::Default }
     }
@@ -222,12 +222,14 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// Only untagged receives take it.
+    #[inline(always)]
     pub const fn untagged(mut self) -> Self {
         self.flags = self.flags.with(Flags::UNTAGGED);
         self
     }
 
     /// 64 bits beside the payload.
+    #[inline(always)]
     pub const fn immediate(mut self, immediate: u64) -> Self {
         self.immediate = Some(immediate);
         self.flags = self.flags.with(Flags::IMMEDIATE);
@@ -240,6 +242,7 @@ impl Message<'_> {
         self
     }
 
+    #[inline(always)]
     fn header(&self) -> Header {
         Header {
             kind: Kind::EAGER,
@@ -251,7 +254,7 @@ impl Message<'_> {
     }
 
     /// Posts it whole if that is possible now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
         let peer = self.peer;
         if len > core.config.eager_max {
@@ -296,11 +299,11 @@ impl Message<'_> {
         self.send_now(data)
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        let blocked = shared.with(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
+        let blocked = shared.with_hot(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
             Ok(()) => Ok(core.flush_active(self.peer.session)),
             Err(blocked) => Err(blocked),
         });
@@ -311,7 +314,7 @@ impl Message<'_> {
     }
 
     /// The end of a blocking send whose lane may be held up.
-    #[inline]
+    #[inline(always)]
     fn sent(&self, held_up: bool) -> Result<(), OpError> {
         if held_up {
             self.peer.leave_to_system(self.timeout);
@@ -320,7 +323,7 @@ impl Message<'_> {
     }
 
     /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
-    /// ones are sent from where their parts are; only many short parts of a long message (under 4 KiB on average) are copied
+    /// ones are sent from where their parts are; only many short parts of a long message (under 16 KiB on average) are copied
     /// into one piece first.
     ///
     /// # Errors
@@ -428,11 +431,11 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::stage`].
-    #[inline]
+    #[inline(always)]
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        let posted = shared.with(|core| {
+        let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
             if posted.is_ok() {
                 core.staged(self.peer.session, data.len());

@@ -5,9 +5,10 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
-use crate::completion::{Completion, Match};
+use crate::completion::Match;
 use crate::config::Config;
-use crate::core::{Core, Started};
+use crate::core::table::Key;
+use crate::core::{Core, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -112,6 +113,12 @@ impl Shared {
     /// to the caller after everything else was done.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_hot(f)
+    }
+
+    /// [`Shared::with`] for the few calls that messages go through: what they answer must not pass through memory.
+    #[inline(always)]
+    pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
         let result = f(&mut core);
         if core.effects.any() {
@@ -132,21 +139,31 @@ impl Shared {
         result
     }
 
+    /// Whether another thread waits for the lock.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.core.contended()
+    }
+
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
     /// must leave the table before the borrow ends: `note` hears of it under the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
-        note: impl FnOnce(Started<Completion>) -> Started<Completion>,
-    ) -> Started<Completion> {
+        note: impl FnOnce(Key),
+    ) -> Taken {
         let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
-        self.with(|core| {
+        self.with_hot(|core| {
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            note(unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) })
+            let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };
+            if let Taken::Pending(key) = taken {
+                note(key);
+            }
+            taken
         })
     }
 
@@ -207,12 +224,14 @@ impl Shared {
     ) -> Option<T> {
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
+        let mut yielded = false;
         loop {
             let next = self.with(|core| {
                 if let Some(done) = check(core) {
                     return Next::Done(done);
                 }
-                let mut moved = 0;
+                // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
+                let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
                 for _ in 0..TURNS_PER_CLOCK {
                     let now = core.turn(budget);
                     moved += now;
@@ -245,6 +264,7 @@ impl Shared {
                 return self.with(&mut check);
             }
             let idle = now.duration_since(*idle_since.get_or_insert(now));
+            yielded = false;
             if idle >= self.config.spin {
                 if let Some(done) = self.sleep(now, deadline, &mut check) {
                     return Some(done);
@@ -252,6 +272,7 @@ impl Shared {
                 idle_since = None;
             } else if idle >= YIELD_AFTER || self.core.contended() {
                 std::thread::yield_now();
+                yielded = true;
             }
         }
     }

@@ -16,6 +16,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     a_cut_during_requests_answers_each_once,
     operations_that_wait_survive_a_cut,
     a_new_session_with_a_lost_peer_begins_clean,
+    a_receive_from_a_lost_peer_gets_what_had_come_and_then_ends_at_once,
     domains_cannot_reach_each_other,
     other_wire_versions_are_named,
     a_wrong_secret_is_refused_and_the_right_one_works,
@@ -140,6 +141,26 @@ fn operations_that_wait_survive_a_cut(lane: &str) {
         assert!(got.buf.as_slice() == content(1 << 20, round), "fetched after a cut");
         announced.wait().unwrap();
     }
+}
+
+fn a_receive_from_a_lost_peer_gets_what_had_come_and_then_ends_at_once(lane: &str) {
+    let (p, to_a) = both_ways(lane);
+    to_a.send(1, b"one").unwrap();
+    to_a.send(2, b"two").unwrap();
+    let mut buf = [0; 8];
+    let source = p.a.recv(1, &mut buf).unwrap().source;
+    p.a.wait_probe(2, PATIENCE).unwrap();
+    assert!(p.here.lose(&p.to_b));
+    let from = Match::any_tag().from(source);
+    assert_eq!(p.a.recv(from, &mut buf).unwrap().tag, 2);
+    let lost = |error: OpError| assert!(matches!(error, OpError::PeerLost { .. }), "{error}");
+    lost(p.a.recv(from, &mut buf).unwrap_err());
+    lost(p.a.recv_within(from, &mut buf, PATIENCE).unwrap_err());
+    lost(p.a.try_recv(from, &mut buf).unwrap_err());
+    lost(p.a.wait_probe(from, PATIENCE).unwrap_err());
+    lost(p.a.post_recv(from, vec![0; 8]).unwrap().wait().unwrap_err().error);
+    // Any source: somebody else may come.
+    assert!(matches!(p.a.try_recv(Match::any_tag(), &mut buf), Err(OpError::WouldBlock)));
 }
 
 fn a_new_session_with_a_lost_peer_begins_clean(lane: &str) {

@@ -119,19 +119,38 @@ impl Bystanders {
         Self { stop: AtomicBool::new(false), rounds: AtomicU64::new(0) }
     }
 
-    /// Goes on until told to stop.
-    fn run(&self, to: &Peer, at: &Endpoint) {
+    /// Goes on until told to stop. `here`, of which `to` is, makes no progress by itself: a message that had to wait for
+    /// credit is fetched from it.
+    fn run(&self, here: &Engine, to: &Peer, at: &Endpoint) {
         let mut buf = vec![0; 150_000];
         while !self.stop.load(Ordering::Acquire) {
             let round = self.rounds.load(Ordering::Relaxed);
             let data = content(if round.is_multiple_of(4) { 20_000 } else { 100 }, round);
-            let receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
+            let mut receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
             to.send(0xb, &data).unwrap();
-            let got = receive.wait().unwrap();
+            let start = Instant::now();
+            let got = loop {
+                if let Some(result) = receive.try_wait() {
+                    break result.unwrap();
+                }
+                assert!(start.elapsed() < PATIENCE, "the bystanders wait in vain");
+                here.progress();
+            };
             assert!(got.buf.as_slice() == data);
             buf = vec![0; 150_000];
             self.rounds.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Stops them when it is dropped: a test that panics must not wait for them for ever.
+    fn stop_at_end(&self) -> impl Drop {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Release);
+            }
+        }
+        Stop(&self.stop)
     }
 
     fn wait_for_more(&self) {
@@ -145,7 +164,8 @@ fn a_killed_receiver_is_noticed_and_the_rest_goes_on(lane: &str) {
     let calm = Bystanders::new();
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        let _stop = calm.stop_at_end();
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         for round in 0..4 {
             let mut other = spawn("receive", lane, &[]);
             let peer = p.a.connect(other.line()).unwrap();
@@ -176,7 +196,6 @@ fn a_killed_receiver_is_noticed_and_the_rest_goes_on(lane: &str) {
             calm.wait_for_more();
             drop((peer, other));
         }
-        calm.stop.store(true, Ordering::Release);
     });
     println!("{lane}: a killed receiver was noticed after {delays:?}");
 }
@@ -222,7 +241,8 @@ fn a_killed_sender_is_noticed_and_the_rest_goes_on(lane: &str) {
     let calm = Bystanders::new();
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        let _stop = calm.stop_at_end();
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         for round in 0..4u64 {
             let mine = p.here.endpoint("").unwrap();
             let mut other = spawn("send", lane, &[]);
@@ -254,7 +274,6 @@ fn a_killed_sender_is_noticed_and_the_rest_goes_on(lane: &str) {
             assert!(mine.reply_to(source.unwrap()).is_err());
             calm.wait_for_more();
         }
-        calm.stop.store(true, Ordering::Release);
     });
     println!("{lane}: a killed sender was noticed after {delays:?}");
 }
@@ -334,7 +353,8 @@ fn a_stopped_peer_loses_nothing_and_stalls_nobody(lane: &str) {
     let other = spawn("receive", lane, &[]);
     let peer = p.a.connect(other.line()).unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        let _stop = calm.stop_at_end();
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         let peer = &peer;
         let sender = scope.spawn(move || {
             for number in 0..400u64 {
@@ -352,7 +372,6 @@ fn a_stopped_peer_loses_nothing_and_stalls_nobody(lane: &str) {
         }
         sender.join().unwrap();
         while other.line() != "400" {}
-        calm.stop.store(true, Ordering::Release);
     });
     // A deadline that passes while it is stopped ends the operation only.
     other.signal(libc::SIGSTOP);

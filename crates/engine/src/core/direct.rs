@@ -6,11 +6,11 @@
 //! the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, RecvState};
+use super::op::{Memory, Op, RecvOp, RecvState, Unexpected};
 use super::operations::{Started, received};
 use super::table::Key;
 use super::{Core, OpError};
-use crate::completion::{Completion, Match};
+use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, PostId, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
@@ -19,30 +19,66 @@ use std::ptr::NonNull;
 /// for others who want the lock and for the clock.
 const TURNS: u32 = 256;
 
-/// The direct receive under way, if there is one.
+/// What became of a direct receive. Small, as it is moved on the way of each message.
 #[derive(Debug)]
+pub(crate) enum Taken {
+    /// The message is there.
+    Done(Completion),
+    Failed(Box<OpError>),
+    /// It is an operation in the table now.
+    Pending(Key),
+}
+
+/// The direct receive under way, if there is one.
+///
+/// What the message says about itself is kept in single words, none beside another that it is returned with: a processor
+/// that reads two words at once waits for the stores that have just written them one by one.
+#[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Direct {
-    /// The endpoint that receives; 0: none, and all else is without meaning.
+    /// The endpoint that receives; 0: nobody waits for a message.
     endpoint: u32,
-    wanted: Wanted,
+    sender: u32,
+    /// This and the other words of a message: with [`Over::Done`].
+    len: usize,
     data: NonNull<u8>,
+    tag: u64,
     room: usize,
-    outcome: Option<Outcome>,
+    session: u64,
+    over: Over,
+    immediate: u64,
+    wanted: Wanted,
+    has_immediate: bool,
 }
 
 // SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_direct`.
 unsafe impl Send for Direct {}
 
+/// What became of a direct receive.
 #[derive(Debug)]
-enum Outcome {
-    Done(Result<Completion, OpError>),
+enum Over {
+    Not,
+    Done,
+    Failed(Box<OpError>),
     /// It matched an envelope and is an operation in the table now.
     Fetching(Key),
 }
 
 impl Default for Direct {
     fn default() -> Self {
-        Self { endpoint: 0, wanted: Wanted::NOTHING, data: NonNull::dangling(), room: 0, outcome: None }
+        Self {
+            endpoint: 0,
+            sender: 0,
+            len: 0,
+            data: NonNull::dangling(),
+            tag: 0,
+            room: 0,
+            session: 0,
+            over: Over::Not,
+            immediate: 0,
+            wanted: Wanted::NOTHING,
+            has_immediate: false,
+        }
     }
 }
 
@@ -50,26 +86,43 @@ impl Direct {
     /// Whether the message is for the receive under way. Older receives, those of the matcher, were asked before.
     #[inline]
     pub(crate) fn accepts(&self, endpoint: u32, arrival: &Arrival) -> bool {
-        self.endpoint == endpoint && self.outcome.is_none() && self.wanted.accepts(arrival)
+        self.endpoint == endpoint && self.wanted.accepts(arrival)
     }
 
-    /// Its whole message.
+    /// Its whole message. The caller has asked [`Direct::accepts`].
     #[inline]
     pub(crate) fn deliver(&mut self, info: &Completion, body: Body<'_>) {
         let len = body.len().min(self.room);
-        // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_direct`, which makes
-        // `endpoint` 0 before it returns or unwinds; `accepts` was asked before.
+        self.endpoint = 0;
+        // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_direct`: `endpoint`,
+        // which `accepts` has compared, is 0 otherwise.
         unsafe { body.copy_to_raw(self.data.as_ptr(), len) };
-        self.outcome = Some(Outcome::Done(received(info, body.len(), self.room)));
+        if body.len() <= self.room {
+            (self.len, self.tag) = (info.len, info.tag);
+            (self.session, self.sender) = (info.source.session, info.source.endpoint);
+            self.has_immediate = info.immediate.is_some();
+            self.immediate = info.immediate.unwrap_or(0);
+            self.over = Over::Done;
+        } else if let Err(error) = received(info, body.len(), self.room) {
+            self.over = Over::Failed(Box::new(error));
+        }
+    }
+
+    #[inline(always)]
+    fn info(&self) -> Completion {
+        Completion {
+            len: self.len,
+            tag: self.tag,
+            immediate: self.has_immediate.then_some(self.immediate),
+            source: Source { session: self.session, endpoint: self.sender },
+        }
     }
 
     /// The session in slot `index` is lost: a receive from it alone ends.
     pub(crate) fn end_of_session(&mut self, index: u32, error: &OpError) {
-        if self.endpoint != 0
-            && self.outcome.is_none()
-            && self.wanted.source().is_some_and(|source| (source >> 32) as u32 == index)
-        {
-            self.outcome = Some(Outcome::Done(Err(error.clone())));
+        if self.endpoint != 0 && self.wanted.source().is_some_and(|source| (source >> 32) as u32 == index) {
+            self.endpoint = 0;
+            self.over = Over::Failed(Box::new(error.clone()));
         }
     }
 }
@@ -89,7 +142,7 @@ impl Core {
     ///
     /// # Safety
     /// The range is writable, and borrowed by the caller until the receive is over: done, or out of the table.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn recv_direct(
         &mut self,
         endpoint: u32,
@@ -97,28 +150,31 @@ impl Core {
         data: NonNull<u8>,
         room: usize,
         leave: impl Fn() -> bool,
-    ) -> Started<Completion> {
-        let memory = Memory::Borrowed { data, len: room };
+    ) -> Taken {
         let Some(state) = self.endpoint(endpoint) else {
-            return Started::Done(Err(OpError::EngineClosed), memory);
+            return Taken::Failed(Box::new(OpError::EngineClosed));
         };
         if state.matcher.has_unexpected()
             && let Some((arrival, message)) = state.matcher.claim(&pattern.into())
         {
-            return self.take_unexpected(endpoint, &arrival, message, memory, None);
+            return self.take_waiting(endpoint, &arrival, message, Memory::Borrowed { data, len: room });
         }
-        let wanted = Wanted::new(&pattern.into());
-        self.direct = Direct { endpoint, wanted, data, room, outcome: None };
+        if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+            return Taken::Failed(Box::new(error));
+        }
+        let direct = &mut self.direct;
+        (direct.endpoint, direct.over) = (endpoint, Over::Not);
+        (direct.wanted, direct.data, direct.room) = (Wanted::new(&pattern.into()), data, room);
         let under = Under(self);
         for _ in 0..TURNS {
             let moved = under.0.turn(1);
-            if let Some(outcome) = under.0.direct.outcome.take() {
+            if under.0.direct.endpoint == 0 {
                 // This thread stops polling: whoever sleeps takes over.
                 under.0.effects.finished = true;
-                return match outcome {
-                    Outcome::Done(result) => Started::Done(result, memory),
-                    Outcome::Fetching(key) => Started::Pending(key),
-                };
+                if matches!(under.0.direct.over, Over::Done) {
+                    return Taken::Done(under.0.direct.info());
+                }
+                return under.0.other_end();
             }
             if leave() || under.0.effects.any() {
                 break;
@@ -128,7 +184,29 @@ impl Core {
             }
         }
         under.0.direct.endpoint = 0;
-        under.0.start_recv(endpoint, pattern, memory, None)
+        taken(under.0.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+    }
+
+    /// What became of a direct receive that did not simply get its message.
+    #[cold]
+    fn other_end(&mut self) -> Taken {
+        match std::mem::replace(&mut self.direct.over, Over::Not) {
+            Over::Not | Over::Done => Taken::Done(self.direct.info()),
+            Over::Failed(error) => Taken::Failed(error),
+            Over::Fetching(key) => Taken::Pending(key),
+        }
+    }
+
+    /// Receives a message that came before.
+    #[inline(never)]
+    fn take_waiting(
+        &mut self,
+        endpoint: u32,
+        arrival: &Arrival,
+        message: Unexpected,
+        memory: Memory,
+    ) -> Taken {
+        taken(self.take_unexpected(endpoint, arrival, message, memory, None))
     }
 
     /// The direct receive becomes an operation, for a message that takes longer.
@@ -144,7 +222,15 @@ impl Core {
             handler: None,
         };
         let key = self.ops.insert(Op::Recv(op));
-        self.direct.outcome = Some(Outcome::Fetching(key));
+        (self.direct.endpoint, self.direct.over) = (0, Over::Fetching(key));
         key
+    }
+}
+
+fn taken(started: Started<Completion>) -> Taken {
+    match started {
+        Started::Done(Ok(info), _) => Taken::Done(info),
+        Started::Done(Err(error), _) => Taken::Failed(Box::new(error)),
+        Started::Pending(key) => Taken::Pending(key),
     }
 }

@@ -592,6 +592,7 @@ impl Core {
         }
         let index = session_key.index();
         self.direct.end_of_session(index, error);
+        self.direct_batch.end_of_session(index, error);
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
             let mut ended: Vec<Key> = Vec::new();

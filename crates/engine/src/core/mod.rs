@@ -5,6 +5,7 @@
 //! in [`Effects`] and run by the caller after the lock is released.
 
 mod direct;
+mod direct_batch;
 mod endpoint;
 mod explain;
 mod failover;
@@ -22,6 +23,8 @@ mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
 
+pub(crate) use direct::Taken;
+pub(crate) use direct_batch::Until;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
@@ -136,6 +139,7 @@ pub(crate) struct Core {
     pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) direct: direct::Direct,
+    pub(crate) direct_batch: direct_batch::DirectBatch,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
     hot: Vec<Key>,
@@ -156,6 +160,8 @@ pub(crate) struct Core {
     pub(crate) closed: bool,
 }
 
+/// The owner number of the lane from the engine to itself, which has no descriptor.
+pub(crate) const SELF_OWNER: u32 = u32::MAX;
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
 const TURNS_PER_LOOK: u32 = 512;
 /// Idle turns, and busy ones, between looks at lanes that were cooled.
@@ -191,6 +197,7 @@ impl Core {
             telling: false,
             effects: Effects::default(),
             direct: direct::Direct::default(),
+            direct_batch: direct_batch::DirectBatch::default(),
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),
@@ -344,7 +351,12 @@ impl Core {
 
     /// Announces sleep to all domains, until [`Core::disarm`]. `false`: something is there, do not sleep.
     pub(crate) fn arm(&mut self) -> bool {
-        self.behind.is_empty() && self.domains.iter_mut().all(|slot| slot.domain.arm())
+        let left = |&key: &Key| {
+            self.lanes.get(key).and_then(|slot| slot.lane.as_ref()).is_some_and(|lane| lane.has_more())
+        };
+        self.behind.is_empty()
+            && !self.hot.iter().any(left)
+            && self.domains.iter_mut().all(|slot| slot.domain.arm())
     }
 
     pub(crate) fn disarm(&mut self) {

@@ -68,6 +68,12 @@ impl Core {
         let untagged = pattern.untagged;
         match state.matcher.post(pattern.into(), key) {
             Posted::Queued(post) => {
+                if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+                    if let Some(state) = self.endpoint(endpoint) {
+                        state.matcher.cancel(post);
+                    }
+                    return Started::Done(Err(error), memory);
+                }
                 let state = RecvState::Posted(post);
                 let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
                 Started::Pending(self.ops.insert(Op::Recv(op)))
@@ -76,6 +82,11 @@ impl Core {
                 self.take_unexpected(endpoint, &arrival, message, memory, handler)
             }
         }
+    }
+
+    /// Why nothing more will ever come from a source, if so.
+    pub(crate) fn source_lost(&self, source: Source) -> Option<OpError> {
+        self.session_error(Key(source.session)).err()
     }
 
     #[inline(never)]
@@ -386,7 +397,10 @@ impl Core {
         if self.endpoint(endpoint).is_none() {
             return Some(Err(OpError::EngineClosed));
         }
-        self.probe(endpoint, pattern).map(Ok)
+        if let Some(found) = self.probe(endpoint, pattern) {
+            return Some(Ok(found));
+        }
+        pattern.source.and_then(|source| self.source_lost(source)).map(Err)
     }
 
     /// Whether a short message that goes as an envelope may be copied, so that its sender need not wait for the receiver.

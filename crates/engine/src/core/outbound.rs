@@ -1,10 +1,10 @@
 //! What this engine sends: straight to the active lane when nothing waits, else in order through flows and outboxes.
 
-use super::Core;
 use super::inbound::OVERHEAD;
 use super::op::{Memory, Op, SendOp, SendState};
 use super::session::{Control, ControlBody, Session, Standing};
 use super::table::Key;
+use super::{Core, SELF_OWNER};
 use crate::error::OpError;
 use sinew_transport::{Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
 use sinew_wire::frame::{Flags, Header, Kind};
@@ -131,6 +131,11 @@ impl Core {
         let Some(slot) = self.lanes.get_mut(active) else { return false };
         let Some(lane) = slot.lane.as_mut() else { return false };
         match lane.flush() {
+            Ok(()) if slot.owner == SELF_OWNER => {
+                // Nothing but this tells a sleeping thread that there is something to poll.
+                self.effects.posted = true;
+                false
+            }
             Ok(()) => !slot.memory_polled && lane.is_held_up(),
             Err(error) => {
                 self.lane_failed(active, &error);

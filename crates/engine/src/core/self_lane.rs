@@ -91,6 +91,10 @@ unsafe impl Lane for SelfLane {
         Ok(done)
     }
 
+    fn has_more(&self) -> bool {
+        !self.frames.is_empty() || !self.released.is_empty()
+    }
+
     fn unacknowledged(&self) -> u64 {
         self.frames.len() as u64
     }

@@ -39,7 +39,14 @@ pub(super) struct Window<P> {
     masked: u64,
     /// A byte for each position.
     prints: [u64; 8],
+    /// A bit for each print: none is set in vain for long, and none is missing. What it does not have needs no search.
+    known: [u64; 4],
+    /// Receives that have gone since `known` was made.
+    gone: u32,
 }
+
+/// Receives that may have gone before [`Window::known`] is made anew.
+const GONE_MAX: u32 = 16;
 
 impl<P> Window<P> {
     pub(super) fn new() -> Self {
@@ -47,7 +54,7 @@ impl<P> Window<P> {
     }
 
     const fn with(lanes: Box<[Lane<P>]>) -> Self {
-        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 8] }
+        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 8], known: [0; 4], gone: 0 }
     }
 
     #[inline]
@@ -92,8 +99,10 @@ impl<P> Window<P> {
         lane.name = name;
         lane.handle = Some(handle);
         let shift = position % 8 * 8;
+        let print = fingerprint(wanted.tag);
         let word = &mut self.prints[position as usize / 8];
-        *word = *word & !(0xff << shift) | u64::from(fingerprint(wanted.tag)) << shift;
+        *word = *word & !(0xff << shift) | u64::from(print) << shift;
+        self.known[usize::from(print >> 6)] |= 1 << (print & 63);
         let bit = 1 << position;
         self.live |= bit;
         self.masked = if wanted.kind.tag_bits == u64::MAX { self.masked & !bit } else { self.masked | bit };
@@ -120,7 +129,11 @@ impl<P> Window<P> {
     /// Position of the oldest receive that accepts the message, but for the very oldest, which was asked before.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
-        let print = EACH * u64::from(fingerprint(key.tag));
+        let print = fingerprint(key.tag);
+        if self.masked & self.live == 0 && self.known[usize::from(print >> 6)] & 1 << (print & 63) == 0 {
+            return None;
+        }
+        let print = EACH * u64::from(print);
         // Three words hold the first sixteen wherever the head is in its word.
         let first = (0..3).map(|number| (self.head / 8 + number) % 8);
         match self.find_among(key, self.equal(print, first), 0xfffe) {
@@ -175,6 +188,10 @@ impl<P> Window<P> {
     pub(super) fn remove(&mut self, position: u32) -> Option<P> {
         let handle = self.lane_mut(position).handle.take();
         self.live &= !(1 << position);
+        self.gone += 1;
+        if self.gone >= GONE_MAX {
+            self.know();
+        }
         if self.live == 0 {
             self.span = 0;
         } else if position == self.head {
@@ -183,6 +200,19 @@ impl<P> Window<P> {
             self.span -= skipped;
         }
         handle
+    }
+
+    /// Makes `known` anew, of what is there.
+    #[inline(never)]
+    fn know(&mut self) {
+        (self.known, self.gone) = ([0; 4], 0);
+        let mut rest = self.live;
+        while rest != 0 {
+            let position = rest.trailing_zeros();
+            let print = (self.prints[position as usize / 8] >> (position % 8 * 8)) as u8;
+            self.known[usize::from(print >> 6)] |= 1 << (print & 63);
+            rest &= rest - 1;
+        }
     }
 
     fn grow(&mut self) {

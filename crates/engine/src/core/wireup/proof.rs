@@ -88,7 +88,7 @@ impl Core {
         self.session_of.insert(self.id, session);
         let lane = self.lanes.insert(LaneSlot {
             lane: Some(Box::new(crate::core::self_lane::SelfLane::new())),
-            owner: u32::MAX,
+            owner: crate::core::SELF_OWNER,
             session,
             number: 1,
             locator: "self".to_owned(),
