@@ -100,10 +100,12 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
         let poller = Arc::new(Poller::new().map_err(|errno| {
-            BuildError::System(
-                TransportError::os(errno, "epoll_create1", "")
-                    .hint("raise the limit of open files (ulimit -n)"),
-            )
+            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(match errno {
+                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
+                    "raise the limit of open files (ulimit -n)"
+                }
+                _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
+            }))
         })?);
         let mut core =
             Core::new(random()?, u64::from_le_bytes(random()?).max(1), config, Arc::clone(&poller));

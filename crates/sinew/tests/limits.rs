@@ -67,6 +67,25 @@ fn a_handler_of_a_closed_engine_is_refused() {
     assert!(matches!(refused, Err(OpError::EngineClosed)), "{refused:?}");
 }
 
+#[test]
+fn errors_say_whether_trying_again_makes_sense() {
+    let p = pair("uds");
+    assert!(p.b.try_recv(1, &mut []).unwrap_err().is_retryable());
+    assert!(p.b.recv_within(1, &mut [], Duration::ZERO).unwrap_err().is_retryable());
+    let alone = engine("tcp", Progress::Caller);
+    let nobody = alone.endpoint("").unwrap();
+    assert!(!nobody.connect("nonsense").unwrap_err().is_retryable());
+    assert!(!nobody.connect("tcp://127.0.0.1").unwrap_err().is_retryable());
+    // Nothing listens there now; something may later.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert!(nobody.connect(format!("tcp://{free}")).unwrap_err().is_retryable());
+    assert!(!Engine::builder().domain("").build().unwrap_err().is_retryable());
+    p.there.close(Duration::from_secs(1)).unwrap();
+    until("the session is over", || !p.to_b.is_connected());
+    let lost = p.to_b.send(1, b"x").unwrap_err();
+    assert!(matches!(lost, OpError::PeerLost { .. }) && !lost.is_retryable(), "{lost}");
+}
+
 /// Panics when it is told to wake somebody.
 struct Broken;
 

@@ -5,7 +5,6 @@
 use super::{ConnectState, Core, Purpose};
 use crate::core::table::Key;
 use sinew_transport::Locator;
-use sinew_wire::frame::{Header, Kind};
 use std::time::{Duration, Instant};
 
 /// Between two looks at a session with traffic.
@@ -122,9 +121,7 @@ impl Core {
             if slot.proof.sent_at.is_some() {
                 continue;
             }
-            let nonce = slot.proof.nonce;
-            slot.proof.sent_at = Some(Instant::now());
-            self.post_unsequenced(lane, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
+            self.send_look(lane);
         }
     }
 }
