@@ -86,6 +86,22 @@ fn errors_say_whether_trying_again_makes_sense() {
     assert!(matches!(lost, OpError::PeerLost { .. }) && !lost.is_retryable(), "{lost}");
 }
 
+#[test]
+fn an_address_of_another_incarnation_is_refused_with_a_session_and_without() {
+    let p = pair("uds");
+    let alone = engine("uds", Progress::Caller);
+    let address = p.b.address().to_string();
+    let (at, digit) =
+        address.match_indices(':').nth(2).map(|(at, _)| (at + 1, &address[at + 1..at + 2])).unwrap();
+    let mut other = address.clone();
+    other.replace_range(at..at + 1, if digit == "7" { "6" } else { "7" });
+    for endpoint in [&p.a, &alone.endpoint("").unwrap()] {
+        let error = endpoint.connect(&other).unwrap_err().to_string();
+        assert!(error.contains("incarnation"), "{error}");
+        endpoint.connect(&address).expect("the right one");
+    }
+}
+
 /// Panics when it is told to wake somebody.
 struct Broken;
 

@@ -120,11 +120,12 @@ impl Core {
         purpose: Purpose,
     ) -> Key {
         let now = Instant::now();
-        let state = match expected.and_then(|(engine, _)| self.session_of.get(&engine)).copied() {
-            Some(session)
-                if purpose == Purpose::Connect
-                    && self.sessions.get(session).is_some_and(|session| session.active.is_some()) =>
-            {
+        let known = |(engine, incarnation)| {
+            let (key, session) = self.session_of.get(&engine).map(|&key| (key, self.sessions.get(key)))?;
+            session.filter(|session| session.peer.incarnation == incarnation).map(|session| (key, session))
+        };
+        let state = match expected.and_then(known) {
+            Some((session, known)) if purpose == Purpose::Connect && known.active.is_some() => {
                 ConnectState::Ready(session)
             }
             _ => ConnectState::Waiting,
