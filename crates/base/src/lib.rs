@@ -12,4 +12,5 @@ pub mod fork;
 pub mod guarded;
 pub mod options;
 pub mod runtime_dir;
+pub mod socket_path;
 pub mod units;

@@ -79,6 +79,11 @@ fn tcp_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Access {
+    /// The same in another domain.
+    pub(crate) fn with_domain(self, domain: &str) -> Self {
+        Self { domain: domain.to_owned(), ..self }
+    }
+
     /// Whether peers elsewhere can prove themselves, or need not.
     fn is_settled(&self) -> bool {
         self.insecure

@@ -78,6 +78,11 @@ struct Info {
 
 /// The command.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    // Options that no engine could be made with are named, not passed over.
+    match Access::default().with_domain("info").engine(&Place::Anywhere, false, Progress::Caller) {
+        Err(failure) if failure.code() == crate::failure::USAGE => return Err(failure),
+        _ => {}
+    }
     if args.options && !args.json {
         return print(&option_text(&option_rows(), Paint::for_stdout()));
     }
@@ -98,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Opens one transport, as an engine of this user does.
 fn try_out(name: &'static str) -> Result<Tried, Failure> {
-    let access = Access { domain: format!("info-{}", std::process::id()), ..Access::default() };
+    let access = Access::default().with_domain(&format!("info-{}", std::process::id()));
     let place = Place::Transport(name.to_owned());
     let listens = access.engine(&place, true, Progress::Caller).and_then(|engine| {
         let endpoint = engine.endpoint("")?;

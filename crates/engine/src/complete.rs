@@ -78,6 +78,16 @@ impl SendOp {
     /// The function runs on whichever thread makes progress, outside the engine's lock; those of one engine are called one
     /// at a time, in the order in which operations ended. It may send and drop whatever it likes; a panic in it is caught.
     /// What it captures is dropped with it: an [`crate::Engine`] in it lives at least until the operation ends.
+    ///
+    /// ```no_run
+    /// # fn sample(peer: &sinew_engine::Peer) -> Result<(), sinew_engine::Failed> {
+    /// peer.post_send(7, b"hello".to_vec())?.on_complete(|result| match result {
+    ///     Ok(buf) => println!("{} bytes went", buf.len()),
+    ///     Err(failed) => eprintln!("{failed}; {} bytes came back", failed.buf.len()),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_complete(mut self, function: impl FnOnce(Result<Buf, Failed>) + Send + 'static) -> OnComplete {
         self.0.tell(Box::new(move |outcome: Outcome| function(outcome.map(|(buf, _)| buf))))
     }

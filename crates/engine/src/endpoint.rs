@@ -14,7 +14,6 @@ use sinew_transport::Buf;
 use sinew_wire::address::Address;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Where messages arrive. Cheap to clone; all clones are the same endpoint, which closes when the last of it (with its
 /// peers and operations) is dropped. `Send` and `Sync`: the thread that uses an engine most takes no lock, others hand over
@@ -92,7 +91,7 @@ impl Endpoint {
         self.inner.name.as_deref()
     }
 
-    /// Its address: one line of text when printed; `pack` makes bytes of it.
+    /// Its address: one line of text when printed; [`Address::to_bytes`] packs it.
     #[must_use]
     pub fn address(&self) -> Address {
         self.inner.address.clone()
@@ -118,7 +117,7 @@ impl Endpoint {
         target: impl ToString,
         within: std::time::Duration,
     ) -> Result<Peer, ConnectError> {
-        crate::connect::connect(&self.inner, &target.to_string(), Instant::now() + within)
+        crate::connect::connect(&self.inner, &target.to_string(), crate::timeout::far_at_most(within))
     }
 
     /// The peer that sent a message, to answer it. Costs no round trip.

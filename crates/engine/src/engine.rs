@@ -9,6 +9,7 @@ use crate::metrics::{EngineCounters, LaneCounters};
 use crate::options::EngineOptions;
 use crate::progress::{self, Progress};
 use crate::shared::Shared;
+use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
 use sinew_transport::{Availability, DomainContext, ListenScope, Poller, Transport, TransportError};
@@ -99,10 +100,12 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
         let poller = Arc::new(Poller::new().map_err(|errno| {
-            BuildError::System(
-                TransportError::os(errno, "epoll_create1", "")
-                    .hint("raise the limit of open files (ulimit -n)"),
-            )
+            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(match errno {
+                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
+                    "raise the limit of open files (ulimit -n)"
+                }
+                _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
+            }))
         })?);
         let mut core =
             Core::new(random()?, u64::from_le_bytes(random()?).max(1), config, Arc::clone(&poller));
@@ -141,10 +144,10 @@ impl Builder {
             security,
             secret,
             timeout: options.timeout,
-            connect_timeout: options.connect_timeout,
-            handshake_timeout: options.handshake_timeout,
-            peer_timeout: options.peer_timeout,
-            stagger: options.stagger,
+            connect_timeout: options.connect_timeout.min(FAR),
+            handshake_timeout: options.handshake_timeout.min(FAR),
+            peer_timeout: options.peer_timeout.min(FAR),
+            stagger: options.stagger.min(FAR),
             spin: options.spin,
             eager_max: options.eager_max,
             send_buffer: options.send_buffer,

@@ -54,7 +54,15 @@ impl OpError {
     /// Whether the same call may succeed later on the same peer.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. })
+        match self {
+            Self::TimedOut { .. }
+            | Self::WouldBlock
+            | Self::Cancelled
+            | Self::Withdrawn
+            | Self::Truncated { .. } => true,
+            Self::System(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 }
 
@@ -149,6 +157,18 @@ pub enum ConnectError {
     Lost(OpError),
 }
 
+impl ConnectError {
+    /// Whether the same call may succeed later: the peer may not have been there yet, or no more.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Address(_) => false,
+            Self::Unreachable { .. } | Self::NoSuchEndpoint { .. } => true,
+            Self::Lost(error) => matches!(error, OpError::PeerLost { .. }) || error.is_retryable(),
+        }
+    }
+}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -185,6 +205,18 @@ pub enum BuildError {
     Name(String),
     /// The engine is closed.
     Closed,
+}
+
+impl BuildError {
+    /// Whether the same call may succeed later without anybody changing the program or its options.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::System(error) => error.is_retryable(),
+            Self::NoTransport(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for BuildError {

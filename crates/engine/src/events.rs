@@ -49,4 +49,6 @@ events! {
     handler_panicked: error(tag: u64 = tag);
     /// A function that was given to `on_complete` panicked.
     function_panicked: error();
+    /// A waker, or the drop of a buffer, panicked on the engine's own thread, which goes on.
+    thread_panicked: error();
 }

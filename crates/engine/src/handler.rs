@@ -65,7 +65,7 @@ impl Endpoint {
     /// (memory: their product); a longer message is dropped and counted as truncated. Never blocks.
     ///
     /// # Errors
-    /// When the endpoint is closed or the process was forked.
+    /// [`OpError::EngineClosed`], [`OpError::Forked`].
     pub fn on_message(
         &self,
         pattern: impl Into<Match>,
@@ -88,12 +88,15 @@ impl Endpoint {
         };
         let buffers: Vec<Buf> = (0..depth.max(1)).map(|_| Buf::zeroed(len_max)).collect();
         let key = shared.with(|core| {
+            if core.endpoint(self.inner.number).is_none() {
+                return Err(OpError::EngineClosed);
+            }
             let key = core.handlers.insert(state);
             for buf in buffers {
                 core.repost(key, buf);
             }
-            key
-        });
+            Ok(key)
+        })?;
         run_ready(shared);
         Ok(Handler { endpoint: Arc::downgrade(&self.inner), shared: Arc::clone(shared), key })
     }

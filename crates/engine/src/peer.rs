@@ -323,7 +323,7 @@ impl Message<'_> {
     }
 
     /// [`Peer::send`] of several slices, one after the other, as one message. Short messages are gathered by the lane, long
-    /// ones are sent from where their parts are; only many short parts of a long message (under 4 KiB on average) are copied
+    /// ones are sent from where their parts are; only many short parts of a long message (under 16 KiB on average) are copied
     /// into one piece first.
     ///
     /// # Errors

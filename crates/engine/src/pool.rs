@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::peer::Peer;
 use crate::shared::Shared;
 use sinew_transport::buf::Pool;
-use sinew_transport::{Buf, Segment, TransportError};
+use sinew_transport::{Buf, ErrorKind, Segment, TransportError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,9 +61,13 @@ impl Pool for SegmentPool {
     }
 }
 
-fn capacity_of(len: usize) -> usize {
+/// `None`: longer than memory can be.
+fn capacity_of(len: usize) -> Option<usize> {
     let len = len.max(CLASS_MIN);
-    if len <= SHARED_MAX { len.next_power_of_two() } else { len.next_multiple_of(SHARED_MAX) }
+    if len <= SHARED_MAX {
+        return Some(len.next_power_of_two());
+    }
+    len.checked_next_multiple_of(SHARED_MAX).filter(|&capacity| capacity <= isize::MAX as usize)
 }
 
 /// A buffer of `len` bytes from `pool`; from the heap where no transport has segments.
@@ -73,7 +77,10 @@ fn alloc(
     len: usize,
     share: bool,
 ) -> Result<Buf, TransportError> {
-    let capacity = capacity_of(len);
+    let Some(capacity) = capacity_of(len) else {
+        let error = TransportError::new(ErrorKind::Limit, "allocate a buffer", format!("{len} bytes"));
+        return Err(error.hint("no memory is that large; ask for less"));
+    };
     let range = match pool.take(capacity) {
         Some(range) => range,
         None => {

@@ -1,6 +1,7 @@
 //! Who makes progress: a value, not a build option.
 
 use crate::shared::Shared;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,8 @@ pub enum Progress {
     #[default]
     Caller,
     /// A background thread of the engine, pinned to `cpu` if one is given, which spins for the option `spin` before it
-    /// sleeps. It blocks all signals. Handlers run on it; futures are woken by it.
+    /// sleeps. It blocks all signals. Handlers run on it; futures are woken by it. A panic in a waker is told as an
+    /// event and ends nothing.
     Thread {
         /// The processor to run on.
         cpu: Option<usize>,
@@ -31,5 +33,8 @@ pub(crate) fn run(shared: &Arc<Shared>, cpu: Option<usize>) {
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }
     let stopped = |_: &mut crate::core::Core| shared.stop.load(Ordering::Acquire).then_some(());
-    let _ = shared.wait_taking(crate::core::BUDGET, None, stopped);
+    // Wakers and buffers are the application's: a panic in one must not end everybody's progress.
+    while catch_unwind(AssertUnwindSafe(|| shared.wait_taking(crate::core::BUDGET, None, stopped))).is_err() {
+        crate::events::thread_panicked();
+    }
 }

@@ -142,7 +142,7 @@ impl<'scope> Scope<'scope, '_> {
         let mut result = Ok(());
         let open: Vec<Key> = lock(&self.open).drain().collect();
         let limit = Timeout::Default.resolve(&shared.config);
-        let until = limit.map(|limit| std::time::Instant::now() + limit);
+        let until = limit.map(crate::timeout::far_at_most);
         for key in open {
             let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
             if !panicked && result.is_ok() {

@@ -18,6 +18,7 @@ use sinew_base::biased::BiasedLock;
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
 use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,6 +67,14 @@ const TURNS_PER_CLOCK: u32 = 64;
 /// After this long without anything a spinning thread lets others run.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 
+/// Runs code of the application; the first panic is kept.
+fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
+    let now = catch_unwind(AssertUnwindSafe(f));
+    if result.is_ok() {
+        *result = now;
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         mut core: Core,
@@ -100,7 +109,8 @@ impl Shared {
         if self.fork.forked() { otherwise } else { self.with(f) }
     }
 
-    /// Runs `f` on the core, then what it left to do outside the lock.
+    /// Runs `f` on the core, then what it left to do outside the lock. A panic in a waker or in the drop of a buffer goes on
+    /// to the caller after everything else was done.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         self.with_hot(f)
@@ -127,6 +137,12 @@ impl Shared {
             self.run_effects(effects);
         }
         result
+    }
+
+    /// Whether another thread waits for the lock.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.core.contended()
     }
 
     /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
@@ -156,13 +172,24 @@ impl Shared {
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             self.notify();
         }
+        let mut result = Ok(());
         for waker in effects.wakers {
-            waker.wake();
+            attempt(&mut result, || waker.wake());
         }
-        drop((effects.garbage, effects.spent));
+        for buf in effects.garbage {
+            attempt(&mut result, || drop(buf));
+        }
+        for waker in effects.spent {
+            attempt(&mut result, || drop(waker));
+        }
         if effects.handlers {
-            crate::complete::run_ended(self);
-            crate::handler::run_ready(self);
+            attempt(&mut result, || {
+                crate::complete::run_ended(self);
+                crate::handler::run_ready(self);
+            });
+        }
+        if let Err(panic) = result {
+            resume_unwind(panic);
         }
     }
 

@@ -1,7 +1,7 @@
 //! How long a call may wait.
 
 use crate::config::Config;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A wait's limit. `Duration` converts into it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +23,14 @@ impl Timeout {
             Self::Never => None,
         }
     }
+}
+
+/// The longest time that is told apart from never.
+pub(crate) const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// When `within` is over; a time that the clock cannot show is as good as never.
+pub(crate) fn far_at_most(within: Duration) -> Instant {
+    Instant::now() + within.min(FAR)
 }
 
 impl From<Duration> for Timeout {

@@ -151,8 +151,6 @@ const FORMS: [(&str, Form); 9] = [
 ];
 
 const SIZES: [usize; 3] = [8, 39, 40];
-/// Allocations of what happens now and then whatever is sent: ten times a second lanes with traffic are measured again.
-const HOUSEKEEPING: u64 = 40;
 /// Enough to go around every ring and to return credit several times.
 const MESSAGES: u64 = 20_000;
 
@@ -165,6 +163,21 @@ fn repeat(both: &Both, form: Form, messages: u64, len: usize) {
     }
 }
 
+/// The fewest allocations of several runs: now and then, by the clock, an engine looks for better lanes and allocates for
+/// that, which is no message's cost.
+fn fewest_allocations(mut run: impl FnMut()) -> u64 {
+    let mut fewest = u64::MAX;
+    for _ in 0..10 {
+        let before = ALLOCATIONS.get();
+        run();
+        fewest = fewest.min(ALLOCATIONS.get() - before);
+        if fewest == 0 {
+            break;
+        }
+    }
+    fewest
+}
+
 #[test]
 fn a_short_message_allocates_nothing() {
     let both = both();
@@ -172,10 +185,8 @@ fn a_short_message_allocates_nothing() {
     for (name, form) in FORMS {
         for len in SIZES {
             repeat(&both, form, MESSAGES, len);
-            let before = ALLOCATIONS.get();
-            repeat(&both, form, MESSAGES, len);
-            let allocations = ALLOCATIONS.get() - before;
-            if allocations > HOUSEKEEPING {
+            let allocations = fewest_allocations(|| repeat(&both, form, MESSAGES, len));
+            if allocations > 0 {
                 found.insert((name, len), allocations);
             }
         }
@@ -204,9 +215,7 @@ fn an_owned_buffer_goes_there_and_back_without_an_allocation() {
         };
     };
     (0..MESSAGES).for_each(&mut round);
-    let before = ALLOCATIONS.get();
-    (0..MESSAGES).for_each(&mut round);
-    assert!(ALLOCATIONS.get() - before <= HOUSEKEEPING);
+    assert_eq!(fewest_allocations(|| (0..MESSAGES).for_each(&mut round)), 0);
 }
 
 #[test]
@@ -357,7 +366,7 @@ fn is_look(call: &str) -> bool {
 }
 
 #[test]
-fn a_short_message_makes_no_system_call_but_rare_looks_at_sockets() {
+fn a_short_message_makes_no_system_call() {
     if let Err(reason) = strace_works() {
         sinew_testing::skip!("strace", "{reason}");
     }
@@ -382,13 +391,18 @@ fn a_spinning_ping_pong_between_processes_makes_no_system_call() {
     if let Err(reason) = strace_works() {
         sinew_testing::skip!("strace", "{reason}");
     }
-    let mut other = spawn("echo", "shm", &[]);
-    let pieces = trace("trace ping-pong", &[&other.line()]);
-    other.tell("end");
-    assert_eq!(pieces.len(), PIECES);
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        sinew_testing::skip!("two processors", "two processes that spin need a processor each");
+    }
     // A side that is kept from running lets the other one wait, and who waits long looks at its descriptors: pieces in which
-    // that happened say nothing.
-    let quiet = pieces.iter().filter(|piece| piece.is_empty()).count();
-    println!("{quiet} of {PIECES} pieces are without any system call");
-    assert!(quiet > 0, "every piece of {ROUND_TRIPS} round trips has system calls: {:?}", pieces.last());
+    // that happened say nothing. On a busy machine that can be all pieces of a run.
+    until("a piece is without any system call", || {
+        let mut other = spawn("echo", "shm", &[]);
+        let pieces = trace("trace ping-pong", &[&other.line()]);
+        other.tell("end");
+        assert_eq!(pieces.len(), PIECES);
+        let quiet = pieces.iter().filter(|piece| piece.is_empty()).count();
+        println!("{quiet} of {PIECES} pieces are without any system call; the last has {:?}", pieces.last());
+        quiet > 0
+    });
 }

@@ -69,6 +69,23 @@ fn traffic_leaves_a_shared_memory_lane_that_has_become_slow() {
     }
 }
 
+/// One bad moment of a busy machine is no reason to leave the lane that ought to be the best, and to come back.
+#[test]
+fn a_short_hitch_of_the_best_lane_moves_no_traffic() {
+    const HITCH: Duration = Duration::from_millis(350);
+    let faults = [Faults::new(), Faults::new()];
+    let (here, there) = (engine(&faults[0]), engine(&faults[1]));
+    let mut began: Option<Instant> = None;
+    play_until(&here, &there, |peer| {
+        assert!(peer.path().starts_with("shm"), "{}\n{}", peer.path(), peer.explain());
+        let since = began.get_or_insert_with(Instant::now).elapsed();
+        let delay = if since < HITCH { Duration::from_millis(3) } else { Duration::ZERO };
+        faults.iter().for_each(|faults| faults.delay(delay));
+        since > 5 * HITCH
+    });
+    assert!(began.is_some(), "it ran");
+}
+
 #[test]
 fn an_explicit_choice_is_kept_although_a_better_path_works() {
     let faults = Faults::new();

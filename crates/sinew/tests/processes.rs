@@ -119,15 +119,23 @@ impl Bystanders {
         Self { stop: AtomicBool::new(false), rounds: AtomicU64::new(0) }
     }
 
-    /// Goes on until told to stop.
-    fn run(&self, to: &Peer, at: &Endpoint) {
+    /// Goes on until told to stop. `here`, of which `to` is, makes no progress by itself: a message that had to wait for
+    /// credit is fetched from it.
+    fn run(&self, here: &Engine, to: &Peer, at: &Endpoint) {
         let mut buf = vec![0; 150_000];
         while !self.stop.load(Ordering::Acquire) {
             let round = self.rounds.load(Ordering::Relaxed);
             let data = content(if round.is_multiple_of(4) { 20_000 } else { 100 }, round);
-            let receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
+            let mut receive = at.post_recv(0xb, std::mem::take(&mut buf)).unwrap();
             to.send(0xb, &data).unwrap();
-            let got = receive.wait().unwrap();
+            let start = Instant::now();
+            let got = loop {
+                if let Some(result) = receive.try_wait() {
+                    break result.unwrap();
+                }
+                assert!(start.elapsed() < PATIENCE, "the bystanders wait in vain");
+                here.progress();
+            };
             assert!(got.buf.as_slice() == data);
             buf = vec![0; 150_000];
             self.rounds.fetch_add(1, Ordering::Release);
@@ -157,7 +165,7 @@ fn a_killed_receiver_is_noticed_and_the_rest_goes_on(lane: &str) {
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
         let _stop = calm.stop_at_end();
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         for round in 0..4 {
             let mut other = spawn("receive", lane, &[]);
             let peer = p.a.connect(other.line()).unwrap();
@@ -234,7 +242,7 @@ fn a_killed_sender_is_noticed_and_the_rest_goes_on(lane: &str) {
     let mut delays = Vec::new();
     std::thread::scope(|scope| {
         let _stop = calm.stop_at_end();
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         for round in 0..4u64 {
             let mine = p.here.endpoint("").unwrap();
             let mut other = spawn("send", lane, &[]);
@@ -298,7 +306,8 @@ fn whoever_only_waits_learns_of_a_death(lane: &str) {
     }
 }
 
-/// From the kill until the last of a receive, a long send and a flush has ended, in each way of making progress.
+/// From the kill until the last of a receive, a long send and a flush has ended, in each way of making progress. Nobody
+/// waits for `peer_timeout`: a peer whose process has ended is not silent, it refuses.
 fn a_death_ends_all_operations_and_how_fast_is_printed(lane: &str) {
     const KILLS: usize = 24;
     for mode in [Progress::Caller, Progress::Thread { cpu: None }, Progress::Event] {
@@ -324,10 +333,10 @@ fn a_death_ends_all_operations_and_how_fast_is_printed(lane: &str) {
             let sent = send.wait_within(PATIENCE).unwrap_err().error;
             let flushed = flush.join().unwrap().unwrap_err();
             took.push(at.elapsed());
-            if at.elapsed() > Duration::from_millis(100) {
-                println!("SLOW {received} | {sent} | {flushed}");
+            for error in [received, sent, flushed] {
+                assert!(is_lost(&error), "{error:?}");
+                assert!(!error.to_string().contains("peer_timeout"), "{error}");
             }
-            assert!(is_lost(&received) && is_lost(&sent) && is_lost(&flushed), "{received:?} {sent:?}");
             other.kill();
         }
         assert_eq!(here.counters().operations, 0);
@@ -346,7 +355,7 @@ fn a_stopped_peer_loses_nothing_and_stalls_nobody(lane: &str) {
     let peer = p.a.connect(other.line()).unwrap();
     std::thread::scope(|scope| {
         let _stop = calm.stop_at_end();
-        scope.spawn(|| calm.run(&p.to_b, &p.b));
+        scope.spawn(|| calm.run(&p.here, &p.to_b, &p.b));
         let peer = &peer;
         let sender = scope.spawn(move || {
             for number in 0..400u64 {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PATIENCE, engine, hear, open_descriptors, processor_ticks, resident_bytes, say, spawn, until};
-use sinew::{Match, Progress};
+use sinew::{Endpoint, Engine, Match, Progress};
 use std::time::Duration;
 
 const THREAD: Progress = Progress::Thread { cpu: None };
@@ -13,40 +13,74 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     an_idle_process_uses_no_processor,
 ] }
 
+/// Endpoints on each side.
+const COUNT: usize = 1000;
+
+/// Idle endpoints, and what each of them costs of resident memory.
+fn thousand(engine: &Engine) -> (Vec<Endpoint>, u64) {
+    let memory = resident_bytes();
+    let endpoints: Vec<_> = (0..COUNT).map(|_| engine.endpoint("").unwrap()).collect();
+    (endpoints, resident_bytes().saturating_sub(memory) / COUNT as u64)
+}
+
+/// One pair of processes: each of a thousand endpoints here sends to each of a thousand there.
 fn a_thousand_endpoints_on_each_side_share_one_session(lane: &str) {
-    const COUNT: usize = 1000;
-    let (here, there) = (engine(lane, THREAD), engine(lane, THREAD));
-    let (memory, descriptors) = (resident_bytes(), open_descriptors());
-    let near: Vec<_> = (0..COUNT).map(|_| here.endpoint("").unwrap()).collect();
-    let far: Vec<_> = (0..COUNT).map(|_| there.endpoint("").unwrap()).collect();
-    let each = resident_bytes().saturating_sub(memory) / (2 * COUNT as u64);
-    println!("{lane}: {each} bytes resident for each idle endpoint");
-    let first = near[0].connect(far[0].address()).unwrap();
-    let base = first.source();
-    assert_eq!(base.endpoint(), far[0].number());
-    let peers: Vec<_> = far.iter().map(|far| near[0].connect(far.address()).unwrap()).collect();
-    // Every near one sends to every seventh far one, another seventh each time.
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for (number, near) in near.iter().enumerate() {
-                for to in (number % 7..COUNT).step_by(7) {
-                    let peer = near.reply_to(peers[to].source()).unwrap();
-                    peer.send((number * COUNT + to) as u64, &(number as u32).to_le_bytes()).unwrap();
-                }
-            }
-        });
-        let mut buf = [0; 4];
-        for (number, near) in near.iter().enumerate() {
-            for to in (number % 7..COUNT).step_by(7) {
-                let got = far[to].recv_within(Match::any_tag(), &mut buf, PATIENCE).unwrap();
-                assert_eq!(got.tag, (number * COUNT + to) as u64, "order of senders that take turns");
-                assert_eq!(u32::from_le_bytes(buf), number as u32);
-                assert_eq!(got.source.endpoint(), near.number());
-            }
+    let here = engine(lane, THREAD);
+    let descriptors = open_descriptors();
+    let (near, idle) = thousand(&here);
+    let mut other = spawn("thousand", lane, &[]);
+    let addresses: Vec<String> = (0..COUNT).map(|_| other.line()).collect();
+    let peers: Vec<_> = addresses.iter().map(|address| near[0].connect(address).unwrap()).collect();
+    let sources: Vec<_> = peers.iter().map(|peer| peer.source()).collect();
+    for (number, near) in near.iter().enumerate() {
+        for (to, source) in sources.iter().enumerate() {
+            let peer = near.reply_to(*source).unwrap();
+            peer.send((number * COUNT + to) as u64, &(number as u32).to_le_bytes()).unwrap();
         }
-    });
-    assert_eq!((here.counters().sessions, there.counters().sessions), (1, 1));
+    }
+    // And back, from each there to one here: whoever receives can answer.
+    for (at, near) in near.iter().enumerate() {
+        let got = near.recv_within(at as u64, &mut [0; 8], PATIENCE).unwrap();
+        assert_eq!(got.source, sources[at]);
+    }
+    println!(
+        "{lane}: {idle} bytes resident for each idle endpoint here, there {} and after all messages {}",
+        other.line(),
+        other.line()
+    );
     println!("{lane}: {} descriptors for all", open_descriptors().saturating_sub(descriptors));
+    assert_eq!(here.counters().sessions, 1);
+    other.tell("end");
+    other.finish();
+}
+
+/// The other process: a thousand receivers, each of which hears every sender once, in the order of the senders.
+fn receive_from_a_thousand(lane: &str) {
+    let engine = engine(lane, THREAD);
+    let memory = resident_bytes();
+    let (endpoints, idle) = thousand(&engine);
+    endpoints.iter().for_each(|endpoint| say(endpoint.address()));
+    let mut buf = [0; 4];
+    let mut senders = Vec::with_capacity(COUNT);
+    for number in 0..COUNT {
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            let got = endpoint.recv_within(Match::any_tag(), &mut buf, PATIENCE).unwrap();
+            assert_eq!(got.tag, (number * COUNT + at) as u64, "each sender once, in the order sent");
+            assert_eq!(u32::from_le_bytes(buf), number as u32);
+            if at == 0 {
+                senders.push(got.source);
+            }
+            assert_eq!(got.source, senders[number], "one sender is the same for all receivers");
+        }
+    }
+    let used = resident_bytes().saturating_sub(memory) / COUNT as u64;
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        endpoint.reply_to(senders[at]).unwrap().send(at as u64, b"answer").unwrap();
+    }
+    assert_eq!(engine.counters().sessions, 1);
+    say(idle);
+    say(used);
+    let _ = hear();
 }
 
 /// Two connected engines of another process, one with a thread, idle for a second.
@@ -88,6 +122,7 @@ fn other_process() {
     match std::env::var("OTHER_ROLE").unwrap().as_str() {
         "idle" => idle(&lane),
         "talk" => talk(&lane),
+        "thousand" => receive_from_a_thousand(&lane),
         other => panic!("no role {other}"),
     }
 }

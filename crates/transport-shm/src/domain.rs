@@ -12,6 +12,7 @@ use crate::{FEW_DESCRIPTORS, SCHEME, runtime_dir};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use sinew_base::guarded::GuardedFd;
+use sinew_base::socket_path;
 use sinew_transport::{
     Domain, DomainContext, ErrorKind, Event, Interest, Link, ListenScope, Locator, PollKey, Segment,
     TransportError,
@@ -62,7 +63,7 @@ fn listen(options: &ShmOptions, context: &DomainContext) -> Result<Listener, Tra
     runtime_dir::clean(&directory);
     let path = runtime_dir::socket_path(&directory, &context.engine);
     let object = || path.display().to_string();
-    let locator = Locator::new(SCHEME, runtime_dir::to_body(&path)).map_err(|_| {
+    let locator = Locator::new(SCHEME, socket_path::to_body(&path)).map_err(|_| {
         TransportError::new(ErrorKind::Limit, "listen", object())
             .hint("the path is too long for a locator (200 bytes); set runtime_dir to a shorter one")
     })?;
@@ -102,7 +103,7 @@ impl Domain for ShmDomain {
         if !self.understands(to.scheme()) {
             return Err(TransportError::new(ErrorKind::InvalidAddress, "dial", to.to_string()));
         }
-        let path = runtime_dir::from_body(to.body()).ok_or_else(|| {
+        let path = socket_path::from_body(to.body()).ok_or_else(|| {
             TransportError::new(ErrorKind::InvalidAddress, "dial", to.to_string())
                 .hint("the body of a shm locator is the absolute path of a socket")
         })?;

@@ -58,6 +58,15 @@ pub use transport::{SCHEME, ShmTransport};
 #[cfg(all(target_os = "linux", not(loom)))]
 const FEW_DESCRIPTORS: &str = "descriptors are short; close some or raise ulimit -n";
 
+/// What to do about a system call that made no descriptor.
+#[cfg(all(target_os = "linux", not(loom)))]
+const fn no_descriptor(errno: rustix::io::Errno) -> &'static str {
+    match errno {
+        rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => FEW_DESCRIPTORS,
+        _ => "a sandbox (seccomp) around this process may refuse it",
+    }
+}
+
 /// The answer to a forked child that uses its parent's handles.
 #[cfg(all(target_os = "linux", not(loom)))]
 fn forked() -> sinew_transport::TransportError {

@@ -3,7 +3,6 @@
 //! Called by the engine through [`Link`]. It reads nothing beyond the record it is asked for, so that the first note of
 //! the peer's lane stays in the socket for the lane.
 
-use crate::FEW_DESCRIPTORS;
 use crate::lane::ShmLane;
 use crate::registry::Registry;
 use crate::sys::socket::{self, Moved};
@@ -57,7 +56,7 @@ impl Peer {
 impl ShmLink {
     pub(crate) fn dial(registry: Arc<Registry>, path: PathBuf, owner: u32) -> Result<Self, TransportError> {
         let socket = socket::unconnected()
-            .map_err(|errno| TransportError::os(errno, "socket", "").hint(FEW_DESCRIPTORS))?;
+            .map_err(|errno| TransportError::os(errno, "socket", "").hint(crate::no_descriptor(errno)))?;
         let mut link = Self::new(registry, socket);
         link.dialing = Some(path);
         link.try_connect()?;

@@ -100,7 +100,7 @@ impl Registry {
         let (page_fd, page) = half::create_domain_page()?;
         let (hints_fd, hints) = Page::<Hints>::create("sinew-hints", Writers::Anybody)?;
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| TransportError::os(errno, "eventfd", "").hint(crate::FEW_DESCRIPTORS))?;
+            .map_err(|errno| TransportError::os(errno, "eventfd", "").hint(crate::no_descriptor(errno)))?;
         Ok(Self {
             options: options.clone(),
             poller,

@@ -291,6 +291,28 @@ fn a_socket_file_lives_as_long_as_its_domain_and_is_for_its_user() {
 }
 
 #[test]
+fn a_socket_in_a_directory_of_any_name_is_published_and_dialled() {
+    for name in ["a b", "\u{e4}", "a,b", "a%41", "a\nb", "a\\b"] {
+        let folder = Folder::new();
+        let inner = folder.0.join(name);
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::set_permissions(&inner, PermissionsExt::from_mode(0o700)).unwrap();
+        let listening = open(&uds_in(&inner), ListenScope::ThisUser).unwrap();
+        let locators = listening.locators();
+        assert_eq!(locators.len(), 1, "{name:?}");
+        let mut dialling = open(&uds_in(&inner), ListenScope::Nobody).unwrap();
+        let mut link = dialling.dial(&locators[0], 5).unwrap();
+        wait("the connection", || link.poll().unwrap() != LinkState::Connecting);
+    }
+    let folder = Folder::new();
+    let long = folder.0.join("\u{e4}".repeat(35));
+    std::fs::create_dir(&long).unwrap();
+    std::fs::set_permissions(&long, PermissionsExt::from_mode(0o700)).unwrap();
+    let error = open(&uds_in(&long), ListenScope::ThisUser).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("shorter runtime directory"), "{error}");
+}
+
+#[test]
 fn sockets_of_dead_engines_are_removed_and_those_of_live_ones_are_not() {
     let folder = Folder::new();
     let alive = UnixListener::bind(folder.0.join("alive.uds")).unwrap();

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Broken,
     /// The peer said something that it must not say.
     Protocol,
+    /// The peer is there and turned this side away, for a reason that the text says.
+    TurnedAway,
     /// This transport cannot do that.
     Unsupported,
     /// An error of the system that fits no other class; the code says which.
@@ -107,6 +109,16 @@ impl TransportError {
         Self { kind, operation, object: object.into(), code: Some(Code::errno(errno)), hint: String::new() }
     }
 
+    /// Whether the same call may succeed later without anybody changing the program or its options.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        use ErrorKind as Kind;
+        matches!(
+            self.kind,
+            Kind::NoRoute | Kind::Refused | Kind::TimedOut | Kind::Limit | Kind::PeerDead | Kind::Broken
+        )
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -157,6 +169,7 @@ fn describe(kind: ErrorKind) -> &'static str {
         ErrorKind::PeerDead => "the peer's process is gone",
         ErrorKind::Broken => "the connection broke",
         ErrorKind::Protocol => "the peer broke the protocol",
+        ErrorKind::TurnedAway => "the peer was reached and turned this engine away",
         ErrorKind::Unsupported => "not supported by this transport",
         ErrorKind::System => "system error",
     }

@@ -9,6 +9,8 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use sinew::Progress;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Name of the hidden command.
@@ -56,16 +58,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     };
     crate::output::print(&format!("address {}\n", endpoint.address()))?;
-    let watched = engine.clone();
+    let (watched, left_alone) = (engine.clone(), Arc::new(AtomicBool::new(false)));
+    let leaving = Arc::clone(&left_alone);
     std::thread::spawn(move || {
         let mut nothing = [0; 64];
         // The parent never writes: this ends when the parent's end of the pipe is closed.
         while std::io::stdin().lock().read(&mut nothing).is_ok_and(|len| len > 0) {}
+        leaving.store(true, Ordering::Release);
         let _ = watched.close(Duration::ZERO);
     });
     let served = serve(&endpoint, After::End, |_| ());
     let _ = engine.close(GRACE);
-    served
+    // What ends because the first process has gone is nobody's news.
+    if left_alone.load(Ordering::Acquire) { Ok(()) } else { served }
 }
 
 /// The second process, as the first sees it. It ends when this is dropped.

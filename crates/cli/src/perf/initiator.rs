@@ -4,7 +4,7 @@ use super::Op;
 use super::pattern::{fill, seed};
 use super::protocol::{BACK, REPLY, REPLY_MAX, REQUEST, Reply, Request, Task};
 use super::report::{Latency, Measurement};
-use super::responder::{PATIENCE, POSTED_FROM, wrong};
+use super::responder::{POSTED_FROM, patience, wrong};
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
 use sinew::{Endpoint, Engine, Match, OpError, Peer};
@@ -33,6 +33,8 @@ pub(crate) struct Initiator {
     /// Tag of the next message: none is used twice.
     next_tag: u64,
     run: u64,
+    /// How long the other side may take for what was asked last.
+    patience: Duration,
 }
 
 /// What one round took.
@@ -44,7 +46,7 @@ struct Round {
 impl Initiator {
     pub(crate) fn new(engine: Engine, endpoint: Endpoint, peer: Peer) -> Self {
         let run = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
-        Self { engine, endpoint, peer, next_tag: 1, run }
+        Self { engine, endpoint, peer, next_tag: 1, run, patience: patience(0, 0) }
     }
 
     pub(crate) const fn peer(&self) -> &Peer {
@@ -92,10 +94,11 @@ impl Initiator {
     fn latency(&mut self, size: usize, extent: Extent) -> Result<Measurement, Failure> {
         let mut buffers = (vec![0; size], vec![0; size]);
         let mut histogram = histogram()?;
-        let warm = self.ping_pong(size, 10, &mut buffers, &mut |_| ())?;
+        let rounds = (ROUND_BYTES / size.max(1)).clamp(1, 10) as u64;
+        let warm = self.ping_pong(size, rounds, &mut buffers, &mut |_| ())?;
         let mut verdict = warm.wrong;
-        let mut pace = Pace::new(extent, 10, 10_000, warm.took);
-        while let Some(count) = pace.next(10) {
+        let mut pace = Pace::new(extent, rounds, 10_000, warm.took);
+        while let Some(count) = pace.next(rounds) {
             let mut record = |round_trip: Duration| {
                 histogram.saturating_record(u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX));
             };
@@ -130,8 +133,8 @@ impl Initiator {
             let tag = request.base + number;
             fill(seed(request.seed, number), ping);
             let sent = Instant::now();
-            self.peer.message(tag).timeout(PATIENCE).send(ping)?;
-            let got = self.endpoint.recv_within(Match::tag(tag | BACK).from(source), pong, PATIENCE)?;
+            self.peer.message(tag).timeout(self.patience).send(ping)?;
+            let got = self.endpoint.recv_within(Match::tag(tag | BACK).from(source), pong, self.patience)?;
             record(sent.elapsed());
             verdict = verdict.or_else(|| wrong(&request, BACK, number, &pong[..got.len]));
         }
@@ -179,11 +182,14 @@ impl Initiator {
                 let sends = (0..count)
                     .map(|number| scope.send(&self.peer, request.base + number, &memory[slot(number)]))
                     .collect::<Result<Vec<_>, _>>()?;
-                sends.into_iter().try_for_each(|send| send.wait_within(PATIENCE))
+                sends.into_iter().try_for_each(|send| send.wait_within(self.patience))
             })?;
         } else {
             for number in 0..count {
-                self.peer.message(request.base + number).timeout(PATIENCE).send(&memory[slot(number)])?;
+                self.peer
+                    .message(request.base + number)
+                    .timeout(self.patience)
+                    .send(&memory[slot(number)])?;
             }
         }
         self.expect(&Reply::Done)?;
@@ -196,6 +202,7 @@ impl Initiator {
         self.run = self.run.wrapping_add(1);
         let request = Request { task, size, count, base: self.next_tag, seed: self.run };
         self.next_tag += count;
+        self.patience = patience(size, count);
         self.peer.send(REQUEST, &request.to_bytes())?;
         self.expect(&Reply::Ready)?;
         Ok(request)
@@ -203,8 +210,11 @@ impl Initiator {
 
     fn reply(&self) -> Result<Reply, Failure> {
         let mut bytes = [0; REPLY_MAX];
-        let got =
-            self.endpoint.recv_within(Match::tag(REPLY).from(self.peer.source()), &mut bytes, PATIENCE)?;
+        let got = self.endpoint.recv_within(
+            Match::tag(REPLY).from(self.peer.source()),
+            &mut bytes,
+            self.patience,
+        )?;
         match Reply::from_bytes(&bytes[..got.len]) {
             Some(Reply::Refused(text)) => Err(Failure::failed(format!("the other side refuses: {text}"))),
             Some(reply) => Ok(reply),

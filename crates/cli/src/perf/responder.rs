@@ -6,8 +6,16 @@ use crate::failure::Failure;
 use sinew::{Endpoint, Match, OpError, Peer, Source, Timeout};
 use std::time::Duration;
 
-/// How long the other side may take for one message.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other side may take for a short message.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Slower than this many bytes a second, made, sent and checked, nothing that lives is expected to be.
+const SLOWEST: u64 = 10 << 20;
+
+/// How long the other side may take for `count` messages of `size` bytes.
+pub(crate) fn patience(size: usize, count: u64) -> Duration {
+    PATIENCE + Duration::from_secs((size as u64).saturating_mul(count) / SLOWEST)
+}
+
 /// From here on a message is fetched by its receiver, which is quicker when its buffer is there first.
 pub(crate) const POSTED_FROM: usize = 16 << 10;
 
@@ -75,14 +83,15 @@ pub(crate) fn wrong(request: &Request, way: u64, number: u64, data: &[u8]) -> Op
 
 /// Answers before it checks, and prepares the next answer before the next message: only the way is measured.
 fn ping_pong(endpoint: &Endpoint, back: &Peer, request: &Request) -> Result<Option<String>, OpError> {
+    let patience = patience(request.size, request.count);
     let (mut ping, mut pong) = (vec![0; request.size], vec![0; request.size]);
     let mut verdict = None;
     fill(seed(request.seed ^ BACK, 0), &mut pong);
     back.send(REPLY, &Reply::Ready.to_bytes())?;
     for number in 0..request.count {
         let tag = request.base + number;
-        let got = endpoint.recv_within(Match::tag(tag).from(back.source()), &mut ping, PATIENCE)?;
-        back.message(tag | BACK).timeout(PATIENCE).send(&pong)?;
+        let got = endpoint.recv_within(Match::tag(tag).from(back.source()), &mut ping, patience)?;
+        back.message(tag | BACK).timeout(patience).send(&pong)?;
         verdict = verdict.or_else(|| wrong(request, 0, number, &ping[..got.len]));
         fill(seed(request.seed ^ BACK, number + 1), &mut pong);
     }
@@ -123,7 +132,11 @@ fn receive_in_turn(
     let mut lens = Vec::with_capacity(slots.len());
     back.send(REPLY, &Reply::Ready.to_bytes())?;
     for (slot, tag) in slots.into_iter().zip(request.base..) {
-        lens.push(endpoint.recv_within(Match::tag(tag).from(source), slot, PATIENCE)?.len);
+        lens.push(
+            endpoint
+                .recv_within(Match::tag(tag).from(source), slot, patience(request.size, request.count))?
+                .len,
+        );
     }
     Ok(lens)
 }
@@ -142,7 +155,10 @@ fn receive_posted(
             .map(|(slot, tag)| scope.recv(Match::tag(tag).from(source), slot))
             .collect::<Result<Vec<_>, _>>()?;
         back.send(REPLY, &Reply::Ready.to_bytes())?;
-        posted.into_iter().map(|receive| receive.wait_within(PATIENCE).0.map(|got| got.len)).collect()
+        posted
+            .into_iter()
+            .map(|receive| receive.wait_within(patience(request.size, request.count)).0.map(|got| got.len))
+            .collect()
     })
 }
 
@@ -156,6 +172,13 @@ mod tests {
         let mut bytes = [0; REPLY_MAX];
         let got = endpoint.recv_within(REPLY, &mut bytes, PATIENCE).expect("a reply");
         Reply::from_bytes(&bytes[..got.len]).expect("one that is known")
+    }
+
+    #[test]
+    fn the_largest_messages_are_given_time_and_short_ones_are_not() {
+        assert_eq!(patience(8, 10_000), PATIENCE);
+        assert!(patience(1 << 30, 1) > 10 * PATIENCE);
+        assert!(patience(1 << 30, 4) > 3 * patience(1 << 30, 1));
     }
 
     #[test]

@@ -53,9 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Err(failure) if failure.is_quiet() => Answer::Wrong("nobody reads its output any more".into()),
         Err(failure) => Answer::Wrong(failure.text().to_owned()),
     };
-    // Closing hands it over; a sender that has heard it may be gone by then.
-    let told = peer.send(ANSWER, &said.to_bytes());
+    // A sender that has heard the answer may be gone at once.
     let path = peer.path();
+    let told = peer.send(ANSWER, &said.to_bytes());
     let _ = engine.close(Duration::from_secs(2));
     let len = outcome?;
     if !args.quiet {

@@ -33,6 +33,15 @@ fn info_says_why_a_transport_does_not_work() {
 }
 
 #[test]
+fn info_names_an_option_that_no_engine_could_be_made_with() {
+    let room = Room::new();
+    for (name, value) in [("SINEW_TRANSPORTS", "shn"), ("SINEW_SPIN", "soon"), ("SINEW_TRANSPROTS", "shm")] {
+        let child = room.sinew(["info"]).env(name, value).spawn().expect("the binary starts");
+        has(finish(child).failed_with(2), &[name]);
+    }
+}
+
+#[test]
 fn options_are_listed_with_default_variable_cost_help_and_what_is_set() {
     let room = Room::new();
     let child =

@@ -5,7 +5,7 @@
 use crate::completion::{Completion, Match};
 use crate::core::op::{Memory, Op, RecvState};
 use crate::core::table::Key;
-use crate::core::{BUDGET, Core, Started};
+use crate::core::{BUDGET, Core, Started, Until};
 use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
@@ -90,6 +90,26 @@ impl<'a> Receive<'a> {
         };
     }
 
+    /// Whether it wants a message and is not in the engine's table.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// What it wants and where that goes, while it is open.
+    pub(crate) fn place(&mut self) -> Option<(Match, NonNull<u8>, usize)> {
+        self.is_open().then(|| (self.pattern, NonNull::from(&mut *self.buf).cast(), self.buf.len()))
+    }
+
+    /// It has ended.
+    pub(crate) fn end(&mut self, result: Result<Completion, OpError>) {
+        self.state = State::Ended(result);
+    }
+
+    /// Its message has begun to arrive.
+    pub(crate) fn begin(&mut self, key: Key) {
+        self.state = State::Posted(key);
+    }
+
     const fn is_posted(&self) -> bool {
         matches!(self.state, State::Posted(_))
     }
@@ -125,30 +145,46 @@ impl<'a> Receive<'a> {
 struct Open<'g, 'a> {
     shared: &'g Arc<Shared>,
     receives: &'g mut [Receive<'a>],
+    /// Waits for all of them, not for some.
+    all: bool,
     /// All before this one are known to have ended.
     first: usize,
-    /// One has ended in this call.
-    any: bool,
+    /// How many had ended before.
+    before: usize,
 }
 
-impl<'g, 'a> Open<'g, 'a> {
-    const fn new(shared: &'g Arc<Shared>, receives: &'g mut [Receive<'a>]) -> Self {
-        Self { shared, receives, first: 0, any: false }
+impl Open<'_, '_> {
+    fn is_posted(&self) -> bool {
+        self.receives.iter().any(Receive::is_posted)
     }
 
-    /// Posts all that have not ended.
-    fn start(&mut self, core: &mut Core, endpoint: u32) {
-        for receive in &mut *self.receives {
-            if matches!(receive.state, State::Open) {
-                receive.start(core, endpoint);
-                self.any |= !receive.is_posted();
-            }
+    /// Takes what comes while this thread polls, and posts the others if that is not enough. Whether it is.
+    fn start(&mut self, core: &mut Core, endpoint: u32) -> bool {
+        let shared = self.shared;
+        let until = if self.all { Until::All } else { Until::Some };
+        core.recv_batch_direct(endpoint, self.receives, until, || shared.is_contended());
+        let begun = self.is_posted();
+        if !self.all && (begun || ended(self.receives) > self.before) {
+            return !begun;
         }
+        self.receives
+            .iter_mut()
+            .filter(|receive| receive.is_open())
+            .for_each(|one| one.start(core, endpoint));
+        self.is_enough(core)
     }
 
-    /// Whether all have ended.
+    /// Whether what the call waits for has happened: all have ended, or some have and none of the others has begun to
+    /// arrive.
     #[inline]
-    fn all_ended(&mut self, core: &mut Core) -> bool {
+    fn is_enough(&mut self, core: &mut Core) -> bool {
+        if !self.all {
+            let mut begun = false;
+            for receive in self.receives.iter_mut().filter(|receive| receive.is_posted()) {
+                begun |= !receive.collect(core) && receive.has_begun(core);
+            }
+            return !begun && ended(self.receives) > self.before;
+        }
         while let Some(receive) = self.receives.get_mut(self.first) {
             if !receive.collect(core) {
                 return false;
@@ -157,26 +193,11 @@ impl<'g, 'a> Open<'g, 'a> {
         }
         true
     }
-
-    /// Whether none is in the engine any more.
-    fn begun_have_ended(&mut self, core: &mut Core) -> bool {
-        self.receives.iter_mut().all(|receive| receive.collect(core))
-    }
-
-    /// Whether one has ended, and none of the others has begun to arrive.
-    fn some_ended(&mut self, core: &mut Core) -> bool {
-        let mut begun = false;
-        for receive in self.receives.iter_mut().filter(|receive| receive.is_posted()) {
-            self.any |= receive.collect(core);
-            begun |= receive.has_begun(core);
-        }
-        self.any && !begun
-    }
 }
 
 impl Drop for Open<'_, '_> {
     fn drop(&mut self) {
-        if !self.receives.iter().any(Receive::is_posted) {
+        if !self.is_posted() {
             return;
         }
         if self.shared.check_fork().is_ok() {
@@ -206,25 +227,13 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let before = ended(receives);
-        let mut open = Open::new(shared, receives);
-        let number = self.inner.number;
-        shared.with(|core| {
-            core.progress();
-            let mut absent = None;
-            for receive in &mut *open.receives {
-                if !matches!(receive.state, State::Open) || absent == Some(receive.pattern) {
-                    continue;
-                }
-                match core.probe_or_closed(number, receive.pattern) {
-                    Some(Ok(_)) => receive.start(core, number),
-                    Some(Err(error)) => receive.state = State::Ended(Err(error)),
-                    None => absent = Some(receive.pattern),
-                }
-            }
-        });
-        if open.receives.iter().any(Receive::is_posted) {
+        let open = Open { shared, receives, all: true, first: 0, before };
+        shared.with(|core| core.recv_batch_direct(self.inner.number, open.receives, Until::Now, || false));
+        if open.is_posted() {
             let limit = Timeout::Default.resolve(&shared.config);
-            shared.wait(limit, |core| open.begun_have_ended(core).then_some(()));
+            shared.wait(limit, |core| {
+                open.receives.iter_mut().all(|receive| receive.collect(core)).then_some(())
+            });
         }
         drop(open);
         match ended(receives) - before {
@@ -253,7 +262,7 @@ impl Endpoint {
         receives: &mut [Receive<'_>],
         timeout: impl Into<Timeout>,
     ) -> Result<usize, OpError> {
-        self.wait_batch(receives, timeout.into(), |open, core| open.some_ended(core))
+        self.wait_batch(receives, timeout.into(), false)
     }
 
     /// Waits until all receives of the slice have ended. Answers how many ended in this call: fewer than all at the deadline;
@@ -274,14 +283,14 @@ impl Endpoint {
         receives: &mut [Receive<'_>],
         timeout: impl Into<Timeout>,
     ) -> Result<usize, OpError> {
-        self.wait_batch(receives, timeout.into(), |open, core| open.all_ended(core))
+        self.wait_batch(receives, timeout.into(), true)
     }
 
     fn wait_batch(
         &self,
         receives: &mut [Receive<'_>],
         timeout: Timeout,
-        enough: impl Fn(&mut Open<'_, '_>, &mut Core) -> bool,
+        all: bool,
     ) -> Result<usize, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
@@ -291,13 +300,9 @@ impl Endpoint {
         }
         let limit = timeout.resolve(&shared.config);
         let budget = receives.len().min(BUDGET);
-        let mut open = Open::new(shared, receives);
-        let ready = shared.with(|core| {
-            open.start(core, self.inner.number);
-            enough(&mut open, core)
-        });
-        if !ready {
-            shared.wait_taking(budget, limit, |core| enough(&mut open, core).then_some(()));
+        let mut open = Open { shared, receives, all, first: 0, before };
+        if !shared.with(|core| open.start(core, self.inner.number)) {
+            shared.wait_taking(budget, limit, |core| open.is_enough(core).then_some(()));
         }
         drop(open);
         match ended(receives) - before {

@@ -104,6 +104,21 @@ impl Peer {
     /// all buffers are the caller's again; blocks up to the option `timeout`. A message that is too long for one frame is
     /// waited for, as by [`Peer::send`], before the next one goes.
     ///
+    /// ```no_run
+    /// use sinew_engine::{Endpoint, OpError, Outgoing, Peer, Receive};
+    ///
+    /// fn exchange(peer: &Peer, endpoint: &Endpoint) -> Result<(), OpError> {
+    ///     peer.send_batch(&[Outgoing::tagged(1, b"one"), Outgoing::tagged(2, b"two").immediate(22)])?;
+    ///     let (mut first, mut second) = ([0; 64], [0; 64]);
+    ///     let mut receives = [Receive::new(3, &mut first), Receive::new(4, &mut second)];
+    ///     endpoint.recv_all(&mut receives)?;
+    ///     for receive in &receives {
+    ///         println!("{:?}: {:?}", receive.result(), receive.data());
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`Partial`] says how many went; the others did not, and never will by themselves.
     pub fn send_batch(&self, messages: &[Outgoing<'_>]) -> Result<(), Partial> {

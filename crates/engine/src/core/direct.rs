@@ -54,6 +54,7 @@ pub(crate) struct Direct {
 // SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_direct`.
 unsafe impl Send for Direct {}
 
+/// What became of a direct receive.
 #[derive(Debug)]
 enum Over {
     Not,

@@ -111,7 +111,21 @@ impl LaneSlot {
     }
 }
 
+impl LaneSlot {
+    /// Whether what it costs was measured often enough since it was proven to leave it for that.
+    pub(crate) fn is_well_measured(&self) -> bool {
+        self.proof.recent.iter().all(Option::is_some)
+    }
+}
+
 impl Core {
+    /// What a small message should cost on a lane, in nanoseconds.
+    pub(crate) fn expected_ns(&self, lane: Key) -> u64 {
+        let transport = self.lanes.get(lane).map(|slot| slot.transport);
+        let domain = self.domains.iter().find(|domain| Some(domain.name) == transport);
+        domain.map_or(u64::MAX, |domain| domain.cost.predict_ns(64))
+    }
+
     /// What carries a session now.
     pub(crate) fn path_of(&self, session: Key) -> String {
         let Some(session) = self.sessions.get(session) else { return "none: the session is over".into() };

@@ -302,6 +302,11 @@ impl Core {
             })
             .min_by_key(|&lane| cost(lane));
         let Some(best) = best else { return };
+        // One that ought to be worse must show it: a moment in which the machine was busy is no measurement.
+        let measured = self.lanes.get(active).is_some_and(LaneSlot::is_well_measured);
+        if !measured && self.expected_ns(best) > self.expected_ns(active) {
+            return;
+        }
         if cost(best).saturating_mul(super::wireup::HYSTERESIS_PERCENT) / 100 < present
             && let Some(session) = self.sessions.get_mut(session_key)
         {
@@ -587,6 +592,7 @@ impl Core {
         }
         let index = session_key.index();
         self.direct.end_of_session(index, error);
+        self.direct_batch.end_of_session(index, error);
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
             let mut ended: Vec<Key> = Vec::new();

@@ -59,8 +59,10 @@ impl Core {
         let arrival = arrival(header, source);
         let receiver = endpoint.matcher.arrive(&arrival);
         let direct = receiver.is_none() && self.direct.accepts(header.dst, &arrival);
+        let of_batch =
+            if receiver.is_none() && !direct { self.direct_batch.find(header.dst, &arrival) } else { None };
         let credit = &mut endpoint.inflow(session_key, &self.config.windows).bytes;
-        if receiver.is_none() && !direct {
+        if receiver.is_none() && !direct && of_batch.is_none() {
             if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
                 return Err(OVERRUN);
             }
@@ -73,9 +75,10 @@ impl Core {
             self.announce_credit(session_key, header.dst);
         }
         let info = Completion { len: body.len(), tag: header.tag, immediate, source };
-        match receiver {
-            Some(op) => self.deliver(op, &info, body),
-            None => self.direct.deliver(&info, body),
+        match (receiver, of_batch) {
+            (Some(op), _) => self.deliver(op, &info, body),
+            (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
+            (None, None) => self.direct.deliver(&info, body),
         }
         Ok(())
     }
@@ -212,6 +215,13 @@ impl Core {
         if self.direct.accepts(header.dst, &arrival) {
             self.return_envelope(session_key, header.dst);
             let op = self.direct_to_operation();
+            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
+            self.begin_fetch(op, envelope, info, arrival);
+            return Ok(());
+        }
+        if let Some(at) = self.direct_batch.find(header.dst, &arrival) {
+            self.return_envelope(session_key, header.dst);
+            let op = self.direct_batch_to_operation(at);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
             self.begin_fetch(op, envelope, info, arrival);
             return Ok(());

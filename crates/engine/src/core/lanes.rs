@@ -39,6 +39,9 @@ pub(crate) struct LaneSlot {
     pub(crate) measures: Option<Box<Measures>>,
 }
 
+/// So many looks a lane is judged by while it carries traffic.
+pub(crate) const RECENT: usize = 8;
+
 /// How far a lane is proven.
 #[derive(Debug)]
 pub(crate) struct Proof {
@@ -50,8 +53,10 @@ pub(crate) struct Proof {
     pub(crate) rtt_ns: Option<u64>,
     pub(crate) full_rtt_ns: Option<u64>,
     pub(crate) verified: bool,
-    /// The last round trips while it carried traffic, in nanoseconds.
-    pub(crate) recent: [Option<u64>; 4],
+    /// The best round trip of each of the last looks while it carried traffic, in nanoseconds.
+    pub(crate) recent: [Option<u64>; RECENT],
+    /// Round trips that the present look has had.
+    pub(crate) look: u8,
     /// The connect or dial that waits for it.
     pub(crate) attempt: Option<(Key, usize)>,
 }

@@ -5,6 +5,7 @@
 //! in [`Effects`] and run by the caller after the lock is released.
 
 mod direct;
+mod direct_batch;
 mod endpoint;
 mod explain;
 mod failover;
@@ -23,6 +24,7 @@ mod wireup;
 pub use explain::{Explain, ExplainRow, Verdict};
 
 pub(crate) use direct::Taken;
+pub(crate) use direct_batch::Until;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
@@ -137,6 +139,7 @@ pub(crate) struct Core {
     pub(crate) telling: bool,
     pub(crate) effects: Effects,
     pub(crate) direct: direct::Direct,
+    pub(crate) direct_batch: direct_batch::DirectBatch,
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
     hot: Vec<Key>,
@@ -194,6 +197,7 @@ impl Core {
             telling: false,
             effects: Effects::default(),
             direct: direct::Direct::default(),
+            direct_batch: direct_batch::DirectBatch::default(),
             counters: Counters::default(),
             hot: Vec::new(),
             pulls: Vec::new(),

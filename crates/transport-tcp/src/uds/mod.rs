@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::Pid;
 use sinew_base::guarded::GuardedFd;
-use sinew_base::runtime_dir;
+use sinew_base::{runtime_dir, socket_path};
 use sinew_transport::{
     Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, ListenScope, Locator,
     PollKey, Poller, Transport, TransportError,
@@ -63,6 +63,7 @@ impl Transport for UdsTransport {
             let folder = runtime_dir::prepare(self.options.runtime_dir.as_deref())?;
             directory::remove_stale(&folder);
             let path = folder.join(file_name(&context.engine));
+            locator(&path)?;
             let (fd, file) = listen(&path, context.listen, &self.options)?;
             let key = PollKey { owner: context.owner, sub: 0 };
             let listener = Listener::new(fd, &context.poller, key, path.display().to_string())?;
@@ -91,6 +92,13 @@ fn address(path: &Path) -> Result<SocketAddrUnix, TransportError> {
         TransportError::os(errno, "name the socket", path.display().to_string()).hint(
             "the path of a Unix-domain socket has at most 107 bytes: choose a shorter runtime directory",
         )
+    })
+}
+
+fn locator(path: &Path) -> Result<Locator, TransportError> {
+    Locator::new("uds", socket_path::to_body(path)).map_err(|_| {
+        TransportError::new(ErrorKind::Limit, "listen on", path.display().to_string())
+            .hint("the path is too long for a locator (200 bytes); choose a shorter runtime directory")
     })
 }
 
@@ -155,8 +163,8 @@ struct UdsDomain {
 
 impl Domain for UdsDomain {
     fn locators(&self) -> Vec<Locator> {
-        let path = self.listening.as_ref().and_then(|(_, file)| file.path.to_str());
-        path.and_then(|path| Locator::new("uds", path).ok()).into_iter().collect()
+        let path = self.listening.as_ref().map(|(_, file)| &file.path);
+        path.and_then(|path| locator(path).ok()).into_iter().collect()
     }
 
     fn understands(&self, scheme: &str) -> bool {
@@ -164,11 +172,11 @@ impl Domain for UdsDomain {
     }
 
     fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
-        if to.scheme() != "uds" || !to.body().starts_with('/') {
-            return Err(TransportError::new(ErrorKind::InvalidAddress, "dial", to.to_string())
-                .hint("this transport takes uds:/PATH/OF/A/SOCKET"));
-        }
-        let address = Address::Unix(to.to_string(), address(Path::new(to.body()))?);
+        let path = socket_path::from_body(to.body()).filter(|_| to.scheme() == "uds").ok_or_else(|| {
+            TransportError::new(ErrorKind::InvalidAddress, "dial", to.to_string())
+                .hint("this transport takes uds:/PATH/OF/A/SOCKET")
+        })?;
+        let address = Address::Unix(to.to_string(), address(&path)?);
         let fd = new_socket().map_err(|errno| connect_error(errno, &address))?;
         set_sizes(&fd, &self.options)?;
         let mut connector = Connector::new(&self.poller, owner);

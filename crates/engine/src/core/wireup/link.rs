@@ -384,7 +384,8 @@ impl Core {
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: false,
-                recent: [None; 4],
+                recent: [None; crate::core::lanes::RECENT],
+                look: 0,
                 attempt,
             },
             frames_sent: 0,
@@ -460,5 +461,11 @@ fn locators_text(locators: &[Locator]) -> String {
 }
 
 fn refusal_error(error: &HandshakeError) -> TransportError {
-    TransportError::new(ErrorKind::Protocol, "handshake", error.to_string())
+    let kind = match error {
+        HandshakeError::Malformed(_) | HandshakeError::OutOfOrder { .. } | HandshakeError::Crypto(_) => {
+            ErrorKind::Protocol
+        }
+        _ => ErrorKind::TurnedAway,
+    };
+    TransportError::new(kind, "handshake", error.to_string())
 }

@@ -74,6 +74,8 @@ pub(crate) struct Connecting {
     next_at: Instant,
     deadline: Instant,
     backoff: Duration,
+    /// Every candidate has failed, and `next_at` is when they are tried again.
+    rests: bool,
     pub(crate) state: ConnectState,
     pub(crate) waker: Option<Waker>,
 }
@@ -134,6 +136,7 @@ impl Core {
             next_at: now,
             deadline,
             backoff: BACKOFF_MIN,
+            rests: false,
             state,
             waker: None,
         });
@@ -291,8 +294,11 @@ impl Core {
             self.connects.remove(key);
             return;
         }
-        connecting.next_at = now + connecting.backoff;
-        connecting.backoff = (connecting.backoff * 2).min(BACKOFF_MAX);
+        // Once in each round: whoever looks at timers comes by here.
+        if !std::mem::replace(&mut connecting.rests, true) {
+            connecting.next_at = now + connecting.backoff;
+            connecting.backoff = (connecting.backoff * 2).min(BACKOFF_MAX);
+        }
     }
 
     /// A session has lost its last lane: dial the peer again.
@@ -450,6 +456,7 @@ impl Core {
                     .iter()
                     .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
             if retry {
+                connecting.rests = false;
                 for attempt in connecting.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
                     attempt.state = AttemptState::Untried;
                 }

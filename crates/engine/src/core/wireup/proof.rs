@@ -11,6 +11,8 @@ use std::time::Instant;
 /// Round trips that prove a lane: small ones, of which the shortest counts as a busy machine makes any of them long, and a
 /// full one.
 pub(super) const PROBES: u8 = 5;
+/// Round trips of one look at a lane that carries traffic, of which the shortest counts likewise.
+const TRIPS_PER_LOOK: u8 = 4;
 
 impl Core {
     /// Sends the next probe of a lane: first small ones, then one as large as the lane takes.
@@ -27,17 +29,40 @@ impl Core {
         self.post_unsequenced(lane, Header::control(Kind::PROBE_REPLY, header.tag), &vec![0xa5; len]);
     }
 
+    /// A round trip of a look at a lane that carries traffic. The next one follows at once, as both sides are awake now.
+    fn looked(&mut self, lane: Key, took: u64) {
+        let Some(slot) = self.lanes.get_mut(lane) else { return };
+        let proof = &mut slot.proof;
+        if proof.look == 0 {
+            proof.recent.rotate_right(1);
+            proof.recent[0] = None;
+        }
+        proof.recent[0] = Some(proof.recent[0].map_or(took, |best| best.min(took)));
+        proof.look += 1;
+        if proof.look < TRIPS_PER_LOOK {
+            self.send_look(lane);
+        } else {
+            proof.look = 0;
+        }
+    }
+
+    pub(crate) fn send_look(&mut self, lane: Key) {
+        let Some(slot) = self.lanes.get_mut(lane) else { return };
+        let nonce = slot.proof.nonce;
+        slot.proof.sent_at = Some(Instant::now());
+        self.post_unsequenced(lane, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
+    }
+
     pub(crate) fn handle_probe_reply(&mut self, lane: Key, header: &Header) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         let proof = &mut slot.proof;
         if header.tag != proof.nonce {
             return;
         }
-        let took = proof.sent_at.map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let took =
+            proof.sent_at.take().map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
         if proof.left == 0 {
-            proof.recent.rotate_right(1);
-            proof.recent[0] = Some(took);
-            return;
+            return self.looked(lane, took);
         }
         if proof.left > 1 {
             proof.rtt_ns = Some(proof.rtt_ns.map_or(took, |known| known.min(took)));
@@ -108,7 +133,8 @@ impl Core {
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: true,
-                recent: [None; 4],
+                recent: [None; crate::core::lanes::RECENT],
+                look: 0,
                 attempt: None,
             },
             frames_sent: 0,

@@ -5,7 +5,6 @@
 use super::{ConnectState, Core, Purpose};
 use crate::core::table::Key;
 use sinew_transport::Locator;
-use sinew_wire::frame::{Header, Kind};
 use std::time::{Duration, Instant};
 
 /// Between two looks at a session with traffic.
@@ -72,7 +71,8 @@ impl Core {
         if slot.transport == "self" {
             return;
         }
-        let (present, transport) = (slot.cost_ns(), slot.transport);
+        let (present, transport, measured) = (slot.cost_ns(), slot.transport, slot.is_well_measured());
+        let promised = self.expected_ns(active);
         self.measure_again(key);
         self.consider_move(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -87,6 +87,7 @@ impl Core {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
                     domain.name != transport
+                        && (measured || domain.cost.predict_ns(64) <= promised)
                         && domain.cost.predict_ns(64).saturating_mul(HYSTERESIS_PERCENT) / 100 < present
                 })
             })
@@ -112,9 +113,11 @@ impl Core {
             if !slot.proof.verified || slot.lane.is_none() {
                 continue;
             }
-            let nonce = slot.proof.nonce;
-            slot.proof.sent_at = Some(Instant::now());
-            self.post_unsequenced(lane, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
+            // One at a time: an answer belongs to the probe that was sent last.
+            if slot.proof.sent_at.is_some() {
+                continue;
+            }
+            self.send_look(lane);
         }
     }
 }

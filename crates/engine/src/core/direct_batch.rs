@@ -1,0 +1,220 @@
+//! A batch of receives while its caller polls: messages go from the lane straight into the caller's buffers.
+//!
+//! Called by [`crate::batch`], in the manner of [`super::direct`]: the caller holds the engine's lock from before the first
+//! look until the receives are over, handed back open, or operations in the table; nobody else can post or take anything
+//! meanwhile, so the order is what it would be had they been posted one after the other. What it must not do: keep the
+//! caller's memory known to the core any longer than that.
+#![allow(unsafe_code)]
+
+use super::op::{Memory, Op, RecvOp, RecvState};
+use super::operations::{Started, received};
+use super::table::Key;
+use super::{BUDGET, Core, OpError};
+use crate::batch::Receive;
+use crate::completion::{Completion, Match};
+use sinew_proto::matching::{Arrival, PostId, Wanted};
+use sinew_transport::Body;
+use std::ptr::NonNull;
+
+/// Batches with more receives are posted: looking through them one by one would cost more than the matcher.
+const RECEIVES_MAX: usize = 64;
+
+/// Turns that a batch is polled for before it is posted, as for a single receive.
+const TURNS: u32 = 256;
+
+/// How long a batch is polled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Until {
+    /// While something comes.
+    Now,
+    /// Until some of it have ended, and while something comes.
+    Some,
+    /// Until all of it have ended.
+    All,
+}
+
+/// What became of one receive.
+#[derive(Debug)]
+enum Outcome {
+    Done(Result<Completion, OpError>),
+    /// It matched an envelope and is an operation in the table now.
+    Fetching(Key),
+}
+
+/// The receives under way.
+#[derive(Debug, Default)]
+pub(crate) struct DirectBatch {
+    /// The endpoint that receives; 0: none.
+    endpoint: u32,
+    slots: Vec<Slot>,
+    /// All before this one have their outcome.
+    first: usize,
+    /// How many have none.
+    left: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    wanted: Wanted,
+    data: NonNull<u8>,
+    room: usize,
+    outcome: Option<Outcome>,
+}
+
+// SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_batch_direct`.
+unsafe impl Send for Slot {}
+
+impl DirectBatch {
+    /// The oldest receive under way that the message is for. Receives of the matcher were asked before.
+    #[inline]
+    pub(crate) fn find(&self, endpoint: u32, arrival: &Arrival) -> Option<usize> {
+        if self.endpoint != endpoint {
+            return None;
+        }
+        let open = |slot: &Slot| slot.outcome.is_none() && slot.wanted.accepts(arrival);
+        self.slots[self.first..].iter().position(open).map(|at| self.first + at)
+    }
+
+    /// The whole message for a receive that [`DirectBatch::find`] has found.
+    #[inline]
+    pub(crate) fn deliver(&mut self, at: usize, info: &Completion, body: Body<'_>) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let len = body.len().min(slot.room);
+        // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_batch_direct`, which
+        // removes all slots before it returns or unwinds.
+        unsafe { body.copy_to_raw(slot.data.as_ptr(), len) };
+        self.end(at, Outcome::Done(received(info, body.len(), slot.room)));
+    }
+
+    fn end(&mut self, at: usize, outcome: Outcome) {
+        self.slots[at].outcome = Some(outcome);
+        self.left -= 1;
+        while self.slots.get(self.first).is_some_and(|slot| slot.outcome.is_some()) {
+            self.first += 1;
+        }
+    }
+
+    /// The session in slot `index` is lost: receives from it alone end.
+    pub(crate) fn end_of_session(&mut self, index: u32, error: &OpError) {
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            if slot.outcome.is_none()
+                && slot.wanted.source().is_some_and(|source| (source >> 32) as u32 == index)
+            {
+                self.end(at, Outcome::Done(Err(error.clone())));
+            }
+        }
+    }
+}
+
+/// Hands the receives back when they are over, also by a panic.
+struct Under<'c, 'r, 'a> {
+    core: &'c mut Core,
+    receives: &'r mut [Receive<'a>],
+}
+
+impl Drop for Under<'_, '_, '_> {
+    fn drop(&mut self) {
+        let batch = &mut self.core.direct_batch;
+        batch.endpoint = 0;
+        let open = self.receives.iter_mut().filter(|receive| receive.is_open());
+        for (receive, slot) in open.zip(batch.slots.drain(..)) {
+            match slot.outcome {
+                Some(Outcome::Done(result)) => receive.end(result),
+                Some(Outcome::Fetching(key)) => receive.begin(key),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Receives what is there for the open ones of `receives`, and polls for more for a while; `leave` is asked after each
+    /// turn whether others want the lock. What did not come meanwhile stays open.
+    pub(crate) fn recv_batch_direct(
+        &mut self,
+        endpoint: u32,
+        receives: &mut [Receive<'_>],
+        until: Until,
+        leave: impl Fn() -> bool,
+    ) {
+        let some = self.claim_batch(endpoint, receives);
+        let open = receives.iter().filter(|receive| receive.is_open()).count();
+        if open == 0 || open > RECEIVES_MAX {
+            return;
+        }
+        debug_assert!(self.direct_batch.slots.is_empty());
+        for (pattern, data, room) in receives.iter_mut().filter_map(Receive::place) {
+            let wanted = Wanted::new(&pattern.into());
+            self.direct_batch.slots.push(Slot { wanted, data, room, outcome: None });
+        }
+        self.direct_batch.first = 0;
+        self.direct_batch.left = open;
+        self.direct_batch.endpoint = endpoint;
+        let under = Under { core: self, receives };
+        for _ in 0..TURNS {
+            let moved = under.core.turn(under.core.direct_batch.left.min(BUDGET));
+            let left = under.core.direct_batch.left;
+            let enough = left == 0 || (until != Until::All && moved == 0 && (some || left < open));
+            if enough || (until == Until::Now && moved == 0) {
+                // This thread stops polling: whoever sleeps takes over.
+                under.core.effects.finished = true;
+                return;
+            }
+            if leave() || under.core.effects.any() {
+                return;
+            }
+            if moved == 0 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Gives the receives what waits already; whether there was any.
+    fn claim_batch(&mut self, endpoint: u32, receives: &mut [Receive<'_>]) -> bool {
+        let mut some = false;
+        let mut absent: Option<Match> = None;
+        for receive in receives.iter_mut() {
+            let Some((pattern, data, len)) = receive.place() else { continue };
+            let Some(state) = self.endpoint(endpoint) else {
+                receive.end(Err(OpError::EngineClosed));
+                some = true;
+                continue;
+            };
+            if !state.matcher.has_unexpected() {
+                break;
+            }
+            if absent == Some(pattern) {
+                continue;
+            }
+            let Some((arrival, message)) = state.matcher.claim(&pattern.into()) else {
+                absent = Some(pattern);
+                continue;
+            };
+            some = true;
+            let memory = Memory::Borrowed { data, len };
+            match self.take_unexpected(endpoint, &arrival, message, memory, None) {
+                Started::Done(result, _) => receive.end(result),
+                Started::Pending(key) => receive.begin(key),
+            }
+        }
+        some
+    }
+
+    /// A receive of the batch becomes an operation, for a message that takes longer.
+    #[cold]
+    pub(crate) fn direct_batch_to_operation(&mut self, at: usize) -> Key {
+        let Slot { wanted, data, room, .. } = &self.direct_batch.slots[at];
+        let op = RecvOp {
+            endpoint: self.direct_batch.endpoint,
+            untagged: wanted.is_untagged(),
+            memory: Memory::Borrowed { data: *data, len: *room },
+            state: RecvState::Posted(PostId::from_u64(u64::MAX)),
+            waiter: None,
+            handler: None,
+        };
+        let key = self.ops.insert(Op::Recv(op));
+        self.direct_batch.end(at, Outcome::Fetching(key));
+        key
+    }
+}

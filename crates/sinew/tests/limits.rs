@@ -1,0 +1,151 @@
+//! Promises at the edges of what can be asked: times that never end, buffers that no memory holds, handles of an engine that
+//! is closed, wakers that panic.
+
+mod common;
+
+use common::{engine, engine_with, options, pair, until};
+use sinew::{Engine, EngineOptions, OpError, Progress};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+const THREAD: Progress = Progress::Thread { cpu: None };
+
+#[test]
+fn a_deadline_beyond_all_clocks_is_as_good_as_none() {
+    let there = engine("uds", THREAD);
+    let here = engine("uds", Progress::Caller);
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let peer = a.connect_within(b.address(), Duration::MAX).expect("a path");
+    peer.message(1).timeout(Duration::MAX).send(b"x").unwrap();
+    assert_eq!(b.recv_within(1, &mut [0; 4], Duration::MAX).unwrap().len, 1);
+    peer.flush_within(Duration::MAX).unwrap();
+    assert!(here.close(Duration::MAX).unwrap());
+}
+
+#[test]
+fn options_beyond_all_clocks_are_as_good_as_none() {
+    let options = EngineOptions::default()
+        .timeout(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .handshake_timeout(Duration::MAX)
+        .peer_timeout(Duration::MAX)
+        .stagger(Duration::MAX)
+        .spin(Duration::MAX);
+    let there = engine_with("tcp", THREAD, common::options());
+    let here = engine_with("tcp", Progress::Caller, options);
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let peer = a.connect(b.address()).expect("a path");
+    let (mut buf, data) = ([0; 8], [7; 8]);
+    // A scope that could not reckon its deadline would end without its operations.
+    a.scope(|scope| drop(scope.send(&peer, 1, &data)));
+    b.scope(|scope| drop(scope.recv(1, &mut buf)));
+    assert_eq!(buf, data);
+}
+
+#[test]
+fn a_buffer_that_no_memory_holds_is_an_error() {
+    let p = pair("shm");
+    for len in [usize::MAX, usize::MAX / 2, 1 << 60] {
+        for error in [p.here.alloc(len).unwrap_err(), p.to_b.alloc(len).unwrap_err()] {
+            assert!(error.to_string().contains("ask for less"), "{error}");
+        }
+    }
+    assert_eq!(p.to_b.alloc(0).unwrap().len(), 0);
+}
+
+#[test]
+fn a_handler_of_a_closed_engine_is_refused() {
+    let engine = engine("uds", Progress::Caller);
+    let endpoint = engine.endpoint("").unwrap();
+    engine.close(Duration::ZERO).unwrap();
+    let refused = endpoint.on_message(1, 8, 1, |_, _| ());
+    assert!(matches!(refused, Err(OpError::EngineClosed)), "{refused:?}");
+}
+
+#[test]
+fn errors_say_whether_trying_again_makes_sense() {
+    let p = pair("uds");
+    assert!(p.b.try_recv(1, &mut []).unwrap_err().is_retryable());
+    assert!(p.b.recv_within(1, &mut [], Duration::ZERO).unwrap_err().is_retryable());
+    let alone = engine("tcp", Progress::Caller);
+    let nobody = alone.endpoint("").unwrap();
+    assert!(!nobody.connect("nonsense").unwrap_err().is_retryable());
+    assert!(!nobody.connect("tcp://127.0.0.1").unwrap_err().is_retryable());
+    // Nothing listens there now; something may later.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert!(nobody.connect(format!("tcp://{free}")).unwrap_err().is_retryable());
+    assert!(!Engine::builder().domain("").build().unwrap_err().is_retryable());
+    p.there.close(Duration::from_secs(1)).unwrap();
+    until("the session is over", || !p.to_b.is_connected());
+    let lost = p.to_b.send(1, b"x").unwrap_err();
+    assert!(matches!(lost, OpError::PeerLost { .. }) && !lost.is_retryable(), "{lost}");
+}
+
+/// Panics when it is told to wake somebody.
+struct Broken;
+
+impl Wake for Broken {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that is broken");
+    }
+}
+
+/// Says that it was told.
+struct Told(AtomicBool);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Two receives of one engine: the first with a waker that panics, the second with one that is to be told all the same.
+fn one_broken_waker(engine: &Engine, drive: impl Fn()) {
+    let endpoint = engine.endpoint("").unwrap();
+    let peer = endpoint.connect(endpoint.address()).unwrap();
+    let told = Arc::new(Told(AtomicBool::new(false)));
+    let (broken, good) = (Waker::from(Arc::new(Broken)), Waker::from(Arc::clone(&told)));
+    let mut first = pin!(endpoint.post_recv(1, vec![0; 8]).unwrap());
+    let mut second = pin!(endpoint.post_recv(2, vec![0; 8]).unwrap());
+    assert!(first.as_mut().poll(&mut Context::from_waker(&broken)).is_pending());
+    assert!(second.as_mut().poll(&mut Context::from_waker(&good)).is_pending());
+    // Staged, so that both arrive in one turn of progress.
+    peer.stage(1, b"one").unwrap();
+    peer.stage(2, b"two").unwrap();
+    until("the other task is woken", || {
+        drive();
+        told.0.load(Ordering::Acquire)
+    });
+    let Poll::Ready(Ok(got)) = second.as_mut().poll(&mut Context::from_waker(&good)) else {
+        panic!("what the other task waited for is there");
+    };
+    assert_eq!(&*got.buf, b"two");
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_other_task_asleep() {
+    let engine = engine_with("self", Progress::Event, options());
+    one_broken_waker(&engine, || {
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.process()));
+    });
+}
+
+#[test]
+fn a_waker_that_panics_does_not_end_the_engines_thread() {
+    let engine = engine_with("self", THREAD, options());
+    one_broken_waker(&engine, || ());
+    // The thread still makes progress for somebody who only looks.
+    let endpoint = engine.endpoint("").unwrap();
+    let peer = endpoint.connect(endpoint.address()).unwrap();
+    let told = Arc::new(Told(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&told));
+    let mut receive = pin!(endpoint.post_recv(3, vec![0; 8]).unwrap());
+    assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    peer.stage(3, b"x").unwrap();
+    until("the thread has moved it", || told.0.load(Ordering::Acquire));
+}
