@@ -226,7 +226,12 @@ impl Core {
 
     /// One turn of progress: what has arrived is handled, what waits is sent. Never blocks. Returns how much was done.
     pub(crate) fn progress(&mut self) -> usize {
-        self.turn(BUDGET)
+        let done = self.turn(BUDGET);
+        if !self.behind.is_empty() {
+            // No descriptor tells of what a lane holds back, and the caller may not come again: sleepers take over.
+            self.effects.finished = true;
+        }
+        done
     }
 
     /// A turn for whoever waits for one thing: each lane hands up at most `budget` frames, the others stay where they are
