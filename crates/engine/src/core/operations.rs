@@ -165,13 +165,11 @@ impl Core {
     /// Takes a finished receive out of the table.
     #[inline]
     pub(crate) fn collect_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
-        match self.ops.get(key) {
-            Some(Op::Recv(op)) if matches!(op.state, RecvState::Finished(_)) => {}
-            _ => return None,
-        }
-        let Some(Op::Recv(op)) = self.ops.remove(key) else { return None };
-        let RecvState::Finished(result) = op.state else { return None };
-        let mut memory = op.memory;
+        let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
+        let RecvState::Finished(result) = &mut op.state else { return None };
+        let result = std::mem::replace(result, Err(OpError::Cancelled));
+        let mut memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        self.ops.discard(key);
         if let (Ok(info), Memory::Owned(buf)) = (&result, &mut memory) {
             buf.set_len(info.len);
         }
@@ -348,13 +346,12 @@ impl Core {
     /// Takes a finished send out of the table.
     #[inline]
     pub(crate) fn collect_send(&mut self, key: Key) -> Option<(Result<(), OpError>, Memory)> {
-        match self.ops.get(key) {
-            Some(Op::Send(op)) if matches!(op.state, SendState::Finished(_)) => {}
-            _ => return None,
-        }
-        let Some(Op::Send(op)) = self.ops.remove(key) else { return None };
-        let SendState::Finished(result) = op.state else { return None };
-        Some((result, op.memory))
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return None };
+        let SendState::Finished(result) = &mut op.state else { return None };
+        let result = std::mem::replace(result, Ok(()));
+        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        self.ops.discard(key);
+        Some((result, memory))
     }
 
     /// The answer to a request of the session: the number in it.

@@ -81,6 +81,17 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// Drops an entry where it is: an operation is long, and moving it out costs more than the rest of its end.
+    #[inline]
+    pub(crate) fn discard(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(key.index() as usize) else { return };
+        if slot.generation == key.generation() && slot.value.is_some() {
+            slot.value = None;
+            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+            self.free.push(key.index());
+        }
+    }
+
     /// Key of the live entry in slot `index`.
     pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         let slot = self.slots.get(index as usize)?;
