@@ -172,6 +172,8 @@ pub(crate) struct Core {
 pub(crate) const SELF_OWNER: u32 = u32::MAX;
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
 const TURNS_PER_LOOK: u32 = 512;
+/// Turns between looks at descriptors while memory-polled lanes are busy, so that they starve no socket.
+const TURNS_PER_LOOK_BUSY: u32 = 4096;
 /// Idle turns, and busy ones, between looks at lanes that were cooled.
 const TURNS_PER_WARM: u32 = 4;
 const TURNS_PER_WARM_BUSY: u32 = 64;
@@ -298,7 +300,8 @@ impl Core {
             if self.turns.is_multiple_of(TURNS_PER_WARM_BUSY) {
                 done += self.poll_warm();
             }
-            if self.hot.is_empty() && self.turns.is_multiple_of(TURNS_PER_LOOK) {
+            let often = if self.hot.is_empty() { TURNS_PER_LOOK } else { TURNS_PER_LOOK_BUSY };
+            if self.turns.is_multiple_of(often) {
                 done += self.look(Some(Duration::ZERO));
             }
         }
