@@ -16,7 +16,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     timed_out_receive_never_writes_later,
     timed_out_receive_under_way_leaves_the_message_to_another,
     timed_out_send_is_taken_back,
-    a_receive_whose_message_is_taken_back_waits_for_the_next,
+    a_receive_whose_message_is_taken_back_gets_the_next_or_says_so,
     dropped_receive_leaves_its_message_to_another,
     no_message_is_lost_between_a_deadline_and_its_cancel,
     a_receiver_that_stops_calling_has_let_its_sender_go,
@@ -117,7 +117,7 @@ fn timed_out_send_is_taken_back(lane: &str) {
     until("its credit is back and nothing is left", || p.here.counters().operations == 0);
 }
 
-fn a_receive_whose_message_is_taken_back_waits_for_the_next(lane: &str) {
+fn a_receive_whose_message_is_taken_back_gets_the_next_or_says_so(lane: &str) {
     let p = pair_with(lane, THREAD, THREAD, common::options());
     // The envelope has matched, or not yet, when the sender takes it back.
     for round in 0..30u64 {

@@ -5,29 +5,20 @@
 //! earlier one can count any more, the next leg begins with exactly the next frame. A move to a better lane waits until
 //! everything on the old one is acknowledged. So nothing is ever sent twice, overtakes or is lost.
 
+use super::ending::GOODBYE_CLOSED;
 use super::inbound::Handled;
-use super::op::{Op, RecvState, SendState, Unexpected};
-use super::session::{Session, Standing};
+use super::op::Op;
 use super::table::Key;
 use super::{Core, LaneSlot};
-use crate::error::OpError;
-use sinew_proto::matching::{Arrival, Pattern};
 use sinew_proto::select;
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
-use std::time::{Duration, Instant};
-
-/// Lost sessions that are remembered.
-const LOST_KEPT: usize = 1024;
+use std::time::Instant;
 
 /// Frames outside the sequence that may wait on a lane: more than one poll can ask for.
 const ANSWERS_MAX: usize = 256;
-
-/// Why a session ended, as `GOODBYE` says it.
-pub(crate) const GOODBYE_CLOSED: u32 = 0;
-pub(crate) const GOODBYE_VIOLATION: u32 = 1;
 
 impl Core {
     /// Takes a verified lane into its session.
@@ -476,221 +467,6 @@ impl Core {
         }
     }
 
-    /// The peer broke the protocol on a lane: it is told, and the session is over.
-    #[cold]
-    pub(crate) fn violated(&mut self, key: Key, error: &LaneError) {
-        let Some(slot) = self.lanes.get(key) else { return };
-        let session_key = slot.session;
-        self.post_unsequenced(key, Header::control(Kind::GOODBYE, 0), &GOODBYE_VIOLATION.to_le_bytes());
-        if self.sessions.get(session_key).is_some() {
-            self.lose_session(session_key, &format!("it broke the protocol ({error})"));
-        } else {
-            self.lane_failed(key, error);
-        }
-    }
-
-    fn peer_said_goodbye(&mut self, session_key: Key, reason: u32) {
-        let text = match reason {
-            GOODBYE_CLOSED => "it closed its engine".to_owned(),
-            GOODBYE_VIOLATION => "it says that this engine broke the protocol".to_owned(),
-            other => format!("it ended the session (reason {other})"),
-        };
-        self.lose_session(session_key, &text);
-    }
-
-    /// Ends a session for ever: every operation of it ends now, nothing of it arrives later.
-    pub(crate) fn lose_session(&mut self, session_key: Key, reason: &str) {
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
-        if !session.is_up() {
-            return;
-        }
-        let lanes = std::mem::take(&mut session.lanes);
-        let mut unknown =
-            session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
-        session.replay.clear();
-        session.outbox.clear();
-        session.kept = HashMap::new();
-        session.transfers.clear();
-        session.pending_flows.clear();
-        session.active = None;
-        session.ready = false;
-        session.moving_to = None;
-        let peer = session.peer.id;
-        let epoch = session.epoch;
-        for key in lanes {
-            let Some(mut slot) = self.remove_lane(key) else { continue };
-            if let Some(lane) = slot.lane.as_mut() {
-                lane.close();
-                unknown += lane
-                    .recover()
-                    .iter()
-                    .filter(|frame| counts_as_message(&frame.header, &frame.body))
-                    .count() as u64;
-            }
-        }
-        let error = OpError::PeerLost { reason: reason.to_owned(), unknown_fate: unknown };
-        if let Some(session) = self.sessions.get_mut(session_key) {
-            session.standing = Standing::Lost(error.clone());
-            for flow in &mut session.flows {
-                flow.pending.clear();
-            }
-        }
-        if self.session_of.get(&peer) == Some(&session_key) {
-            self.session_of.remove(&peer);
-        }
-        self.epochs.insert(peer, epoch.saturating_add(1));
-        self.counters.sessions_lost += 1;
-        self.end_operations_of(session_key, &error);
-        self.forget_kept_of(session_key);
-        self.connects_lost(session_key);
-        self.bury(session_key);
-        crate::events::session_lost(&peer, reason, unknown);
-    }
-
-    /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.
-    fn bury(&mut self, session_key: Key) {
-        self.lost.push_back(session_key);
-        if self.lost.len() <= LOST_KEPT {
-            return;
-        }
-        let Some(old) = self.lost.pop_front() else { return };
-        for endpoint in self.endpoints.iter_mut().flatten() {
-            let other = |arrival: &Arrival, _: &mut Unexpected| (arrival.source >> 32) as u32 != old.index();
-            endpoint.matcher.retain_unexpected(other, |_, _| {});
-        }
-        self.sessions.remove(old);
-    }
-
-    fn end_operations_of(&mut self, session_key: Key, error: &OpError) {
-        for key in self.ops.keys() {
-            match self.ops.get_mut(key) {
-                Some(Op::Send(op))
-                    if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
-                {
-                    op.references = 0;
-                    let result = match &op.state {
-                        // The receiver had said how it ended; only a lane still held the memory.
-                        SendState::Releasing(result) => result.clone(),
-                        _ => Err(error.clone()),
-                    };
-                    self.finish_send(key, result);
-                }
-                Some(Op::Recv(op)) => match &op.state {
-                    RecvState::Fetching { envelope, .. } if envelope.session == session_key => {
-                        self.finish_recv(key, Err(error.clone()));
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
-        }
-        let index = session_key.index();
-        self.direct.end_of_session(index, error);
-        self.direct_batch.end_of_session(index, error);
-        for number in 1..=self.endpoints.len() as u32 {
-            let Some(endpoint) = self.endpoint(number) else { continue };
-            let mut ended: Vec<Key> = Vec::new();
-            let other = |pattern: &Pattern, _: &Key| {
-                pattern.source.is_none_or(|source| (source >> 32) as u32 != index)
-            };
-            endpoint.matcher.retain_posted(other, |op| ended.push(op));
-            for key in ended {
-                self.finish_recv(key, Err(error.clone()));
-            }
-        }
-    }
-
-    /// Envelopes of a lost session can never be fetched; messages that arrived whole stay.
-    fn forget_kept_of(&mut self, session_key: Key) {
-        for endpoint in self.endpoints.iter_mut().flatten() {
-            let other = |_: &Arrival, message: &mut Unexpected| !matches!(message, Unexpected::Envelope { envelope, .. } if envelope.session == session_key);
-            endpoint.matcher.retain_unexpected(other, |_, _| {});
-            endpoint.inflows.retain(|flow| flow.session != session_key);
-            endpoint.last_inflow = 0;
-        }
-    }
-
-    /// Sends what waits, then says goodbye. Called in turns until it answers `true` or time is up.
-    pub(crate) fn drained(&mut self) -> bool {
-        let sending = self.ops.iter().any(|(_, op)| {
-            matches!(op, Op::Send(send) if send.header.kind == Kind::EAGER
-                && !matches!(send.state, SendState::Finished(_))
-                && self.sessions.get(send.session).is_some_and(Session::is_up))
-        });
-        !sending
-            && self.sessions.iter().all(|(_, session)| {
-                !session.is_up()
-                    || (session.outbox.is_empty()
-                        && session.replay.is_empty()
-                        && session.pending_flows.is_empty()
-                        && session.transfers.is_empty()
-                        && session.active.and_then(|lane| self.lanes.get(lane)).is_none_or(|slot| {
-                            slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)
-                        }))
-            })
-    }
-
-    /// Asks all lanes what the peers have, so that a close can see that all is there.
-    pub(crate) fn request_acknowledgements(&mut self) {
-        for key in self.lanes.keys() {
-            if let Some(lane) = self.lanes.get_mut(key).and_then(|slot| slot.lane.as_mut())
-                && lane.unacknowledged() > 0
-            {
-                lane.request_acknowledgement();
-                let _ = lane.flush();
-            }
-        }
-    }
-
-    /// Ends everything: peers are told, operations end, descriptors close.
-    pub(crate) fn shut_down(&mut self) {
-        self.closed = true;
-        for key in self.sessions.keys() {
-            if let Some(active) = self.sessions.get(key).and_then(|session| session.active) {
-                self.post_unsequenced(
-                    active,
-                    Header::control(Kind::GOODBYE, 0),
-                    &GOODBYE_CLOSED.to_le_bytes(),
-                );
-            }
-            self.lose_session(key, "this engine was closed");
-        }
-        for number in 1..=self.endpoints.len() as u32 {
-            self.close_endpoint(number);
-        }
-        self.abandon_wireup();
-        self.domains.clear();
-    }
-
-    /// Sessions that have been without a lane for too long are lost.
-    pub(crate) fn check_laneless(&mut self, now: Instant) {
-        if self.laneless.is_empty() {
-            return;
-        }
-        let timeout = self.config.peer_timeout;
-        let mut at = 0;
-        while let Some(&key) = self.laneless.get(at) {
-            let up = self.sessions.get(key).filter(|session| session.is_up());
-            match up.and_then(|session| session.laneless_since) {
-                Some(since) if now.duration_since(since) < timeout => {
-                    at += 1;
-                    continue;
-                }
-                Some(_) => self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)")),
-                None => {}
-            }
-            self.laneless.swap_remove(at);
-        }
-    }
-
-    /// When the next laneless session is lost.
-    pub(crate) fn laneless_timer(&self) -> Option<Instant> {
-        let timeout: Duration = self.config.peer_timeout;
-        let sessions = self.laneless.iter().filter_map(|&key| self.sessions.get(key));
-        let waiting = sessions.filter(|session| session.is_up());
-        waiting.filter_map(|session| session.laneless_since.map(|since| since + timeout)).min()
-    }
-
     /// Fails the active lane of a session, as a fault of the network would.
     pub(crate) fn cut(&mut self, session_key: Key) -> bool {
         let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else {
@@ -705,8 +481,4 @@ impl Core {
 /// Why a lane ends that only the peer has lost.
 fn given_up() -> LaneError {
     LaneError::new(ErrorKind::Broken, "lane", "").hint("the peer gave it up")
-}
-
-fn counts_as_message(header: &Header, _body: &UnacknowledgedBody) -> bool {
-    header.kind == Kind::EAGER
 }

@@ -6,6 +6,7 @@
 
 mod direct;
 mod direct_batch;
+mod ending;
 mod endpoint;
 mod explain;
 mod failover;

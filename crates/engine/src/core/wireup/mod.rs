@@ -287,7 +287,7 @@ impl Core {
             self.connects.remove(key);
             self.lose_session(
                 session,
-                &format!("its last lane broke and nobody answers where it was\n{table}"),
+                &format!("its last lane broke and nobody answers where it was\n{}", table.trim_end()),
             );
             return;
         }
@@ -489,7 +489,7 @@ impl Core {
         let active = self.sessions.get(slot.session).and_then(|session| session.active);
         let other_carries = active.is_some_and(|active| self.lanes.get(active).is_some());
         let text = text.to_owned();
-        let state = if slot.proof.verified && other_carries {
+        let state = if slot.proof.verified && other_carries && !slot.inbound {
             AttemptState::StoodBy(text)
         } else {
             AttemptState::Failed { kind: ErrorKind::Broken, text }
