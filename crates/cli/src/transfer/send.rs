@@ -4,7 +4,7 @@ use super::{ABORT, ANSWER, Answer, CHUNK, CHUNK_LEN, END, HELLO, Hello, Sum, TEX
 use crate::access::{Access, Place};
 use crate::failure::{Failure, UNREACHABLE};
 use crate::output::{help, say};
-use sinew::{Endpoint, Match, Peer, Progress, SendOp, Timeout};
+use sinew::{Endpoint, Match, OpError, Peer, Progress, SendOp, Timeout};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read};
@@ -106,9 +106,17 @@ fn open(args: &Args) -> Result<(Box<dyn Read>, Hello), Failure> {
 
 fn answer(endpoint: &Endpoint, peer: &Peer, timeout: Timeout) -> Result<Answer, Failure> {
     let mut bytes = [0; TEXT_MAX];
-    let got = endpoint
-        .recv_within(Match::tag(ANSWER).from(peer.source()), &mut bytes, timeout)
-        .map_err(|error| Failure::new(UNREACHABLE, format!("the other side did not answer: {error}")))?;
+    let got = endpoint.recv_within(Match::tag(ANSWER).from(peer.source()), &mut bytes, timeout).map_err(
+        |error| {
+            let hint = match error {
+                OpError::PeerLost { .. } => {
+                    "\na listener takes one sender and ends, unless it was started with --count or --keep"
+                }
+                _ => "",
+            };
+            Failure::new(UNREACHABLE, format!("the other side did not answer: {error}{hint}"))
+        },
+    )?;
     Answer::from_bytes(&bytes[..got.len]).ok_or_else(foreign)
 }
 
