@@ -2,7 +2,7 @@
 
 use super::Op;
 use super::pattern::{fill, seed};
-use super::protocol::{BACK, REPLY, REPLY_MAX, REQUEST, Reply, Request, Task};
+use super::protocol::{BACK, BYTES_MAX, REPLY, REPLY_MAX, REQUEST, Reply, Request, Task};
 use super::report::{Latency, Measurement};
 use super::responder::{POSTED_FROM, patience, wrong};
 use crate::failure::Failure;
@@ -19,8 +19,6 @@ pub(crate) enum Extent {
 
 /// Memory for the messages of one round of a stream.
 const ROUND_BYTES: usize = 16 << 20;
-/// Bytes that a round of longer messages takes at most, unless two of them are more.
-const MEMORY_MAX: usize = 1 << 30;
 /// How long the engine must have kept to a path, and how long that is waited for.
 const SETTLED_AFTER: Duration = Duration::from_millis(400);
 const SETTLE_MAX: Duration = Duration::from_secs(2);
@@ -146,7 +144,7 @@ impl Initiator {
     }
 
     fn stream(&mut self, op: Op, size: usize, extent: Extent, most: u64) -> Result<Measurement, Failure> {
-        let fits = (ROUND_BYTES / size.max(1)).max((MEMORY_MAX / size.max(1)).clamp(2, 4)) as u64;
+        let fits = (ROUND_BYTES / size.max(1)).max((BYTES_MAX as usize / size.max(1)).clamp(1, 4)) as u64;
         let most = fits.min(most);
         let mut memory = vec![0; size * usize::try_from(most).unwrap_or(1)];
         let warm = self.one_way(size, most.min(64), &mut memory)?;

@@ -18,7 +18,7 @@ pub(crate) const REPLY_MAX: usize = 512;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SNWPERF1");
 /// Memory that one request may make a responder use.
-const BYTES_MAX: u64 = 1 << 30;
+pub(crate) const BYTES_MAX: u64 = 1 << 30;
 const COUNT_MAX: u64 = 1 << 24;
 
 /// What to do.
