@@ -6,12 +6,12 @@
 
 mod common;
 
-use common::{engine_with, hear, options, say, spawn, spawn_under, until};
+use common::{PATIENCE, engine_with, hear, options, say, spawn, spawn_under, until};
 use sinew::{Buf, Endpoint, Engine, Match, OpError, Outgoing, Peer, Progress, Receive};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counts what the present thread asks for.
 struct Counting;
@@ -292,7 +292,7 @@ fn traced_forms() {
 }
 
 /// Many short pieces: on a busy machine the two sides run at the same time for moments only.
-const PIECES: usize = 4000;
+const PIECES: usize = 300;
 const ROUND_TRIPS: u64 = 5;
 
 fn traced_ping_pong() {
@@ -396,13 +396,25 @@ fn a_spinning_ping_pong_between_processes_makes_no_system_call() {
     }
     // A side that is kept from running lets the other one wait, and who waits long looks at its descriptors: pieces in which
     // that happened say nothing. On a busy machine that can be all pieces of a run.
-    until("a piece is without any system call", || {
+    let start = Instant::now();
+    loop {
         let mut other = spawn("echo", "shm", &[]);
         let pieces = trace("trace ping-pong", &[&other.line()]);
         other.tell("end");
         assert_eq!(pieces.len(), PIECES);
         let quiet = pieces.iter().filter(|piece| piece.is_empty()).count();
         println!("{quiet} of {PIECES} pieces are without any system call; the last has {:?}", pieces.last());
-        quiet > 0
-    });
+        if quiet > 0 {
+            return;
+        }
+        let waits = |call: &String| is_look(call) || call.starts_with("sched_yield(");
+        let first = pieces.iter().flatten().find(|call| !waits(call));
+        if start.elapsed() > PATIENCE / 2 {
+            assert!(first.is_none(), "every piece has system calls, and not of waiting alone: {first:?}");
+            sinew_testing::skip!(
+                "idle processors",
+                "the two sides never ran at the same time for 5 round trips"
+            );
+        }
+    }
 }
