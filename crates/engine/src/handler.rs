@@ -9,20 +9,20 @@ use crate::completion::{Completion, Match};
 use crate::core::op::{Memory, Op, RecvState};
 use crate::core::table::Key;
 use crate::core::{Core, Started};
-use crate::endpoint::{Endpoint, EndpointInner};
+use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
 
 /// What a handler calls, and whether a message is on its way to it.
 struct Callee {
     function: Mutex<Function>,
-    /// Set under the engine's lock when a message is taken for the function, cleared when the call is over.
+    /// A message was taken for the function and its call is not over. Changed under the engine's lock.
     busy: Mutex<bool>,
     idle: Condvar,
 }
@@ -33,6 +33,10 @@ impl Callee {
         if !busy {
             self.idle.notify_all();
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_until_idle(&self) {
@@ -48,14 +52,12 @@ pub(crate) struct HandlerState {
     /// Receives in the order in which they were posted, which is the order in which they match.
     posted: VecDeque<Key>,
     callee: Arc<Callee>,
-    running: bool,
 }
 
 /// A registered handler; dropping it unregisters it. When [`Handler::unregister`] or drop returns, the function is not
 /// called any more, unless it is what called.
 #[must_use = "dropping it unregisters the handler"]
 pub struct Handler {
-    endpoint: Weak<EndpointInner>,
     shared: Arc<Shared>,
     key: Key,
 }
@@ -84,7 +86,6 @@ impl Endpoint {
                 busy: Mutex::new(false),
                 idle: Condvar::new(),
             }),
-            running: false,
         };
         let buffers: Vec<Buf> = (0..depth.max(1)).map(|_| Buf::zeroed(len_max)).collect();
         let key = shared.with(|core| {
@@ -98,7 +99,7 @@ impl Endpoint {
             Ok(key)
         })?;
         run_ready(shared);
-        Ok(Handler { endpoint: Arc::downgrade(&self.inner), shared: Arc::clone(shared), key })
+        Ok(Handler { shared: Arc::clone(shared), key })
     }
 }
 
@@ -114,7 +115,6 @@ impl Drop for Handler {
         if self.shared.check_fork().is_err() {
             return;
         }
-        let _ = self.endpoint.upgrade();
         let (callee, garbage) = self.shared.with(|core| core.end_handler(self.key));
         drop(garbage);
         // A message that another thread has taken for the function is waited for; not the one that is our own caller.
@@ -166,16 +166,14 @@ impl Core {
     /// The next message of a handler that is complete, in order, if nobody is running the handler already.
     fn next_of_handler(&mut self, key: Key) -> Option<Delivery> {
         let handler = self.handlers.get(key)?;
-        let running = handler.running;
         let op = *handler.posted.front()?;
         let finished =
             matches!(self.ops.get(op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Finished(_)));
-        if running || !finished {
+        if !finished || handler.callee.is_busy() {
             return None;
         }
         let handler = self.handlers.get_mut(key)?;
         handler.posted.pop_front();
-        handler.running = true;
         let callee = Arc::clone(&handler.callee);
         let (result, memory) = self.collect_recv(op)?;
         let buf = memory.into_buf()?;
@@ -211,13 +209,10 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
                 Ok(info) => call(&callee, &buf, info),
                 Err(_) => false,
             };
-            callee.set_busy(false);
             let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
             REPOSTING.set(true);
             shared.with(|core| {
-                if let Some(handler) = core.handlers.get_mut(key) {
-                    handler.running = false;
-                }
+                callee.set_busy(false);
                 if gone {
                     let (_, buffers) = core.end_handler(key);
                     core.effects.garbage.extend(buffers);

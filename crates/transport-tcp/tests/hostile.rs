@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use sinew_transport::{ErrorKind, LinkState, RECORD_LEN, Role};
+use sinew_transport::{ErrorKind, RECORD_LEN, Role};
 use sinew_transport_tcp::{BORROWED_MAX, FRAME_MAX, StreamOptions};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
@@ -13,15 +13,7 @@ use std::time::Duration;
 
 /// A lane whose other end is a bare socket.
 fn lane_and_socket(net: &mut Net) -> (End, TcpStream) {
-    let mut socket = TcpStream::connect(net.to.body()).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut link = None;
-    wait("the link", || {
-        link = net.server.accept(11).unwrap();
-        link.is_some()
-    });
-    let mut link = link.unwrap();
-    assert_eq!(link.poll().unwrap(), LinkState::Ready);
+    let (mut link, mut socket) = net.accept_socket();
     socket.write_all(&[9; RECORD_LEN]).unwrap();
     let mut record = [0; RECORD_LEN];
     wait("the record", || link.try_recv(&mut record).unwrap());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use sinew_transport::{LinkState, RECORD_LEN, Role, Token};
+use sinew_transport::{RECORD_LEN, Role, Token};
 use sinew_transport_tcp::StreamOptions;
 use sinew_wire::frame::stream::HEADER_LEN;
 use sinew_wire::frame::{Flags, Header};
@@ -13,15 +13,7 @@ use std::net::TcpStream;
 use std::ptr::NonNull;
 
 fn lane_and_socket(net: &mut Net) -> (End, TcpStream) {
-    let socket = TcpStream::connect(net.to.body()).unwrap();
-    socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut link = None;
-    wait("the link", || {
-        link = net.server.accept(11).unwrap();
-        link.is_some()
-    });
-    let mut link = link.unwrap();
-    assert_eq!(link.poll().unwrap(), LinkState::Ready);
+    let (mut link, socket) = net.accept_socket();
     assert!(link.try_send(&[0x5a; RECORD_LEN]).unwrap());
     (End::new(lane(link, Role::Acceptor, 11, PEER_TIMEOUT)), socket)
 }

@@ -6,12 +6,12 @@
 //! the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, RecvState, Unexpected};
+use super::op::{Memory, Op, RecvOp, Unexpected};
 use super::operations::{Started, received};
 use super::table::Key;
 use super::{Core, OpError};
 use crate::completion::{Completion, Match, Source};
-use sinew_proto::matching::{Arrival, PostId, Wanted};
+use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
 
@@ -218,14 +218,8 @@ impl Core {
     #[cold]
     pub(crate) fn direct_to_operation(&mut self) -> Key {
         let Direct { endpoint, data, room, .. } = self.direct;
-        let op = RecvOp {
-            endpoint,
-            untagged: self.direct.wanted.is_untagged(),
-            memory: Memory::Borrowed { data, len: room },
-            state: RecvState::Posted(PostId::from_u64(u64::MAX)),
-            waiter: None,
-            handler: None,
-        };
+        let memory = Memory::Borrowed { data, len: room };
+        let op = RecvOp::matched(endpoint, self.direct.wanted.is_untagged(), memory);
         let key = self.ops.insert(Op::Recv(op));
         (self.direct.endpoint, self.direct.over) = (0, Over::Fetching(key));
         key

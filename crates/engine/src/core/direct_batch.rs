@@ -6,13 +6,13 @@
 //! caller's memory known to the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, RecvState};
+use super::op::{Memory, Op, RecvOp};
 use super::operations::{Started, received};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
 use crate::batch::Receive;
 use crate::completion::{Completion, Match};
-use sinew_proto::matching::{Arrival, PostId, Wanted};
+use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
 
@@ -205,14 +205,8 @@ impl Core {
     #[cold]
     pub(crate) fn direct_batch_to_operation(&mut self, at: usize) -> Key {
         let Slot { wanted, data, room, .. } = &self.direct_batch.slots[at];
-        let op = RecvOp {
-            endpoint: self.direct_batch.endpoint,
-            untagged: wanted.is_untagged(),
-            memory: Memory::Borrowed { data: *data, len: *room },
-            state: RecvState::Posted(PostId::from_u64(u64::MAX)),
-            waiter: None,
-            handler: None,
-        };
+        let memory = Memory::Borrowed { data: *data, len: *room };
+        let op = RecvOp::matched(self.direct_batch.endpoint, wanted.is_untagged(), memory);
         let key = self.ops.insert(Op::Recv(op));
         self.direct_batch.end(at, Outcome::Fetching(key));
         key

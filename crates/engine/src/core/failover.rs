@@ -8,6 +8,7 @@
 use super::ending::GOODBYE_CLOSED;
 use super::inbound::Handled;
 use super::op::Op;
+use super::session::Session;
 use super::table::Key;
 use super::{Core, LaneSlot};
 use sinew_proto::select;
@@ -170,13 +171,8 @@ impl Core {
             return;
         }
         session.leg_in = leg.min(u64::from(u32::MAX)) as u32;
-        let inbound = self.inbound_lane(session_key);
-        self.end_leg(session_key, by);
-        if let Some(slot) = self.lanes.get_mut(by) {
-            slot.inbound = false;
-        }
         // The lane of just this leg is the one that the peer has lost; of an earlier leg it may be well.
-        let lost = inbound.filter(|&lane| leg == leg_in && lane != by);
+        let lost = self.end_leg(session_key).filter(|&lane| leg == leg_in && lane != by);
         if let Some(lane) = lost.filter(|&lane| self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()))
         {
             self.lane_failed(lane, &given_up());
@@ -184,33 +180,36 @@ impl Core {
         self.post_resume(session_key, by);
     }
 
-    /// Lanes other than `but` carry nothing of the peer's sequence any more, and write to no receive's memory.
-    fn end_leg(&mut self, session_key: Key, but: Key) {
-        let Some(session) = self.sessions.get(session_key) else { return };
-        let ended: Vec<Key> = session.lanes.iter().copied().filter(|&lane| lane != but).collect();
-        for key in ended {
-            let Some(slot) = self.lanes.get_mut(key).filter(|slot| slot.inbound) else { continue };
-            slot.inbound = false;
-            let Some(lane) = slot.lane.as_mut() else { continue };
+    /// The lane of the peer's present leg, if there is one, carries nothing of its sequence any more, and writes to no receive's
+    /// memory. One that is being polled stands between two frames and has nothing to forget.
+    fn end_leg(&mut self, session_key: Key) -> Option<Key> {
+        let key = self.inbound_lane(session_key)?;
+        let slot = self.lanes.get_mut(key)?;
+        slot.inbound = false;
+        if let Some(lane) = slot.lane.as_mut() {
             for (op, state) in self.ops.iter() {
                 if matches!(state, Op::Recv(recv) if recv.fetches_from(session_key)) {
                     lane.revoke(Token(op.0));
                 }
             }
         }
+        Some(key)
     }
 
-    /// Whether a session may send on a lane: an explicit choice allows only what it names.
+    /// Whether a session may send on a lane.
     fn may_carry(&self, session_key: Key, lane: Key) -> bool {
-        let (Some(session), Some(slot)) = (self.sessions.get(session_key), self.lanes.get(lane)) else {
-            return false;
+        match (self.sessions.get(session_key), self.lanes.get(lane)) {
+            (Some(session), Some(slot)) => self.may_run_over(session, slot.transport),
+            _ => false,
+        }
+    }
+
+    /// Whether a session may use a transport: an explicit choice allows only what it names.
+    pub(crate) fn may_run_over(&self, session: &Session, transport: &str) -> bool {
+        let names_it = |scheme: &str| {
+            self.domains.iter().any(|slot| slot.name == transport && slot.domain.understands(scheme))
         };
-        let understands = |scheme: &str| {
-            self.domains
-                .iter()
-                .any(|domain| domain.name == slot.transport && domain.domain.understands(scheme))
-        };
-        session.pinned.is_empty() || session.pinned.iter().any(|locator| understands(locator.scheme()))
+        session.pinned.is_empty() || session.pinned.iter().any(|locator| names_it(locator.scheme()))
     }
 
     /// The peer listens on a lane: it may be sent on. `true`: an explicit connect asked for it, and the session is pinned to
@@ -251,7 +250,7 @@ impl Core {
             return Err("a switch to a lane that was not offered");
         }
         session.leg_in = leg;
-        self.end_leg(session_key, lane);
+        self.end_leg(session_key);
         if let Some(slot) = self.lanes.get_mut(lane) {
             slot.inbound = true;
         }

@@ -191,6 +191,12 @@ pub(crate) struct RecvOp {
 }
 
 impl RecvOp {
+    /// A receive that has matched already, without having been posted, and whose message is still to be fetched.
+    pub(crate) fn matched(endpoint: u32, untagged: bool, memory: Memory) -> Self {
+        let state = RecvState::Posted(PostId::from_u64(u64::MAX));
+        Self { endpoint, untagged, memory, state, waiter: None, handler: None }
+    }
+
     /// Whether fragments of a session are on their way into its memory.
     pub(crate) fn fetches_from(&self, session: Key) -> bool {
         matches!(&self.state, RecvState::Fetching { envelope, .. } if envelope.session == session)

@@ -8,6 +8,7 @@ use sinew_transport::{
 use sinew_transport_tcp::{StreamOptions, TcpOptions, TcpTransport, UdsOptions, UdsTransport};
 use sinew_wire::frame::{Header, Kind};
 use std::collections::HashMap;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -72,6 +73,20 @@ pub struct Net {
 }
 
 impl Net {
+    /// A link that is ready, whose other end is a bare socket.
+    pub fn accept_socket(&mut self) -> (Box<dyn Link>, TcpStream) {
+        let socket = TcpStream::connect(self.to.body()).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut link = None;
+        wait("the link", || {
+            link = self.server.accept(11).unwrap();
+            link.is_some()
+        });
+        let mut link = link.unwrap();
+        assert_eq!(link.poll().unwrap(), LinkState::Ready);
+        (link, socket)
+    }
+
     pub fn new(family: Family, stream: StreamOptions) -> Self {
         let poller = Arc::new(Poller::new().unwrap());
         let folder = Folder::new();

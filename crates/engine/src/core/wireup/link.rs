@@ -323,13 +323,7 @@ impl Core {
         session.is_some_and(|session| {
             session.is_up()
                 && session.peer.incarnation == peer.hello.incarnation
-                && !session.pinned.is_empty()
-                && session.pinned.iter().all(|locator| {
-                    !self
-                        .domains
-                        .iter()
-                        .any(|slot| slot.name == transport && slot.domain.understands(locator.scheme()))
-                })
+                && !self.may_run_over(session, transport)
         })
     }
 
