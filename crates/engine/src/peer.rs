@@ -303,9 +303,14 @@ impl Message<'_> {
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        let blocked = shared.with_hot(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-            Ok(()) => Ok(core.flush_active(self.peer.session)),
-            Err(blocked) => Err(blocked),
+        let blocked = shared.with_hot(|core| {
+            if self.immediate.is_none()
+                && core.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+            {
+                return Ok(false);
+            }
+            self.post_now(core, &[IoSlice::new(data)], data.len())?;
+            Ok(core.flush_active(self.peer.session))
         });
         match blocked {
             Ok(held_up) => self.sent(held_up),

@@ -8,7 +8,7 @@
 use crate::completion::Match;
 use crate::config::Config;
 use crate::core::table::Key;
-use crate::core::{Core, Taken};
+use crate::core::{Core, Effects, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -84,7 +84,7 @@ impl Shared {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
-        core.effects.finished = false;
+        core.effects = Effects::default();
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
@@ -123,8 +123,7 @@ impl Shared {
         let result = f(&mut core);
         if core.effects.any() {
             if !core.effects.must_run() {
-                core.effects.finished = false;
-                core.effects.posted = false;
+                core.effects.clear();
                 if self.sleepers.load(Ordering::Relaxed) == 0 {
                     return result;
                 }
@@ -168,21 +167,23 @@ impl Shared {
     }
 
     #[cold]
-    fn run_effects(self: &Arc<Self>, effects: crate::core::Effects) {
+    fn run_effects(self: &Arc<Self>, effects: Effects) {
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             self.notify();
         }
         let mut result = Ok(());
-        for waker in effects.wakers {
+        let handlers = effects.has_handlers();
+        let (wakers, garbage, spent) = effects.into_lists();
+        for waker in wakers {
             attempt(&mut result, || waker.wake());
         }
-        for buf in effects.garbage {
+        for buf in garbage {
             attempt(&mut result, || drop(buf));
         }
-        for waker in effects.spent {
+        for waker in spent {
             attempt(&mut result, || drop(waker));
         }
-        if effects.handlers {
+        if handlers {
             attempt(&mut result, || {
                 crate::complete::run_ended(self);
                 crate::handler::run_ready(self);
@@ -240,7 +241,7 @@ impl Shared {
                         std::hint::spin_loop();
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
-                        core.effects.finished = true;
+                        core.effects.finish();
                         return Next::Done(done);
                     }
                     if core.effects.any() || self.core.contended() {

@@ -8,6 +8,7 @@
 
 use super::op::{Memory, Op, RecvOp, Unexpected};
 use super::operations::{Started, received};
+use super::quick::{Quick, Receiving};
 use super::table::Key;
 use super::{Core, OpError};
 use crate::completion::{Completion, Match, Source};
@@ -18,6 +19,9 @@ use std::ptr::NonNull;
 /// Turns that a direct receive takes before it is posted: longer than a round trip over shared memory, and short enough
 /// for others who want the lock and for the clock.
 const TURNS: u32 = 256;
+
+/// Looks at the lane that is busiest before each of them.
+const QUICK_LOOKS: u32 = 64;
 
 /// What became of a direct receive. Small, as it is moved on the way of each message.
 #[derive(Debug)]
@@ -167,29 +171,55 @@ impl Core {
         if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
             return Taken::Failed(Box::new(error));
         }
-        let direct = &mut self.direct;
-        (direct.endpoint, direct.over) = (endpoint, Over::Not);
-        (direct.wanted, direct.data, direct.room) = (Wanted::new(&pattern.into()), data, room);
-        let under = Under(self);
-        for _ in 0..TURNS {
-            let moved = under.0.turn(1);
-            if under.0.direct.endpoint == 0 {
-                // This thread stops polling: whoever sleeps takes over.
-                under.0.effects.finished = true;
-                if matches!(under.0.direct.over, Over::Done) {
-                    return Taken::Done(under.0.direct.info());
+        let receiving = Receiving::new(endpoint, &pattern, data, room);
+        'wait: for _ in 0..TURNS {
+            for _ in 0..QUICK_LOOKS {
+                // SAFETY: the caller's promise.
+                match unsafe { self.recv_quick(&receiving) } {
+                    Quick::Done(info) => {
+                        // This thread stops polling: whoever sleeps takes over.
+                        self.effects.finish();
+                        return Taken::Done(info);
+                    }
+                    Quick::Nothing if leave() => break 'wait,
+                    Quick::Nothing => std::hint::spin_loop(),
+                    Quick::Other => break,
                 }
-                return under.0.other_end();
             }
-            if leave() || under.0.effects.any() {
+            // SAFETY: the caller's promise.
+            if let Some(taken) = unsafe { self.recv_in_turn(&receiving) } {
+                return taken;
+            }
+            if leave() || self.effects.any() {
                 break;
             }
+        }
+        taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+    }
+
+    /// One turn of progress, in which the message may come whatever it is.
+    ///
+    /// # Safety
+    /// As [`Core::recv_direct`].
+    #[inline(never)]
+    unsafe fn recv_in_turn(&mut self, receiving: &Receiving) -> Option<Taken> {
+        let &Receiving { endpoint, wanted, data, room } = receiving;
+        let direct = &mut self.direct;
+        (direct.endpoint, direct.over) = (endpoint, Over::Not);
+        (direct.wanted, direct.data, direct.room) = (wanted, data, room);
+        let under = Under(self);
+        let moved = under.0.turn(1);
+        if under.0.direct.endpoint != 0 {
             if moved == 0 {
                 std::hint::spin_loop();
             }
+            return None;
         }
-        under.0.direct.endpoint = 0;
-        taken(under.0.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+        under.0.effects.finish();
+        if matches!(under.0.direct.over, Over::Done) {
+            return Some(Taken::Done(under.0.direct.info()));
+        }
+        Some(under.0.other_end())
     }
 
     /// What became of a direct receive that did not simply get its message.
