@@ -173,9 +173,9 @@ impl Endpoint {
         let mut guard = Borrowed::none(shared);
         let note = |key| guard.key = Some(key);
         match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
-            Taken::Done(info) => Ok(info),
-            Taken::Failed(error) => Err(*error),
-            Taken::Pending(key) => self.wait_recv(key, guard, timeout.into()),
+            Ok(info) | Err(Taken::Done(info)) => Ok(info),
+            Err(Taken::Failed(error)) => Err(*error),
+            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into()),
         }
     }
 

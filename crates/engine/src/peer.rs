@@ -303,12 +303,12 @@ impl Message<'_> {
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
+        if self.immediate.is_none()
+            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+        {
+            return Ok(());
+        }
         let blocked = shared.with_hot(|core| {
-            if self.immediate.is_none()
-                && core.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
-            {
-                return Ok(false);
-            }
             self.post_now(core, &[IoSlice::new(data)], data.len())?;
             Ok(core.flush_active(self.peer.session))
         });
@@ -440,6 +440,11 @@ impl Message<'_> {
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
+        if self.immediate.is_none()
+            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+        {
+            return Ok(());
+        }
         let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
             if posted.is_ok() {

@@ -83,10 +83,16 @@ impl SendCredit {
         answer
     }
 
-    /// Takes what [`SendCredit::affords`] has just allowed.
-    #[inline]
+    /// What messages may cost together, each of them at most as much: what [`SendCredit::take_afforded`] takes.
+    #[must_use]
+    pub const fn affordable(&self) -> u64 {
+        let available = self.available();
+        if available < self.cost_max { available } else { self.cost_max }
+    }
+
+    /// Takes for several messages what [`SendCredit::affordable`] has allowed.
     pub const fn take_afforded(&mut self, cost: u64) {
-        debug_assert!(self.affords(cost));
+        debug_assert!(cost <= self.available());
         self.sent += cost;
     }
 
@@ -177,17 +183,16 @@ impl ReceiveCredit {
         Ok(())
     }
 
-    /// Whether [`ReceiveCredit::pass`] would count it.
+    /// What may come and go, by [`ReceiveCredit::pass_allowed`], before it is an overrun or a new limit is worth a frame.
     #[must_use]
-    #[inline]
-    pub const fn may_pass(&self, cost: u64) -> bool {
-        self.received.saturating_add(cost) <= self.announced
+    pub const fn headroom(&self) -> u64 {
+        let (granted, quiet) = (self.announced - self.received, self.due_at.saturating_sub(self.freed));
+        if granted < quiet { granted } else { quiet }
     }
 
-    /// [`ReceiveCredit::pass`] of what [`ReceiveCredit::may_pass`] has just allowed.
-    #[inline]
+    /// [`ReceiveCredit::pass`] of what [`ReceiveCredit::headroom`] has allowed.
     pub const fn pass_allowed(&mut self, cost: u64) {
-        debug_assert!(self.may_pass(cost));
+        debug_assert!(cost <= self.announced - self.received);
         self.received += cost;
         self.freed += cost;
     }

@@ -33,6 +33,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
+pub(crate) use quick::{Quick, Receiving};
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
@@ -118,6 +119,7 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// The one of them that had frames last.
     last_hot: Key,
+    permits: quick::Permits,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
     /// Receives that ended while a lane was in use, which must still forget their memory.
@@ -146,11 +148,11 @@ pub(crate) struct Core {
 /// The owner number of the lane from the engine to itself, which has no descriptor.
 pub(crate) const SELF_OWNER: u32 = u32::MAX;
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
-const TURNS_PER_LOOK: u32 = 512;
+const TURNS_PER_LOOK: u32 = 128;
 /// Turns between looks at descriptors while memory-polled lanes are busy, so that they starve no socket.
 const TURNS_PER_LOOK_BUSY: u32 = 4096;
 /// Idle turns, and busy ones, between looks at lanes that were cooled.
-const TURNS_PER_WARM: u32 = 4;
+const TURNS_PER_WARM: u32 = 2;
 const TURNS_PER_WARM_BUSY: u32 = 64;
 /// Between two rounds of timers while the engine spins.
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
@@ -186,6 +188,7 @@ impl Core {
             counters: Counters::default(),
             hot: Vec::new(),
             last_hot: Key::NONE,
+            permits: quick::Permits::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
             free_owners: Vec::new(),

@@ -3,6 +3,12 @@
 //! Called under the engine's lock by blocking sends and receives before anything else. Each call either does the whole of
 //! what the long way (`outbound`, `direct`, `inbound`) does for one message that meets no obstacle, or nothing at all. What
 //! it must not do: anything about an obstacle. Whoever calls it takes the long way then, which finds the obstacle itself.
+//!
+//! # Permits
+//! Most of what the long way finds out is the same for the next message. So it is found out once and kept as a [`Permit`],
+//! with so much credit as is there; messages are counted in the permit and go into the books when it is settled. A permit is
+//! good until anything but quick calls happens under the lock: [`Core::settle`] stands at the entry of all else. One to send
+//! and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
 use super::inbound::OVERHEAD;
@@ -42,45 +48,95 @@ impl Receiving {
     }
 }
 
-/// Turns between those that look at everything while messages come in one after the other.
+/// What stays true of one endpoint and one lane until anything but quick calls happens.
+#[derive(Debug)]
+struct Permit {
+    /// The endpoint that receives or sends; 0: there is no permit.
+    endpoint: u32,
+    /// Where it sends to.
+    flow: u32,
+    session: Key,
+    lane: Key,
+    /// Credit that may still be used.
+    credit: u64,
+    /// Messages since, and their bytes.
+    messages: u64,
+    bytes: u64,
+}
+
+impl Permit {
+    const NONE: Self =
+        Self { endpoint: 0, flow: 0, session: Key::NONE, lane: Key::NONE, credit: 0, messages: 0, bytes: 0 };
+
+    #[inline(always)]
+    fn count(&mut self, len: usize) {
+        self.credit -= len as u64 + OVERHEAD;
+        self.messages += 1;
+        self.bytes += len as u64;
+    }
+
+    const fn cost(&self) -> u64 {
+        self.bytes + self.messages * OVERHEAD
+    }
+}
+
+/// The permits of a core.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    to_send: Permit,
+    to_receive: Permit,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self { to_send: Permit::NONE, to_receive: Permit::NONE }
+    }
+}
+
+/// Quick receives between turns that look at everything, while messages come in one after the other.
 const TURNS_PER_LONG: u32 = 256;
-/// Sends between flushes of a lane that shows each frame at once: what else it has to say can wait for so long.
-const SENDS_PER_FLUSH: u64 = 64;
 
 impl Core {
-    /// Posts and flushes one message on a lane that is polled in memory. `false`: nothing has happened, take the long way.
+    /// Posts one message on a lane that is polled in memory. `false`: nothing has happened, take the long way.
     #[inline(always)]
-    pub(crate) fn send_quick(&mut self, session_key: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
-        let Some(session) = self.sessions.get_mut(session_key) else { return false };
-        let Some(state) = session.flows.get_mut(flow as usize) else { return false };
-        if !session.ready || !state.pending.is_empty() || state.closed || data.len() > self.config.eager_max {
+    pub(crate) fn send_quick(&mut self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
+        let permit = &self.permits.to_send;
+        if (permit.endpoint != header.src || permit.flow != flow || permit.session != session)
+            && !self.permit_to_send(session, flow, header.src)
+        {
             return false;
         }
-        let cost = data.len() as u64 + OVERHEAD;
-        if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
+        let permit = &mut self.permits.to_send;
+        if data.len() > self.config.eager_max || permit.credit < data.len() as u64 + OVERHEAD {
             return false;
         }
-        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return false };
-        if !slot.memory_polled || !slot.astir || slot.owner == SELF_OWNER {
+        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return false;
-        }
-        let Some(lane) = slot.lane.as_mut() else { return false };
+        };
         if lane.try_post(header, &[IoSlice::new(data)]).is_err() {
             return false;
         }
-        session.bytes.take_afforded(cost);
-        state.bytes.take_afforded(cost);
-        session.sent += 1;
-        session.traffic += 1;
-        if session.sent.is_multiple_of(SENDS_PER_FLUSH) {
-            // An error of this is found by whoever uses the lane next.
-            let _ = lane.flush();
+        permit.count(data.len());
+        true
+    }
+
+    #[inline(never)]
+    fn permit_to_send(&mut self, session_key: Key, flow: u32, src: u32) -> bool {
+        self.settle_sent();
+        let Some(session) = self.sessions.get_mut(session_key) else { return false };
+        let Some(state) = session.flows.get_mut(flow as usize) else { return false };
+        let Some(lane) = session.active else { return false };
+        if !session.ready || !state.pending.is_empty() || state.closed {
+            return false;
         }
-        slot.frames_sent += 1;
-        if let Some(endpoint) = self.endpoint(header.src) {
-            endpoint.messages_sent += 1;
-            endpoint.bytes_sent += data.len() as u64;
+        let credit = session.bytes.affordable().min(state.bytes.affordable());
+        let Some(slot) = self.lanes.get_mut(lane) else { return false };
+        if !slot.memory_polled || slot.owner == SELF_OWNER {
+            return false;
         }
+        self.stir(lane);
+        self.permits.to_send =
+            Permit { endpoint: src, flow, session: session_key, lane, credit, messages: 0, bytes: 0 };
         true
     }
 
@@ -90,61 +146,133 @@ impl Core {
     /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
     #[inline(always)]
     pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Quick {
-        self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(TURNS_PER_LONG) || !self.dirty.is_empty() || !self.pulls.is_empty() {
+        if self.permits.to_receive.endpoint != receiving.endpoint
+            && !self.permit_to_receive(receiving.endpoint)
+        {
             return Quick::Other;
         }
-        let Some(slot) = self.lanes.get_mut(self.last_hot) else { return Quick::Other };
-        if !slot.hot || !slot.inbound || !slot.astir || !slot.waiting.is_empty() {
+        let turns = self.turns.wrapping_add(1);
+        if turns.is_multiple_of(TURNS_PER_LONG) {
             return Quick::Other;
         }
-        let Some(lane) = slot.lane.as_mut() else { return Quick::Other };
-        let Some(Peeked { tag, dst, src, flags, body }) = lane.peek() else { return Quick::Nothing };
-        if dst != receiving.endpoint || body.len() > receiving.room || flags.contains(Flags::IMMEDIATE) {
-            return Quick::Other;
-        }
-        let source = Source { session: slot.session.0, endpoint: src };
-        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key() };
-        if !receiving.wanted.accepts(&arrival) {
-            return Quick::Other;
-        }
-        let Some(session) = self.sessions.get_mut(slot.session) else { return Quick::Other };
-        let Some(endpoint) =
-            self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
-        else {
+        self.turns = turns;
+        let permit = &mut self.permits.to_receive;
+        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Quick::Other;
         };
-        if endpoint.matcher.may_want(&arrival) {
-            return Quick::Other;
-        }
+        let Some(Peeked { tag, dst, src, flags, body }) = lane.peek() else { return Quick::Nothing };
         let len = body.len();
-        let cost = len as u64 + OVERHEAD;
-        let credit = &mut endpoint.inflow(slot.session, &self.config.windows).bytes;
-        if !credit.may_pass(cost) || !session.granted_bytes.may_pass(cost) {
+        if dst != receiving.endpoint
+            || len > receiving.room
+            || flags.contains(Flags::IMMEDIATE)
+            || permit.credit < len as u64 + OVERHEAD
+        {
             return Quick::Other;
         }
-        credit.pass_allowed(cost);
-        session.granted_bytes.pass_allowed(cost);
-        let due = credit.is_due() || session.granted_bytes.is_due();
+        let source = Source { session: permit.session.0, endpoint: src };
+        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key() };
+        let endpoint = self.endpoints.get((dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        if !receiving.wanted.accepts(&arrival)
+            || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
+        {
+            return Quick::Other;
+        }
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
         lane.take_peeked();
-        session.received += 1;
-        session.traffic += 1;
-        slot.idle = 0;
-        slot.frames_received += 1;
-        endpoint.messages_received += 1;
-        endpoint.bytes_received = endpoint.bytes_received.wrapping_add(len as u64);
-        if due {
-            let session = slot.session;
-            self.give_credit(session, dst);
-        }
+        permit.count(len);
         Quick::Done(Completion { len, tag, immediate: None, source })
     }
 
-    #[cold]
-    fn give_credit(&mut self, session: Key, dst: u32) {
-        self.announce_credit(session, dst);
-        self.pump_dirty();
+    #[inline(never)]
+    fn permit_to_receive(&mut self, number: u32) -> bool {
+        self.settle_received();
+        if !self.dirty.is_empty() || !self.pulls.is_empty() {
+            return false;
+        }
+        let lane = self.last_hot;
+        let Some(slot) = self.lanes.get_mut(lane) else { return false };
+        if !slot.hot || !slot.inbound || !slot.waiting.is_empty() {
+            return false;
+        }
+        let session_key = slot.session;
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(session_key) else { return false };
+        let Some(endpoint) =
+            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let credit = endpoint.inflow(session_key, &windows).bytes.headroom();
+        let credit = credit.min(session.granted_bytes.headroom());
+        self.stir(lane);
+        self.permits.to_receive =
+            Permit { endpoint: number, flow: 0, session: session_key, lane, credit, messages: 0, bytes: 0 };
+        true
+    }
+
+    /// Ends the permits and puts what was done under them into the books.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) {
+        if self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 {
+            self.settle_now();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_now(&mut self) {
+        self.settle_sent();
+        self.settle_received();
+    }
+
+    fn settle_sent(&mut self) {
+        let permit = std::mem::replace(&mut self.permits.to_send, Permit::NONE);
+        if permit.messages == 0 {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(permit.session) {
+            session.bytes.take_afforded(permit.cost());
+            session.flows[permit.flow as usize].bytes.take_afforded(permit.cost());
+            session.sent += permit.messages;
+            session.traffic += permit.messages;
+        }
+        if let Some(endpoint) = self.endpoint(permit.endpoint) {
+            endpoint.messages_sent += permit.messages;
+            endpoint.bytes_sent += permit.bytes;
+        }
+        if let Some(slot) = self.lanes.get_mut(permit.lane) {
+            slot.frames_sent += permit.messages;
+            if let Some(lane) = &mut slot.lane {
+                // An error of this is found by whoever uses the lane next.
+                let _ = lane.flush();
+            }
+        }
+    }
+
+    fn settle_received(&mut self) {
+        let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
+        if permit.messages == 0 {
+            return;
+        }
+        let windows = self.config.windows;
+        let Some(session) = self.sessions.get_mut(permit.session) else { return };
+        session.received += permit.messages;
+        session.traffic += permit.messages;
+        session.granted_bytes.pass_allowed(permit.cost());
+        let mut due = session.granted_bytes.is_due();
+        if let Some(endpoint) = self.endpoint(permit.endpoint) {
+            endpoint.messages_received += permit.messages;
+            endpoint.bytes_received = endpoint.bytes_received.wrapping_add(permit.bytes);
+            let credit = &mut endpoint.inflow(permit.session, &windows).bytes;
+            credit.pass_allowed(permit.cost());
+            due |= credit.is_due();
+        }
+        if let Some(slot) = self.lanes.get_mut(permit.lane) {
+            slot.idle = 0;
+            slot.frames_received += permit.messages;
+        }
+        if due {
+            self.announce_credit(permit.session, permit.endpoint);
+        }
     }
 }
