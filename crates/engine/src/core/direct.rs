@@ -6,12 +6,12 @@
 //! the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, Unexpected};
+use super::op::{Memory, Op, Receiver, RecvOp, Unexpected};
 use super::operations::{Started, received};
 use super::table::Key;
 use super::{Core, OpError};
 use crate::completion::{Completion, Match, Source};
-use sinew_proto::matching::{Arrival, Wanted};
+use sinew_proto::matching::{Arrival, Pattern, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
 
@@ -61,7 +61,7 @@ enum Over {
     Done,
     Failed(Box<OpError>),
     /// It matched an envelope and is an operation in the table now.
-    Fetching(Key),
+    Operation(Key),
 }
 
 impl Default for Direct {
@@ -134,7 +134,7 @@ impl Drop for Under<'_> {
     fn drop(&mut self) {
         self.0.direct.endpoint = 0;
         // Nobody has heard of the operation: a lane has panicked.
-        if let Over::Fetching(key) = self.0.direct.over {
+        if let Over::Operation(key) = self.0.direct.over {
             self.0.direct.over = Over::Not;
             self.0.cancel_recv(key);
         }
@@ -162,7 +162,8 @@ impl Core {
         if state.matcher.has_unexpected()
             && let Some((arrival, message)) = state.matcher.claim(&pattern.into())
         {
-            return self.take_waiting(endpoint, &arrival, message, Memory::Borrowed { data, len: room });
+            let memory = Memory::Borrowed { data, len: room };
+            return self.take_waiting(endpoint, &arrival, message, pattern.into(), memory);
         }
         if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
             return Taken::Failed(Box::new(error));
@@ -198,7 +199,7 @@ impl Core {
         match std::mem::replace(&mut self.direct.over, Over::Not) {
             Over::Not | Over::Done => Taken::Done(self.direct.info()),
             Over::Failed(error) => Taken::Failed(error),
-            Over::Fetching(key) => Taken::Pending(key),
+            Over::Operation(key) => Taken::Pending(key),
         }
     }
 
@@ -209,20 +210,24 @@ impl Core {
         endpoint: u32,
         arrival: &Arrival,
         message: Unexpected,
+        wanted: Pattern,
         memory: Memory,
     ) -> Taken {
-        taken(self.take_unexpected(endpoint, arrival, message, memory, None))
+        let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
+        taken(self.take_unexpected(receiver, arrival, message, wanted, memory))
     }
 
     /// The direct receive becomes an operation, for a message that takes longer.
     #[cold]
-    pub(crate) fn direct_to_operation(&mut self) -> Key {
+    pub(crate) fn direct_to_operation(&mut self) -> (Key, Pattern) {
         let Direct { endpoint, data, room, .. } = self.direct;
         let memory = Memory::Borrowed { data, len: room };
-        let op = RecvOp::matched(endpoint, self.direct.wanted.is_untagged(), memory);
+        let wanted = self.direct.wanted.pattern();
+        let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
+        let op = RecvOp::matched(receiver, wanted.untagged, memory);
         let key = self.ops.insert(Op::Recv(op));
-        (self.direct.endpoint, self.direct.over) = (0, Over::Fetching(key));
-        key
+        (self.direct.endpoint, self.direct.over) = (0, Over::Operation(key));
+        (key, wanted)
     }
 }
 
