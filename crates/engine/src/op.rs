@@ -7,6 +7,7 @@ use crate::core::table::Key;
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::progress::Progress;
+use crate::shared::{TURNS_DIRECT, TURNS_POLL};
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use std::future::Future;
@@ -97,7 +98,7 @@ impl Operation {
         let shared = &self.endpoint.shared;
         let limit = timeout.resolve(&shared.config);
         let quick = if limit.is_none_or(|limit| limit > SHORT) {
-            shared.wait_quick(self.endpoint.number, |core| Self::collect(core, key))
+            shared.wait_quick(self.endpoint.number, TURNS_DIRECT, |core| Self::collect(core, key))
         } else {
             None
         };
@@ -133,15 +134,23 @@ impl Operation {
             return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
         };
         let shared = &self.endpoint.shared;
-        let done = shared.with(|core| {
-            if shared.progress == Progress::Caller {
-                core.progress();
-            }
-            let done = Self::collect(core, key);
-            if done.is_none() {
-                core.set_waker(key, context.waker());
-            }
-            done
+        let by_caller = shared.progress == Progress::Caller;
+        let quick = if by_caller {
+            shared.wait_quick(self.endpoint.number, TURNS_POLL, |core| Self::collect(core, key))
+        } else {
+            None
+        };
+        let done = quick.or_else(|| {
+            shared.with(|core| {
+                if by_caller {
+                    core.progress();
+                }
+                let done = Self::collect(core, key);
+                if done.is_none() {
+                    core.set_waker(key, context.waker());
+                }
+                done
+            })
         });
         match done {
             Some(done) => {
@@ -149,7 +158,7 @@ impl Operation {
                 Poll::Ready(done)
             }
             None => {
-                if shared.progress == Progress::Caller {
+                if by_caller {
                     context.waker().wake_by_ref();
                 }
                 Poll::Pending
