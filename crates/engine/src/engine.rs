@@ -329,7 +329,7 @@ impl Engine {
     /// passed. `None`: something is there; call [`Engine::process`] and try again.
     #[must_use]
     pub fn arm(&self) -> Option<Armed> {
-        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: self.clone(), timeout })
+        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: Some(self.clone()), timeout })
     }
 
     /// Handles what is ready; never blocks. Returns how much was done.
@@ -392,7 +392,8 @@ impl std::fmt::Debug for Engine {
 /// The engine is announced as sleeping. Drop it, or call [`Armed::process`], when awake again.
 #[must_use = "watch the descriptor, then call process"]
 pub struct Armed {
-    engine: Engine,
+    /// Until it is processed.
+    engine: Option<Engine>,
     timeout: Option<Duration>,
 }
 
@@ -410,16 +411,18 @@ impl Armed {
     }
 
     /// Handles what is ready. Returns how much was done.
-    pub fn process(self) -> usize {
-        let engine = self.engine.clone();
-        std::mem::forget(self);
-        engine.inner.shared.process_event(true)
+    pub fn process(mut self) -> usize {
+        self.end()
+    }
+
+    fn end(&mut self) -> usize {
+        self.engine.take().map_or(0, |engine| engine.inner.shared.process_event(true))
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.engine.inner.shared.process_event(true);
+        self.end();
     }
 }
 

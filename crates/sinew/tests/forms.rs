@@ -627,7 +627,8 @@ fn dropping_the_engine_ends_what_pends(lane: &str) {
     if let Ok(far) = far {
         let _ = far.wait_within(PATIENCE);
     }
-    text(waiting.join().unwrap().unwrap_err());
+    let waited = waiting.join().unwrap();
+    assert!(matches!(waited, Err(OpError::EngineClosed)), "nobody cancelled it: {waited:?}");
     assert!(p.to_b.send(1, b"x").is_err());
     assert!(p.a.recv(1, &mut [0; 8]).is_err());
     assert!(p.here.endpoint("late").is_err());
