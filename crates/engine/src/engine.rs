@@ -127,6 +127,7 @@ impl Builder {
                 "a domain's name has 1 to 255 bytes, as in \"training-7\"".into(),
             ));
         }
+        refuse_nothing(options)?;
         let security = self.security.clone().unwrap_or_default();
         let secret = match &security {
             Security::Secret(secret) if secret.as_bytes().len() < 16 => {
@@ -175,6 +176,22 @@ impl std::fmt::Debug for Builder {
 
 fn random<const N: usize>() -> Result<[u8; N], BuildError> {
     crate::core::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
+}
+
+/// Refuses a nothing of which no message, link or session could come.
+fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
+    let nothings = [
+        ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),
+        ("session_envelopes", options.session_envelopes == 0, "1"),
+        ("handshake_timeout", options.handshake_timeout.is_zero(), "3s"),
+        ("peer_timeout", options.peer_timeout.is_zero(), "10s"),
+    ];
+    match nothings.iter().find(|(_, nothing, _)| *nothing) {
+        Some((name, _, fine)) => Err(BuildError::Option(format!(
+            "{name} is 0, with which nothing would work; give more, as {fine}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn open_transports(
