@@ -14,8 +14,8 @@ use sinew::{Buf, Failed, Match, OpError, Progress, Received, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use tampered::tampered;
 
