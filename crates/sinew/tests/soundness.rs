@@ -14,8 +14,8 @@ use sinew::{Buf, Failed, Match, OpError, Progress, Received, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use tampered::tampered;
 
@@ -66,9 +66,13 @@ fn a_message_taken_back_while_it_is_pulled_writes_nothing_later() {
     p.there.process();
     assert!(recv.try_wait().is_none(), "pulled in pieces");
     let _ = send.cancel().expect_err("taken back");
-    match ended(&p, &mut recv) {
-        Err(Failed { buf, error: OpError::Withdrawn }) => stays_mine(&p, buf),
-        other => panic!("withdrawn, not {other:?}"),
+    for _ in 0..20 {
+        turn(&p);
+    }
+    assert!(recv.try_wait().is_none(), "it was never sent");
+    match recv.cancel() {
+        Err(Failed { buf, error: OpError::Cancelled }) => stays_mine(&p, buf),
+        other => panic!("cancelled, not {other:?}"),
     }
 }
 
@@ -105,6 +109,51 @@ fn forged_fragments_do_not_end_a_receive_that_is_pulled() {
     drop(sends);
 }
 
+/// What a lane still writes in the very poll that hands up the sender's word, and the next message behind it, spoils neither.
+#[test]
+fn a_lane_that_pulls_while_it_hands_up_spoils_no_later_message() {
+    const LEN: usize = 100_000;
+    let (there, plan) = tampered(ShmTransport::new(ShmOptions::default()));
+    let p = connected(common::engine("shm", Progress::Event), there);
+    plan.scribble.store(true, Ordering::Release);
+    for next in [0, 8, 1000, 60_000, 90_000] {
+        for told in [false, true] {
+            let mut recv = p.b.post_recv(1, vec![MINE; LEN]).unwrap();
+            let mut lent = p.to_b.alloc(LEN).unwrap();
+            lent.as_mut_slice().unwrap().fill(SENT);
+            let withdrawn = p.to_b.post_send(1, lent).unwrap();
+            p.here.progress();
+            let before = p.b.counters().messages_received;
+            until("it is pulled", || {
+                p.there.progress();
+                p.b.counters().messages_received > before
+            });
+            let _ = withdrawn.cancel().expect_err("taken back");
+            let data = content(next, 1);
+            let sent = p.to_b.post_send(1, data.clone()).unwrap();
+            p.here.progress();
+            if told {
+                let result = Arc::new(Mutex::new(None));
+                let to = Arc::clone(&result);
+                recv.on_complete(move |got| *to.lock().unwrap() = Some(got));
+                until("the function is called", || {
+                    turn(&p);
+                    result.lock().unwrap().is_some()
+                });
+                let got = result.lock().unwrap().take().unwrap().expect("the next message");
+                assert!(*got.buf == *data, "{next} bytes");
+                assert_eq!(got.buf.capacity(), LEN, "the buffer that was posted");
+                stays_mine(&p, got.buf);
+            } else {
+                let got = ended(&p, &mut recv).expect("the next message");
+                assert!(*got.buf == *data, "{next} bytes");
+                stays_mine(&p, got.buf);
+            }
+            drop(sent);
+        }
+    }
+}
+
 /// Announced lengths are counted, summed and compared, whatever they are.
 #[test]
 fn lengths_beyond_all_bounds_break_nothing() {
@@ -121,13 +170,69 @@ fn lengths_beyond_all_bounds_break_nothing() {
     });
     assert!(p.b.counters().bytes_received >= isize::MAX as u64);
     // What nobody has cannot be fetched: its sender says so, and the next message is found.
-    for _ in 0..4 {
-        let mut recv = p.b.post_recv(9, vec![0; 8]).unwrap();
-        assert!(matches!(ended(&p, &mut recv), Err(Failed { error: OpError::Withdrawn, .. })));
-    }
     p.to_b.send(9, b"well").unwrap();
     let mut recv = p.b.post_recv(9, vec![0; 8]).unwrap();
     assert_eq!(ended(&p, &mut recv).unwrap().info.len, 4);
+}
+
+/// A send whose fragments lanes still hold is not ended by an answer to a question that it never was.
+#[test]
+fn forged_answers_do_not_end_a_send_under_way() {
+    const LEN: usize = 300_000;
+    let (here, plan) = tampered(TcpTransport::new(TcpOptions::default()));
+    let p = connected(here, common::engine("tcp", Progress::Event));
+    drop(p.to_b.post_send(2, b"who I am".to_vec()).unwrap());
+    let mut asker = p.b.post_recv(2, vec![0; 8]).unwrap();
+    let back = p.b.reply_to(ended(&p, &mut asker).unwrap().info.source).unwrap();
+    let mut recv = p.a.post_recv(1, vec![0; LEN]).unwrap();
+    let mut send = back.post_send(1, vec![SENT; LEN]).unwrap();
+    until("it is fetched", || {
+        p.there.process();
+        p.here.process();
+        p.a.counters().messages_received == 1
+    });
+    p.here.process();
+    plan.deaf.store(true, Ordering::Release);
+    for _ in 0..100 {
+        p.there.process();
+    }
+    let keys = (1..8u64).flat_map(|generation| (0..8u64).map(move |index| generation << 32 | index));
+    for kind in [Kind::FLUSH_REPLY, Kind::LOOKUP_REPLY] {
+        let forge = |key| (Header { src: 1, ..Header::control(kind, key) }, Vec::new());
+        plan.forged.lock().unwrap().extend(keys.clone().map(forge));
+    }
+    until("all is said", || {
+        turn(&p);
+        plan.forged.lock().unwrap().is_empty()
+    });
+    for _ in 0..200 {
+        turn(&p);
+    }
+    assert!(send.try_wait().is_none(), "its receiver has not read it");
+    plan.deaf.store(false, Ordering::Release);
+    assert!(ended(&p, &mut recv).unwrap().buf.iter().all(|&byte| byte == SENT));
+    until("it ends", || {
+        turn(&p);
+        send.try_wait().is_some_and(|done| done.is_ok())
+    });
+}
+
+/// A receive whose lane panics in its poll has returned: what comes for it later waits for another.
+#[test]
+fn a_receive_that_a_lane_breaks_leaves_no_borrow_behind() {
+    let (here, plan) = tampered(ShmTransport::new(ShmOptions::default()));
+    let p = connected(here, common::engine("shm", Progress::Event));
+    let mut canary = [MINE; 8];
+    plan.panics.store(true, Ordering::Release);
+    let broken = catch_unwind(AssertUnwindSafe(|| p.a.recv_within(9, &mut canary, PATIENCE)));
+    assert!(broken.is_err(), "the panic goes on");
+    let third = connected(common::engine("shm", Progress::Thread { cpu: None }), p.here.clone());
+    third.to_b.send(9, &[SENT; 8]).unwrap();
+    until("the message waits", || {
+        turn(&p);
+        third.b.probe(9).is_some()
+    });
+    assert_eq!(canary, [MINE; 8], "written after the call had ended");
 }
 
 /// A lane that stands still in the middle of a fragment which another lane brings as a whole.

@@ -5,12 +5,13 @@
 
 use crate::common::options;
 use sinew::transport::{
-    Body, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Sink, Transport,
-    TransportError, forward,
+    Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator,
+    PostError, Pull, Sink, Token, Transport, TransportError, forward,
 };
 use sinew::{Engine, Progress};
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +23,13 @@ pub struct Plan {
     /// A lane stands still as soon as a body is under way on it.
     pub hold: AtomicBool,
     pub held: AtomicBool,
+    /// Pulls never end, and each poll of their lane writes to their targets after it has handed everything up, as a device
+    /// may.
+    pub scribble: AtomicBool,
+    /// The engine's frames of this kind go out with this tag.
+    pub rewrite: Mutex<Option<(Kind, u64)>>,
+    /// The next poll of a lane panics.
+    pub panics: AtomicBool,
     /// Nothing is read from a lane.
     pub deaf: AtomicBool,
 }
@@ -67,7 +75,7 @@ impl Link for TamperedLink {
 
     fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
         let inner = self.inner.into_lane(params)?;
-        Ok(Box::new(TamperedLane { inner, plan: self.plan, held: false }))
+        Ok(Box::new(TamperedLane { inner, plan: self.plan, held: false, targets: Vec::new() }))
     }
 }
 
@@ -75,21 +83,58 @@ struct TamperedLane {
     inner: Box<dyn Lane>,
     plan: Arc<Plan>,
     held: bool,
+    targets: Vec<(Token, NonNull<u8>, usize)>,
 }
 
-// SAFETY: all calls are passed on; a poll that is left out promises nothing.
+// SAFETY: the targets are used under the engine's lock only.
+unsafe impl Send for TamperedLane {}
+
+// SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
-    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, revoke, cool, describe, pull, view, close }
+    info, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
+    request_acknowledgement, acknowledge, recover, cool, describe, view, close }
+
+    fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {
+        let mut header = *header;
+        if let Some((kind, tag)) = *self.plan.rewrite.lock().unwrap()
+            && header.kind == kind
+        {
+            header.tag = tag;
+        }
+        self.inner.try_post(&header, parts)
+    }
+
+    fn revoke(&mut self, token: Token) {
+        self.targets.retain(|&(of, ..)| of != token);
+        self.inner.revoke(token);
+    }
+
+    unsafe fn pull(
+        &mut self,
+        from: &Descriptor,
+        target: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<Pull, LaneError> {
+        if self.plan.scribble.load(Ordering::Acquire) {
+            self.targets.push((token, target, len));
+            return Ok(Pull::Pending);
+        }
+        // SAFETY: as promised to this.
+        unsafe { self.inner.pull(from, target, len, token) }
+    }
 
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        assert!(!self.plan.panics.swap(false, Ordering::AcqRel), "a lane of somebody else");
         let mut forged = self.plan.forged.lock().unwrap();
         while let Some((header, body)) = forged.front()
             && self.inner.try_post(header, &[IoSlice::new(body)]).is_ok()
         {
             forged.pop_front();
         }
+        drop(forged);
+        self.inner.flush()?;
         if self.plan.deaf.load(Ordering::Acquire) {
             return Ok(0);
         }
@@ -98,6 +143,10 @@ unsafe impl Lane for TamperedLane {
         }
         let mut watching = Watching { inner: sink, under_way: false };
         let done = self.inner.poll(&mut watching, budget);
+        for &(_, target, len) in &self.targets {
+            // SAFETY: writable until it is revoked.
+            unsafe { target.write_bytes(0xee, len) };
+        }
         if watching.under_way && !self.plan.held.load(Ordering::Acquire) {
             self.held = self.plan.hold.load(Ordering::Acquire);
             self.plan.held.store(self.held, Ordering::Release);
