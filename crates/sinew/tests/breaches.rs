@@ -100,7 +100,7 @@ fn probes_without_reading_the_answers_end_the_session() {
 /// After a loss both sides say what they have, and from where they go on.
 #[test]
 fn a_lie_about_where_a_session_goes_on_ends_it() {
-    for lie in [(Kind::RESUME, u64::MAX), (Kind::RESUME, 0), (Kind::SWITCH, u64::MAX), (Kind::SWITCH, 0)] {
+    for lie in [(Kind::RESUME, 1 << 40), (Kind::RESUME, 0), (Kind::SWITCH, 1 << 40), (Kind::SWITCH, 0)] {
         let (p, plan) = hostile(options());
         let mut received = 0;
         let source = loop {
