@@ -34,7 +34,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Quick, Receiving};
+pub(crate) use quick::{Delivered, Quick, Receiving};
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
