@@ -5,13 +5,8 @@
 
 use crate::common::options;
 use sinew::transport::{
-<<<<<<< HEAD
     Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator,
     PostError, Pull, Sink, Token, Transport, TransportError, forward,
-=======
-    Body, Descriptor, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Pull, Sink,
-    Token, Transport, TransportError, forward,
->>>>>>> main
 };
 use sinew::{Engine, Progress};
 use std::collections::VecDeque;
@@ -100,7 +95,6 @@ unsafe impl Send for TamperedLane {}
 // SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
-<<<<<<< HEAD
     info, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
     request_acknowledgement, acknowledge, recover, cool, describe, view, close }
 
@@ -114,11 +108,6 @@ unsafe impl Lane for TamperedLane {
         self.inner.try_post(&header, parts)
     }
 
-=======
-    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, cool, describe, view, close }
-
->>>>>>> main
     fn revoke(&mut self, token: Token) {
         self.targets.retain(|&(of, ..)| of != token);
         self.inner.revoke(token);
