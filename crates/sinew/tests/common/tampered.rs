@@ -32,9 +32,6 @@ pub struct Plan {
     pub panics: AtomicBool,
     /// Nothing is read from a lane.
     pub deaf: AtomicBool,
-    /// Pulls never end, and each poll of their lane writes to their targets after it has handed everything up, as a device
-    /// may.
-    pub scribble: AtomicBool,
 }
 
 struct Tampered {
