@@ -132,6 +132,8 @@ pub unsafe trait Segment: Send + Sync + Any {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Whether a peer has been shown it: what is written to it from then on that peer can read.
+    fn is_shown(&self) -> bool;
     /// The concrete segment, for the domain that made it.
     fn as_any(&self) -> &dyn Any;
 }
