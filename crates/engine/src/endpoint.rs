@@ -46,21 +46,21 @@ impl Drop for EndpointInner {
     }
 }
 
-/// Cancels a borrowed receive if its call ends early, as by a panic in a waker: also in the call that starts it, which may
-/// wake others when it has left the lock.
-struct Borrowed<'a> {
+/// Gives a borrowed receive up if its call ends early, as by a panic in a waker: also in the call that starts it, which may
+/// wake others when it has left the lock. What it has waits for another receive.
+pub(crate) struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
     key: Option<Key>,
 }
 
 impl<'a> Borrowed<'a> {
-    const fn none(shared: &'a Arc<Shared>) -> Self {
+    pub(crate) const fn none(shared: &'a Arc<Shared>) -> Self {
         Self { shared, key: None }
     }
 
     /// Called under the lock that started the receive.
     #[inline]
-    fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
+    pub(crate) fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
         if let Started::Pending(key) = started {
             self.key = Some(key);
         }
@@ -72,7 +72,7 @@ impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.shared.with(|core| {
-                core.cancel_recv(key);
+                core.give_up_recv(key);
             });
         }
     }

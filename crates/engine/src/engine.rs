@@ -329,7 +329,7 @@ impl Engine {
     /// passed. `None`: something is there; call [`Engine::process`] and try again.
     #[must_use]
     pub fn arm(&self) -> Option<Armed> {
-        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: self.clone(), timeout })
+        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: self.clone(), timeout, awake: false })
     }
 
     /// Handles what is ready; never blocks. Returns how much was done.
@@ -394,6 +394,8 @@ impl std::fmt::Debug for Engine {
 pub struct Armed {
     engine: Engine,
     timeout: Option<Duration>,
+    /// What was announced is over.
+    awake: bool,
 }
 
 impl Armed {
@@ -410,16 +412,17 @@ impl Armed {
     }
 
     /// Handles what is ready. Returns how much was done.
-    pub fn process(self) -> usize {
-        let engine = self.engine.clone();
-        std::mem::forget(self);
-        engine.inner.shared.process_event(true)
+    pub fn process(mut self) -> usize {
+        self.awake = true;
+        self.engine.inner.shared.process_event(true)
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.engine.inner.shared.process_event(true);
+        if !self.awake {
+            self.engine.inner.shared.process_event(true);
+        }
     }
 }
 

@@ -52,7 +52,8 @@ unsafe impl Send for ScopedRecv<'_> {}
 
 impl Endpoint {
     /// Runs `f` with a scope for operations on borrowed buffers. When `f` ends, operations that were not waited for are
-    /// waited for up to the option `timeout`, then really cancelled; after a panic they are cancelled at once.
+    /// waited for up to the option `timeout`, then really cancelled; after a panic they are cancelled at once, and a
+    /// message that one of them had received waits for another receive.
     ///
     /// ```compile_fail
     /// # fn sample(endpoint: &sinew_engine::Endpoint) {
@@ -152,10 +153,16 @@ impl<'scope> Scope<'scope, '_> {
                     Err(panic) => result = Err(panic),
                 }
             }
-            // Cancelled before anything of the application runs.
+            // Cancelled before anything of the application runs. After a panic nobody hears of a message that a receive has
+            // got: it waits for another.
+            let given_up = panicked || result.is_err();
             let cancelled = catch_unwind(AssertUnwindSafe(|| {
                 shared.with(|core| {
-                    core.cancel_recv(key);
+                    if given_up {
+                        core.give_up_recv(key);
+                    } else {
+                        core.cancel_recv(key);
+                    }
                     core.cancel_send(key);
                 });
             }));

@@ -138,7 +138,7 @@ struct TamperedLane {
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
     info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, revoke, cool, describe, pull, view, close }
+    request_acknowledgement, acknowledge, recover, revoke, cool, describe, recall, pull, view, close }
 
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         let mut forged = self.plan.forged.lock().unwrap();

@@ -181,7 +181,7 @@ pub(crate) struct Calm {
     pub(crate) to_a: Peer,
     handler: Option<Handler>,
     _c: Endpoint,
-    _engine: Engine,
+    engine: Engine,
 }
 
 #[derive(Default)]
@@ -214,7 +214,7 @@ impl Calm {
     fn start(cell: Cell, a: &Endpoint, here: &Engine) -> Self {
         let engine = engine(cell.lane, THREAD, options());
         let c = engine.endpoint("c").unwrap();
-        let to_c = connect(a, &c.address().to_string(), here);
+        let to_c = a.connect(c.address()).expect("a path");
         to_c.send(HELLO, b"hello").unwrap();
         let source = recv_of(&c, here, HELLO);
         let to_a = c.reply_to(source).unwrap();
@@ -240,7 +240,7 @@ impl Calm {
                 assert!(a.probe(CALM_BACK).is_none(), "an answer came twice");
             })
         };
-        Self { shared, thread: Some(thread), to_a, handler: Some(handler), _c: c, _engine: engine }
+        Self { shared, thread: Some(thread), to_a, handler: Some(handler), _c: c, engine }
     }
 
     /// Waits until the talk has gone on.
@@ -271,11 +271,6 @@ impl Drop for Calm {
     }
 }
 
-/// Connects while nobody else may be there to make progress.
-pub(crate) fn connect(from: &Endpoint, to: &str, _here: &Engine) -> Peer {
-    from.connect(to).expect("a path")
-}
-
 /// Receives a greeting at an engine that makes progress by itself; `here` may need somebody to.
 fn recv_of(at: &Endpoint, here: &Engine, tag: u64) -> sinew::Source {
     let mut source = None;
@@ -304,7 +299,7 @@ impl World {
     pub(crate) fn with(cell: Cell, options: EngineOptions) -> Self {
         let here = engine(cell.lane, crate::forms::progress_of(cell.form), options);
         let a = here.endpoint("a").unwrap();
-        let form = crate::forms::make(cell.form, &here, &a);
+        let form = crate::forms::make(cell, &here, &a);
         let calm = Calm::start(cell, &a, &here);
         Self { cell, form, calm, a, here }
     }
@@ -365,7 +360,8 @@ impl World {
             here.progress();
             here.counters().operations == 0
         });
-        drop(a);
+        drop((a, here));
+        until("the engine has ended with its last handle", || calm.engine.counters().sessions == 0);
         quarantine::check();
     }
 }

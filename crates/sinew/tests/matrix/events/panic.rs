@@ -14,6 +14,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 pub(crate) fn cell(cell: Cell) {
@@ -100,11 +101,15 @@ fn scopes(cell: Cell) {
     stage.finish();
 }
 
-struct Bomb;
+/// A waker that panics once it is armed.
+#[derive(Default)]
+struct Bomb(AtomicBool);
 
 impl Wake for Bomb {
     fn wake(self: Arc<Self>) {
-        on_purpose()
+        if self.0.load(Ordering::Acquire) {
+            on_purpose();
+        }
     }
 }
 
@@ -112,8 +117,11 @@ impl Wake for Bomb {
 fn armed(stage: &Stage) -> RecvOp {
     let pattern = Match::tag(BOMB).from(stage.partner.to_b.source());
     let mut op = stage.world.a.post_recv(pattern, vec![0; 8]).unwrap();
-    let waker = Waker::from(Arc::new(Bomb));
+    let bomb = Arc::new(Bomb::default());
+    let waker = Waker::from(Arc::clone(&bomb));
+    // Where callers make progress, a poll wakes its task at once.
     assert!(Pin::new(&mut op).poll(&mut Context::from_waker(&waker)).is_pending());
+    bomb.0.store(true, Ordering::Release);
     op
 }
 
@@ -123,7 +131,9 @@ fn broken<T>(stage: &Stage, call: impl FnOnce() -> T) {
     let op = armed(stage);
     let bomb = stage.partner.to_a.post_send(BOMB, vec![0; 8]).unwrap();
     assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the waker should have broken it");
-    drop((op, bomb));
+    let mut op = op;
+    assert!(matches!(op.try_wait(), Some(Ok(_))), "the operation itself has ended well");
+    bomb.wait_within(PATIENCE).unwrap();
 }
 
 /// A waker panics in a call that waits.

@@ -4,10 +4,18 @@ use super::{Form, Got, Wanted, memory};
 use sinew::{Buf, Endpoint, OpError, Peer};
 use std::time::Duration;
 
-pub(super) struct Blocking;
+pub(super) struct Blocking {
+    /// Messages are received where they are.
+    pub(super) in_place: bool,
+}
 
 impl Form for Blocking {
     fn recv(&self, at: &Endpoint, wanted: Wanted, room: usize, limit: Duration) -> Got {
+        if self.in_place {
+            let result = at.recv_message_within(wanted.pattern, room, limit);
+            let memory = result.as_ref().map_or_else(|_| memory(room), |message| message.to_vec());
+            return Got::into_memory(result.map(|message| *message.info()), memory);
+        }
         let mut memory = memory(room);
         let result = at.recv_within(wanted.pattern, &mut memory, limit);
         Got::into_memory(result, memory)

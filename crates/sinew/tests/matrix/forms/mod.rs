@@ -12,7 +12,7 @@ mod scope;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-use crate::world::THREAD;
+use crate::world::{Cell, Size, THREAD};
 use sinew::{Buf, Endpoint, Engine, Failed, Match, OpError, Peer, Progress, Received, Source};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -37,10 +37,10 @@ pub(crate) fn progress_of(form: &str) -> Progress {
 }
 
 /// The form, for operations of one engine and endpoint.
-pub(crate) fn make(form: &str, engine: &Engine, at: &Endpoint) -> Box<dyn Form> {
+pub(crate) fn make(cell: Cell, engine: &Engine, at: &Endpoint) -> Box<dyn Form> {
     let _ = engine;
-    match form {
-        "blocking" => Box::new(blocking::Blocking),
+    match cell.form {
+        "blocking" => Box::new(blocking::Blocking { in_place: cell.size == Size::Loan }),
         "scope" => Box::new(scope::Scoped(at.clone())),
         "owned" => Box::new(owned::Owned),
         "future" => Box::new(future::Polled),
@@ -181,7 +181,7 @@ pub(crate) fn caught(f: impl FnOnce()) {
     assert!(result.is_err(), "it should have panicked");
 }
 
-/// The panic that cells are about.
+/// The panic that cells are about. It prints nothing.
 pub(crate) fn on_purpose() -> ! {
-    panic!("on purpose")
+    std::panic::resume_unwind(Box::new("on purpose"))
 }
