@@ -91,6 +91,7 @@ pub(crate) fn options() -> EngineOptions {
         .timeout(Duration::from_secs(20))
         .endpoint_window(128usize << 10)
         .send_buffer(0usize)
+        .spin(Duration::from_micros(30))
 }
 
 pub(crate) fn engine(lane: &str, progress: Progress, options: EngineOptions) -> Engine {

@@ -13,7 +13,10 @@ impl Form for Blocking {
     fn recv(&self, at: &Endpoint, wanted: Wanted, room: usize, limit: Duration) -> Got {
         if self.in_place {
             let result = at.recv_message_within(wanted.pattern, room, limit);
-            let memory = result.as_ref().map_or_else(|_| memory(room), |message| message.to_vec());
+            let mut memory = memory(room);
+            if let Ok(message) = &result {
+                message.read_at(0, &mut memory);
+            }
             return Got::into_memory(result.map(|message| *message.info()), memory);
         }
         let mut memory = memory(room);
