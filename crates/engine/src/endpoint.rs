@@ -222,14 +222,13 @@ impl Endpoint {
         shared.check_fork()?;
         let pattern = pattern.into();
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
+        // By itself, as what it leaves to run may panic: no message must be lost by that.
+        shared.with(Core::progress);
         // Under one lock: another thread may want the same message.
         let mut guard = Borrowed::none(shared);
-        let started = shared.with(|core| {
-            core.progress();
-            match core.probe_or_closed(self.inner.number, pattern)? {
-                Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
-                Err(error) => Some(Err(error)),
-            }
+        let started = shared.with(|core| match core.probe_or_closed(self.inner.number, pattern)? {
+            Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
+            Err(error) => Some(Err(error)),
         });
         match started {
             Some(started) => self.finish_recv(started?, guard, Timeout::Default),

@@ -1,9 +1,9 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
-use crate::core::Started;
 use crate::core::op::Memory;
 use crate::core::table::Key;
+use crate::core::{Core, Started};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::progress::Progress;
@@ -75,11 +75,12 @@ impl Operation {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
-        let done = self.endpoint.shared.with(|core| {
-            Self::collect(core, key).or_else(|| {
-                core.progress();
-                Self::collect(core, key)
-            })
+        let shared = &self.endpoint.shared;
+        let done = shared.with(|core| Self::collect(core, key));
+        let done = done.or_else(|| {
+            // What progress leaves to run may panic: the result must not be lost by that.
+            shared.with(Core::progress);
+            shared.with(|core| Self::collect(core, key))
         })?;
         self.state = State::Taken;
         Some(done)
@@ -120,10 +121,11 @@ impl Operation {
             return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
         };
         let shared = &self.endpoint.shared;
+        if shared.progress == Progress::Caller {
+            // By itself, as what it leaves to run may panic: the result must not be lost by that.
+            shared.with(Core::progress);
+        }
         let done = shared.with(|core| {
-            if shared.progress == Progress::Caller {
-                core.progress();
-            }
             let done = Self::collect(core, key);
             if done.is_none() {
                 core.set_waker(key, context.waker());

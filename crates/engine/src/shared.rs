@@ -7,6 +7,7 @@
 
 use crate::completion::{Completion, Match};
 use crate::config::Config;
+use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::core::{Core, Effects, Quick, Receiving, Taken};
 use crate::error::OpError;
@@ -216,7 +217,14 @@ impl Shared {
             }
         }
         // SAFETY: as above.
-        let taken = taken.unwrap_or_else(|| unsafe { core.recv_posted(pattern, &receiving) });
+        let taken = match taken.unwrap_or_else(|| unsafe { core.recv_posted(pattern, &receiving) }) {
+            // What is run now may panic: the message must not be lost by that.
+            Taken::Done(info) if core.effects.must_run() => {
+                let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
+                Taken::Pending(core.keep_finished(endpoint, pattern.untagged, memory, info))
+            }
+            taken => taken,
+        };
         if let Taken::Pending(key) = taken {
             note(key);
         }
@@ -295,6 +303,9 @@ impl Shared {
                     // A look at a socket costs more than `check`, which may wait for what that socket takes.
                     if now == 0 && core.polls_memory() {
                         std::hint::spin_loop();
+                    } else if core.effects.must_run() {
+                        // It may panic: what `check` would take out of the engine must not be lost by that.
+                        break;
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
                         core.effects.finish();

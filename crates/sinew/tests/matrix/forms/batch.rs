@@ -3,6 +3,7 @@
 use super::{Form, Got, Wanted, memory};
 use crate::common::PATIENCE;
 use sinew::{Buf, Endpoint, OpError, Outgoing, Peer, Receive};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -15,8 +16,14 @@ impl Form for Batches {
     fn recv(&self, at: &Endpoint, wanted: Wanted, room: usize, limit: Duration) -> Got {
         let mut memory = memory(room);
         let mut batch = [Receive::new(wanted.pattern, &mut memory)];
-        let ended = at.recv_all_within(&mut batch, limit);
+        let ended = catch_unwind(AssertUnwindSafe(|| at.recv_all_within(&mut batch, limit)));
         let [mut receive] = batch;
+        let ended = match ended {
+            Ok(ended) => ended,
+            // What a batch has received stands in it, also when the call was broken.
+            Err(panic) if receive.result().is_none() => resume_unwind(panic),
+            Err(_) => Ok(1),
+        };
         let result = match (receive.again(wanted.pattern), ended) {
             (Some(result), _) => result,
             (None, Err(error)) => Err(error),
