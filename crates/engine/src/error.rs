@@ -36,8 +36,6 @@ pub enum OpError {
     },
     /// The peer's endpoint is closed, or never was.
     EndpointClosed,
-    /// The sender took the message back while it was on its way.
-    Withdrawn,
     /// A queue is full; nothing was sent. Only `try_*` and posting forms answer this.
     WouldBlock,
     /// The engine is closed or closing.
@@ -46,8 +44,6 @@ pub enum OpError {
     Forked,
     /// The buffer cannot be written, as `Bytes`.
     NotWritable,
-    /// The system refused something that the engine cannot do without.
-    System(TransportError),
 }
 
 impl OpError {
@@ -55,12 +51,7 @@ impl OpError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::TimedOut { .. }
-            | Self::WouldBlock
-            | Self::Cancelled
-            | Self::Withdrawn
-            | Self::Truncated { .. } => true,
-            Self::System(error) => error.is_retryable(),
+            Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. } => true,
             _ => false,
         }
     }
@@ -85,7 +76,6 @@ impl fmt::Display for OpError {
                 )
             }
             Self::EndpointClosed => f.write_str("the peer has no such endpoint (any more)"),
-            Self::Withdrawn => f.write_str("the sender cancelled the message while it was on its way"),
             Self::WouldBlock => f.write_str("the queue is full; try again after progress"),
             Self::EngineClosed => f.write_str("the engine is closed"),
             Self::Forked => {
@@ -94,19 +84,11 @@ impl fmt::Display for OpError {
             Self::NotWritable => f.write_str(
                 "the buffer is read-only (made of Bytes); receive into a Vec or the engine's pool",
             ),
-            Self::System(error) => write!(f, "{error}"),
         }
     }
 }
 
-impl std::error::Error for OpError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::System(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for OpError {}
 
 /// An operation with an owned buffer that failed: the buffer comes back.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A message that was received, with its buffer, whose length is the message's.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub(crate) struct Operation {
     pub(crate) endpoint: Arc<EndpointInner>,
     pub(crate) state: State,
 }
+
+/// Waits that are shorter look at the clock from the start.
+const SHORT: Duration = Duration::from_micros(200);
 
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
@@ -92,7 +96,16 @@ impl Operation {
         }
         let State::Pending(key) = self.state else { return None };
         let shared = &self.endpoint.shared;
-        let done = shared.wait(timeout.resolve(&shared.config), |core| Self::collect(core, key))?;
+        let limit = timeout.resolve(&shared.config);
+        let quick = if limit.is_none_or(|limit| limit > SHORT) {
+            shared.wait_quick(self.endpoint.number, |core| Self::collect(core, key))
+        } else {
+            None
+        };
+        let done = match quick {
+            Some(done) => done,
+            None => shared.wait(limit, |core| Self::collect(core, key))?,
+        };
         self.state = State::Taken;
         Some(done)
     }

@@ -119,7 +119,7 @@ impl Core {
                     self.finish_send(key, result);
                 }
                 Some(Op::Recv(op)) => match &op.state {
-                    RecvState::Fetching { envelope, .. } if envelope.session == session_key => {
+                    RecvState::Fetching(fetch) if fetch.envelope.session == session_key => {
                         self.finish_recv(key, Err(error.clone()));
                     }
                     _ => {}

@@ -3,7 +3,7 @@
 //! A handler answers `Err(text)` when the peer broke the protocol: the session is then closed with that reason.
 
 use super::Core;
-use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
+use super::op::{Envelope, Op, SendState, Unexpected};
 use super::session::Kept;
 use super::session::{Control, ControlBody};
 use super::table::Key;
@@ -207,24 +207,15 @@ impl Core {
         // The peer's word, which may be any: the count goes around.
         endpoint.bytes_received = endpoint.bytes_received.wrapping_add(len);
         let arrival = arrival(header, source);
-        if let Some(op) = endpoint.matcher.arrive(&arrival) {
+        let receiver = match endpoint.matcher.arrive_wanted(&arrival) {
+            None if self.direct.accepts(header.dst, &arrival) => Some(self.direct_to_operation()),
+            None => self.direct_batch.find(header.dst, &arrival).map(|at| self.direct_batch_to_operation(at)),
+            found => found,
+        };
+        if let Some((op, wanted)) = receiver {
             self.return_envelope(session_key, header.dst);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
-            return Ok(());
-        }
-        if self.direct.accepts(header.dst, &arrival) {
-            self.return_envelope(session_key, header.dst);
-            let op = self.direct_to_operation();
-            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
-            return Ok(());
-        }
-        if let Some(at) = self.direct_batch.find(header.dst, &arrival) {
-            self.return_envelope(session_key, header.dst);
-            let op = self.direct_batch_to_operation(at);
-            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
+            self.begin_fetch(op, envelope, info, arrival, wanted);
             return Ok(());
         }
         let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };
@@ -239,20 +230,21 @@ impl Core {
             return Err("credit too short");
         };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        let mut missed = false;
         if header.dst == 0 {
-            if session.bytes.raise(bytes) {
-                session.shortage.end();
-            }
+            missed = session.bytes.raise(bytes) && session.shortage.end();
             session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
-            if flow.bytes.raise(bytes) {
-                flow.shortage.end();
-            }
+            missed = flow.bytes.raise(bytes) && flow.shortage.end();
             flow.envelopes.raise(envelopes);
         }
         if !session.pending_flows.is_empty() {
             self.mark_dirty(session_key);
+        }
+        if missed {
+            // A thread may sleep that has a message to post.
+            self.effects.finish();
         }
         Ok(())
     }
@@ -317,7 +309,7 @@ impl Core {
         let session = self.sessions.get_mut(session_key);
         let Some(kept) = session.and_then(|session| session.kept.remove(&sender_op)) else { return };
         if let Some(key) = kept.op {
-            self.withdraw_fetching(session_key, sender_op, key);
+            self.unmatch(session_key, sender_op, key);
             return;
         }
         let Some(endpoint) = self.endpoint(kept.endpoint) else { return };
@@ -329,16 +321,6 @@ impl Core {
         endpoint.matcher.retain_unexpected(other, |_, message| cost += kept_cost(&message).1);
         if cost > 0 {
             self.return_envelope(session_key, kept.endpoint);
-        }
-    }
-
-    fn withdraw_fetching(&mut self, session_key: Key, sender_op: u64, key: Key) {
-        let Some(Op::Recv(op)) = self.ops.get(key) else { return };
-        if matches!(&op.state, RecvState::Fetching { envelope, .. }
-            if envelope.session == session_key && envelope.sender_op == sender_op)
-        {
-            self.revoke_everywhere(session_key, key);
-            self.finish_recv(key, Err(OpError::Withdrawn));
         }
     }
 

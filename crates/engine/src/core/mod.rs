@@ -22,6 +22,7 @@ mod rendezvous;
 mod self_lane;
 mod session;
 pub(crate) mod table;
+mod unmatch;
 mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
@@ -33,7 +34,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Quick, Receiving};
+pub(crate) use quick::{Delivered, Quick, Receiving};
 pub(crate) use session::{Session, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
@@ -122,8 +123,12 @@ pub(crate) struct Core {
     permits: quick::Permits,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
-    /// Receives that ended while a lane was in use, which must still forget their memory.
+    /// Receives that ended, or lost their message, while a lane was in use, which must still forget their memory.
     pub(crate) revoked: Vec<(Key, Token)>,
+    /// Memory of those that lost their message, until then.
+    pub(crate) set_aside: Vec<(Key, op::Memory)>,
+    /// Receives that were given a place among the receives so far.
+    pub(crate) receives: u64,
     /// Numbers for poll keys that are free again.
     free_owners: Vec<u32>,
     /// What timers look at: lanes and sessions that did something of late, lanes that are not proven, sessions without a
@@ -140,6 +145,8 @@ pub(crate) struct Core {
     turns: u32,
     idle_turns: u32,
     timers_at: Instant,
+    /// When whoever was refused for want of credit last may send all the same, as an envelope.
+    starved_at: Option<Instant>,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
@@ -191,6 +198,8 @@ impl Core {
             permits: quick::Permits::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
+            set_aside: Vec::new(),
+            receives: 0,
             free_owners: Vec::new(),
             astir: Vec::new(),
             lively: Vec::new(),
@@ -202,6 +211,7 @@ impl Core {
             turns: 0,
             idle_turns: 0,
             timers_at: Instant::now(),
+            starved_at: None,
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
@@ -402,7 +412,8 @@ impl Core {
             .filter_map(|&key| lanes.get(key).and_then(|slot| slot.lane.as_ref()?.next_timer()))
             .min();
         let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
-        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).min()
+        let starved = self.starved_at.filter(|&at| at > now);
+        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(starved).min()
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {

@@ -6,7 +6,7 @@ use super::table::Key;
 use crate::complete::Waiter;
 use crate::completion::Completion;
 use crate::error::OpError;
-use sinew_proto::matching::{Arrival, PostId};
+use sinew_proto::matching::{Arrival, Pattern, PostId};
 use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
@@ -165,22 +165,41 @@ pub(crate) enum Way {
 pub(crate) enum RecvState {
     /// Waits for a message.
     Posted(PostId),
-    /// Matched an envelope: `received` of `expected` bytes are there.
-    Fetching {
-        envelope: Envelope,
-        info: Completion,
-        arrival: Arrival,
-        received: u64,
-        expected: u64,
-        way: Way,
-    },
+    /// Matched an envelope. Apart, as most receives never come here, and all are moved about.
+    Fetching(Box<Fetch>),
     /// Over.
     Finished(Result<Completion, OpError>),
+}
+
+/// A message that comes: `received` of `expected` bytes are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) envelope: Envelope,
+    pub(crate) info: Completion,
+    pub(crate) arrival: Arrival,
+    pub(crate) received: u64,
+    pub(crate) expected: u64,
+    pub(crate) way: Way,
+    /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
+    pub(crate) wanted: Pattern,
+    pub(crate) len_max: Option<usize>,
+}
+
+/// Who receives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiver {
+    pub(crate) endpoint: u32,
+    /// Its place among the receives of its endpoint: each has a greater number than those that were posted before.
+    pub(crate) order: u64,
+    /// The handler that it feeds.
+    pub(crate) handler: Option<Key>,
 }
 
 #[derive(Debug)]
 pub(crate) struct RecvOp {
     pub(crate) endpoint: u32,
+    /// See [`Receiver`].
+    pub(crate) order: u64,
     /// It asked for untagged messages.
     pub(crate) untagged: bool,
     pub(crate) memory: Memory,
@@ -191,15 +210,20 @@ pub(crate) struct RecvOp {
 }
 
 impl RecvOp {
-    /// A receive that has matched already, without having been posted, and whose message is still to be fetched.
-    pub(crate) fn matched(endpoint: u32, untagged: bool, memory: Memory) -> Self {
-        let state = RecvState::Posted(PostId::from_u64(u64::MAX));
-        Self { endpoint, untagged, memory, state, waiter: None, handler: None }
+    pub(crate) fn new(receiver: Receiver, untagged: bool, memory: Memory, state: RecvState) -> Self {
+        let Receiver { endpoint, order, handler } = receiver;
+        Self { endpoint, order, untagged, memory, state, waiter: None, handler }
+    }
+
+    /// A receive that has matched already, without having been posted.
+    pub(crate) fn matched(receiver: Receiver, untagged: bool, memory: Memory) -> Self {
+        Self::new(receiver, untagged, memory, RecvState::Posted(PostId::from_u64(u64::MAX)))
     }
 
     /// Whether fragments of a session are on their way into its memory.
     pub(crate) fn fetches_from(&self, session: Key) -> bool {
-        matches!(&self.state, RecvState::Fetching { envelope, .. } if envelope.session == session)
+        matches!(&self.state, RecvState::Fetching(fetch)
+            if fetch.way == Way::Fragments && fetch.envelope.session == session)
     }
 }
 

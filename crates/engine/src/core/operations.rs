@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Core;
-use super::op::{Memory, Op, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
 use super::table::Key;
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
@@ -51,6 +51,22 @@ fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
     Completion { len, tag: arrival.tag, immediate, source }
 }
 
+impl RecvOp {
+    /// Puts a whole message into its memory. It is in the table.
+    #[inline]
+    pub(crate) fn fill(&mut self, info: &Completion, body: Body<'_>) -> Result<Completion, OpError> {
+        let room = self.memory.len();
+        let len = body.len().min(room);
+        if matches!(self.memory, Memory::Later { .. }) {
+            self.memory = Memory::Owned(body.take(len).to_vec().into());
+        } else {
+            // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
+            unsafe { body.copy_to_raw(self.memory.data().as_ptr(), len) };
+        }
+        received(info, body.len(), room)
+    }
+}
+
 impl Core {
     /// Starts a receive. `memory` must be writable.
     #[inline]
@@ -61,27 +77,57 @@ impl Core {
         memory: Memory,
         handler: Option<Key>,
     ) -> Started<Completion> {
+        let order = self.next_order();
+        self.start_recv_as(Receiver { endpoint, order, handler }, pattern, memory)
+    }
+
+    /// [`Core::start_recv`] with the place of the receive, which must be behind all that are posted.
+    #[inline]
+    pub(crate) fn start_recv_as(
+        &mut self,
+        receiver: Receiver,
+        pattern: Match,
+        memory: Memory,
+    ) -> Started<Completion> {
+        self.start_recv_from(receiver, pattern.into(), pattern.source, memory)
+    }
+
+    /// [`Core::start_recv_as`]; `source` may be lost.
+    #[inline]
+    pub(crate) fn start_recv_from(
+        &mut self,
+        receiver: Receiver,
+        wanted: Pattern,
+        source: Option<Source>,
+        memory: Memory,
+    ) -> Started<Completion> {
         let key = self.ops.next_key();
+        let endpoint = receiver.endpoint;
         let Some(state) = self.endpoint(endpoint) else {
             return Started::Done(Err(OpError::EngineClosed), memory);
         };
-        let untagged = pattern.untagged;
-        match state.matcher.post(pattern.into(), key) {
+        match state.matcher.post(wanted, key) {
             Posted::Queued(post) => {
-                if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+                if let Some(error) = source.and_then(|source| self.source_lost(source)) {
                     if let Some(state) = self.endpoint(endpoint) {
                         state.matcher.cancel(post);
                     }
                     return Started::Done(Err(error), memory);
                 }
-                let state = RecvState::Posted(post);
-                let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
+                let op = RecvOp::new(receiver, wanted.untagged, memory, RecvState::Posted(post));
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
             Posted::Matched(_, arrival, message) => {
-                self.take_unexpected(endpoint, &arrival, message, memory, handler)
+                self.take_unexpected(receiver, &arrival, message, wanted, memory)
             }
         }
+    }
+
+    /// The place of a receive behind all that were posted before.
+    #[inline]
+    pub(crate) fn next_order(&mut self) -> u64 {
+        self.receives += 1;
+        self.receives
     }
 
     /// Why nothing more will ever come from a source, if so.
@@ -92,18 +138,35 @@ impl Core {
     #[inline(never)]
     pub(crate) fn take_unexpected(
         &mut self,
+        receiver: Receiver,
+        arrival: &Arrival,
+        message: Unexpected,
+        wanted: Pattern,
+        memory: Memory,
+    ) -> Started<Completion> {
+        let Receiver { endpoint, handler, .. } = receiver;
+        let op = RecvOp::matched(receiver, arrival.untagged, memory);
+        let key = self.ops.insert(Op::Recv(op));
+        if !self.give_unexpected(key, endpoint, arrival, message, wanted) || handler.is_some() {
+            return Started::Pending(key);
+        }
+        match self.collect_recv(key) {
+            Some((result, memory)) => Started::Done(result, memory),
+            None => Started::Pending(key),
+        }
+    }
+
+    /// Gives a message that waited to a receive of the table. `false`: it must be fetched first.
+    pub(crate) fn give_unexpected(
+        &mut self,
+        key: Key,
         endpoint: u32,
         arrival: &Arrival,
         message: Unexpected,
-        memory: Memory,
-        handler: Option<Key>,
-    ) -> Started<Completion> {
+        wanted: Pattern,
+    ) -> bool {
         let info = waiting_info(arrival, &message);
         let (session, cost) = super::inbound::kept_cost(&message);
-        let state = RecvState::Finished(Err(OpError::Cancelled));
-        let untagged = arrival.untagged;
-        let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
-        let key = self.ops.insert(Op::Recv(op));
         match message {
             Unexpected::Small { len, bytes, .. } => {
                 self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
@@ -117,34 +180,19 @@ impl Core {
                 if cost > 0 {
                     self.return_envelope(session, endpoint);
                 }
-                self.begin_fetch(key, envelope, info, *arrival);
-                return Started::Pending(key);
+                self.begin_fetch(key, envelope, info, *arrival, wanted);
+                return false;
             }
         }
-        if handler.is_some() {
-            return Started::Pending(key);
-        }
-        match self.collect_recv(key) {
-            Some((result, memory)) => Started::Done(result, memory),
-            None => Started::Pending(key),
-        }
+        true
     }
 
     /// Puts a whole message into the memory of the receive that matched it.
     #[inline]
     pub(crate) fn deliver(&mut self, key: Key, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
-        let room = op.memory.len();
-        let len = body.len().min(room);
-        if matches!(op.memory, Memory::Later { .. }) {
-            op.memory = Memory::Owned(body.take(len).to_vec().into());
-            let result = received(info, body.len(), room);
-            self.finish_recv(key, result);
-            return;
-        }
-        // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
-        unsafe { body.copy_to_raw(op.memory.data().as_ptr(), len) };
-        self.finish_recv(key, received(info, body.len(), room));
+        let result = op.fill(info, body);
+        self.finish_recv(key, result);
     }
 
     /// Ends a receive; its owner collects it.
@@ -170,8 +218,9 @@ impl Core {
         memory: Memory,
         info: Completion,
     ) -> Key {
+        let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
         let state = RecvState::Finished(Ok(info));
-        self.ops.insert(Op::Recv(RecvOp { endpoint, untagged, memory, state, waiter: None, handler: None }))
+        self.ops.insert(Op::Recv(RecvOp::new(receiver, untagged, memory, state)))
     }
 
     /// Takes a finished receive out of the table.
@@ -188,6 +237,11 @@ impl Core {
         Some((result, memory))
     }
 
+    /// Whether a receive waits for a message.
+    pub(crate) fn is_posted(&self, key: Key) -> bool {
+        matches!(self.ops.get(key), Some(Op::Recv(op)) if matches!(op.state, RecvState::Posted(_)))
+    }
+
     /// Really cancels a receive: afterwards nothing refers to its memory. A message under way waits for another receive.
     pub(crate) fn cancel_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
@@ -199,7 +253,8 @@ impl Core {
                     state.matcher.cancel(post);
                 }
             }
-            &RecvState::Fetching { envelope, info, arrival, .. } => {
+            RecvState::Fetching(fetch) => {
+                let Fetch { envelope, info, arrival, .. } = **fetch;
                 self.revoke_everywhere(envelope.session, key);
                 self.put_back(endpoint, envelope, arrival, info.immediate);
             }
