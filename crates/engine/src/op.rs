@@ -7,6 +7,7 @@ use crate::core::{Core, Started};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::progress::Progress;
+use crate::shared::{TURNS_DIRECT, TURNS_POLL};
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use std::future::Future;
@@ -98,7 +99,7 @@ impl Operation {
         let shared = &self.endpoint.shared;
         let limit = timeout.resolve(&shared.config);
         let quick = if limit.is_none_or(|limit| limit > SHORT) {
-            shared.wait_quick(self.endpoint.number, |core| Self::collect(core, key))
+            shared.wait_quick(self.endpoint.number, TURNS_DIRECT, |core| Self::collect(core, key))
         } else {
             None
         };
@@ -134,16 +135,24 @@ impl Operation {
             return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
         };
         let shared = &self.endpoint.shared;
-        if shared.progress == Progress::Caller {
-            // By itself, as what it leaves to run may panic: the result must not be lost by that.
-            shared.with(Core::progress);
-        }
-        let done = shared.with(|core| {
-            let done = Self::collect(core, key);
-            if done.is_none() {
-                core.set_waker(key, context.waker());
+        let by_caller = shared.progress == Progress::Caller;
+        let quick = if by_caller {
+            shared.wait_quick(self.endpoint.number, TURNS_POLL, |core| Self::collect(core, key))
+        } else {
+            None
+        };
+        let done = quick.or_else(|| {
+            if by_caller {
+                // By itself, as what it leaves to run may panic: the result must not be lost by that.
+                shared.with(Core::progress);
             }
-            done
+            shared.with(|core| {
+                let done = Self::collect(core, key);
+                if done.is_none() {
+                    core.set_waker(key, context.waker());
+                }
+                done
+            })
         });
         match done {
             Some(done) => {
@@ -151,7 +160,7 @@ impl Operation {
                 Poll::Ready(done)
             }
             None => {
-                if shared.progress == Progress::Caller {
+                if by_caller {
                     context.waker().wake_by_ref();
                 }
                 Poll::Pending

@@ -71,7 +71,9 @@ const YIELD_AFTER: Duration = Duration::from_micros(20);
 
 /// Turns that a direct receive takes before it is posted: longer than a round trip over shared memory, and short enough
 /// for others who want the lock and for the clock.
-const TURNS_DIRECT: u32 = 64;
+pub(crate) const TURNS_DIRECT: u32 = 64;
+/// The same for the poll of a future: under a microsecond, as other tasks wait for its thread.
+pub(crate) const TURNS_POLL: u32 = 2;
 /// Looks at the busiest lane before each of them.
 const QUICK_LOOKS: u32 = 16;
 /// Turns of a receive on a thread that has not the engine's bias and therefore makes no such looks.
@@ -185,9 +187,10 @@ impl Shared {
     pub(crate) fn wait_quick<T>(
         self: &Arc<Self>,
         endpoint: u32,
+        turns: u32,
         mut check: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
-        for _ in 0..TURNS_DIRECT {
+        for _ in 0..turns {
             let mut core = self.core.lock_if_biased()?;
             let mut done = check(&mut core);
             let mut looks = 0;
