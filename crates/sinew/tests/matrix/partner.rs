@@ -73,11 +73,7 @@ pub(crate) fn drink(at: &Endpoint, size: Size) -> Result<Vec<u64>, OpError> {
     let mut numbers: Vec<u64> = Vec::new();
     let mut buf = vec![0; size.bytes()];
     loop {
-        let got = match at.recv_within(Match::tag(FLOW).ignoring(1), &mut buf, PATIENCE) {
-            Ok(got) => got,
-            Err(OpError::Withdrawn) => continue,
-            Err(error) => return Err(error),
-        };
+        let got = at.recv_within(Match::tag(FLOW).ignoring(1), &mut buf, PATIENCE)?;
         let number = number_of(&buf[..got.len]);
         assert!(numbers.last().is_none_or(|&last| last < number), "{number} after {:?}", numbers.last());
         if got.tag == FLOW_END {
