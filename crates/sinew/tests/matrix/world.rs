@@ -9,11 +9,14 @@ use sinew::{Buf, Endpoint, Engine, EngineOptions, Handler, Match, OpError, Peer,
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) const THREAD: Progress = Progress::Thread { cpu: None };
 /// A deadline that is meant to pass.
 pub(crate) const SHORT: Duration = Duration::from_millis(8);
+
+/// Credit of an endpoint, in bytes.
+const WINDOW: usize = 128 << 10;
 
 /// Tags. A stream ends with a message of the tag after its own.
 pub(crate) const HELLO: u64 = 0x10;
@@ -89,7 +92,7 @@ impl Cell {
 pub(crate) fn options() -> EngineOptions {
     EngineOptions::default()
         .timeout(Duration::from_secs(20))
-        .endpoint_window(128usize << 10)
+        .endpoint_window(WINDOW)
         .send_buffer(0usize)
         .spin(Duration::from_micros(30))
 }
@@ -158,20 +161,18 @@ pub(crate) fn fill_up(to: &Peer, size: Size) -> u64 {
     if size.is_fetched() {
         return 0;
     }
-    for number in 0.. {
-        let mut bytes = vec![0; size.bytes()];
+    // A message costs its length and 64 bytes more.
+    let most = (WINDOW / (size.bytes() + 64)) as u64;
+    let mut bytes = vec![0; size.bytes()];
+    for number in 0..most {
         fill(&mut bytes, number);
-        let start = Instant::now();
-        loop {
-            match to.try_send(FLOW, &bytes) {
-                Ok(()) => break,
-                Err(OpError::WouldBlock) if start.elapsed() > Duration::from_millis(3) => return number,
-                Err(OpError::WouldBlock) => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        }
+        to.message(FLOW).timeout(PATIENCE).send(&bytes).expect("there is credit");
     }
-    unreachable!()
+    assert!(
+        matches!(to.try_send(FLOW, &bytes), Err(OpError::WouldBlock)),
+        "more credit than there should be"
+    );
+    most
 }
 
 /// A third engine and its talk with the survivor: nothing of it is lost, doubled, garbled or out of order.
