@@ -59,8 +59,11 @@ impl Operation {
     }
 
     fn take_done(&mut self) -> Option<Outcome> {
-        if !matches!(self.state, State::Done(..)) {
-            return None;
+        let State::Done(_, result) = &self.state else { return None };
+        let shared = &self.endpoint.shared;
+        // A send has its buffer back, but may still wait for company: where nobody else makes progress, this is its wait.
+        if matches!(result, Ok(None)) && shared.progress == Progress::Caller {
+            shared.with_unless_forked((), crate::core::Core::send_staged);
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Done(buf, result) => Some(Self::outcome(buf, result)),

@@ -81,9 +81,10 @@ const TURNS_ALONE: u32 = 256;
 
 /// Runs code of the application; the first panic is kept.
 fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
-    let now = catch_unwind(AssertUnwindSafe(f));
-    if result.is_ok() {
-        *result = now;
+    match (catch_unwind(AssertUnwindSafe(f)), &result) {
+        (Err(first), Ok(())) => *result = Err(first),
+        (Err(second), Err(_)) => crate::panics::discard(second),
+        (Ok(()), _) => {}
     }
 }
 

@@ -199,7 +199,7 @@ impl Core {
             self.lose_session(key, "this engine was closed");
         }
         for number in 1..=self.endpoints.len() as u32 {
-            self.close_endpoint(number);
+            self.close_endpoint(number, &OpError::EngineClosed);
         }
         self.abandon_wireup();
         self.domains.clear();

@@ -451,6 +451,13 @@ impl Core {
         }
     }
 
+    /// Sends what was posted and waits for the engine's next progress.
+    pub(crate) fn send_staged(&mut self) {
+        if !self.dirty.is_empty() {
+            self.pump_dirty();
+        }
+    }
+
     fn pump_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for &key in &dirty {

@@ -112,8 +112,7 @@ pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
         });
         let target = Target::filled(len, 0);
         // SAFETY: `target` lives until the pull has ended; so below.
-        let mut pull =
-            |pair: &mut Pair| unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(5)) };
+        let pull = |pair: &mut Pair| unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(5)) };
         let early = begun.then(|| pull(&mut pair));
         pair.a.lane().recall();
         buf.as_mut_slice().expect("writable").fill(0);
