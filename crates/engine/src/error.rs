@@ -50,10 +50,7 @@ impl OpError {
     /// Whether the same call may succeed later on the same peer.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. } => true,
-            _ => false,
-        }
+        matches!(self, Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. })
     }
 }
 

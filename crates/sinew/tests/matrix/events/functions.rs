@@ -115,6 +115,9 @@ fn called_in_order(hear: &Receiver<u64>, count: u64) {
     assert!(hear.recv_timeout(PATIENCE).is_err(), "a function was called twice, or never went");
 }
 
+/// What a function of a send was told: the number in the buffer that came back.
+type Sent = Result<u64, OpError>;
+
 fn callbacks(cell: Cell, panics: impl Fn(u64) -> bool + Clone + Send + 'static) {
     let stage = Stage::new(cell);
     let many = cell.size.many();
@@ -137,7 +140,7 @@ fn callbacks(cell: Cell, panics: impl Fn(u64) -> bool + Clone + Send + 'static) 
         }));
         hear
     };
-    let calls: Mutex<Vec<(u64, Receiver<Result<u64, OpError>>)>> = Mutex::default();
+    let calls: Mutex<Vec<(u64, Receiver<Sent>)>> = Mutex::default();
     let keep = |number, hear| calls.lock().unwrap().push((number, hear));
     stage.sends_that_wait(|number| {
         keep(number, send(&stage.partner.to_idle, number));

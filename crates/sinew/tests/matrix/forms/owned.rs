@@ -26,7 +26,7 @@ impl Form for Owned {
 
 impl Begun for RecvOp {
     fn cancel(self: Box<Self>) -> Got {
-        Got::received(RecvOp::cancel(*self))
+        Got::received(Self::cancel(*self))
     }
 
     fn abandon(self: Box<Self>) -> Option<Got> {
@@ -45,7 +45,7 @@ impl Begun for RecvOp {
 
 impl Begun for SendOp {
     fn cancel(self: Box<Self>) -> Got {
-        Got::sent(SendOp::cancel(*self))
+        Got::sent(Self::cancel(*self))
     }
 
     fn abandon(self: Box<Self>) -> Option<Got> {
