@@ -28,7 +28,7 @@ impl Core {
         }
         self.post_again(endpoint, key, wanted);
         // A call that only tries looks whether its message is still there.
-        self.effects.finished = true;
+        self.effects.finish();
     }
 
     /// The receive has the memory with which it was posted. A lane that is just being polled may still write to it: it is
@@ -63,7 +63,7 @@ impl Core {
         }
         for (key, memory) in std::mem::take(&mut self.set_aside) {
             let Some(Op::Recv(op)) = self.ops.get_mut(key) else {
-                self.effects.garbage.extend(memory.into_buf());
+                self.effects.discard(memory.into_buf());
                 continue;
             };
             if let Memory::Owned(came) = &op.memory {
