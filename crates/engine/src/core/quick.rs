@@ -164,7 +164,7 @@ impl Core {
         let len = body.len();
         if dst != receiving.endpoint
             || len > receiving.room
-            || flags.contains(Flags::IMMEDIATE)
+            || flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0) != 0
             || permit.credit < len as u64 + OVERHEAD
         {
             return Quick::Other;
