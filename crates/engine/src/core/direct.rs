@@ -139,13 +139,19 @@ impl Drop for Under<'_> {
 }
 
 impl Core {
-    /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
+    /// Whether a receive has to look at more than lanes: messages that came before, a source that may be lost.
     #[inline(always)]
+    pub(crate) fn recv_has_more_to_see(&mut self, pattern: &Match, receiving: &Receiving) -> bool {
+        pattern.source.is_some()
+            || self.endpoint(receiving.endpoint).is_none_or(|state| state.matcher.has_unexpected())
+    }
+
+    /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
     pub(crate) fn recv_before(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
-        let Some(state) = self.endpoint(receiving.endpoint) else {
+        if self.endpoint(receiving.endpoint).is_none() {
             return Some(Taken::Failed(Box::new(OpError::EngineClosed)));
-        };
-        if state.matcher.has_unexpected() || pattern.source.is_some() {
+        }
+        if self.recv_has_more_to_see(pattern, receiving) {
             return self.recv_waiting(pattern, receiving);
         }
         None
@@ -153,7 +159,6 @@ impl Core {
 
     #[inline(never)]
     fn recv_waiting(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
-        self.settle();
         let &Receiving { endpoint, data, room, .. } = receiving;
         if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&(*pattern).into()) {
             let memory = Memory::Borrowed { data, len: room };
@@ -169,7 +174,6 @@ impl Core {
     /// The receive's memory is writable, and borrowed by the caller until the operation is out of the table.
     #[cold]
     pub(crate) unsafe fn recv_posted(&mut self, pattern: Match, receiving: &Receiving) -> Taken {
-        self.settle();
         let &Receiving { endpoint, data, room, .. } = receiving;
         taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
     }
@@ -180,7 +184,6 @@ impl Core {
     /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
     #[inline(never)]
     pub(crate) unsafe fn recv_in_turn(&mut self, receiving: &Receiving) -> Option<Taken> {
-        self.settle();
         let &Receiving { endpoint, wanted, data, room } = receiving;
         let direct = &mut self.direct;
         (direct.endpoint, direct.over) = (endpoint, Over::Not);
@@ -193,6 +196,7 @@ impl Core {
             }
             return None;
         }
+        // This thread stops polling: whoever sleeps takes over.
         under.0.effects.finish();
         if matches!(under.0.direct.over, Over::Done) {
             return Some(Taken::Done(under.0.direct.info()));

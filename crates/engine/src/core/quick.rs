@@ -62,11 +62,21 @@ struct Permit {
     /// Messages since, and their bytes.
     messages: u64,
     bytes: u64,
+    /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
+    received: bool,
 }
 
 impl Permit {
-    const NONE: Self =
-        Self { endpoint: 0, flow: 0, session: Key::NONE, lane: Key::NONE, credit: 0, messages: 0, bytes: 0 };
+    const NONE: Self = Self {
+        endpoint: 0,
+        flow: 0,
+        session: Key::NONE,
+        lane: Key::NONE,
+        credit: 0,
+        messages: 0,
+        bytes: 0,
+        received: false,
+    };
 
     #[inline(always)]
     fn count(&mut self, len: usize) {
@@ -136,7 +146,7 @@ impl Core {
         }
         self.stir(lane);
         self.permits.to_send =
-            Permit { endpoint: src, flow, session: session_key, lane, credit, messages: 0, bytes: 0 };
+            Permit { endpoint: src, flow, session: session_key, lane, credit, ..Permit::NONE };
         true
     }
 
@@ -160,6 +170,10 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Quick::Other;
         };
+        if permit.received {
+            permit.received = false;
+            lane.take_peeked();
+        }
         let Some(Peeked { tag, dst, src, flags, body }) = lane.peek() else { return Quick::Nothing };
         let len = body.len();
         if dst != receiving.endpoint
@@ -179,7 +193,7 @@ impl Core {
         }
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
-        lane.take_peeked();
+        permit.received = true;
         permit.count(len);
         Quick::Done(Completion { len, tag, immediate: None, source })
     }
@@ -207,7 +221,7 @@ impl Core {
         let credit = credit.min(session.granted_bytes.headroom());
         self.stir(lane);
         self.permits.to_receive =
-            Permit { endpoint: number, flow: 0, session: session_key, lane, credit, messages: 0, bytes: 0 };
+            Permit { endpoint: number, session: session_key, lane, credit, ..Permit::NONE };
         true
     }
 
@@ -254,6 +268,13 @@ impl Core {
         if permit.messages == 0 {
             return;
         }
+        if let Some(slot) = self.lanes.get_mut(permit.lane) {
+            slot.idle = 0;
+            slot.frames_received += permit.messages;
+            if let (true, Some(lane)) = (permit.received, &mut slot.lane) {
+                lane.take_peeked();
+            }
+        }
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(permit.session) else { return };
         session.received += permit.messages;
@@ -266,10 +287,6 @@ impl Core {
             let credit = &mut endpoint.inflow(permit.session, &windows).bytes;
             credit.pass_allowed(permit.cost());
             due |= credit.is_due();
-        }
-        if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.idle = 0;
-            slot.frames_received += permit.messages;
         }
         if due {
             self.announce_credit(permit.session, permit.endpoint);

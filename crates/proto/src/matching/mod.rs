@@ -228,6 +228,13 @@ impl<P, U> Matcher<P, U> {
         self.posted.as_mut()?.arrive(&Key::of(arrival))
     }
 
+    /// Whether [`Matcher::arrive`] might find a receive for the message: `false` is sure. Changes nothing.
+    #[must_use]
+    #[inline]
+    pub fn may_want(&self, arrival: &Arrival) -> bool {
+        self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
+    }
+
     /// [`Matcher::arrive`] for a message that its sender may take back: the answer says also what the receive wanted, so that
     /// it can be posted again in its old place.
     pub fn arrive_wanted(&mut self, arrival: &Arrival) -> Option<(P, Pattern)> {
@@ -258,13 +265,6 @@ impl<P, U> Matcher<P, U> {
         };
         let name = queue.push_before(&wanted, handle, is_younger, |other, name| renamed(other, PostId(name)));
         Posted::Queued(PostId(name))
-    }
-
-    /// Whether [`Matcher::arrive`] might find a receive for the message: `false` is sure. Changes nothing.
-    #[must_use]
-    #[inline]
-    pub fn may_want(&self, arrival: &Arrival) -> bool {
-        self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
     }
 
     /// Keeps a message that no posted receive matched.
