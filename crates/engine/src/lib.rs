@@ -39,6 +39,7 @@ mod progress;
 mod scope;
 mod shared;
 mod signals;
+mod system;
 mod timeout;
 mod user_secret;
 

@@ -91,7 +91,7 @@ impl Core {
             }
         }
         let number = self.endpoints.len() as u32 + 1;
-        let seed = u64::from_le_bytes(super::random().unwrap_or(self.incarnation.to_le_bytes()));
+        let seed = u64::from_le_bytes(self.surroundings.random().unwrap_or(self.incarnation.to_le_bytes()));
         self.endpoints.push(Some(Box::new(EndpointState {
             number,
             name: name.map(str::to_owned),

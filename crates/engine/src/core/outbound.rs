@@ -67,7 +67,7 @@ impl Core {
         let mut charge = Charge::Shared;
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             let Some(other) = session.charge(state, cost) else {
-                let starved = session.is_starved(flow, cost);
+                let starved = session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at);
                 return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
             };
             charge = other;
@@ -412,7 +412,8 @@ impl Core {
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        if fits && !by_reference && !session.is_starved(flow, cost) {
+        if fits && !by_reference && !session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at)
+        {
             session.starving = true;
             return Ok(false);
         }

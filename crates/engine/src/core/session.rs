@@ -1,5 +1,6 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
+use super::Surroundings;
 use super::op::Charge;
 use super::table::Key;
 use super::wireup::Watch;
@@ -90,15 +91,6 @@ pub(crate) struct Shortage {
 }
 
 impl Shortage {
-    /// Whether it has lasted for so long that messages go as envelopes. Called while credit is missing.
-    pub(crate) fn is_long(&mut self) -> bool {
-        if !self.long {
-            let now = Instant::now();
-            self.long = now.duration_since(*self.since.get_or_insert(now)) >= STARVED_AFTER;
-        }
-        self.long
-    }
-
     /// Credit has come.
     pub(crate) fn end(&mut self) {
         *self = Self::default();
@@ -288,17 +280,29 @@ impl Session {
     }
 
     /// Whether a message of a flow for which nothing pays goes as an envelope: no credit will ever do, or it has been missing
-    /// for long.
-    pub(crate) fn is_starved(&mut self, flow: u32, cost: u64) -> bool {
+    /// for long. Else `due` is told when it will have been.
+    pub(crate) fn is_starved(
+        &mut self,
+        flow: u32,
+        cost: u64,
+        surroundings: &dyn Surroundings,
+        due: &mut Option<Instant>,
+    ) -> bool {
         let Some(flow) = self.flows.get_mut(flow as usize) else { return false };
-        if !flow.bytes.can_ever(cost) || !self.bytes.can_ever(cost) {
+        if flow.shortage.long || !flow.bytes.can_ever(cost) || !self.bytes.can_ever(cost) {
             return true;
         }
         if flow.bytes.affords(cost) && !flow.reserve_bytes.can_ever(cost) {
             // Others have spent what the session shares, which may last.
             return true;
         }
-        flow.shortage.is_long()
+        let now = surroundings.now();
+        let at = *flow.shortage.since.get_or_insert(now) + STARVED_AFTER;
+        flow.shortage.long = at <= now;
+        if !flow.shortage.long {
+            *due = Some(due.map_or(at, |due| due.min(at)));
+        }
+        flow.shortage.long
     }
 
     /// The flow towards an endpoint, made on first use.
