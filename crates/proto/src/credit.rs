@@ -113,6 +113,11 @@ impl SendCredit {
         self.sent += cost;
     }
 
+    /// What was taken was not sent after all. More than was sent counts as all of it.
+    pub const fn give_back(&mut self, cost: u64) {
+        self.sent = self.sent.saturating_sub(cost);
+    }
+
     #[inline]
     const fn check(&self, cost: u64) -> Take {
         if cost > self.cost_max {

@@ -277,6 +277,9 @@ impl Core {
         let limits = lane.info().limits;
         loop {
             self.split_replay(key, &limits);
+            if !self.announce_replay(key, &limits) {
+                return Err(PostError::Full);
+            }
             let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
             let Some(frame) = session.replay.front() else { return Ok(()) };
             match &frame.body {
@@ -325,6 +328,56 @@ impl Core {
         {
             op.references += more as u32;
         }
+    }
+
+    /// A whole message that is longer than this lane takes goes as an envelope in the same place of the sequence: the engine
+    /// keeps its bytes until the peer has fetched them. `false`: there is no envelope left for it now.
+    fn announce_replay(&mut self, key: Key, limits: &Limits) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) }) = session.replay.front()
+        else {
+            return true;
+        };
+        if header.kind != Kind::EAGER || bytes.len() <= limits.frame_max {
+            return true;
+        }
+        let Some(&flow) = session.flow_of.get(&header.dst) else { return true };
+        let Some(charge) = session.charge_envelope(&session.flows[flow as usize]) else { return false };
+        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(mut bytes) }) =
+            session.replay.pop_front()
+        else {
+            return true;
+        };
+        let immediate = header.flags.contains(Flags::IMMEDIATE);
+        let message = bytes.split_off(if immediate { 8.min(bytes.len()) } else { 0 });
+        let len = message.len();
+        // The peer has not had the message, so it has counted none of it.
+        session.pay_back(flow, Charge::of(&header), len as u64 + OVERHEAD);
+        session.pay_envelope(flow, charge);
+        session.buffered += buffered_cost(len);
+        let header = Header { flags: header.flags.without(Flags::RESERVE), ..header };
+        let op = SendOp {
+            session: key,
+            flow,
+            header,
+            immediate: None,
+            memory: Memory::Owned(message.into()),
+            state: SendState::Announced,
+            references: 0,
+            waiter: None,
+            detached: true,
+            buffered: true,
+        };
+        let op = self.ops.insert(Op::Send(op));
+        let mut body = Vec::with_capacity(ENVELOPE_MAX);
+        body.extend(op.0.to_le_bytes());
+        body.extend((len as u64).to_le_bytes());
+        body.extend(bytes);
+        let header = charge.mark(Header { kind: Kind::ENVELOPE, ..header });
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.replay.push_front(Unacknowledged { header, body: UnacknowledgedBody::Owned(body) });
+        }
+        true
     }
 
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {

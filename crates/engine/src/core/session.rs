@@ -256,6 +256,18 @@ impl Session {
         };
     }
 
+    /// Gives back what [`Session::pay`] took for a message that the peer will never count.
+    pub(crate) fn pay_back(&mut self, flow: u32, charge: Charge, cost: u64) {
+        let flow = &mut self.flows[flow as usize];
+        match charge {
+            Charge::Reserve => flow.reserve_bytes.give_back(cost),
+            Charge::Shared | Charge::Nothing => {
+                self.bytes.give_back(cost);
+                flow.bytes.give_back(cost);
+            }
+        }
+    }
+
     /// Which credit pays for an envelope; `None`: none does now.
     pub(crate) fn charge_envelope(&self, flow: &Flow) -> Option<Charge> {
         if flow.envelopes.available() == 0 {

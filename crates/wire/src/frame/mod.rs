@@ -124,6 +124,13 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Without the bits of `other`.
+    #[must_use]
+    #[inline]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The union of both.
     #[must_use]
     #[inline]
