@@ -56,6 +56,7 @@ impl Core {
         parts: &[IoSlice<'_>],
         len: usize,
     ) -> Result<(), Blocked> {
+        self.settle();
         let Some(session) = self.sessions.get_mut(session_key) else {
             return Err(Blocked::Lost(lost_unknown()));
         };
