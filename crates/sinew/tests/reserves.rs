@@ -29,8 +29,8 @@ fn narrow() -> EngineOptions {
 fn flood(peer: &Peer, data: &[u8]) -> u64 {
     let (mut sent, mut blocked) = (0, 0);
     let mut since = std::time::Instant::now();
-    // Credit that is missing for 50 ms turns messages into envelopes: it is over when that brings nothing either.
-    while blocked < 100 || since.elapsed() < Duration::from_millis(120) {
+    // Credit that is missing for 200 ms turns messages into envelopes: it is over when that brings nothing either.
+    while blocked < 100 || since.elapsed() < Duration::from_millis(300) {
         match peer.try_send(sent, data) {
             Ok(()) => (sent, blocked, since) = (sent + 1, 0, std::time::Instant::now()),
             Err(OpError::WouldBlock) => {
