@@ -192,3 +192,33 @@ fn a_waker_that_panics_does_not_end_the_engines_thread() {
     peer.stage(3, b"x").unwrap();
     until("the thread has moved it", || told.0.load(Ordering::Acquire));
 }
+
+/// So many peers have come and gone that what named the first one names the last one.
+#[test]
+fn a_message_of_a_peer_long_gone_is_not_taken_for_one_of_a_new_peer() {
+    let there = engine("uds", THREAD);
+    let b = there.endpoint("b").unwrap();
+    let comes = || {
+        let here = engine("uds", Progress::Caller);
+        let a = here.endpoint("a").unwrap();
+        let to_b = a.connect(b.address()).unwrap();
+        to_b.send(1, b"here I am").unwrap();
+        let source = b.recv(1, &mut [0; 16]).unwrap().source;
+        (here, to_b, source)
+    };
+    let (here, to_b, first) = comes();
+    to_b.send(7, b"old").unwrap();
+    b.wait_probe(7, common::PATIENCE).unwrap();
+    here.close(Duration::from_secs(1)).unwrap();
+    for _ in 0..2000 {
+        let (here, to_b, source) = comes();
+        if source.to_string() == first.to_string() {
+            to_b.send(8, b"new").unwrap();
+            b.wait_probe(8, common::PATIENCE).unwrap();
+            assert!(b.probe(sinew::Match::tag(7).from(source)).is_none(), "sent by another");
+            return;
+        }
+        here.close(Duration::from_secs(1)).unwrap();
+    }
+    panic!("the place of the first peer is never used again");
+}
