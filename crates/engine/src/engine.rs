@@ -9,6 +9,7 @@ use crate::metrics::{EngineCounters, LaneCounters};
 use crate::options::EngineOptions;
 use crate::progress::{self, Progress};
 use crate::shared::Shared;
+use crate::system::System;
 use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
@@ -107,8 +108,13 @@ impl Builder {
                 _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
             }))
         })?);
-        let mut core =
-            Core::new(random()?, u64::from_le_bytes(random()?).max(1), config, Arc::clone(&poller));
+        let mut core = Core::new(
+            random()?,
+            u64::from_le_bytes(random()?).max(1),
+            config,
+            Arc::clone(&poller),
+            Box::new(System),
+        );
         open_transports(&mut core, &self.transports, self.listen)?;
         let shared = Shared::new(core, poller, self.progress)
             .map_err(|errno| BuildError::System(TransportError::os(errno, "eventfd", "")))?;
@@ -175,7 +181,7 @@ impl std::fmt::Debug for Builder {
 }
 
 fn random<const N: usize>() -> Result<[u8; N], BuildError> {
-    crate::core::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
+    crate::system::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
 }
 
 /// Refuses a nothing of which no message, link or session could come.

@@ -40,6 +40,7 @@ mod progress;
 mod scope;
 mod shared;
 mod signals;
+mod system;
 mod timeout;
 mod user_secret;
 

@@ -63,8 +63,8 @@ fn read(path: &Path) -> Result<Option<Zeroizing<[u8; LEN]>>, BuildError> {
 /// Makes the file whole before it has its name, so that nobody reads half of it.
 fn make(dir: &Path, path: &Path) -> Result<(), BuildError> {
     let random = |errno: rustix::io::Errno| failed(path, &errno.into());
-    let secret: Zeroizing<[u8; LEN]> = Zeroizing::new(crate::core::random().map_err(random)?);
-    let name: [u8; 4] = crate::core::random().map_err(random)?;
+    let secret: Zeroizing<[u8; LEN]> = Zeroizing::new(crate::system::random().map_err(random)?);
+    let name: [u8; 4] = crate::system::random().map_err(random)?;
     let own = dir.join(format!(".secret-{}-{}", std::process::id(), crate::hex(&name)));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let made = rustix::fs::open(&own, flags, Mode::RUSR | Mode::WUSR)

@@ -5,6 +5,10 @@
 //! session and never go down, so a limit that comes twice, late or out of order changes nothing, and a replay after a lost
 //! lane needs no care. What is counted: the bytes of eager messages ([`message_cost`]) and the number of envelopes.
 //!
+//! # Reserves
+//! What all endpoints share can be spent by some that never receive. So each has a reserve beside it ([`reserve_of_bytes`],
+//! [`reserve_of_envelopes`]), of counts of its own, that a sender draws on when the shared credit is spent; a message says so.
+//!
 //! # No deadlock
 //! A new limit is announced once half a window has become free. A message that costs more than half a window could wait for
 //! ever and is [`Take::Never`]: it travels as an envelope. Any other goes through once the receiver has freed what it holds.
@@ -17,6 +21,19 @@ pub const MESSAGE_OVERHEAD: u64 = 64;
 #[inline]
 pub const fn message_cost(len: u64) -> u64 {
     len.saturating_add(MESSAGE_OVERHEAD)
+}
+
+/// The reserve of bytes of an endpoint with this window.
+#[must_use]
+pub const fn reserve_of_bytes(endpoint_window: u64) -> u64 {
+    endpoint_window / 16
+}
+
+/// The reserve of envelopes of an endpoint that may have so many.
+#[must_use]
+pub const fn reserve_of_envelopes(endpoint_envelopes: u64) -> u64 {
+    let part = endpoint_envelopes / 128;
+    if part < 2 { 2 } else { part }
 }
 
 /// Whether credit was there.
@@ -94,6 +111,11 @@ impl SendCredit {
     pub const fn take_afforded(&mut self, cost: u64) {
         debug_assert!(cost <= self.available());
         self.sent += cost;
+    }
+
+    /// What was taken was not sent after all. More than was sent counts as all of it.
+    pub const fn give_back(&mut self, cost: u64) {
+        self.sent = self.sent.saturating_sub(cost);
     }
 
     #[inline]

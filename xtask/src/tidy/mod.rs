@@ -5,6 +5,7 @@
 
 mod docs;
 mod modules;
+mod purity;
 mod shape;
 mod unsafe_code;
 mod words;
@@ -59,6 +60,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     findings.absorb(words::check(&house)?);
     findings.absorb(modules::check(&house)?);
     findings.absorb(docs::check(&house)?);
+    findings.absorb(purity::check(&house)?);
     findings.conclude()
 }
 

@@ -1,11 +1,11 @@
 //! An endpoint: where messages are matched. Memory only; at most 1 KiB while idle.
 
-use super::op::Unexpected;
+use super::op::{Charge, Unexpected};
 use super::session::Windows;
 use super::table::Key;
 use super::{Core, inbound};
 use crate::error::{BuildError, OpError};
-use sinew_proto::credit::ReceiveCredit;
+use sinew_proto::credit::{ReceiveCredit, reserve_of_bytes, reserve_of_envelopes};
 use sinew_proto::matching::Matcher;
 use sinew_wire::frame::{Header, Kind};
 
@@ -15,6 +15,31 @@ pub(crate) struct InFlow {
     pub(crate) session: Key,
     pub(crate) bytes: ReceiveCredit,
     pub(crate) envelopes: ReceiveCredit,
+    /// For when other endpoints have spent what the session shares.
+    pub(crate) reserve_bytes: ReceiveCredit,
+    pub(crate) reserve_envelopes: ReceiveCredit,
+}
+
+impl InFlow {
+    fn new(session: Key, windows: &Windows) -> Self {
+        Self {
+            session,
+            bytes: ReceiveCredit::new(windows.endpoint_bytes),
+            envelopes: ReceiveCredit::new(windows.endpoint_envelopes),
+            reserve_bytes: ReceiveCredit::new(reserve_of_bytes(windows.endpoint_bytes)),
+            reserve_envelopes: ReceiveCredit::new(reserve_of_envelopes(windows.endpoint_envelopes)),
+        }
+    }
+
+    /// The limits, as a credit frame says them; they count as announced.
+    pub(crate) const fn announce(&mut self) -> [u64; 4] {
+        [
+            self.bytes.announce(),
+            self.envelopes.announce(),
+            self.reserve_bytes.announce(),
+            self.reserve_envelopes.announce(),
+        ]
+    }
 }
 
 #[derive(Debug)]
@@ -46,11 +71,7 @@ impl EndpointState {
         if let Some(found) = self.inflows.iter().position(|flow| flow.session == session) {
             return found;
         }
-        self.inflows.push(InFlow {
-            session,
-            bytes: ReceiveCredit::new(windows.endpoint_bytes),
-            envelopes: ReceiveCredit::new(windows.endpoint_envelopes),
-        });
+        self.inflows.push(InFlow::new(session, windows));
         self.inflows.len() - 1
     }
 }
@@ -70,7 +91,7 @@ impl Core {
             }
         }
         let number = self.endpoints.len() as u32 + 1;
-        let seed = u64::from_le_bytes(super::random().unwrap_or(self.incarnation.to_le_bytes()));
+        let seed = u64::from_le_bytes(self.surroundings.random().unwrap_or(self.incarnation.to_le_bytes()));
         self.endpoints.push(Some(Box::new(EndpointState {
             number,
             name: name.map(str::to_owned),
@@ -109,11 +130,14 @@ impl Core {
         }
         let sessions: Vec<Key> = endpoint.inflows.iter().map(|flow| flow.session).collect();
         let forget = |_, message: Unexpected| {
-            let (session, cost) = inbound::kept_cost(&message);
-            if let Some(session) = self.sessions.get_mut(session) {
+            let kept = inbound::kept_cost(&message);
+            // What its own counts hold goes with the endpoint.
+            if kept.charge == Charge::Shared
+                && let Some(session) = self.sessions.get_mut(kept.session)
+            {
                 match message {
-                    Unexpected::Envelope { .. } => session.granted_envelopes.free(cost),
-                    _ => session.granted_bytes.free(cost),
+                    Unexpected::Envelope { .. } => session.granted_envelopes.free(kept.cost),
+                    _ => session.granted_bytes.free(kept.cost),
                 }
             }
         };

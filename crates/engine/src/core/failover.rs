@@ -16,7 +16,6 @@ use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, Unacknowledg
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
-use std::time::Instant;
 
 /// Frames outside the sequence that may wait on a lane: more than one poll can ask for.
 const ANSWERS_MAX: usize = 256;
@@ -418,7 +417,7 @@ impl Core {
             return;
         }
         if session.active.is_none() {
-            session.laneless_since.get_or_insert_with(Instant::now);
+            session.laneless_since.get_or_insert_with(|| self.surroundings.now());
             if !self.laneless.contains(&session_key) {
                 self.laneless.push(session_key);
             }

@@ -3,7 +3,7 @@
 //! A handler answers `Err(text)` when the peer broke the protocol: the session is then closed with that reason.
 
 use super::Core;
-use super::op::{Envelope, Op, SendState, Unexpected};
+use super::op::{Charge, Envelope, Op, SendState, Unexpected};
 use super::session::Kept;
 use super::session::{Control, ControlBody};
 use super::table::Key;
@@ -21,15 +21,22 @@ const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
-/// The session of a kept message, and what it holds of that session's credit.
-pub(crate) fn kept_cost(message: &Unexpected) -> (Key, u64) {
-    match message {
-        Unexpected::Small { credit: false, session, .. }
-        | Unexpected::Large { credit: false, session, .. } => (*session, 0),
-        Unexpected::Small { len, session, .. } => (*session, u64::from(*len) + OVERHEAD),
-        Unexpected::Large { bytes, session, .. } => (*session, bytes.len() as u64 + OVERHEAD),
-        Unexpected::Envelope { envelope, .. } => (envelope.session, u64::from(envelope.credit)),
-    }
+/// What a message holds that waits for a receive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) session: Key,
+    pub(crate) charge: Charge,
+    /// Bytes, or one envelope.
+    pub(crate) cost: u64,
+}
+
+pub(crate) fn kept_cost(message: &Unexpected) -> Held {
+    let (session, charge, cost) = match message {
+        Unexpected::Small { len, session, charge, .. } => (session, charge, u64::from(*len) + OVERHEAD),
+        Unexpected::Large { bytes, session, charge, .. } => (session, charge, bytes.len() as u64 + OVERHEAD),
+        Unexpected::Envelope { envelope, .. } => (&envelope.session, &envelope.charge, 1),
+    };
+    Held { session: *session, charge: *charge, cost }
 }
 
 fn arrival(header: &Header, source: Source) -> Arrival {
@@ -53,7 +60,7 @@ impl Core {
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
         else {
-            return self.refuse_endpoint(session_key, header.dst, cost);
+            return self.refuse_endpoint(session_key, header, cost);
         };
         endpoint.messages_received += 1;
         endpoint.bytes_received = endpoint.bytes_received.wrapping_add(body.len() as u64);
@@ -62,8 +69,25 @@ impl Core {
         let direct = receiver.is_none() && self.direct.accepts(header.dst, &arrival);
         let of_batch =
             if receiver.is_none() && !direct { self.direct_batch.find(header.dst, &arrival) } else { None };
-        let credit = &mut endpoint.inflow(session_key, &self.config.windows).bytes;
-        if receiver.is_none() && !direct && of_batch.is_none() {
+        let inflow = endpoint.inflow(session_key, &self.config.windows);
+        let waits = receiver.is_none() && !direct && of_batch.is_none();
+        if header.flags.contains(Flags::RESERVE) {
+            let credit = &mut inflow.reserve_bytes;
+            if (if waits { credit.receive(cost) } else { credit.pass(cost) }).is_err() {
+                return Err(OVERRUN);
+            }
+            if waits {
+                return self.keep_eager(session_key, header, body, immediate, arrival);
+            }
+            if credit.is_due() {
+                self.announce_credit(session_key, header.dst);
+            }
+            let info = Completion { len: body.len(), tag: header.tag, immediate, source };
+            self.hand_over(receiver, of_batch, &info, body);
+            return Ok(());
+        }
+        let credit = &mut inflow.bytes;
+        if waits {
             if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
                 return Err(OVERRUN);
             }
@@ -76,12 +100,24 @@ impl Core {
             self.announce_credit(session_key, header.dst);
         }
         let info = Completion { len: body.len(), tag: header.tag, immediate, source };
-        match (receiver, of_batch) {
-            (Some(op), _) => self.deliver(op, &info, body),
-            (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
-            (None, None) => self.direct.deliver(&info, body),
-        }
+        self.hand_over(receiver, of_batch, &info, body);
         Ok(())
+    }
+
+    /// Gives a message to whom it is for: a posted receive, one of the batch under way, or the receive under way.
+    #[inline(always)]
+    fn hand_over(
+        &mut self,
+        receiver: Option<Key>,
+        of_batch: Option<usize>,
+        info: &Completion,
+        body: Body<'_>,
+    ) {
+        match (receiver, of_batch) {
+            (Some(op), _) => self.deliver(op, info, body),
+            (None, Some(at)) => self.direct_batch.deliver(at, info, body),
+            (None, None) => self.direct.deliver(info, body),
+        }
     }
 
     /// Keeps a message that nobody asked for yet.
@@ -94,7 +130,7 @@ impl Core {
         immediate: Option<u64>,
         arrival: Arrival,
     ) -> Handled {
-        let message = Unexpected::whole(body, immediate, session_key, true);
+        let message = Unexpected::whole(body, immediate, session_key, Charge::of(header));
         self.counters.unexpected += 1;
         if let Some(endpoint) = self.endpoint(header.dst) {
             endpoint.matcher.store(arrival, message);
@@ -105,8 +141,10 @@ impl Core {
 
     /// A message for an endpoint that is not there: the sender is told, the credit goes back.
     #[cold]
-    fn refuse_endpoint(&mut self, session_key: Key, dst: u32, cost: u64) -> Handled {
-        if let Some(session) = self.sessions.get_mut(session_key) {
+    fn refuse_endpoint(&mut self, session_key: Key, header: &Header, cost: u64) -> Handled {
+        if Charge::of(header) == Charge::Shared
+            && let Some(session) = self.sessions.get_mut(session_key)
+        {
             if session.granted_bytes.receive(cost).is_err() {
                 return Err(OVERRUN);
             }
@@ -115,7 +153,7 @@ impl Core {
                 self.announce_credit(session_key, 0);
             }
         }
-        let header = Header { src: dst, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
+        let header = Header { src: header.dst, ..Header::control(Kind::ENDPOINT_CLOSED, 0) };
         self.send_control(session_key, header, []);
         Ok(())
     }
@@ -185,22 +223,28 @@ impl Core {
         if usize::try_from(len).is_err() || len > isize::MAX as u64 {
             return Err("a message longer than memory");
         }
-        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, credit: true };
+        let charge = Charge::of(header);
+        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, charge };
+        let held = Held { session: session_key, charge, cost: 1 };
         let source = Source { session: session_key.0, endpoint: header.src };
         self.counters.envelopes += 1;
-        if self
-            .sessions
-            .get_mut(session_key)
-            .is_some_and(|session| session.granted_envelopes.receive(1).is_err())
+        if charge == Charge::Shared
+            && let Some(session) = self.sessions.get_mut(session_key)
+            && session.granted_envelopes.receive(1).is_err()
         {
             return Err("more envelopes than granted");
         }
         let Some(endpoint) = self.endpoint(header.dst) else {
             self.send_done(session_key, sender_op, super::rendezvous::Status::NoEndpoint);
-            self.return_envelope(session_key, header.dst);
+            self.return_envelope(header.dst, held);
             return Ok(());
         };
-        if endpoint.inflow(session_key, &windows).envelopes.receive(1).is_err() {
+        let inflow = endpoint.inflow(session_key, &windows);
+        let credit = match charge {
+            Charge::Reserve => &mut inflow.reserve_envelopes,
+            _ => &mut inflow.envelopes,
+        };
+        if credit.receive(1).is_err() {
             return Err("more envelopes than granted");
         }
         endpoint.messages_received += 1;
@@ -213,7 +257,7 @@ impl Core {
             found => found,
         };
         if let Some((op, wanted)) = receiver {
-            self.return_envelope(session_key, header.dst);
+            self.return_envelope(header.dst, held);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
             self.begin_fetch(op, envelope, info, arrival, wanted);
             return Ok(());
@@ -230,19 +274,24 @@ impl Core {
             return Err("credit too short");
         };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        let mut missed = false;
+        let mut news = false;
         if header.dst == 0 {
-            missed = session.bytes.raise(bytes) && session.shortage.end();
-            session.envelopes.raise(envelopes);
+            news = session.bytes.raise(bytes);
+            news |= session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
-            missed = flow.bytes.raise(bytes) && flow.shortage.end();
-            flow.envelopes.raise(envelopes);
+            news = flow.bytes.raise(bytes);
+            news |= flow.reserve_bytes.raise(body.u64_at(16).unwrap_or(0));
+            if news {
+                flow.shortage.end();
+            }
+            news |= flow.envelopes.raise(envelopes);
+            news |= flow.reserve_envelopes.raise(body.u64_at(24).unwrap_or(0));
         }
         if !session.pending_flows.is_empty() {
             self.mark_dirty(session_key);
         }
-        if missed {
+        if news {
             // A thread may sleep that has a message to post.
             self.effects.finish();
         }
@@ -313,14 +362,14 @@ impl Core {
             return;
         }
         let Some(endpoint) = self.endpoint(kept.endpoint) else { return };
-        let mut cost = 0;
+        let mut held = None;
         let other = |_: &Arrival, message: &mut Unexpected| {
             !matches!(message, Unexpected::Envelope { envelope, .. }
                 if envelope.session == session_key && envelope.sender_op == sender_op)
         };
-        endpoint.matcher.retain_unexpected(other, |_, message| cost += kept_cost(&message).1);
-        if cost > 0 {
-            self.return_envelope(session_key, kept.endpoint);
+        endpoint.matcher.retain_unexpected(other, |_, message| held = Some(kept_cost(&message)));
+        if let Some(held) = held {
+            self.return_envelope(kept.endpoint, held);
         }
     }
 
@@ -329,48 +378,64 @@ impl Core {
     pub(crate) fn announce_credit(&mut self, session_key: Key, dst: u32) {
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        let body = |bytes: u64, envelopes: u64| ControlBody::numbers([bytes, envelopes]);
         let header = |dst| Header { dst, ..Header::control(Kind::CREDIT, 0) };
-        let whole = body(session.granted_bytes.announce(), session.granted_envelopes.announce());
-        session.outbox.push_back(Control { header: header(0), body: whole });
+        let whole = [session.granted_bytes.announce(), session.granted_envelopes.announce()];
+        session.outbox.push_back(Control { header: header(0), body: ControlBody::numbers(whole) });
         if let Some(endpoint) =
             self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
         {
-            let flow = endpoint.inflow(session_key, &windows);
-            let body = body(flow.bytes.announce(), flow.envelopes.announce());
+            let body = ControlBody::numbers(endpoint.inflow(session_key, &windows).announce());
             session.outbox.push_back(Control { header: header(dst), body });
         }
         self.mark_dirty(session_key);
     }
 
     /// An unexpected message was taken: its credit goes back.
-    pub(crate) fn return_bytes(&mut self, session_key: Key, dst: u32, cost: u64) {
+    pub(crate) fn return_bytes(&mut self, dst: u32, held: Held) {
+        let Held { session: session_key, charge, cost } = held;
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        session.granted_bytes.free(cost);
-        let whole = session.granted_bytes.is_due();
-        let own = self.endpoint(dst).is_some_and(|endpoint| {
-            let credit = &mut endpoint.inflow(session_key, &windows).bytes;
+        let mut due = false;
+        if charge == Charge::Shared {
+            session.granted_bytes.free(cost);
+            due = session.granted_bytes.is_due();
+        }
+        if let Some(endpoint) = self.endpoint(dst) {
+            let inflow = endpoint.inflow(session_key, &windows);
+            let credit = match charge {
+                Charge::Nothing => return,
+                Charge::Shared => &mut inflow.bytes,
+                Charge::Reserve => &mut inflow.reserve_bytes,
+            };
             credit.free(cost);
-            credit.is_due()
-        });
-        if whole || own {
+            due |= credit.is_due();
+        }
+        if due {
             self.announce_credit(session_key, dst);
         }
     }
 
     /// An envelope was matched or withdrawn: another may come.
-    pub(crate) fn return_envelope(&mut self, session_key: Key, dst: u32) {
+    pub(crate) fn return_envelope(&mut self, dst: u32, held: Held) {
+        let Held { session: session_key, charge, .. } = held;
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        session.granted_envelopes.free(1);
-        let whole = session.granted_envelopes.is_due();
-        let own = self.endpoint(dst).is_some_and(|endpoint| {
-            let credit = &mut endpoint.inflow(session_key, &windows).envelopes;
+        let mut due = false;
+        if charge == Charge::Shared {
+            session.granted_envelopes.free(1);
+            due = session.granted_envelopes.is_due();
+        }
+        if let Some(endpoint) = self.endpoint(dst) {
+            let inflow = endpoint.inflow(session_key, &windows);
+            let credit = match charge {
+                Charge::Nothing => return,
+                Charge::Shared => &mut inflow.envelopes,
+                Charge::Reserve => &mut inflow.reserve_envelopes,
+            };
             credit.free(1);
-            credit.is_due()
-        });
-        if whole || own {
+            due |= credit.is_due();
+        }
+        if due {
             self.announce_credit(session_key, dst);
         }
     }

@@ -1,4 +1,4 @@
-//! The engine's core: all state, and what happens to it, without a thread, lock or clock of its own.
+//! The engine's core: all state, and what happens to it, without a thread, lock, clock or generator of its own.
 //!
 //! Called by the handles ([`crate::Engine`], [`crate::Endpoint`] …) under the engine's lock. It moves frames between lanes,
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
@@ -21,6 +21,7 @@ mod quick;
 mod rendezvous;
 mod self_lane;
 mod session;
+mod surroundings;
 pub(crate) mod table;
 mod unmatch;
 mod wireup;
@@ -36,7 +37,8 @@ pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use quick::{Delivered, Quick, Receiving};
 pub(crate) use session::{Session, Windows};
-pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
+pub(crate) use surroundings::Surroundings;
+pub(crate) use wireup::{ConnectState, Connecting, Purpose};
 
 use crate::complete::Ended;
 use crate::config::Config;
@@ -145,8 +147,9 @@ pub(crate) struct Core {
     turns: u32,
     idle_turns: u32,
     timers_at: Instant,
-    /// When whoever was refused for want of credit last may send all the same, as an envelope.
+    /// When a message for which credit is missing goes as an envelope: who waits for credit must not sleep longer.
     starved_at: Option<Instant>,
+    pub(crate) surroundings: Box<dyn Surroundings>,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
@@ -165,7 +168,13 @@ const TURNS_PER_WARM_BUSY: u32 = 64;
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
 
 impl Core {
-    pub(crate) fn new(id: [u8; 16], incarnation: u64, config: Arc<Config>, poller: Arc<Poller>) -> Self {
+    pub(crate) fn new(
+        id: [u8; 16],
+        incarnation: u64,
+        config: Arc<Config>,
+        poller: Arc<Poller>,
+        surroundings: Box<dyn Surroundings>,
+    ) -> Self {
         Self {
             id,
             incarnation,
@@ -210,8 +219,9 @@ impl Core {
             dirty: Vec::new(),
             turns: 0,
             idle_turns: 0,
-            timers_at: Instant::now(),
+            timers_at: surroundings.now(),
             starved_at: None,
+            surroundings,
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
@@ -334,7 +344,7 @@ impl Core {
         }
         let done = self.dispatch(&events);
         self.events = events;
-        let now = Instant::now();
+        let now = self.surroundings.now();
         if now < self.timers_at {
             return done;
         }
@@ -413,8 +423,10 @@ impl Core {
             .filter_map(|&key| lanes.get(key).and_then(|slot| slot.lane.as_ref()?.next_timer()))
             .min();
         let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
-        let starved = self.starved_at.filter(|&at| at > now);
-        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(starved).min()
+        if self.starved_at.is_some_and(|at| at <= now) {
+            self.starved_at = None;
+        }
+        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(self.starved_at).min()
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {

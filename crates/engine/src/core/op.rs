@@ -8,7 +8,7 @@ use crate::completion::Completion;
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern, PostId};
 use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
-use sinew_wire::frame::Header;
+use sinew_wire::frame::{Flags, Header};
 use std::ptr::NonNull;
 
 /// Memory that an operation reads from or writes to. Only the core touches it, under the engine's lock, and never after
@@ -152,8 +152,35 @@ pub(crate) struct Envelope {
     pub(crate) sender_op: u64,
     pub(crate) len: u64,
     pub(crate) descriptor: Option<Descriptor>,
-    /// Whether it holds credit while it waits: one that was put back does not, as the sender paid once.
-    pub(crate) credit: bool,
+    /// What it holds while it waits.
+    pub(crate) charge: Charge,
+}
+
+/// Which credit a message holds while it waits for a receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Charge {
+    /// None: it was put back, and its sender paid once.
+    Nothing,
+    /// That of its endpoint and that of its session.
+    Shared,
+    /// The reserve of its endpoint.
+    Reserve,
+}
+
+impl Charge {
+    /// What a message says.
+    #[inline]
+    pub(crate) const fn of(header: &Header) -> Self {
+        if header.flags.contains(Flags::RESERVE) { Self::Reserve } else { Self::Shared }
+    }
+
+    /// The header of a message that is charged so.
+    pub(crate) const fn mark(self, header: Header) -> Header {
+        match self {
+            Self::Reserve => Header { flags: header.flags.with(Flags::RESERVE), ..header },
+            Self::Nothing | Self::Shared => header,
+        }
+    }
 }
 
 /// How the bytes of an envelope come. One way at a time: what comes the other way is a forgery, and would end the receive
@@ -242,23 +269,23 @@ pub(crate) enum Op {
 #[derive(Debug)]
 pub(crate) enum Unexpected {
     /// Short: kept in place.
-    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key, credit: bool },
+    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key, charge: Charge },
     /// Its bytes.
-    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key, credit: bool },
+    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key, charge: Charge },
     /// Its envelope; the bytes are with the sender.
     Envelope { envelope: Envelope, immediate: Option<u64> },
 }
 
 impl Unexpected {
     /// A whole message.
-    pub(crate) fn whole(body: Body<'_>, immediate: Option<u64>, session: Key, credit: bool) -> Self {
+    pub(crate) fn whole(body: Body<'_>, immediate: Option<u64>, session: Key, charge: Charge) -> Self {
         let len = body.len();
         if len > SMALL {
-            return Self::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session, credit };
+            return Self::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session, charge };
         }
         let mut bytes = [0; SMALL];
         body.copy_to(&mut bytes);
-        Self::Small { len: len as u8, bytes, immediate, session, credit }
+        Self::Small { len: len as u8, bytes, immediate, session, charge }
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Core;
-use super::op::{Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
 use super::table::Key;
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
@@ -28,6 +28,11 @@ impl From<Match> for Pattern {
             untagged: m.untagged,
         }
     }
+}
+
+/// What a message that the engine has copied takes of the option `send_buffer`: its bytes, and the operation.
+pub(crate) const fn buffered_cost(len: usize) -> usize {
+    len.saturating_add(256)
 }
 
 /// What a receive of `room` bytes answers to a whole message.
@@ -166,20 +171,18 @@ impl Core {
         wanted: Pattern,
     ) -> bool {
         let info = waiting_info(arrival, &message);
-        let (session, cost) = super::inbound::kept_cost(&message);
+        let kept = super::inbound::kept_cost(&message);
         match message {
             Unexpected::Small { len, bytes, .. } => {
                 self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
-                self.return_bytes(session, endpoint, cost);
+                self.return_bytes(endpoint, kept);
             }
             Unexpected::Large { bytes, .. } => {
                 self.deliver(key, &info, Body::from_slice(&bytes));
-                self.return_bytes(session, endpoint, cost);
+                self.return_bytes(endpoint, kept);
             }
             Unexpected::Envelope { envelope, .. } => {
-                if cost > 0 {
-                    self.return_envelope(session, endpoint);
-                }
+                self.return_envelope(endpoint, kept);
                 self.begin_fetch(key, envelope, info, *arrival, wanted);
                 return false;
             }
@@ -303,7 +306,7 @@ impl Core {
             self.deliver(other, info, body);
             return;
         }
-        let message = Unexpected::whole(body, info.immediate, Key(info.source.session), false);
+        let message = Unexpected::whole(body, info.immediate, Key(info.source.session), Charge::Nothing);
         state.matcher.store_first(arrival, message);
         self.wake_for_arrival();
     }
@@ -331,7 +334,7 @@ impl Core {
             buffered: detached,
         };
         if detached && let Some(session) = self.sessions.get_mut(session) {
-            session.buffered += op.memory.len();
+            session.buffered += buffered_cost(op.memory.len());
         }
         let len = op.memory.len() as u64;
         if header.kind == Kind::EAGER
@@ -354,7 +357,7 @@ impl Core {
         if op.buffered
             && let Some(session) = self.sessions.get_mut(op.session)
         {
-            session.buffered = session.buffered.saturating_sub(op.memory.len());
+            session.buffered = session.buffered.saturating_sub(buffered_cost(op.memory.len()));
             op.buffered = false;
         }
         if op.waiter.is_some() {
@@ -503,6 +506,7 @@ impl Core {
         let Some(session) = self.sessions.get(session) else { return false };
         let lane = session.active.and_then(|lane| self.lanes.get(lane)?.lane.as_ref());
         let frame_max = lane.map_or(usize::MAX, |lane| lane.info().limits.frame_max);
-        len <= self.config.eager_max.min(frame_max) && session.buffered + len <= self.config.send_buffer
+        len <= self.config.eager_max.min(frame_max)
+            && session.buffered + buffered_cost(len) <= self.config.send_buffer
     }
 }

@@ -1,7 +1,8 @@
 //! What this engine sends: straight to the active lane when nothing waits, else in order through flows and outboxes.
 
 use super::inbound::OVERHEAD;
-use super::op::{Memory, Op, SendOp, SendState};
+use super::op::{Charge, Memory, Op, SendOp, SendState};
+use super::operations::buffered_cost;
 use super::session::{Control, ControlBody, Session, Standing};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
@@ -60,28 +61,25 @@ impl Core {
             return Err(Blocked::Lost(lost_unknown()));
         };
         let cost = len as u64 + OVERHEAD;
-        let Some(state) = session.flows.get_mut(flow as usize) else { return Err(Blocked::Closed) };
+        let Some(state) = session.flows.get(flow as usize) else { return Err(Blocked::Closed) };
         if !session.ready || !state.pending.is_empty() || state.closed {
             return Err(why_blocked(session, flow));
         }
+        let mut charge = Charge::Shared;
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
-            let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
-            let starved = hopeless || session.is_starved(flow, cost);
-            if starved {
-                return Err(Blocked::Envelope);
-            }
-            // Whoever sleeps until credit comes looks again then.
-            self.starved_at = session.starved_at(flow);
-            return Err(Blocked::Credit);
+            let Some(other) = session.charge(state, cost) else {
+                let starved = session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at);
+                return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
+            };
+            charge = other;
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);
         };
         let Some(lane) = slot.lane.as_mut() else { return Err(Blocked::Busy) };
-        match lane.try_post(header, parts) {
+        match lane.try_post(&charge.mark(*header), parts) {
             Ok(()) => {
-                let _ = session.bytes.try_take(cost);
-                let _ = state.bytes.try_take(cost);
+                session.pay(flow, charge, cost);
                 session.sent += 1;
                 session.traffic += 1;
                 slot.frames_sent += 1;
@@ -254,7 +252,7 @@ impl Core {
         let copy = unsafe { op.memory.bytes() }.to_vec();
         let (session_key, flow, header, immediate) = (op.session, op.flow, op.header, op.immediate);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        session.buffered += copy.len();
+        session.buffered += buffered_cost(copy.len());
         let stand_in = SendOp {
             session: session_key,
             flow,
@@ -280,6 +278,9 @@ impl Core {
         let limits = lane.info().limits;
         loop {
             self.split_replay(key, &limits);
+            if !self.announce_replay(key, &limits) {
+                return Err(PostError::Full);
+            }
             let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
             let Some(frame) = session.replay.front() else { return Ok(()) };
             match &frame.body {
@@ -328,6 +329,56 @@ impl Core {
         {
             op.references += more as u32;
         }
+    }
+
+    /// A whole message that is longer than this lane takes goes as an envelope in the same place of the sequence: the engine
+    /// keeps its bytes until the peer has fetched them. `false`: there is no envelope left for it now.
+    fn announce_replay(&mut self, key: Key, limits: &Limits) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) }) = session.replay.front()
+        else {
+            return true;
+        };
+        if header.kind != Kind::EAGER || bytes.len() <= limits.frame_max {
+            return true;
+        }
+        let Some(&flow) = session.flow_of.get(&header.dst) else { return true };
+        let Some(charge) = session.charge_envelope(&session.flows[flow as usize]) else { return false };
+        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(mut bytes) }) =
+            session.replay.pop_front()
+        else {
+            return true;
+        };
+        let immediate = header.flags.contains(Flags::IMMEDIATE);
+        let message = bytes.split_off(if immediate { 8.min(bytes.len()) } else { 0 });
+        let len = message.len();
+        // The peer has not had the message, so it has counted none of it.
+        session.pay_back(flow, Charge::of(&header), len as u64 + OVERHEAD);
+        session.pay_envelope(flow, charge);
+        session.buffered += buffered_cost(len);
+        let header = Header { flags: header.flags.without(Flags::RESERVE), ..header };
+        let op = SendOp {
+            session: key,
+            flow,
+            header,
+            immediate: None,
+            memory: Memory::Owned(message.into()),
+            state: SendState::Announced,
+            references: 0,
+            waiter: None,
+            detached: true,
+            buffered: true,
+        };
+        let op = self.ops.insert(Op::Send(op));
+        let mut body = Vec::with_capacity(ENVELOPE_MAX);
+        body.extend(op.0.to_le_bytes());
+        body.extend((len as u64).to_le_bytes());
+        body.extend(bytes);
+        let header = charge.mark(Header { kind: Kind::ENVELOPE, ..header });
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.replay.push_front(Unacknowledged { header, body: UnacknowledgedBody::Owned(body) });
+        }
+        true
     }
 
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
@@ -403,35 +454,33 @@ impl Core {
         let prefix = immediate.as_ref().map_or(&[][..], |bytes| &bytes[..]);
         let fits = len + prefix.len() <= lane.info().limits.frame_max.min(self.config.eager_max);
         let by_reference = op.memory_is_described();
-        if fits && !by_reference && session.bytes.affords(cost) && state.bytes.affords(cost) {
+        let payable =
+            if fits && !by_reference { session.charge(&session.flows[flow as usize], cost) } else { None };
+        if let Some(charge) = payable {
             // SAFETY: the operation is in the table.
             #[allow(unsafe_code)]
             let bytes = unsafe { op.memory.bytes() };
-            lane.try_post(&op.header, &[IoSlice::new(prefix), IoSlice::new(bytes)])?;
-            let _ = session.bytes.try_take(cost);
-            let _ = state.bytes.try_take(cost);
+            lane.try_post(&charge.mark(op.header), &[IoSlice::new(prefix), IoSlice::new(bytes)])?;
+            session.pay(flow, charge, cost);
             session.sent += 1;
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        let possible = session.bytes.can_ever(cost) && state.bytes.can_ever(cost);
-        if fits && possible && !by_reference && !session.is_starved(flow, cost) {
+        if fits && !by_reference && !session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at)
+        {
             session.starving = true;
             return Ok(false);
         }
-        let state = &mut session.flows[flow as usize];
-        if session.envelopes.available() < 1 || state.envelopes.available() < 1 {
-            return Ok(false);
-        }
+        let Some(charge) = session.charge_envelope(&session.flows[flow as usize]) else { return Ok(false) };
         if fits
             && matches!(op.memory, Memory::Borrowed { .. })
-            && session.buffered + len <= self.config.send_buffer
+            && session.buffered + buffered_cost(len) <= self.config.send_buffer
         {
             self.buffer_instead(op_key);
             return Ok(false);
         }
         let descriptor = op.describe(lane).map_err(PostError::Dead)?;
-        let mut header = Header { kind: Kind::ENVELOPE, ..op.header };
+        let mut header = charge.mark(Header { kind: Kind::ENVELOPE, ..op.header });
         let mut body = Vec::with_capacity(ENVELOPE_MAX);
         body.extend(op_key.0.to_le_bytes());
         body.extend((len as u64).to_le_bytes());
@@ -441,8 +490,7 @@ impl Core {
             body.extend(descriptor.0);
         }
         lane.try_post(&header, &[IoSlice::new(&body)])?;
-        let _ = session.envelopes.try_take(1);
-        let _ = state.envelopes.try_take(1);
+        session.pay_envelope(flow, charge);
         session.sent += 1;
         op.state = SendState::Announced;
         Ok(true)

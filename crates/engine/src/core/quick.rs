@@ -111,7 +111,7 @@ impl Permit {
     #[inline(always)]
     fn covers(&self, message: &Peeked<'_>) -> bool {
         message.dst == self.endpoint
-            && !message.flags.contains(Flags::IMMEDIATE)
+            && message.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0) == 0
             && self.credit >= message.body.len() as u64 + OVERHEAD
     }
 

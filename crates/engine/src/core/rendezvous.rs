@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::inbound::Handled;
-use super::op::{Envelope, Fetch, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
+use super::op::{Charge, Envelope, Fetch, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
 use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
@@ -370,7 +370,7 @@ impl Core {
             return;
         }
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.
-        let envelope = Envelope { credit: false, ..envelope };
+        let envelope = Envelope { charge: Charge::Nothing, ..envelope };
         state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
         self.keep_envelope(&envelope, endpoint, None);
         self.wake_for_arrival();

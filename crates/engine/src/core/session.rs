@@ -1,10 +1,12 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
+use super::Surroundings;
+use super::op::Charge;
 use super::table::Key;
 use super::wireup::Watch;
 use crate::error::OpError;
 use crate::pool::SegmentPool;
-use sinew_proto::credit::{ReceiveCredit, SendCredit};
+use sinew_proto::credit::{ReceiveCredit, SendCredit, reserve_of_bytes, reserve_of_envelopes};
 use sinew_proto::select::Chooser;
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
@@ -35,8 +37,8 @@ pub(crate) struct ControlBody {
 }
 
 impl ControlBody {
-    /// A fetch has the longest one: three numbers.
-    const MAX: usize = 24;
+    /// Credit has the longest one: four numbers.
+    const MAX: usize = 32;
 
     /// Numbers of 64 bits, one after the other.
     pub(crate) fn numbers<const N: usize>(numbers: [u64; N]) -> Self {
@@ -67,6 +69,9 @@ impl<const N: usize> From<[u8; N]> for ControlBody {
 pub(crate) struct Flow {
     pub(crate) bytes: SendCredit,
     pub(crate) envelopes: SendCredit,
+    /// For when other endpoints have spent what the session shares.
+    pub(crate) reserve_bytes: SendCredit,
+    pub(crate) reserve_envelopes: SendCredit,
     /// Send operations in order; the first could not be posted or announced yet.
     pub(crate) pending: VecDeque<Key>,
     /// The peer said that the endpoint is gone.
@@ -78,7 +83,7 @@ pub(crate) struct Flow {
 /// that shares its processor is kept from running.
 const STARVED_AFTER: Duration = Duration::from_millis(200);
 
-/// Since when credit of a flow or of a whole session has been missing.
+/// Since when credit of a flow has been missing.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Shortage {
     since: Option<Instant>,
@@ -86,18 +91,9 @@ pub(crate) struct Shortage {
 }
 
 impl Shortage {
-    /// Whether it has lasted for so long that messages go as envelopes. Called while credit is missing.
-    pub(crate) fn is_long(&mut self) -> bool {
-        if !self.long {
-            let now = Instant::now();
-            self.long = now.duration_since(*self.since.get_or_insert(now)) >= STARVED_AFTER;
-        }
-        self.long
-    }
-
-    /// Credit has come. Whether it was missing.
-    pub(crate) fn end(&mut self) -> bool {
-        std::mem::take(self).since.is_some()
+    /// Credit has come.
+    pub(crate) fn end(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -138,8 +134,6 @@ pub(crate) struct Session {
     /// Flows with something pending, in turn.
     pub(crate) pending_flows: VecDeque<u32>,
     pub(crate) bytes: SendCredit,
-    /// Of [`Session::bytes`]: all flows suffer from it, and none waits anew.
-    pub(crate) shortage: Shortage,
     pub(crate) envelopes: SendCredit,
     /// Envelopes of the peer that it has not been told to be done with, by its number for them.
     pub(crate) kept: HashMap<u64, Kept>,
@@ -215,7 +209,6 @@ impl Session {
             flow_of: HashMap::new(),
             pending_flows: VecDeque::new(),
             bytes: SendCredit::new(theirs.session_bytes),
-            shortage: Shortage::default(),
             envelopes: SendCredit::new(theirs.session_envelopes),
             kept: HashMap::new(),
             granted_bytes: ReceiveCredit::new(ours.session_bytes),
@@ -238,20 +231,90 @@ impl Session {
         }
     }
 
-    /// Whether the credit that is missing for `cost` bytes of a flow has been missing for so long that messages go as
-    /// envelopes.
-    pub(crate) fn is_starved(&mut self, flow: u32, cost: u64) -> bool {
-        if !self.bytes.affords(cost) {
-            return self.shortage.is_long();
+    /// Which credit pays for an eager message that costs `cost` bytes; `None`: none does now.
+    #[inline]
+    pub(crate) fn charge(&self, flow: &Flow, cost: u64) -> Option<Charge> {
+        if !flow.bytes.affords(cost) {
+            return None;
         }
-        self.flows.get_mut(flow as usize).is_some_and(|flow| flow.shortage.is_long())
+        if self.bytes.affords(cost) {
+            return Some(Charge::Shared);
+        }
+        flow.reserve_bytes.affords(cost).then_some(Charge::Reserve)
     }
 
-    /// When credit that is missing will have been missing for so long; `None`: it is not, or has been.
-    pub(crate) fn starved_at(&self, flow: u32) -> Option<Instant> {
-        let flow = self.flows.get(flow as usize).map(|flow| &flow.shortage);
-        let missing = std::iter::once(&self.shortage).chain(flow).filter(|shortage| !shortage.long);
-        missing.filter_map(|shortage| shortage.since).map(|since| since + STARVED_AFTER).min()
+    /// Takes what [`Session::charge`] has found.
+    #[inline]
+    pub(crate) fn pay(&mut self, flow: u32, charge: Charge, cost: u64) {
+        let flow = &mut self.flows[flow as usize];
+        let _ = match charge {
+            Charge::Reserve => flow.reserve_bytes.try_take(cost),
+            Charge::Shared | Charge::Nothing => {
+                let _ = self.bytes.try_take(cost);
+                flow.bytes.try_take(cost)
+            }
+        };
+    }
+
+    /// Gives back what [`Session::pay`] took for a message that the peer will never count.
+    pub(crate) fn pay_back(&mut self, flow: u32, charge: Charge, cost: u64) {
+        let flow = &mut self.flows[flow as usize];
+        match charge {
+            Charge::Reserve => flow.reserve_bytes.give_back(cost),
+            Charge::Shared | Charge::Nothing => {
+                self.bytes.give_back(cost);
+                flow.bytes.give_back(cost);
+            }
+        }
+    }
+
+    /// Which credit pays for an envelope; `None`: none does now.
+    pub(crate) fn charge_envelope(&self, flow: &Flow) -> Option<Charge> {
+        if flow.envelopes.available() == 0 {
+            None
+        } else if self.envelopes.available() > 0 {
+            Some(Charge::Shared)
+        } else {
+            (flow.reserve_envelopes.available() > 0).then_some(Charge::Reserve)
+        }
+    }
+
+    /// Takes what [`Session::charge_envelope`] has found.
+    pub(crate) fn pay_envelope(&mut self, flow: u32, charge: Charge) {
+        let flow = &mut self.flows[flow as usize];
+        let _ = match charge {
+            Charge::Reserve => flow.reserve_envelopes.try_take(1),
+            Charge::Shared | Charge::Nothing => {
+                let _ = self.envelopes.try_take(1);
+                flow.envelopes.try_take(1)
+            }
+        };
+    }
+
+    /// Whether a message of a flow for which nothing pays goes as an envelope: no credit will ever do, or it has been missing
+    /// for long. Else `due` is told when it will have been.
+    pub(crate) fn is_starved(
+        &mut self,
+        flow: u32,
+        cost: u64,
+        surroundings: &dyn Surroundings,
+        due: &mut Option<Instant>,
+    ) -> bool {
+        let Some(flow) = self.flows.get_mut(flow as usize) else { return false };
+        if flow.shortage.long || !flow.bytes.can_ever(cost) || !self.bytes.can_ever(cost) {
+            return true;
+        }
+        if flow.bytes.affords(cost) && !flow.reserve_bytes.can_ever(cost) {
+            // Others have spent what the session shares, which may last.
+            return true;
+        }
+        let now = surroundings.now();
+        let at = *flow.shortage.since.get_or_insert(now) + STARVED_AFTER;
+        flow.shortage.long = at <= now;
+        if !flow.shortage.long {
+            *due = Some(due.map_or(at, |due| due.min(at)));
+        }
+        flow.shortage.long
     }
 
     /// The flow towards an endpoint, made on first use.
@@ -263,6 +326,8 @@ impl Session {
         self.flows.push(Flow {
             bytes: SendCredit::new(self.flow_bytes),
             envelopes: SendCredit::new(self.flow_envelopes),
+            reserve_bytes: SendCredit::new(reserve_of_bytes(self.flow_bytes)),
+            reserve_envelopes: SendCredit::new(reserve_of_envelopes(self.flow_envelopes)),
             pending: VecDeque::new(),
             closed: false,
             shortage: Shortage::default(),

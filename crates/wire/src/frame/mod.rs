@@ -111,6 +111,9 @@ impl Flags {
     pub const DESCRIPTOR: Self = Self(2);
     /// A receiver that does not know the kind skips the frame; without this bit it closes the session with a reason.
     pub const OPTIONAL: Self = Self(4);
+    /// On an EAGER or an ENVELOPE, which every receiver knows, the same bit says that it is charged to the reserve of its
+    /// endpoint, and not to the credit that all endpoints of the session share.
+    pub const RESERVE: Self = Self(4);
     /// The message was sent untagged: it matches untagged receives only.
     pub const UNTAGGED: Self = Self(8);
 
@@ -119,6 +122,13 @@ impl Flags {
     #[inline]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Without the bits of `other`.
+    #[must_use]
+    #[inline]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// The union of both.

@@ -56,7 +56,7 @@ impl Core {
                         owner,
                         role: Role::Acceptor,
                         transport,
-                        deadline: Instant::now() + self.config.handshake_timeout,
+                        deadline: self.surroundings.now() + self.config.handshake_timeout,
                         handshake: None,
                         outgoing: VecDeque::new(),
                         done: None,
@@ -127,7 +127,7 @@ impl Core {
         if let Some((connect, index)) = slot.attempt {
             let state = if error.operation == STALE { AttemptState::Untried } else { failed(error) };
             self.set_attempt(connect, index, state);
-            self.advance_connect(connect, Instant::now());
+            self.advance_connect(connect, self.surroundings.now());
         }
     }
 
@@ -190,10 +190,10 @@ impl Core {
             attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
         let hello = self.hello(expected, number);
         let started = match role {
-            Role::Dialer => Handshake::dialer(config, hello, entropy()?)
+            Role::Dialer => Handshake::dialer(config, hello, entropy(&*self.surroundings)?)
                 .map(|(handshake, record)| (handshake, Some(record)))
                 .map_err(|error| refusal_error(&error))?,
-            Role::Acceptor => (Handshake::acceptor(config, entropy()?), None),
+            Role::Acceptor => (Handshake::acceptor(config, entropy(&*self.surroundings)?), None),
         };
         if let Some(slot) = self.links.get_mut(key) {
             slot.handshake = Some(started.0);
@@ -353,7 +353,7 @@ impl Core {
         let pinned = attempt
             .and_then(|(connect, _)| self.connects.get(connect))
             .is_some_and(|connect| connect.purpose == Purpose::Pinned);
-        let now = Instant::now();
+        let now = self.surroundings.now();
         let lane_key = self.lanes.insert(LaneSlot {
             owner,
             session,
@@ -370,7 +370,7 @@ impl Core {
             pinned,
             waiting: Vec::new(),
             proof: Proof {
-                nonce: u64::from_le_bytes(entropy()?),
+                nonce: u64::from_le_bytes(entropy(&*self.surroundings)?),
                 left: super::proof::PROBES,
                 sent_at: None,
                 deadline: now + self.config.handshake_timeout,

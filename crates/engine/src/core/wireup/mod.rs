@@ -8,7 +8,7 @@ mod proof;
 mod upgrade;
 
 use super::table::Key;
-use super::{Core, LaneSlot, Owner};
+use super::{Core, LaneSlot, Owner, Surroundings};
 pub(crate) use link::LinkSlot;
 use sinew_transport::{ErrorKind, Locator, Role, TransportError};
 use std::collections::VecDeque;
@@ -92,22 +92,9 @@ impl Connecting {
     }
 }
 
-/// Bytes of the system's generator.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], rustix::io::Errno> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(got) => filled += got,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(bytes)
-}
-
-fn entropy<const N: usize>() -> Result<[u8; N], TransportError> {
-    random().map_err(|errno| TransportError::os(errno, "getrandom", ""))
+/// Random bytes that a connection cannot do without.
+fn entropy<const N: usize>(from: &dyn Surroundings) -> Result<[u8; N], TransportError> {
+    from.random().map_err(|errno| TransportError::os(errno, "getrandom", ""))
 }
 
 impl Core {
@@ -119,7 +106,7 @@ impl Core {
         deadline: Instant,
         purpose: Purpose,
     ) -> Key {
-        let now = Instant::now();
+        let now = self.surroundings.now();
         let known = |(engine, incarnation)| {
             let (key, session) = self.session_of.get(&engine).map(|&key| (key, self.sessions.get(key)))?;
             session.filter(|session| session.peer.incarnation == incarnation).map(|session| (key, session))
@@ -234,7 +221,7 @@ impl Core {
                     done: None,
                     refused: None,
                     attempt: Some((key, index)),
-                    lane_number: u32::from_le_bytes(random().unwrap_or([1; 4])) | 1,
+                    lane_number: u32::from_le_bytes(self.surroundings.random().unwrap_or([1; 4])) | 1,
                 };
                 let link_key = self.links.insert(slot);
                 self.set_attempt(key, index, AttemptState::Dialing(link_key));
@@ -314,7 +301,7 @@ impl Core {
         let pinned = !session.pinned.is_empty();
         let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
         let expected = Some((session.peer.id, session.peer.incarnation));
-        let now = Instant::now();
+        let now = self.surroundings.now();
         let wait = if locators.is_empty() {
             UNDIALLABLE_GRACE.min(self.config.peer_timeout)
         } else {

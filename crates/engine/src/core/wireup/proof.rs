@@ -6,7 +6,6 @@ use crate::core::session::{PeerEngine, Session};
 use crate::core::table::Key;
 use sinew_transport::LaneError;
 use sinew_wire::frame::{Header, Kind};
-use std::time::Instant;
 
 /// Round trips that prove a lane: small ones, of which the shortest counts as a busy machine makes any of them long, and a
 /// full one.
@@ -21,7 +20,7 @@ impl Core {
         let frame_max = slot.lane.as_ref().map_or(0, |lane| lane.info().limits.frame_max);
         let len = if slot.proof.left > 1 { 8 } else { frame_max };
         let header = Header::control(Kind::PROBE, slot.proof.nonce);
-        slot.proof.sent_at = Some(Instant::now());
+        slot.proof.sent_at = Some(self.surroundings.now());
         self.post_unsequenced(key, header, &vec![0x5a; len]);
     }
 
@@ -49,18 +48,21 @@ impl Core {
     pub(crate) fn send_look(&mut self, lane: Key) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         let nonce = slot.proof.nonce;
-        slot.proof.sent_at = Some(Instant::now());
+        slot.proof.sent_at = Some(self.surroundings.now());
         self.post_unsequenced(lane, Header::control(Kind::PROBE, nonce), &[0x5a; 8]);
     }
 
     pub(crate) fn handle_probe_reply(&mut self, lane: Key, header: &Header) {
+        let now = self.surroundings.now();
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         let proof = &mut slot.proof;
         if header.tag != proof.nonce {
             return;
         }
-        let took =
-            proof.sent_at.take().map_or(0, |at| u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let took = proof
+            .sent_at
+            .take()
+            .map_or(0, |at| u64::try_from(now.saturating_duration_since(at).as_nanos()).unwrap_or(u64::MAX));
         if proof.left == 0 {
             return self.looked(lane, took);
         }
@@ -97,7 +99,7 @@ impl Core {
         self.note(slot, &error.to_string());
         if let Some((connect, index)) = slot.proof.attempt {
             self.set_attempt(connect, index, failed(error));
-            self.advance_connect(connect, Instant::now());
+            self.advance_connect(connect, self.surroundings.now());
         }
     }
 
@@ -130,7 +132,7 @@ impl Core {
                 nonce: 0,
                 left: 0,
                 sent_at: None,
-                deadline: Instant::now(),
+                deadline: self.surroundings.now(),
                 rtt_ns: None,
                 full_rtt_ns: None,
                 verified: true,
