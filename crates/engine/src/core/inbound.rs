@@ -33,7 +33,7 @@ pub(crate) fn kept_cost(message: &Unexpected) -> (Key, u64) {
 }
 
 fn arrival(header: &Header, source: Source) -> Arrival {
-    Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key() }
+    Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key }
 }
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
-        let source = Source { session: session_key.0, endpoint: header.src };
+        let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
         else {
@@ -186,13 +186,10 @@ impl Core {
             return Err("a message longer than memory");
         }
         let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, credit: true };
-        let source = Source { session: session_key.0, endpoint: header.src };
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        let source = Source::new(session_key.0, session.peer.number, header.src);
         self.counters.envelopes += 1;
-        if self
-            .sessions
-            .get_mut(session_key)
-            .is_some_and(|session| session.granted_envelopes.receive(1).is_err())
-        {
+        if session.granted_envelopes.receive(1).is_err() {
             return Err("more envelopes than granted");
         }
         let Some(endpoint) = self.endpoint(header.dst) else {

@@ -7,6 +7,7 @@ mod link;
 mod proof;
 mod upgrade;
 
+use super::session::{Session, SessionId};
 use super::table::Key;
 use super::{Core, LaneSlot, Owner};
 pub(crate) use link::LinkSlot;
@@ -56,9 +57,9 @@ pub(crate) enum ConnectState {
 pub(crate) enum Purpose {
     /// Any session with a lane.
     Connect,
-    /// A session on one of these candidates, whatever else there is.
+    /// The session that is pinned to the transport of the only candidate, which is dialled whatever else there is.
     Pinned,
-    /// This session has lost its last lane; only these candidates if it is pinned.
+    /// This session has lost its last lane.
     Redial(Key),
     /// This session may have a better lane.
     Trial(Key),
@@ -121,7 +122,8 @@ impl Core {
     ) -> Key {
         let now = Instant::now();
         let known = |(engine, incarnation)| {
-            let (key, session) = self.session_of.get(&engine).map(|&key| (key, self.sessions.get(key)))?;
+            let id = SessionId { engine, pinned: None };
+            let (key, session) = self.session_of.get(&id).map(|&key| (key, self.sessions.get(key)))?;
             session.filter(|session| session.peer.incarnation == incarnation).map(|session| (key, session))
         };
         let state = match expected.and_then(known) {
@@ -209,17 +211,22 @@ impl Core {
     }
 
     fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
-        let Some(attempt) = self.connects.get(key).and_then(|connecting| connecting.attempts.get(index))
-        else {
-            return;
-        };
-        let Some(to) = attempt.to.clone() else { return };
+        let Some(connecting) = self.connects.get(key) else { return };
+        let purpose = connecting.purpose;
+        let Some(to) = connecting.attempts.get(index).and_then(|attempt| attempt.to.clone()) else { return };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
         let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else {
             return;
         };
         let transport = domain.name;
+        let pinned = match purpose {
+            Purpose::Connect => None,
+            Purpose::Pinned => Some(transport),
+            Purpose::Redial(session) | Purpose::Trial(session) => {
+                self.sessions.get(session).and_then(|session| session.pinned)
+            }
+        };
         match domain.domain.dial(&to, owner) {
             Ok(link) => {
                 let slot = LinkSlot {
@@ -235,6 +242,7 @@ impl Core {
                     refused: None,
                     attempt: Some((key, index)),
                     lane_number: u32::from_le_bytes(random().unwrap_or([1; 4])) | 1,
+                    pinned,
                 };
                 let link_key = self.links.insert(slot);
                 self.set_attempt(key, index, AttemptState::Dialing(link_key));
@@ -311,8 +319,7 @@ impl Core {
         if self.connects.iter().any(|(_, connecting)| dialling(connecting)) {
             return;
         }
-        let pinned = !session.pinned.is_empty();
-        let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
+        let locators = self.where_to_redial(session);
         let expected = Some((session.peer.id, session.peer.incarnation));
         let now = Instant::now();
         let wait = if locators.is_empty() {
@@ -323,36 +330,55 @@ impl Core {
         self.start_connect(expected, locators, now + wait, Purpose::Redial(session_key));
     }
 
+    /// Where a session's peer is dialled again. Of a pinned session, where this engine was told to; if only the peer was told,
+    /// where the peer can be reached by that transport.
+    fn where_to_redial(&self, session: &Session) -> Vec<Locator> {
+        let of = |name: &str, scheme: &str| {
+            self.domains.iter().any(|slot| slot.name == name && slot.domain.understands(scheme))
+        };
+        match session.pinned {
+            Some(_) if !session.asked.is_empty() => session.asked.iter().cloned().collect(),
+            pinned => {
+                let locators = session.peer.locators.iter();
+                locators.filter(|to| pinned.is_none_or(|name| of(name, to.scheme()))).cloned().collect()
+            }
+        }
+    }
+
     /// A session can send: connects that waited for it are answered.
     pub(crate) fn session_has_lane(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let (peer, incarnation, active) = (session.peer.id, session.peer.incarnation, session.active);
+        let (id, incarnation) = (session.id(), session.peer.incarnation);
         for key in self.connects.keys() {
             let Some(connecting) = self.connects.get(key) else { continue };
-            let reached = connecting.attempts.iter().any(|attempt| match attempt.state {
-                AttemptState::Proving(lane) | AttemptState::Verified(lane)
-                    if connecting.purpose == Purpose::Pinned =>
-                {
-                    active == Some(lane)
-                }
+            let reached = connecting.attempts.iter().find(|attempt| match attempt.state {
                 AttemptState::Proving(lane) | AttemptState::Verified(lane) => {
                     self.lanes.get(lane).is_some_and(|slot| slot.session == session_key)
                 }
                 _ => false,
             });
-            let expected = connecting.purpose != Purpose::Pinned
-                && connecting
-                    .expected
-                    .is_some_and(|(engine, of)| engine == peer && (of == 0 || of == incarnation));
-            if !connecting.is_live()
-                || matches!(connecting.purpose, Purpose::Trial(_))
-                || !(reached || expected)
-            {
+            let expects =
+                |(engine, of): ([u8; 16], u64)| engine == id.engine && (of == 0 || of == incarnation);
+            let answered = match connecting.purpose {
+                Purpose::Connect => {
+                    id.pinned.is_none() && (reached.is_some() || connecting.expected.is_some_and(expects))
+                }
+                Purpose::Pinned => reached.is_some(),
+                Purpose::Redial(session) => session == session_key,
+                Purpose::Trial(_) => false,
+            };
+            if !connecting.is_live() || !answered {
                 continue;
+            }
+            let asked = reached.filter(|_| connecting.purpose == Purpose::Pinned);
+            if let (Some(to), Some(session)) =
+                (asked.and_then(|attempt| attempt.to.clone()), self.sessions.get_mut(session_key))
+            {
+                session.reached_at(to);
             }
             let attempts = connecting.attempts.clone();
             let redial = matches!(connecting.purpose, Purpose::Redial(_));
-            self.history.insert(peer, attempts);
+            self.history.insert(id, attempts);
             if redial {
                 self.connects.remove(key);
             } else if let Some(connecting) = self.connects.get_mut(key) {
@@ -498,8 +524,8 @@ impl Core {
     }
 
     fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
-        let Some(peer) = self.sessions.get(slot.session).map(|session| session.peer.id) else { return };
-        let rows = self.history.entry(peer).or_default();
+        let Some(id) = self.sessions.get(slot.session).map(Session::id) else { return };
+        let rows = self.history.entry(id).or_default();
         match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
             Some(row) => {
                 rows[row].state = state;
