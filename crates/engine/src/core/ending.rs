@@ -50,7 +50,7 @@ impl Core {
         if !session.is_up() {
             return;
         }
-        let lanes = std::mem::take(&mut session.lanes);
+        let mut lanes = std::mem::take(&mut session.lanes);
         let mut unknown =
             session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
         session.replay.clear();
@@ -62,6 +62,9 @@ impl Core {
         session.ready = false;
         session.moving_to = None;
         let (id, number, epoch) = (session.id(), session.peer.number, session.epoch);
+        // Those that are not proven yet are no members.
+        let of_it = |key: &Key| self.lanes.get(*key).is_some_and(|slot| slot.session == session_key);
+        lanes.extend(self.unproven.iter().copied().filter(of_it));
         for key in lanes {
             let Some(mut slot) = self.remove_lane(key) else { continue };
             if let Some(lane) = slot.lane.as_mut() {
@@ -90,6 +93,27 @@ impl Core {
         self.connects_lost(session_key);
         self.bury(session_key);
         crate::events::session_lost(&id.engine, reason, unknown);
+    }
+
+    /// A session whose lanes were all lost before one was proven never was: nobody has a handle of it, and the peer, who has not
+    /// heard of it, need not either.
+    pub(crate) fn forget_unproven(&mut self, session_key: Key, error: &LaneError) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let unused = (session.leg_out, session.leg_in) == (0, 0) && session.laneless_since.is_none();
+        let is_new = session.is_up() && unused && session.lanes.is_empty();
+        let of_it = |key: &Key| self.lanes.get(*key).is_some_and(|slot| slot.session == session_key);
+        if !is_new || self.unproven.iter().any(of_it) {
+            return;
+        }
+        let (id, number) = (session.id(), session.peer.number);
+        self.sessions.remove(session_key);
+        if self.session_of.get(&id) == Some(&session_key) {
+            self.session_of.remove(&id);
+        }
+        if self.sessions_with(id.engine).is_empty() {
+            let reason = format!("no lane to it could be proven ({error})");
+            self.end_receives_from(number, &OpError::PeerLost { reason, unknown_fate: 0 });
+        }
     }
 
     /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.

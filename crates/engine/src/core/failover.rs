@@ -32,8 +32,9 @@ impl Core {
         let carried = session.active.is_some();
         self.post_resume(session_key, key);
         if carried {
-            // Whoever waits for this lane has it: the session is carried already.
+            // Whoever waits for this lane has it: the session is carried already, and may not need another.
             self.session_has_lane(session_key);
+            self.close_doubles(session_key);
         }
     }
 
@@ -116,7 +117,7 @@ impl Core {
         if active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
             self.consider_move(session_key);
-            self.close_idle_lanes(session_key);
+            self.close_doubles(session_key);
             return Ok(());
         }
         if !fenced || leg != leg_out {
@@ -292,33 +293,41 @@ impl Core {
         true
     }
 
-    /// Closes lanes that neither side sends on and that are not cheaper, or of the same transport as the one that both send on. The
-    /// engine with the greater id does, as it decides.
+    /// After a move: closes lanes that neither side sends on, but cheaper ones.
     fn close_idle_lanes(&mut self, session_key: Key) {
+        self.close_idle(session_key, |lane, carrier| lane.cost_ns() >= carrier.cost_ns());
+    }
+
+    /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
+    /// each, and two engines that connect to each other at once make two.
+    pub(crate) fn close_doubles(&mut self, session_key: Key) {
+        self.close_idle(session_key, |_, _| false);
+    }
+
+    /// Closes idle lanes of the transport that carries the session, and others that `also` names. The engine with the greater
+    /// id does, as it decides.
+    fn close_idle(&mut self, session_key: Key, also: fn(&LaneSlot, &LaneSlot) -> bool) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        if !session.chooses(self.id) {
+        if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
             return;
         }
         let Some(active) = session.active else { return };
         let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
-        if session.moving_to.is_some() {
-            return;
-        }
-        let (active_cost, transport) = (carrier.cost_ns(), carrier.transport);
-        let idle: Vec<Key> = session
-            .lanes
-            .iter()
-            .copied()
-            .filter(|&lane| {
-                lane != active
-                    && self.lanes.get(lane).is_some_and(|slot| {
-                        let superfluous = slot.transport == transport || slot.cost_ns() >= active_cost;
-                        slot.listening && slot.lane.is_some() && superfluous
-                    })
-            })
-            .collect();
+        let superfluous = |lane: &Key| {
+            *lane != active
+                && self.lanes.get(*lane).is_some_and(|slot| {
+                    slot.listening && (slot.transport == carrier.transport || also(slot, carrier))
+                })
+        };
+        let idle: Vec<Key> = session.lanes.iter().copied().filter(superfluous).collect();
         for lane in idle {
-            self.retire_lane(lane);
+            if self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()) {
+                self.retire_lane(lane);
+            } else if let Some(session) = self.sessions.get_mut(session_key) {
+                // It is being polled.
+                session.crowded = true;
+                self.mark_dirty(session_key);
+            }
         }
     }
 
@@ -379,6 +388,7 @@ impl Core {
         }
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !(was_member || was_active) || !session.is_up() {
+            self.forget_unproven(session_key, error);
             return;
         }
         let peer = session.peer.id;

@@ -181,6 +181,8 @@ pub(crate) struct Session {
     pub(crate) asks: bool,
     /// A flow waits for credit, and will not for long.
     pub(crate) starving: bool,
+    /// A lane that it does not need was being polled when it was to be closed.
+    pub(crate) crowded: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// In the list of sessions that are looked at for better lanes.
@@ -251,6 +253,7 @@ impl Session {
             starving: false,
             staged: 0,
             asks: false,
+            crowded: false,
             dirty: false,
             lively: false,
             traffic: 0,

@@ -223,9 +223,13 @@ impl Core {
         let pinned = match purpose {
             Purpose::Connect => None,
             Purpose::Pinned => Some(transport),
-            Purpose::Redial(session) | Purpose::Trial(session) => {
-                self.sessions.get(session).and_then(|session| session.pinned)
-            }
+            Purpose::Redial(session) | Purpose::Trial(session) => match self.sessions.get(session) {
+                Some(session) => session.pinned,
+                None => {
+                    self.connects.remove(key);
+                    return self.free_owner(owner);
+                }
+            },
         };
         match domain.domain.dial(&to, owner) {
             Ok(link) => {
