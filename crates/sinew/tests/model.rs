@@ -63,14 +63,21 @@ fn len() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn act() -> impl Strategy<Value = Act> {
+/// Tags of one session; those of the next one follow.
+const TAGS: u64 = 4;
+
+/// Messages of two sessions have no order among them, so that no pattern takes from both.
+fn act(sessions: u64) -> impl Strategy<Value = Act> {
+    let tags = 0..sessions * TAGS;
+    let all =
+        if sessions == 1 { Just(Pattern::Any).boxed() } else { tags.clone().prop_map(Pattern::Tag).boxed() };
     let pattern = prop_oneof![
-        4 => (0..4u64).prop_map(Pattern::Tag),
-        1 => (0..4u64).prop_map(Pattern::Half),
-        1 => Just(Pattern::Any),
+        4 => tags.clone().prop_map(Pattern::Tag),
+        1 => tags.clone().prop_map(Pattern::Half),
+        1 => all,
     ];
     prop_oneof![
-        6 => (0..4u64, len(), any::<bool>()).prop_map(|(tag, len, owned)| Act::Send { tag, len, owned }),
+        6 => (tags, len(), any::<bool>()).prop_map(|(tag, len, owned)| Act::Send { tag, len, owned }),
         6 => (pattern, prop_oneof![3 => Just(700_000usize), 1 => len()])
             .prop_map(|(pattern, room)| Act::Recv { pattern, room }),
         5 => (0..12usize).prop_map(Act::Turns),
@@ -90,7 +97,8 @@ struct Sent {
 struct Side {
     engine: Engine,
     endpoint: Endpoint,
-    to: Peer,
+    /// A peer on each session.
+    to: Vec<Peer>,
     sent: Vec<Sent>,
     sends: Vec<SendOp>,
     receives: Vec<(Pattern, usize, RecvOp)>,
@@ -101,10 +109,11 @@ impl Side {
         match *act {
             Act::Send { tag, len, owned } => {
                 let data = content(len, seed);
+                let to = &self.to[(tag / TAGS) as usize];
                 if owned {
-                    self.sends.push(self.to.message(tag).immediate(seed).post(data).unwrap());
+                    self.sends.push(to.message(tag).immediate(seed).post(data).unwrap());
                 } else {
-                    match self.to.message(tag).immediate(seed).try_send(&data) {
+                    match to.message(tag).immediate(seed).try_send(&data) {
                         Ok(()) => {}
                         Err(OpError::WouldBlock) => return,
                         Err(other) => panic!("{other}"),
@@ -122,7 +131,7 @@ impl Side {
                 }
             }
             Act::Cut => {
-                self.engine.cut(&self.to);
+                self.engine.cut(&self.to[seed as usize % self.to.len()]);
             }
         }
     }
@@ -165,7 +174,14 @@ fn check(at: &mut Side, from: &mut Side) {
     }
 }
 
-fn connected(lanes: &[&str]) -> (Side, Side) {
+/// The explicit form of the endpoint's address, by the Unix socket.
+fn by_uds(of: &Endpoint) -> String {
+    let address = of.address();
+    let path = address.locators().iter().find_map(|locator| locator.strip_prefix("uds:")).expect("a socket");
+    format!("uds://{path}#{}", of.number())
+}
+
+fn connected(lanes: &[&str], sessions: usize) -> (Side, Side) {
     let options = || {
         common::options()
             .endpoint_window(96usize << 10)
@@ -187,7 +203,12 @@ fn connected(lanes: &[&str]) -> (Side, Side) {
                 there.process();
             }
         });
-        let both = (a.connect(b.address()).expect("a path"), b.connect(a.address()).expect("a path"));
+        let connect = |from: &Endpoint, to: &Endpoint| {
+            let implicit = std::iter::once(to.address().to_string());
+            let targets = implicit.chain((1..sessions).map(|_| by_uds(to)));
+            targets.map(|target| from.connect(target).expect("a path")).collect()
+        };
+        let both: (Vec<Peer>, Vec<Peer>) = (connect(&a, &b), connect(&b, &a));
         done.store(true, std::sync::atomic::Ordering::Release);
         both
     });
@@ -202,8 +223,8 @@ fn connected(lanes: &[&str]) -> (Side, Side) {
     (side(here, a, to_b), side(there, b, to_a))
 }
 
-fn run(lanes: &[&str], acts: &[(bool, Act)]) {
-    let (mut a, mut b) = connected(lanes);
+fn run(lanes: &[&str], sessions: usize, acts: &[(bool, Act)]) {
+    let (mut a, mut b) = connected(lanes, sessions);
     for (seed, (first, act)) in acts.iter().enumerate() {
         let side = if *first { &mut a } else { &mut b };
         side.act(act, seed as u64);
@@ -228,16 +249,16 @@ fn run(lanes: &[&str], acts: &[(bool, Act)]) {
 }
 
 fn drain(at: &mut Side, from: &mut Side) {
-    let left = from.sent.iter().filter(|sent| !sent.taken).count();
-    for _ in 0..left {
-        let op = at.endpoint.post_recv(Match::any_tag(), vec![0; 700_000]).unwrap();
-        at.receives.push((Pattern::Any, 700_000, op));
+    for sent in from.sent.iter().filter(|sent| !sent.taken) {
+        let pattern = if at.to.len() == 1 { Pattern::Any } else { Pattern::Tag(sent.tag) };
+        let op = at.endpoint.post_recv(pattern, vec![0; 700_000]).unwrap();
+        at.receives.push((pattern, 700_000, op));
     }
     check(at, from);
 }
 
 macro_rules! models {
-    ($($name:ident: $lanes:expr),+ $(,)?) => {
+    ($($name:ident: $lanes:expr, $sessions:expr);+ $(;)?) => {
         proptest! {
             #![proptest_config(ProptestConfig {
                 cases: if std::env::var_os("XTASK_LONG").is_some() { 2000 } else { 40 },
@@ -246,8 +267,8 @@ macro_rules! models {
             })]
             $(
                 #[test]
-                fn $name(acts in prop::collection::vec((any::<bool>(), act()), 1..120)) {
-                    run(&$lanes, &acts);
+                fn $name(acts in prop::collection::vec((any::<bool>(), act($sessions)), 1..120)) {
+                    run(&$lanes, $sessions, &acts);
                 }
             )+
         }
@@ -255,8 +276,9 @@ macro_rules! models {
 }
 
 models! {
-    shm_gives_each_receive_what_the_oracle_says: ["shm"],
-    uds_gives_each_receive_what_the_oracle_says: ["uds"],
-    tcp_gives_each_receive_what_the_oracle_says: ["tcp"],
-    lanes_that_take_over_from_each_other_give_each_receive_what_the_oracle_says: ["shm", "uds", "tcp"],
+    shm_gives_each_receive_what_the_oracle_says: ["shm"], 1;
+    uds_gives_each_receive_what_the_oracle_says: ["uds"], 1;
+    tcp_gives_each_receive_what_the_oracle_says: ["tcp"], 1;
+    lanes_that_take_over_from_each_other_give_each_receive_what_the_oracle_says: ["shm", "uds", "tcp"], 1;
+    two_sessions_of_one_pair_give_each_receive_what_the_oracle_says: ["shm", "uds"], 2;
 }

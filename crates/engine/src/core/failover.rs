@@ -113,6 +113,7 @@ impl Core {
         }
         if let Some(slot) = self.lanes.get_mut(lane) {
             slot.listening = true;
+            slot.spare = !fenced;
         }
         if active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
@@ -225,7 +226,22 @@ impl Core {
         self.heat(lane);
         self.warm_socket(lane);
         self.follow_peer(session_key, lane);
+        self.offer_doubles(session_key, lane);
         Ok(())
+    }
+
+    /// The peer's leg runs on `lane`: it may close others of the same transport, of which it was told before that.
+    fn offer_doubles(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        if session.lanes.len() < 2 || session.chooses(self.id) {
+            return;
+        }
+        let transport = |lane: Key| self.lanes.get(lane).map(|slot| slot.transport);
+        let others = session.lanes.iter().copied().filter(|&other| other != lane);
+        let doubles: Vec<Key> = others.filter(|&other| transport(other) == transport(lane)).collect();
+        for double in doubles {
+            self.post_resume(session_key, double);
+        }
     }
 
     /// A healthy session moves its sending to where the peer's is, if this side is the one that follows.
@@ -295,31 +311,31 @@ impl Core {
 
     /// After a move: closes lanes that neither side sends on, but cheaper ones.
     fn close_idle_lanes(&mut self, session_key: Key) {
-        self.close_idle(session_key, |lane, carrier| lane.cost_ns() >= carrier.cost_ns());
+        self.close_idle(session_key, |lane, carrier| {
+            lane.transport == carrier.transport || lane.cost_ns() >= carrier.cost_ns()
+        });
     }
 
     /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
     /// each, and two engines that connect to each other at once make two.
     pub(crate) fn close_doubles(&mut self, session_key: Key) {
-        self.close_idle(session_key, |_, _| false);
+        self.close_idle(session_key, |lane, carrier| lane.spare && lane.transport == carrier.transport);
     }
 
-    /// Closes idle lanes of the transport that carries the session, and others that `also` names. The engine with the greater
-    /// id does, as it decides.
-    fn close_idle(&mut self, session_key: Key, also: fn(&LaneSlot, &LaneSlot) -> bool) {
+    /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
+    /// it decides.
+    fn close_idle(&mut self, session_key: Key, superfluous: fn(&LaneSlot, &LaneSlot) -> bool) {
         let Some(session) = self.sessions.get(session_key) else { return };
         if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
             return;
         }
         let Some(active) = session.active else { return };
         let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
-        let superfluous = |lane: &Key| {
-            *lane != active
-                && self.lanes.get(*lane).is_some_and(|slot| {
-                    slot.listening && (slot.transport == carrier.transport || also(slot, carrier))
-                })
+        let idle = |lane: &Key| {
+            let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
+            slot.is_some_and(|slot| superfluous(slot, carrier))
         };
-        let idle: Vec<Key> = session.lanes.iter().copied().filter(superfluous).collect();
+        let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
         for lane in idle {
             if self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()) {
                 self.retire_lane(lane);

@@ -360,6 +360,7 @@ impl Core {
             idle: 0,
             inbound: false,
             listening: false,
+            spare: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy()?),

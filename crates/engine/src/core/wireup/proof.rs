@@ -126,6 +126,7 @@ impl Core {
             idle: 0,
             inbound: true,
             listening: true,
+            spare: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: 0,
