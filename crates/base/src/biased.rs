@@ -437,15 +437,24 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
+impl<T> Guard<'_, T> {
+    #[cold]
+    #[inline(never)]
+    fn release_mutex(&mut self) {
+        if let Hold::Mutex(inner) = &mut self.hold {
+            self.lock.holder.store(0, Ordering::Relaxed);
+            drop(inner.take());
+        }
+    }
+}
+
 impl<T> Drop for Guard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        match &mut self.hold {
-            Hold::Biased(slot) => slot.busy.store(false, Ordering::Release),
-            Hold::Mutex(inner) => {
-                self.lock.holder.store(0, Ordering::Relaxed);
-                drop(inner.take());
-            }
+        if let Hold::Biased(slot) = &self.hold {
+            slot.busy.store(false, Ordering::Release);
+        } else {
+            self.release_mutex();
         }
     }
 }

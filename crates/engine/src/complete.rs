@@ -143,14 +143,14 @@ impl Core {
 
     fn push_ended(&mut self, ended: Ended) {
         self.ended.push_back(ended);
-        self.effects.handlers = true;
+        self.effects.call_handlers();
     }
 
     /// Tells whoever waits for an operation that it has ended; with a function it leaves the table.
     #[cold]
     pub(crate) fn tell_waiter(&mut self, key: Key) {
         match self.waiter(key).and_then(Option::take) {
-            Some(Waiter::Task(waker)) => self.effects.wakers.push(waker),
+            Some(Waiter::Task(waker)) => self.effects.wake(waker),
             Some(Waiter::Function(function)) => {
                 if let Some(outcome) = Operation::collect(self, key) {
                     self.push_ended(Ended { function, outcome });
@@ -174,7 +174,7 @@ impl Core {
             Some(slot) => slot.replace(waiter),
             None => Some(waiter),
         };
-        self.effects.spent.extend(old);
+        self.effects.spend(old);
     }
 
     /// Registers which task is woken when an operation ends.
@@ -182,7 +182,7 @@ impl Core {
         let Some(slot) = self.waiter(key) else { return };
         if !matches!(slot, Some(Waiter::Task(known)) if known.will_wake(waker)) {
             let old = slot.replace(Waiter::Task(waker.clone()));
-            self.effects.spent.extend(old);
+            self.effects.spend(old);
         }
     }
 }

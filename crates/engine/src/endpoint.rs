@@ -66,14 +66,21 @@ impl<'a> Borrowed<'a> {
         }
         started
     }
+
+    #[cold]
+    #[inline(never)]
+    fn cancel(&self, key: Key) {
+        self.shared.with(|core| {
+            core.cancel_recv(key);
+        });
+    }
 }
 
 impl Drop for Borrowed<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.shared.with(|core| {
-                core.cancel_recv(key);
-            });
+            self.cancel(key);
         }
     }
 }
@@ -140,14 +147,20 @@ impl Endpoint {
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
     #[inline]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
-        if let Some(since) = self.inner.clock() {
-            let result = self.recv_within(pattern, buf, Timeout::Default);
-            if let Ok(info) = &result {
-                self.inner.measured(Way::Recv, since, Key(info.source.session));
-            }
-            return result;
+        if self.inner.measures.is_some() {
+            return self.recv_measured(pattern.into(), buf);
         }
         self.recv_within(pattern, buf, Timeout::Default)
+    }
+
+    #[cold]
+    fn recv_measured(&self, pattern: Match, buf: &mut [u8]) -> Result<Completion, OpError> {
+        let since = self.inner.clock();
+        let result = self.recv_within(pattern, buf, Timeout::Default);
+        if let (Some(since), Ok(info)) = (since, &result) {
+            self.inner.measured(Way::Recv, since, Key(info.source.session));
+        }
+        result
     }
 
     /// [`Endpoint::recv`] with its own deadline.
@@ -166,9 +179,9 @@ impl Endpoint {
         let mut guard = Borrowed::none(shared);
         let note = |key| guard.key = Some(key);
         match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
-            Taken::Done(info) => Ok(info),
-            Taken::Failed(error) => Err(*error),
-            Taken::Pending(key) => self.wait_recv(key, guard, timeout.into()),
+            Ok(info) | Err(Taken::Done(info)) => Ok(info),
+            Err(Taken::Failed(error)) => Err(*error),
+            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into()),
         }
     }
 

@@ -137,7 +137,7 @@ impl Core {
     fn repost(&mut self, key: Key, mut buf: Buf) {
         buf.set_len(buf.capacity());
         let Some(handler) = self.handlers.get(key) else {
-            self.effects.garbage.push(buf);
+            self.effects.discard([buf]);
             return;
         };
         let (endpoint, pattern) = (handler.endpoint, handler.pattern);
@@ -147,7 +147,7 @@ impl Core {
                     handler.posted.push_back(op);
                 }
             }
-            Started::Done(_, memory) => self.effects.garbage.extend(memory.into_buf()),
+            Started::Done(_, memory) => self.effects.discard(memory.into_buf()),
         }
     }
 
@@ -215,8 +215,8 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
                 callee.set_busy(false);
                 if gone {
                     let (_, buffers) = core.end_handler(key);
-                    core.effects.garbage.extend(buffers);
-                    core.effects.garbage.push(buf);
+                    core.effects.discard(buffers);
+                    core.effects.discard([buf]);
                 } else {
                     core.repost(key, buf);
                 }

@@ -310,9 +310,14 @@ impl Message<'_> {
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        let blocked = shared.with_hot(|core| match self.post_now(core, &[IoSlice::new(data)], data.len()) {
-            Ok(()) => Ok(core.flush_active(self.peer.session)),
-            Err(blocked) => Err(blocked),
+        if self.immediate.is_none()
+            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+        {
+            return Ok(());
+        }
+        let blocked = shared.with_hot(|core| {
+            self.post_now(core, &[IoSlice::new(data)], data.len())?;
+            Ok(core.flush_active(self.peer.session))
         });
         match blocked {
             Ok(held_up) => self.sent(held_up),
@@ -442,6 +447,11 @@ impl Message<'_> {
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
+        if self.immediate.is_none()
+            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+        {
+            return Ok(());
+        }
         let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
             if posted.is_ok() {

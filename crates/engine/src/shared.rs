@@ -5,18 +5,19 @@
 //! sleepers that were counted under the lock.
 #![allow(unsafe_code)]
 
-use crate::completion::Match;
+use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::table::Key;
-use crate::core::{Core, Taken};
+use crate::core::{Core, Effects, Quick, Receiving, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use sinew_base::biased::BiasedLock;
+use sinew_base::biased::{BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
+use sinew_wire::frame::Header;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
@@ -67,6 +68,12 @@ const TURNS_PER_CLOCK: u32 = 64;
 /// After this long without anything a spinning thread lets others run.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 
+/// Turns that a direct receive takes before it is posted: longer than a round trip over shared memory, and short enough
+/// for others who want the lock and for the clock.
+const TURNS_DIRECT: u32 = 64;
+/// Looks at the busiest lane before each of them.
+const QUICK_LOOKS: u32 = 16;
+
 /// Runs code of the application; the first panic is kept.
 fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
     let now = catch_unwind(AssertUnwindSafe(f));
@@ -84,7 +91,7 @@ impl Shared {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
-        core.effects.finished = false;
+        core.effects = Effects::default();
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
@@ -120,23 +127,45 @@ impl Shared {
     #[inline(always)]
     pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
+        core.settle();
         let result = f(&mut core);
-        if core.effects.any() {
-            if !core.effects.must_run() {
-                core.effects.finished = false;
-                core.effects.posted = false;
-                if self.sleepers.load(Ordering::Relaxed) == 0 {
-                    return result;
-                }
-                drop(core);
-                self.notify();
-                return result;
-            }
-            let effects = std::mem::take(&mut core.effects);
-            drop(core);
-            self.run_effects(effects);
-        }
+        self.release(core);
         result
+    }
+
+    /// Ends a section: what it left to do is done outside the lock.
+    #[inline(always)]
+    fn release(self: &Arc<Self>, mut core: Guard<'_, Core>) {
+        if !core.effects.any() {
+            return;
+        }
+        if core.effects.must_run() {
+            return self.release_and_run(core);
+        }
+        core.effects.clear();
+        drop(core);
+        self.tell_sleepers();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn release_and_run(self: &Arc<Self>, mut core: Guard<'_, Core>) {
+        let effects = std::mem::take(&mut core.effects);
+        drop(core);
+        self.run_effects(effects);
+    }
+
+    #[inline(always)]
+    fn tell_sleepers(&self) {
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
+            self.notify();
+        }
+    }
+
+    /// Sends a message the short way; `false`: nothing has happened, take the long way.
+    #[inline(always)]
+    pub(crate) fn send_quick(&self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
+        self.core.lock().send_quick(session, flow, header, data)
     }
 
     /// Whether another thread waits for the lock.
@@ -154,35 +183,63 @@ impl Shared {
         pattern: Match,
         buf: &mut [u8],
         note: impl FnOnce(Key),
-    ) -> Taken {
-        let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
-        self.with_hot(|core| {
-            // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
-            // does, as with every `Memory::Borrowed`.
-            let taken = unsafe { core.recv_direct(endpoint, pattern, data, room, || self.core.contended()) };
-            if let Taken::Pending(key) = taken {
-                note(key);
+    ) -> Result<Completion, Taken> {
+        let receiving = Receiving::new(endpoint, &pattern, NonNull::from(&mut *buf).cast(), buf.len());
+        let mut core = self.core.lock();
+        let mut taken = core.recv_before(&pattern, &receiving);
+        if taken.is_none() {
+            'wait: for _ in 0..TURNS_DIRECT {
+                for _ in 0..QUICK_LOOKS {
+                    // SAFETY: `buf` is borrowed meanwhile.
+                    match unsafe { core.recv_quick(&receiving) } {
+                        Quick::Done(info) => {
+                            // This thread stops polling: whoever sleeps takes over. The short way leaves nothing else to do.
+                            let others = core.effects.any();
+                            drop(core);
+                            if others {
+                                self.with(|_| ());
+                            }
+                            self.tell_sleepers();
+                            return Ok(info);
+                        }
+                        Quick::Nothing if self.core.contended() => break 'wait,
+                        Quick::Nothing => std::hint::spin_loop(),
+                        Quick::Other => break,
+                    }
+                }
+                // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own
+                // borrow does, as with every `Memory::Borrowed`.
+                taken = unsafe { core.recv_in_turn(&receiving) };
+                if taken.is_some() || core.effects.any() || self.core.contended() {
+                    break;
+                }
             }
-            taken
-        })
+        }
+        // SAFETY: as above.
+        let taken = taken.unwrap_or_else(|| unsafe { core.recv_posted(pattern, &receiving) });
+        if let Taken::Pending(key) = taken {
+            note(key);
+        }
+        self.release(core);
+        Err(taken)
     }
 
     #[cold]
-    fn run_effects(self: &Arc<Self>, effects: crate::core::Effects) {
-        if self.sleepers.load(Ordering::Relaxed) > 0 {
-            self.notify();
-        }
+    fn run_effects(self: &Arc<Self>, effects: Effects) {
+        self.tell_sleepers();
         let mut result = Ok(());
-        for waker in effects.wakers {
+        let handlers = effects.has_handlers();
+        let (wakers, garbage, spent) = effects.into_lists();
+        for waker in wakers {
             attempt(&mut result, || waker.wake());
         }
-        for buf in effects.garbage {
+        for buf in garbage {
             attempt(&mut result, || drop(buf));
         }
-        for waker in effects.spent {
+        for waker in spent {
             attempt(&mut result, || drop(waker));
         }
-        if effects.handlers {
+        if handlers {
             attempt(&mut result, || {
                 crate::complete::run_ended(self);
                 crate::handler::run_ready(self);
@@ -240,7 +297,7 @@ impl Shared {
                         std::hint::spin_loop();
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
-                        core.effects.finished = true;
+                        core.effects.finish();
                         return Next::Done(done);
                     }
                     if core.effects.any() || self.core.contended() {

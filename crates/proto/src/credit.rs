@@ -83,6 +83,19 @@ impl SendCredit {
         answer
     }
 
+    /// What messages may cost together, each of them at most as much: what [`SendCredit::take_afforded`] takes.
+    #[must_use]
+    pub const fn affordable(&self) -> u64 {
+        let available = self.available();
+        if available < self.cost_max { available } else { self.cost_max }
+    }
+
+    /// Takes for several messages what [`SendCredit::affordable`] has allowed.
+    pub const fn take_afforded(&mut self, cost: u64) {
+        debug_assert!(cost <= self.available());
+        self.sent += cost;
+    }
+
     #[inline]
     const fn check(&self, cost: u64) -> Take {
         if cost > self.cost_max {
@@ -130,13 +143,15 @@ pub struct ReceiveCredit {
     received: u64,
     freed: u64,
     announced: u64,
+    /// Where `freed` stands when half a window has become free since the last announcement.
+    due_at: u64,
 }
 
 impl ReceiveCredit {
     /// Grants `window` at the start (said in the hello) and never more than that at a time.
     #[must_use]
     pub const fn new(window: u64) -> Self {
-        Self { window, received: 0, freed: 0, announced: window }
+        Self { window, received: 0, freed: 0, announced: window, due_at: due_at(window, window) }
     }
 
     /// Something came.
@@ -168,6 +183,20 @@ impl ReceiveCredit {
         Ok(())
     }
 
+    /// What may come and go, by [`ReceiveCredit::pass_allowed`], before it is an overrun or a new limit is worth a frame.
+    #[must_use]
+    pub const fn headroom(&self) -> u64 {
+        let (granted, quiet) = (self.announced - self.received, self.due_at.saturating_sub(self.freed));
+        if granted < quiet { granted } else { quiet }
+    }
+
+    /// [`ReceiveCredit::pass`] of what [`ReceiveCredit::headroom`] has allowed.
+    pub const fn pass_allowed(&mut self, cost: u64) {
+        debug_assert!(cost <= self.announced - self.received);
+        self.received += cost;
+        self.freed += cost;
+    }
+
     /// What came before is not held any more. More than is held counts as all of it.
     #[inline]
     pub const fn free(&mut self, cost: u64) {
@@ -185,8 +214,7 @@ impl ReceiveCredit {
     #[must_use]
     #[inline]
     pub const fn is_due(&self) -> bool {
-        let grant = self.grant();
-        grant > self.announced && grant - self.announced >= self.window / 2
+        self.freed >= self.due_at
     }
 
     const fn grant(&self) -> u64 {
@@ -197,6 +225,7 @@ impl ReceiveCredit {
     pub const fn announce(&mut self) -> u64 {
         if self.grant() > self.announced {
             self.announced = self.grant();
+            self.due_at = due_at(self.announced, self.window);
         }
         self.announced
     }
@@ -206,6 +235,12 @@ impl ReceiveCredit {
     pub const fn announced(&self) -> u64 {
         self.announced
     }
+}
+
+/// How much must be free in all before a limit beyond `announced` is worth a frame: half a window of news, and some news.
+const fn due_at(announced: u64, window: u64) -> u64 {
+    let news = if window / 2 == 0 { 1 } else { window / 2 };
+    announced.saturating_sub(window).saturating_add(news)
 }
 
 /// The sender's counts towards one endpoint, or towards all of a session.

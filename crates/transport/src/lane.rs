@@ -2,7 +2,7 @@
 
 use crate::buf::Buf;
 use crate::{Body, Capabilities, Cost, Event, LaneError, Locator, PollKey, Poller, TransportError};
-use sinew_wire::frame::{Header, Kind};
+use sinew_wire::frame::{Flags, Header, Kind};
 use std::any::Any;
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -215,6 +215,21 @@ pub struct LaneParams {
     pub key: PollKey,
     /// How long the other end may be silent while something is outstanding.
     pub peer_timeout: std::time::Duration,
+}
+
+/// A whole message ([`Kind::EAGER`]) that lies in a lane, shown before it is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Peeked<'a> {
+    /// Its tag.
+    pub tag: u64,
+    /// Endpoint that it is for.
+    pub dst: u32,
+    /// Endpoint that it comes from.
+    pub src: u32,
+    /// What else its header says.
+    pub flags: Flags,
+    /// Its body, with what the flags put in front of the payload.
+    pub body: Body<'a>,
 }
 
 /// Sizes that a lane is built for.
@@ -465,6 +480,16 @@ pub unsafe trait Lane: Send {
     fn has_more(&self) -> bool {
         false
     }
+
+    /// Looks at the next frame where it lies, if it is a whole message and nothing else must be handed up before it; `None`
+    /// says nothing of what [`Lane::poll`] would find. The same frame is shown until [`Lane::take_peeked`]. For lanes that
+    /// are polled in memory: a receiver that waits copies straight from here.
+    fn peek(&mut self) -> Option<Peeked<'_>> {
+        None
+    }
+
+    /// Takes the frame that [`Lane::peek`] has just shown; without one, does nothing that a peer or caller would notice.
+    fn take_peeked(&mut self) {}
 
     /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them, and returns how many frames or releases it handed up.
     ///

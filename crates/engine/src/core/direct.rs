@@ -6,18 +6,15 @@
 //! the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, Unexpected};
+use super::op::{Memory, Op, RecvOp};
 use super::operations::{Started, received};
+use super::quick::Receiving;
 use super::table::Key;
 use super::{Core, OpError};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
-
-/// Turns that a direct receive takes before it is posted: longer than a round trip over shared memory, and short enough
-/// for others who want the lock and for the clock.
-const TURNS: u32 = 256;
 
 /// What became of a direct receive. Small, as it is moved on the way of each message.
 #[derive(Debug)]
@@ -51,7 +48,7 @@ pub(crate) struct Direct {
     has_immediate: bool,
 }
 
-// SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_direct`.
+// SAFETY: the memory is written only under the engine's lock, while its borrower is inside `Core::recv_in_turn`.
 unsafe impl Send for Direct {}
 
 /// What became of a direct receive.
@@ -94,7 +91,7 @@ impl Direct {
     pub(crate) fn deliver(&mut self, info: &Completion, body: Body<'_>) {
         let len = body.len().min(self.room);
         self.endpoint = 0;
-        // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_direct`: `endpoint`,
+        // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_in_turn`: `endpoint`,
         // which `accepts` has compared, is 0 otherwise.
         unsafe { body.copy_to_raw(self.data.as_ptr(), len) };
         if body.len() <= self.room {
@@ -142,54 +139,64 @@ impl Drop for Under<'_> {
 }
 
 impl Core {
-    /// Receives into `data..data + room`, polling for a while if need be; `leave` is asked after each turn whether others
-    /// want the lock. What did not come meanwhile is posted.
+    /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
+    #[inline(always)]
+    pub(crate) fn recv_before(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
+        let Some(state) = self.endpoint(receiving.endpoint) else {
+            return Some(Taken::Failed(Box::new(OpError::EngineClosed)));
+        };
+        if state.matcher.has_unexpected() || pattern.source.is_some() {
+            return self.recv_waiting(pattern, receiving);
+        }
+        None
+    }
+
+    #[inline(never)]
+    fn recv_waiting(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
+        self.settle();
+        let &Receiving { endpoint, data, room, .. } = receiving;
+        if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&(*pattern).into()) {
+            let memory = Memory::Borrowed { data, len: room };
+            return Some(taken(self.take_unexpected(endpoint, &arrival, message, memory, None)));
+        }
+        pattern.source.and_then(|source| self.source_lost(source)).map(|error| Taken::Failed(Box::new(error)))
+    }
+
+    /// Posts a receive that has polled for long enough.
     ///
     /// # Safety
-    /// The range is writable, and borrowed by the caller until the receive is over: done, or out of the table.
-    #[inline(always)]
-    pub(crate) unsafe fn recv_direct(
-        &mut self,
-        endpoint: u32,
-        pattern: Match,
-        data: NonNull<u8>,
-        room: usize,
-        leave: impl Fn() -> bool,
-    ) -> Taken {
-        let Some(state) = self.endpoint(endpoint) else {
-            return Taken::Failed(Box::new(OpError::EngineClosed));
-        };
-        if state.matcher.has_unexpected()
-            && let Some((arrival, message)) = state.matcher.claim(&pattern.into())
-        {
-            return self.take_waiting(endpoint, &arrival, message, Memory::Borrowed { data, len: room });
-        }
-        if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
-            return Taken::Failed(Box::new(error));
-        }
+    /// The receive's memory is writable, and borrowed by the caller until the operation is out of the table.
+    #[cold]
+    pub(crate) unsafe fn recv_posted(&mut self, pattern: Match, receiving: &Receiving) -> Taken {
+        self.settle();
+        let &Receiving { endpoint, data, room, .. } = receiving;
+        taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+    }
+
+    /// One turn of progress, in which the message may come whatever it is.
+    ///
+    /// # Safety
+    /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
+    #[inline(never)]
+    pub(crate) unsafe fn recv_in_turn(&mut self, receiving: &Receiving) -> Option<Taken> {
+        self.settle();
+        let &Receiving { endpoint, wanted, data, room } = receiving;
         let direct = &mut self.direct;
         (direct.endpoint, direct.over) = (endpoint, Over::Not);
-        (direct.wanted, direct.data, direct.room) = (Wanted::new(&pattern.into()), data, room);
+        (direct.wanted, direct.data, direct.room) = (wanted, data, room);
         let under = Under(self);
-        for _ in 0..TURNS {
-            let moved = under.0.turn(1);
-            if under.0.direct.endpoint == 0 {
-                // This thread stops polling: whoever sleeps takes over.
-                under.0.effects.finished = true;
-                if matches!(under.0.direct.over, Over::Done) {
-                    return Taken::Done(under.0.direct.info());
-                }
-                return under.0.other_end();
-            }
-            if leave() || under.0.effects.any() {
-                break;
-            }
+        let moved = under.0.turn(1);
+        if under.0.direct.endpoint != 0 {
             if moved == 0 {
                 std::hint::spin_loop();
             }
+            return None;
         }
-        under.0.direct.endpoint = 0;
-        taken(under.0.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+        under.0.effects.finish();
+        if matches!(under.0.direct.over, Over::Done) {
+            return Some(Taken::Done(under.0.direct.info()));
+        }
+        Some(under.0.other_end())
     }
 
     /// What became of a direct receive that did not simply get its message.
@@ -200,18 +207,6 @@ impl Core {
             Over::Failed(error) => Taken::Failed(error),
             Over::Fetching(key) => Taken::Pending(key),
         }
-    }
-
-    /// Receives a message that came before.
-    #[inline(never)]
-    fn take_waiting(
-        &mut self,
-        endpoint: u32,
-        arrival: &Arrival,
-        message: Unexpected,
-        memory: Memory,
-    ) -> Taken {
-        taken(self.take_unexpected(endpoint, arrival, message, memory, None))
     }
 
     /// The direct receive becomes an operation, for a message that takes longer.

@@ -158,7 +158,7 @@ impl Core {
             let enough = left == 0 || (until != Until::All && moved == 0 && (some || left < open));
             if enough || (until == Until::Now && moved == 0) {
                 // This thread stops polling: whoever sleeps takes over.
-                under.core.effects.finished = true;
+                under.core.effects.finish();
                 return;
             }
             if leave() || under.core.effects.any() {

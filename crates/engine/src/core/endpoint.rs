@@ -32,7 +32,7 @@ pub(crate) struct EndpointState {
 }
 
 impl EndpointState {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn inflow(&mut self, session: Key, windows: &Windows) -> &mut InFlow {
         let last = self.last_inflow;
         if self.inflows.get(last).is_none_or(|flow| flow.session != session) {

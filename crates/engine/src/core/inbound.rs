@@ -392,6 +392,6 @@ impl Core {
 
     /// Those who wait for any arrival (probes) look again.
     pub(crate) fn wake_for_arrival(&mut self) {
-        self.effects.finished = true;
+        self.effects.finish();
     }
 }

@@ -164,6 +164,9 @@ impl Core {
                 }
                 slot.idle = 0;
                 slot.frames_received += frames;
+                if slot.hot {
+                    self.last_hot = key;
+                }
                 let (idle_before, waits) = (!slot.astir, !slot.waiting.is_empty());
                 if behind && !std::mem::replace(&mut slot.behind, true) {
                     self.behind.push_back(key);

@@ -6,6 +6,7 @@
 
 mod direct;
 mod direct_batch;
+mod effects;
 mod ending;
 mod endpoint;
 mod explain;
@@ -16,6 +17,7 @@ mod lanes;
 pub(crate) mod op;
 mod operations;
 mod outbound;
+mod quick;
 mod rendezvous;
 mod self_lane;
 mod session;
@@ -26,53 +28,24 @@ pub use explain::{Explain, ExplainRow, Verdict};
 
 pub(crate) use direct::Taken;
 pub(crate) use direct_batch::Until;
+pub(crate) use effects::Effects;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
+pub(crate) use quick::{Quick, Receiving};
 pub(crate) use session::{Session, SessionId, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
-use crate::complete::{Ended, Waiter};
+use crate::complete::Ended;
 use crate::config::Config;
 use crate::error::OpError;
 use op::Op;
-use sinew_transport::{Buf, Cost, Domain, Event, Poller, Token, TransportError};
+use sinew_transport::{Cost, Domain, Event, Poller, Token, TransportError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 use table::{Key, Table};
-
-/// What must happen outside the lock.
-#[derive(Default)]
-pub(crate) struct Effects {
-    /// Tasks and threads to wake.
-    pub(crate) wakers: Vec<Waker>,
-    /// Wakers and functions that are not needed any more: dropping one may run code of the application.
-    pub(crate) spent: Vec<Waiter>,
-    /// Buffers to drop: dropping may run code of the application.
-    pub(crate) garbage: Vec<Buf>,
-    /// Something ended: sleeping threads look again.
-    pub(crate) finished: bool,
-    /// Something waits to be sent that no turn of progress has seen: a sleeping thread takes one.
-    pub(crate) posted: bool,
-    /// Handlers, or functions of operations that have ended, have something to do.
-    pub(crate) handlers: bool,
-}
-
-impl Effects {
-    #[inline]
-    pub(crate) fn any(&self) -> bool {
-        self.finished || self.posted || self.must_run()
-    }
-
-    /// Whether there is more than sleepers to tell.
-    #[inline]
-    pub(crate) fn must_run(&self) -> bool {
-        self.handlers || !self.wakers.is_empty() || !self.garbage.is_empty() || !self.spent.is_empty()
-    }
-}
 
 /// A transport's share in this engine.
 pub(crate) struct DomainSlot {
@@ -147,6 +120,9 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// Memory-polled lanes: one read each per turn.
     hot: Vec<Key>,
+    /// The one of them that had frames last.
+    last_hot: Key,
+    permits: quick::Permits,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
     /// Receives that ended while a lane was in use, which must still forget their memory.
@@ -175,11 +151,11 @@ pub(crate) struct Core {
 /// The owner number of the lane from the engine to itself, which has no descriptor.
 pub(crate) const SELF_OWNER: u32 = u32::MAX;
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
-const TURNS_PER_LOOK: u32 = 512;
+const TURNS_PER_LOOK: u32 = 128;
 /// Turns between looks at descriptors while memory-polled lanes are busy, so that they starve no socket.
 const TURNS_PER_LOOK_BUSY: u32 = 4096;
 /// Idle turns, and busy ones, between looks at lanes that were cooled.
-const TURNS_PER_WARM: u32 = 4;
+const TURNS_PER_WARM: u32 = 2;
 const TURNS_PER_WARM_BUSY: u32 = 64;
 /// Between two rounds of timers while the engine spins.
 const TIMERS_EVERY: Duration = Duration::from_millis(1);
@@ -215,6 +191,8 @@ impl Core {
             direct_batch: direct_batch::DirectBatch::default(),
             counters: Counters::default(),
             hot: Vec::new(),
+            last_hot: Key::NONE,
+            permits: quick::Permits::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
             free_owners: Vec::new(),
@@ -276,7 +254,7 @@ impl Core {
         let done = self.turn(BUDGET);
         if !self.behind.is_empty() {
             // No descriptor tells of what a lane holds back, and the caller may not come again: sleepers take over.
-            self.effects.finished = true;
+            self.effects.finish();
         }
         done
     }
@@ -362,7 +340,7 @@ impl Core {
         let mut done = 0;
         for &event in events {
             match self.owners.get(event.key.owner as usize).copied() {
-                Some(Owner::Waker) => self.effects.finished = true,
+                Some(Owner::Waker) => self.effects.finish(),
                 Some(Owner::Domain(index)) => done += self.domain_event(index, event),
                 Some(Owner::Link(key)) => done += self.link_event(key),
                 Some(Owner::Lane(key)) => {
@@ -462,7 +440,7 @@ impl Core {
         {
             session.dirty = true;
             self.dirty.push(key);
-            self.effects.posted = true;
+            self.effects.post();
         }
     }
 
@@ -480,6 +458,6 @@ impl Core {
         dirty.clear();
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        self.effects.posted = false;
+        self.effects.unpost();
     }
 }

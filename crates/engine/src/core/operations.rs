@@ -150,10 +150,10 @@ impl Core {
     pub(crate) fn finish_recv(&mut self, key: Key, result: Result<Completion, OpError>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
         op.state = RecvState::Finished(result);
-        self.effects.finished = true;
+        self.effects.finish();
         if let Some(handler) = op.handler {
             self.ready_handlers.push(handler);
-            self.effects.handlers = true;
+            self.effects.call_handlers();
         }
         if op.waiter.is_some() {
             self.tell_waiter(key);
@@ -192,7 +192,7 @@ impl Core {
         }
         match self.ops.remove(key) {
             Some(Op::Recv(op)) => {
-                self.effects.spent.extend(op.waiter);
+                self.effects.spend(op.waiter);
                 Some((Err(OpError::Cancelled), op.memory))
             }
             _ => None,
@@ -266,7 +266,7 @@ impl Core {
     pub(crate) fn finish_send(&mut self, key: Key, result: Result<(), OpError>) {
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
         op.state = SendState::Finished(result);
-        self.effects.finished = true;
+        self.effects.finish();
         if op.buffered
             && let Some(session) = self.sessions.get_mut(op.session)
         {
@@ -278,7 +278,7 @@ impl Core {
         } else if op.detached
             && let Some(Op::Send(op)) = self.ops.remove(key)
         {
-            self.effects.garbage.extend(op.memory.into_buf());
+            self.effects.discard(op.memory.into_buf());
         }
     }
 
@@ -370,10 +370,10 @@ impl Core {
     /// A send whose result nobody wants any more: it goes on, and its buffer is dropped in the end.
     pub(crate) fn detach_send(&mut self, key: Key) {
         if let Some((_, memory)) = self.collect_send(key) {
-            self.effects.garbage.extend(memory.into_buf());
+            self.effects.discard(memory.into_buf());
         } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
             op.detached = true;
-            self.effects.spent.extend(op.waiter.take());
+            self.effects.spend(op.waiter.take());
         }
     }
 

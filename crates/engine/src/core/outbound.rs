@@ -136,7 +136,7 @@ impl Core {
         match lane.flush() {
             Ok(()) if slot.owner == SELF_OWNER => {
                 // Nothing but this tells a sleeping thread that there is something to poll.
-                self.effects.posted = true;
+                self.effects.post();
                 false
             }
             Ok(()) => !slot.memory_polled && lane.is_held_up(),

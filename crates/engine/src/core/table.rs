@@ -5,6 +5,9 @@
 pub(crate) struct Key(pub(crate) u64);
 
 impl Key {
+    /// Finds nothing.
+    pub(crate) const NONE: Self = Self(0);
+
     pub(crate) const fn index(self) -> u32 {
         self.0 as u32
     }

@@ -228,6 +228,13 @@ impl<P, U> Matcher<P, U> {
         self.posted.as_mut()?.arrive(&Key::of(arrival))
     }
 
+    /// Whether [`Matcher::arrive`] might find a receive for the message: `false` is sure. Changes nothing.
+    #[must_use]
+    #[inline]
+    pub fn may_want(&self, arrival: &Arrival) -> bool {
+        self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
+    }
+
     /// Keeps a message that no posted receive matched.
     pub fn store(&mut self, arrival: Arrival, message: U) -> UnexpectedId {
         let (seed, generation) = (self.seed, self.names.generation);

@@ -96,6 +96,11 @@ impl<P> PostedQueue<P> {
     }
 
     #[inline]
+    pub(super) fn may_want(&self, key: &Key) -> bool {
+        self.slab.oldest() != NONE || (self.window.may_have(key) && self.window.has(key))
+    }
+
+    #[inline]
     pub(super) fn arrive(&mut self, key: &Key) -> Option<P> {
         if self.window.is_empty() {
             return None;

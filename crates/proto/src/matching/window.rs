@@ -126,14 +126,27 @@ impl<P> Window<P> {
         self.lane(self.head).wanted.accepts(key)
     }
 
+    /// Whether any receive might accept the message, without asking one.
+    #[inline]
+    pub(super) fn may_have(&self, key: &Key) -> bool {
+        let print = fingerprint(key.tag);
+        self.masked & self.live != 0 || self.known[usize::from(print >> 6)] & 1 << (print & 63) != 0
+    }
+
+    /// Whether any receive accepts the message.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn has(&self, key: &Key) -> bool {
+        !self.is_empty() && (self.oldest_accepts(key) || self.find(key).is_some())
+    }
+
     /// Position of the oldest receive that accepts the message, but for the very oldest, which was asked before.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
-        let print = fingerprint(key.tag);
-        if self.masked & self.live == 0 && self.known[usize::from(print >> 6)] & 1 << (print & 63) == 0 {
+        if !self.may_have(key) {
             return None;
         }
-        let print = EACH * u64::from(print);
+        let print = EACH * u64::from(fingerprint(key.tag));
         // Three words hold the first sixteen wherever the head is in its word.
         let first = (0..3).map(|number| (self.head / 8 + number) % 8);
         match self.find_among(key, self.equal(print, first), 0xfffe) {

@@ -18,7 +18,7 @@ use crate::shared::sleep::{Barrier, Waker};
 use crate::window::{Mark, Window};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    ErrorKind, LaneError, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
+    ErrorKind, LaneError, Peeked, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
 };
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::VecDeque;
@@ -45,6 +45,8 @@ pub(crate) struct Open {
     /// Bytes of windowed bodies taken since the index was last published, and how many call for it.
     taken: usize,
     taken_max: usize,
+    /// A frame was shown and may be taken: so many bytes of it lie in the window.
+    peeked: Option<u32>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) bit: u32,
     peer_page: Page<DomainControl>,
@@ -88,6 +90,7 @@ impl Open {
             recovered: false,
             taken: 0,
             taken_max,
+            peeked: None,
             watch,
             bit,
             peer_page,
@@ -284,7 +287,8 @@ impl Open {
         socket: &GuardedFd,
     ) -> Result<usize, LaneError> {
         let mut done = 0;
-        if !self.released.is_empty() || self.starving || self.segments.is_fetching() {
+        self.peeked = None;
+        if self.has_to_report() {
             done = self.report(sink)?;
         }
         let mut drained = false;
@@ -294,7 +298,7 @@ impl Open {
                 break;
             }
             done += 1;
-            if self.consumer.unpublished() >= self.consumer.slots() / 4 || self.taken >= self.taken_max {
+            if self.has_much_to_give_back() {
                 self.publish_index(socket);
             }
         }
@@ -309,6 +313,62 @@ impl Open {
             self.check_end()?;
         }
         Ok(done)
+    }
+
+    /// Whether a poll hands up more than frames.
+    #[inline]
+    fn has_to_report(&self) -> bool {
+        !self.released.is_empty() || self.starving || self.segments.is_fetching()
+    }
+
+    /// Shows the next frame if it is a whole message. What is wrong with a frame is for [`Open::poll`] to say.
+    #[inline]
+    pub(crate) fn peek(&mut self, socket: &GuardedFd) -> Option<Peeked<'_>> {
+        if self.has_to_report() {
+            return None;
+        }
+        let Some(head) = self.consumer.peek(self.watch.peer.ring()) else {
+            // A drained ring gives everything back, so that the peer knows what has arrived.
+            if self.consumer.unpublished() > 0 {
+                self.publish_index(socket);
+            }
+            return None;
+        };
+        let header = header_of(head);
+        if header.kind != Kind::EAGER {
+            return None;
+        }
+        let peer = &self.watch.peer;
+        let slot = self.consumer.slot(peer.ring());
+        let len = (head.first >> 16) as u16;
+        let (body, windowed) = if usize::from(len) <= PAYLOAD_LEN {
+            (peer.slot_body(slot, usize::from(len)), 0)
+        } else if len == WINDOWED {
+            let (offset, len) = place_of(slot.payload_word(0));
+            (peer.window_body(offset, len)?, len)
+        } else {
+            return None;
+        };
+        self.peeked = Some(windowed as u32);
+        Some(Peeked { tag: header.tag, dst: header.dst, src: header.src, flags: header.flags, body })
+    }
+
+    /// Takes the frame that was shown.
+    #[inline]
+    pub(crate) fn take_peeked(&mut self, socket: &GuardedFd) {
+        let Some(windowed) = self.peeked.take() else { return };
+        self.taken += windowed as usize;
+        self.consumer.advance();
+        self.watch.position.store(self.consumer.next(), Ordering::Relaxed);
+        if self.has_much_to_give_back() {
+            self.publish_index(socket);
+        }
+    }
+
+    /// Whether the peer should hear of room before the ring is drained.
+    #[inline]
+    fn has_much_to_give_back(&self) -> bool {
+        self.consumer.unpublished() >= self.consumer.slots() / 4 || self.taken >= self.taken_max
     }
 
     /// Reports releases, room and ended fetches; how many.
@@ -341,8 +401,7 @@ impl Open {
         let body = if usize::from(len) <= PAYLOAD_LEN {
             self.watch.peer.slot_body(slot, usize::from(len))
         } else if len == WINDOWED {
-            let place = slot.payload_word(0);
-            let (offset, len) = ((place & 0xffff_ffff) as usize, (place >> 32) as usize);
+            let (offset, len) = place_of(slot.payload_word(0));
             self.taken += len;
             match self.watch.peer.window_body(offset, len) {
                 Some(body) => body,
@@ -435,7 +494,7 @@ impl Open {
             let (head, payload) = self.producer.read_back(self.watch.own.ring(), index);
             let len = (head.first >> 16) as u16;
             let body = if len == WINDOWED {
-                let (offset, len) = ((payload[0] & 0xffff_ffff) as usize, (payload[0] >> 32) as usize);
+                let (offset, len) = place_of(payload[0]);
                 self.watch.own.read_back(offset, len).unwrap_or_default()
             } else {
                 let bytes: Vec<u8> = payload.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -445,6 +504,12 @@ impl Open {
         }
         frames
     }
+}
+
+/// Offset and length of a body in the window.
+#[inline]
+const fn place_of(word: u64) -> (usize, usize) {
+    ((word & 0xffff_ffff) as usize, (word >> 32) as usize)
 }
 
 /// A frame's header as a slot has it; any words give one.

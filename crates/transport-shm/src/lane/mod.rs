@@ -25,8 +25,8 @@ use setup::Setup;
 use sinew_base::fork::ForkGuard;
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, PostError, Pull, Sink,
-    Token, TransportError, Unacknowledged, View,
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peeked, PostError,
+    Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
@@ -341,6 +341,21 @@ unsafe impl Lane for ShmLane {
             (Some(error), _) => Err(error.clone()),
             (None, Some(open)) => open.segments.tell_freed(&self.socket),
             (None, None) => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn peek(&mut self) -> Option<Peeked<'_>> {
+        if !self.is_usable() {
+            return None;
+        }
+        self.open.as_mut()?.peek(&self.socket)
+    }
+
+    #[inline]
+    fn take_peeked(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.take_peeked(&self.socket);
         }
     }
 

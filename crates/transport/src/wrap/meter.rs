@@ -169,7 +169,7 @@ unsafe impl Sink for MeteredSink<'_> {
 // SAFETY: all calls are passed on.
 unsafe impl Lane for MeteredLane {
     forward! { Lane:
-    info, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
+    info, reclaim, flush, is_held_up, has_more, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
     acknowledge, recover, revoke, cool, describe, pull, view, close }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {

@@ -402,9 +402,9 @@ impl Core {
     }
 
     fn wake_connect(&mut self, key: Key) {
-        self.effects.finished = true;
+        self.effects.finish();
         if let Some(waker) = self.connects.get_mut(key).and_then(|connecting| connecting.waker.take()) {
-            self.effects.wakers.push(waker);
+            self.effects.wake(waker);
         }
     }
 
