@@ -136,7 +136,7 @@ impl Endpoint {
     /// The peer that sent a message, to answer it on the session on which it came. Costs no round trip.
     ///
     /// # Errors
-    /// [`OpError::PeerLost`] when the session is over.
+    /// [`OpError::PeerLost`] when that session is over, [`OpError::OtherEngine`] for a source of another engine.
     pub fn reply_to(&self, source: Source) -> Result<Peer, OpError> {
         Peer::of_source(&self.inner, source)
     }

@@ -53,6 +53,7 @@ impl Peer {
 
     pub(crate) fn of_source(endpoint: &Arc<EndpointInner>, source: Source) -> Result<Self, OpError> {
         endpoint.shared.check_fork()?;
+        endpoint.shared.with(|core| core.source_error(source))?;
         Self::new(endpoint, Key(source.session), source.endpoint())
     }
 

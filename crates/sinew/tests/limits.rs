@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{engine, engine_with, options, pair, until};
-use sinew::{Engine, EngineOptions, OpError, Progress};
+use common::{PATIENCE, engine, engine_with, options, pair, until};
+use sinew::{Engine, EngineOptions, Match, OpError, Progress};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -164,4 +164,28 @@ fn a_waker_that_panics_does_not_end_the_engines_thread() {
     assert!(receive.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     peer.stage(3, b"x").unwrap();
     until("the thread has moved it", || told.0.load(Ordering::Acquire));
+}
+
+/// Keys of two engines look alike: what belongs to the other one must not be taken for something of this one.
+#[test]
+fn a_peer_or_source_of_another_engine_is_refused_with_cause_and_remedy() {
+    let (p, other) = (common::pair("uds"), common::pair("uds"));
+    p.to_b.send(1, b"x").unwrap();
+    other.to_b.send(1, b"x").unwrap();
+    let source = p.b.recv(1, &mut [0; 8]).unwrap().source;
+    assert_ne!(source, other.b.recv(1, &mut [0; 8]).unwrap().source);
+    let refused = |error: OpError| {
+        assert!(matches!(error, OpError::OtherEngine) && !error.is_retryable(), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("another engine") && text.contains("use an endpoint of the engine"), "{text}");
+    };
+    refused(other.b.reply_to(source).unwrap_err());
+    refused(other.a.reply_to(p.to_b.source()).unwrap_err());
+    refused(other.b.recv(Match::any_tag().from(source), &mut [0; 8]).unwrap_err());
+    refused(other.b.try_recv(Match::any_tag().from(source), &mut [0; 8]).unwrap_err());
+    refused(other.b.wait_probe(Match::any_tag().from(source), PATIENCE).unwrap_err());
+    refused(other.b.post_recv(Match::any_tag().from(source), vec![0; 8]).unwrap().wait().unwrap_err().error);
+    other.a.scope(|scope| refused(scope.send(&p.to_b, 1, b"x").err().expect("refused")));
+    p.b.reply_to(source).unwrap().send(2, b"well").unwrap();
+    assert_eq!(p.a.recv(2, &mut [0; 8]).unwrap().len, 4);
 }

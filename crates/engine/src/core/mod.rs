@@ -102,8 +102,6 @@ pub(crate) struct Core {
     pub(crate) epochs: HashMap<SessionId, u64>,
     /// What was tried for a session and how it went.
     pub(crate) history: HashMap<SessionId, Vec<wireup::Attempt>>,
-    /// How many engines were met, this one and those that came back counted: the last number given to one.
-    pub(crate) engines_met: u32,
     /// Endpoint `n` stands at `n - 1`; numbers are never used twice.
     pub(crate) endpoints: Vec<Option<Box<EndpointState>>>,
     pub(crate) names: HashMap<String, u32>,
@@ -178,7 +176,6 @@ impl Core {
             session_of: HashMap::new(),
             epochs: HashMap::new(),
             history: HashMap::new(),
-            engines_met: 0,
             endpoints: Vec::new(),
             names: HashMap::new(),
             ops: Table::default(),

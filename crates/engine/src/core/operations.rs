@@ -82,9 +82,25 @@ impl Core {
     /// Why nothing more will ever come from a source, if so: no session is left with its engine.
     #[inline]
     pub(crate) fn source_lost(&self, source: Source) -> Option<OpError> {
-        let error = self.session_error(Key(source.session)).err()?;
-        let another = |session: &Session| session.is_up() && session.peer.number == source.engine();
-        if self.sessions.iter().any(|(_, session)| another(session)) { None } else { Some(error) }
+        let of_it = |session: &Session| session.is_up() && session.peer.number == source.engine();
+        if self.sessions.get(Key(source.session)).is_some_and(of_it) {
+            return None;
+        }
+        if self.sessions.iter().any(|(_, session)| of_it(session)) {
+            return None;
+        }
+        self.source_error(source).err()
+    }
+
+    /// Why the session on which a source's message came cannot be used, if it cannot.
+    #[cold]
+    pub(crate) fn source_error(&self, source: Source) -> Result<(), OpError> {
+        let session = Key(source.session);
+        match self.sessions.get(session) {
+            // Keys of two engines look alike, numbers never do.
+            Some(session) if session.peer.number != source.engine() => Err(OpError::OtherEngine),
+            _ => self.session_error(session),
+        }
     }
 
     #[inline(never)]

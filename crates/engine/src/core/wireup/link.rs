@@ -13,6 +13,7 @@ use sinew_transport::{
 };
 use sinew_wire::hello::{Credits, Hello, Reason};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// A link on its way to a lane.
@@ -35,6 +36,9 @@ pub(crate) struct LinkSlot {
     /// The transport to which its session is pinned; of an accepted link it is known once the peer has introduced itself.
     pub(super) pinned: Option<&'static str>,
 }
+
+/// Numbers for engines in sources: of the whole process, so that a source of one engine is nothing to another.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 /// A link whose hello named an epoch that is over.
 const STALE: &str = "stale session";
@@ -439,8 +443,7 @@ impl Core {
         if let Some(session) = known.first().and_then(|&key| self.sessions.get(key)) {
             return session.peer.number;
         }
-        self.engines_met = self.engines_met.wrapping_add(1);
-        self.engines_met
+        NUMBERS.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many of these sessions this engine has declared lost.
