@@ -73,6 +73,9 @@ pub(crate) fn table(explain: &Explain) -> String {
                 row.reason.trim_end().replace('\n', "\n             ")
             ));
         }
+        if row.earlier > 0 {
+            text.push_str(&paint.paint(Tone::Faint, &format!(" (ended {} times before)", row.earlier)));
+        }
         text.push('\n');
     }
     text

@@ -397,6 +397,28 @@ fn a_closed_endpoint_is_closed_for_the_peers_of_all_sessions() {
 }
 
 #[test]
+fn an_explanation_stays_short_however_often_lanes_come_and_go() {
+    const CUTS: u32 = 100;
+    let (here, there) = (engine(), engine());
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let peer = a.connect(explicit(&b.address(), "tcp")).unwrap();
+    let back = b.connect(explicit(&a.address(), "tcp")).unwrap();
+    let mut cuts = 0;
+    while cuts < CUTS {
+        let (engine, peer) = if cuts % 2 == 0 { (&here, &peer) } else { (&there, &back) };
+        until("it has a lane", || !peer.path().starts_with("none"));
+        cuts += u32::from(engine.cut(peer));
+    }
+    for peer in [&peer, &back] {
+        until("it has a lane", || peer.path().starts_with("tcp"));
+        let explain = peer.explain();
+        assert!(explain.rows.len() <= 8, "{explain}");
+        let ends: u32 = explain.rows.iter().map(|row| row.earlier).sum();
+        assert!(ends >= CUTS / 2 && explain.to_string().contains("times before"), "{explain}");
+    }
+}
+
+#[test]
 fn a_list_of_choices_is_no_pin() {
     let (here, there) = (engine(), engine());
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());

@@ -55,6 +55,9 @@ pub struct ExplainRow {
     pub rtt_ns: Option<u64>,
     /// Round trip of a full frame when it was proven, in nanoseconds.
     pub full_rtt_ns: Option<u64>,
+    /// How often before it had ended. Of lanes that the peer has dialled only the last few have a row: then the ends of older
+    /// ones of the same transport are counted here.
+    pub earlier: u32,
 }
 
 /// Which paths to a peer there are, and why the present one was chosen. Prints as a table.
@@ -83,6 +86,9 @@ impl fmt::Display for Explain {
             if !row.reason.is_empty() {
                 write!(f, ": {}", row.reason)?;
             }
+            if row.earlier > 0 {
+                write!(f, " (ended {} times before)", row.earlier)?;
+            }
             writeln!(f)?;
         }
         Ok(())
@@ -105,6 +111,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
         reason,
         rtt_ns: attempt.rtt_ns,
         full_rtt_ns: attempt.full_rtt_ns,
+        earlier: attempt.earlier,
     }
 }
 
@@ -166,6 +173,8 @@ impl Core {
             let verdict = if session.active == Some(lane) { Verdict::Chosen } else { Verdict::Works };
             match rows.iter_mut().find(|row| row.transport == slot.transport && row.locator == slot.locator) {
                 Some(row) => {
+                    let stood_by = row.verdict == Verdict::Works && !row.reason.is_empty();
+                    row.earlier += u32::from(row.verdict == Verdict::Refused || stood_by);
                     row.verdict = verdict;
                     row.reason.clear();
                     row.rtt_ns = slot.proof.rtt_ns;
@@ -178,6 +187,7 @@ impl Core {
                     reason: String::new(),
                     rtt_ns: slot.proof.rtt_ns,
                     full_rtt_ns: slot.proof.full_rtt_ns,
+                    earlier: 0,
                 }),
             }
         }
@@ -189,6 +199,7 @@ impl Core {
                 reason: absent.error.to_string(),
                 rtt_ns: None,
                 full_rtt_ns: None,
+                earlier: 0,
             });
         }
         Explain {

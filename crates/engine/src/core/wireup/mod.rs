@@ -3,6 +3,7 @@
 //! Candidates come from addresses and hellos, best expectation first; each next one starts a little later unless the ones
 //! before it have failed. The first that is proven carries traffic; a better one takes over later (`failover`, `upgrade`).
 
+mod history;
 mod link;
 mod proof;
 mod upgrade;
@@ -40,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) state: AttemptState,
     pub(crate) rtt_ns: Option<u64>,
     pub(crate) full_rtt_ns: Option<u64>,
+    /// Ends before this one that have no row of their own.
+    pub(crate) earlier: u32,
     to: Option<Locator>,
 }
 
@@ -168,6 +171,7 @@ impl Core {
                     state,
                     rtt_ns: None,
                     full_rtt_ns: None,
+                    earlier: 0,
                     to: Some(locator),
                 };
                 (cost, attempt)
@@ -382,7 +386,7 @@ impl Core {
             }
             let attempts = connecting.attempts.clone();
             let redial = matches!(connecting.purpose, Purpose::Redial(_));
-            self.history.insert(id, attempts);
+            self.remember(id, attempts);
             if redial {
                 self.connects.remove(key);
             } else if let Some(connecting) = self.connects.get_mut(key) {
@@ -511,40 +515,6 @@ impl Core {
                 connecting.state = ConnectState::Failed("the engine was closed".into());
             }
             self.wake_connect(key);
-        }
-    }
-
-    /// Remembers what became of a lane, for `explain`.
-    pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
-        let active = self.sessions.get(slot.session).and_then(|session| session.active);
-        let other_carries = active.is_some_and(|active| self.lanes.get(active).is_some());
-        let text = text.to_owned();
-        let state = if slot.proof.verified && other_carries && !slot.inbound {
-            AttemptState::StoodBy(text)
-        } else {
-            AttemptState::Failed { kind: ErrorKind::Broken, text }
-        };
-        self.note_state(slot, state);
-    }
-
-    fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
-        let Some(id) = self.sessions.get(slot.session).map(Session::id) else { return };
-        let rows = self.history.entry(id).or_default();
-        match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
-            Some(row) => {
-                rows[row].state = state;
-                rows[row].rtt_ns = slot.proof.rtt_ns.or(rows[row].rtt_ns);
-                rows[row].full_rtt_ns = slot.proof.full_rtt_ns.or(rows[row].full_rtt_ns);
-            }
-            None if rows.len() < 64 => rows.push(Attempt {
-                transport: slot.transport.to_owned(),
-                locator: slot.locator.clone(),
-                state,
-                rtt_ns: slot.proof.rtt_ns,
-                full_rtt_ns: slot.proof.full_rtt_ns,
-                to: None,
-            }),
-            None => {}
         }
     }
 }
