@@ -118,6 +118,14 @@ pub struct Guard<'a, T> {
     _stays: PhantomData<*const ()>,
 }
 
+/// [`Guard`] of the thread that has the bias: ends by one store. Stays on its thread.
+#[must_use = "the lock is released at once"]
+pub struct BiasedGuard<'a, T> {
+    lock: &'a BiasedLock<T>,
+    slot: &'a Slot,
+    _stays: PhantomData<*const ()>,
+}
+
 enum Hold<'a> {
     Biased(&'a Slot),
     Mutex(Option<MutexGuard<'a, Inner>>),
@@ -155,6 +163,19 @@ impl<T> BiasedLock<T> {
             Ok(slot) => self.guard(Hold::Biased(slot)),
             Err(Missed::Reentry) => reentered(),
             Err(Missed::NotBiased) => self.lock_slow(),
+        }
+    }
+
+    /// Takes the lock if this thread has the bias, for the few loads and stores that this costs; `None` otherwise, at once.
+    ///
+    /// # Panics
+    /// When this thread holds it already.
+    #[inline(always)]
+    pub fn lock_if_biased(&self) -> Option<BiasedGuard<'_, T>> {
+        match self.enter_biased() {
+            Ok(slot) => Some(BiasedGuard { lock: self, slot, _stays: PhantomData }),
+            Err(Missed::Reentry) => reentered(),
+            Err(Missed::NotBiased) => None,
         }
     }
 
@@ -197,14 +218,14 @@ impl<T> BiasedLock<T> {
     }
 
     /// This thread's slot while it has the bias.
-    #[inline]
+    #[inline(always)]
     fn my_slot(&self) -> Option<&Slot> {
         // SAFETY: null, or a slot that is freed with the lock, which `self` borrows.
         let slot = unsafe { self.bias.load(Ordering::Acquire).as_ref() }?;
         (slot.owner.load(Ordering::Relaxed) == me_biased()).then_some(slot)
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter_biased(&self) -> Result<&Slot, Missed> {
         let Some(slot) = self.my_slot() else {
             return Err(Missed::NotBiased);
@@ -434,6 +455,31 @@ impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and one thread has at most one guard of a lock: re-entry is refused.
         unsafe { &mut *self.lock.data.get() }
+    }
+}
+
+impl<T> Deref for BiasedGuard<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: as for `Guard`.
+        unsafe { &*self.lock.data.get() }
+    }
+}
+
+impl<T> DerefMut for BiasedGuard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `Guard`.
+        unsafe { &mut *self.lock.data.get() }
+    }
+}
+
+impl<T> Drop for BiasedGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.slot.busy.store(false, Ordering::Release);
     }
 }
 

@@ -149,6 +149,9 @@ impl Core {
     /// Tells whoever waits for an operation that it has ended; with a function it leaves the table.
     #[cold]
     pub(crate) fn tell_waiter(&mut self, key: Key) {
+        if self.is_set_aside(key) {
+            return;
+        }
         match self.waiter(key).and_then(Option::take) {
             Some(Waiter::Task(waker)) => self.effects.wake(waker),
             Some(Waiter::Function(function)) => {

@@ -181,29 +181,29 @@ impl Endpoint {
         match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
             Ok(info) | Err(Taken::Done(info)) => Ok(info),
             Err(Taken::Failed(error)) => Err(*error),
-            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into()),
+            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into(), false),
         }
     }
 
-    /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory.
-    #[inline]
-    fn finish_recv(
+    /// Waits for a receive into borrowed memory; when this returns, the engine has forgotten the memory. `tries`: only for a
+    /// message that is there.
+    #[cold]
+    fn wait_recv(
         &self,
-        started: Started<Completion>,
+        key: Key,
         guard: Borrowed<'_>,
         timeout: Timeout,
+        tries: bool,
     ) -> Result<Completion, OpError> {
-        match started {
-            Started::Done(result, _) => result,
-            Started::Pending(key) => self.wait_recv(key, guard, timeout),
-        }
-    }
-
-    #[cold]
-    fn wait_recv(&self, key: Key, guard: Borrowed<'_>, timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         let limit = timeout.resolve(&shared.config);
-        let done = shared.wait(limit, |core| core.collect_recv(key));
+        let done = shared.wait(limit, |core| {
+            if tries && core.is_posted(key) {
+                // Its sender took the message back, and there is no other.
+                return core.cancel_recv(key).map(|(_, memory)| (Err(OpError::WouldBlock), memory));
+            }
+            core.collect_recv(key)
+        });
         // Collected, or cancelled here.
         std::mem::forget(guard);
         if let Some((result, _)) = done {
@@ -237,9 +237,9 @@ impl Endpoint {
                 Err(error) => Some(Err(error)),
             }
         });
-        match started {
-            Some(started) => self.finish_recv(started?, guard, Timeout::Default),
-            None => Err(OpError::WouldBlock),
+        match started.ok_or(OpError::WouldBlock)?? {
+            Started::Done(result, _) => result,
+            Started::Pending(key) => self.wait_recv(key, guard, Timeout::Default, true),
         }
     }
 

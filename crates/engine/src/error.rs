@@ -36,8 +36,6 @@ pub enum OpError {
     },
     /// The peer's endpoint is closed, or never was.
     EndpointClosed,
-    /// The sender took the message back while it was on its way.
-    Withdrawn,
     /// A queue is full; nothing was sent. Only `try_*` and posting forms answer this.
     WouldBlock,
     /// The engine is closed or closing.
@@ -57,11 +55,7 @@ impl OpError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::TimedOut { .. }
-            | Self::WouldBlock
-            | Self::Cancelled
-            | Self::Withdrawn
-            | Self::Truncated { .. } => true,
+            Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. } => true,
             Self::System(error) => error.is_retryable(),
             _ => false,
         }
@@ -87,7 +81,6 @@ impl fmt::Display for OpError {
                 )
             }
             Self::EndpointClosed => f.write_str("the peer has no such endpoint (any more)"),
-            Self::Withdrawn => f.write_str("the sender cancelled the message while it was on its way"),
             Self::WouldBlock => f.write_str("the queue is full; try again after progress"),
             Self::EngineClosed => f.write_str("the engine is closed"),
             Self::OtherEngine => f.write_str(

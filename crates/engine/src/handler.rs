@@ -151,6 +151,33 @@ impl Core {
         }
     }
 
+    /// The message that a receive of a handler fetched was taken back. Later messages that other receives of the handler have
+    /// begun to take move up, as they are to be shown first: the receive that is left over is the last of these.
+    pub(crate) fn give_place_up(&mut self, handler: Key, key: Key) {
+        let Some(state) = self.handlers.get_mut(handler) else { return };
+        let Some(first) = state.posted.iter().position(|&op| op == key) else { return };
+        let (ops, mut last) = (&self.ops, first);
+        let waits = |op: &Key| matches!(ops.get(*op), Some(Op::Recv(recv)) if matches!(recv.state, RecvState::Posted(_)));
+        while state.posted.get(last + 1).is_some_and(|op| !waits(op)) {
+            last += 1;
+        }
+        let order = |op: &Key| match ops.get(*op) {
+            Some(Op::Recv(recv)) => recv.order,
+            _ => 0,
+        };
+        let orders: Vec<u64> = state.posted.range(first..=last).map(order).collect();
+        state.posted.make_contiguous()[first..=last].rotate_left(1);
+        let moved: Vec<Key> = state.posted.range(first..=last).copied().collect();
+        for (op, order) in moved.into_iter().zip(orders) {
+            if let Some(Op::Recv(recv)) = self.ops.get_mut(op) {
+                recv.order = order;
+            }
+        }
+        // The one that is first now may be complete.
+        self.ready_handlers.push(handler);
+        self.effects.call_handlers();
+    }
+
     fn end_handler(&mut self, key: Key) -> (Option<Arc<Callee>>, Vec<Buf>) {
         let Some(handler) = self.handlers.remove(key) else { return (None, Vec::new()) };
         let mut buffers = Vec::new();

@@ -73,6 +73,8 @@ const YIELD_AFTER: Duration = Duration::from_micros(20);
 const TURNS_DIRECT: u32 = 64;
 /// Looks at the busiest lane before each of them.
 const QUICK_LOOKS: u32 = 16;
+/// Turns of a receive on a thread that has not the engine's bias and therefore makes no such looks.
+const TURNS_ALONE: u32 = 256;
 
 /// Runs code of the application; the first panic is kept.
 fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
@@ -165,7 +167,7 @@ impl Shared {
     /// Sends a message the short way; `false`: nothing has happened, take the long way.
     #[inline(always)]
     pub(crate) fn send_quick(&self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
-        self.core.lock().send_quick(session, flow, header, data)
+        self.core.lock_if_biased().is_some_and(|mut core| core.send_quick(session, flow, header, data))
     }
 
     /// Whether another thread waits for the lock.
@@ -174,54 +176,113 @@ impl Shared {
         self.core.contended()
     }
 
-    /// Receives into borrowed memory, polling for a while with the lock held; what did not come meanwhile is posted, and
-    /// must leave the table before the borrow ends: `note` hears of it under the lock.
+    /// Receives into borrowed memory, polling for a while; what did not come meanwhile is posted, and must leave the table
+    /// before the borrow ends: `note` hears of it under the lock.
     #[inline(always)]
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: Match,
         buf: &mut [u8],
-        note: impl FnOnce(Key),
+        mut note: impl FnMut(Key),
     ) -> Result<Completion, Taken> {
         let receiving = Receiving::new(endpoint, &pattern, NonNull::from(&mut *buf).cast(), buf.len());
-        let mut core = self.core.lock();
-        let mut taken = core.recv_before(&pattern, &receiving);
-        if taken.is_none() {
-            'wait: for _ in 0..TURNS_DIRECT {
-                for _ in 0..QUICK_LOOKS {
-                    // SAFETY: `buf` is borrowed meanwhile.
-                    match unsafe { core.recv_quick(&receiving) } {
-                        Quick::Done(info) => {
-                            // This thread stops polling: whoever sleeps takes over. The short way leaves nothing else to do.
-                            let others = core.effects.any();
-                            drop(core);
-                            if others {
-                                self.with(|_| ());
-                            }
-                            self.tell_sleepers();
-                            return Ok(info);
+        for _ in 0..TURNS_DIRECT {
+            let Some(mut core) = self.core.lock_if_biased() else { break };
+            if core.recv_has_more_to_see(&pattern, &receiving) {
+                break;
+            }
+            for _ in 0..QUICK_LOOKS {
+                // SAFETY: `buf` is borrowed meanwhile.
+                match unsafe { core.recv_quick(&receiving) } {
+                    Quick::Done(info) => {
+                        let more = core.effects.any();
+                        drop(core);
+                        // This thread stops polling: whoever sleeps takes over.
+                        if more || self.sleepers.load(Ordering::Relaxed) > 0 {
+                            self.hand_over();
                         }
-                        Quick::Nothing if self.core.contended() => break 'wait,
-                        Quick::Nothing => std::hint::spin_loop(),
-                        Quick::Other => break,
+                        return Ok(info);
                     }
+                    Quick::Nothing if self.core.contended() => break,
+                    Quick::Nothing => std::hint::spin_loop(),
+                    Quick::Other => break,
                 }
-                // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own
-                // borrow does, as with every `Memory::Borrowed`.
-                taken = unsafe { core.recv_in_turn(&receiving) };
-                if taken.is_some() || core.effects.any() || self.core.contended() {
-                    break;
-                }
+            }
+            drop(core);
+            // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
+            // does, as with every `Memory::Borrowed`.
+            if let Some(taken) = unsafe { self.recv_in_turns(1, &pattern, &receiving, &mut note) } {
+                return Err(taken);
+            }
+            if self.core.contended() {
+                break;
             }
         }
         // SAFETY: as above.
-        let taken = taken.unwrap_or_else(|| unsafe { core.recv_posted(pattern, &receiving) });
-        if let Taken::Pending(key) = taken {
-            note(key);
+        Err(unsafe { self.recv_slowly(pattern, &receiving, &mut note) })
+    }
+
+    /// The long way of a direct receive: some turns of progress. An operation that comes of it is noted under the lock.
+    ///
+    /// # Safety
+    /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
+    #[inline(never)]
+    unsafe fn recv_in_turns(
+        self: &Arc<Self>,
+        turns: u32,
+        pattern: &Match,
+        receiving: &Receiving,
+        note: &mut dyn FnMut(Key),
+    ) -> Option<Taken> {
+        self.with_hot(|core| {
+            let mut taken = core.recv_before(pattern, receiving);
+            for _ in 0..turns {
+                if taken.is_some() || core.effects.any() || self.core.contended() {
+                    break;
+                }
+                // SAFETY: the caller's promise.
+                taken = unsafe { core.recv_in_turn(receiving) };
+            }
+            if let Some(Taken::Pending(key)) = taken {
+                note(key);
+            }
+            taken
+        })
+    }
+
+    /// For those who have not the bias, some turns; then the receive is posted.
+    ///
+    /// # Safety
+    /// As [`Shared::recv_in_turns`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn recv_slowly(
+        self: &Arc<Self>,
+        pattern: Match,
+        receiving: &Receiving,
+        note: &mut dyn FnMut(Key),
+    ) -> Taken {
+        let turns = if self.core.is_biased_to_me() { 0 } else { TURNS_ALONE };
+        // SAFETY: the caller's promise.
+        if let Some(taken) = unsafe { self.recv_in_turns(turns, &pattern, receiving, note) } {
+            return taken;
         }
-        self.release(core);
-        Err(taken)
+        self.with(|core| {
+            // SAFETY: the caller's promise.
+            let taken = unsafe { core.recv_posted(pattern, receiving) };
+            if let Taken::Pending(key) = taken {
+                note(key);
+            }
+            taken
+        })
+    }
+
+    /// The caller has got what it waited for and stops polling: whoever sleeps takes over.
+    #[cold]
+    #[inline(never)]
+    fn hand_over(self: &Arc<Self>) {
+        self.with(|core| core.effects.finish());
     }
 
     #[cold]

@@ -10,5 +10,6 @@
 mod receive;
 mod send;
 
+pub(crate) use receive::Place;
 pub use receive::Receive;
 pub use send::{Outgoing, Partial};

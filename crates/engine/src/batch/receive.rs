@@ -3,7 +3,7 @@
 //! Called by applications through [`Endpoint`]. However a call ends, [`Open`] takes back what it posted.
 
 use crate::completion::{Completion, Match};
-use crate::core::op::{Memory, Op, RecvState};
+use crate::core::op::{Memory, Receiver};
 use crate::core::table::Key;
 use crate::core::{BUDGET, Core, Started, Until};
 use crate::endpoint::Endpoint;
@@ -19,7 +19,17 @@ use std::sync::Arc;
 pub struct Receive<'a> {
     pattern: Match,
     buf: &'a mut [u8],
+    /// Its place among the receives of the endpoint during a call: that of the slice, whichever is posted first.
+    order: u64,
     state: State,
+}
+
+/// A receive that wants a message: which, where it goes, and its place among others.
+pub(crate) struct Place {
+    pub(crate) pattern: Match,
+    pub(crate) data: NonNull<u8>,
+    pub(crate) len: usize,
+    pub(crate) order: u64,
 }
 
 #[derive(Debug)]
@@ -35,7 +45,7 @@ enum State {
 impl<'a> Receive<'a> {
     /// A receive of one message that matches `pattern` into `buf`.
     pub fn new(pattern: impl Into<Match>, buf: &'a mut [u8]) -> Self {
-        Self { pattern: pattern.into(), buf, state: State::Open }
+        Self { pattern: pattern.into(), buf, order: 0, state: State::Open }
     }
 
     /// How it ended; `None` while it has not.
@@ -84,7 +94,8 @@ impl<'a> Receive<'a> {
     #[inline]
     fn start(&mut self, core: &mut Core, endpoint: u32) {
         let memory = Memory::Borrowed { data: NonNull::from(&mut *self.buf).cast(), len: self.buf.len() };
-        self.state = match core.start_recv(endpoint, self.pattern, memory, None) {
+        let receiver = Receiver { endpoint, order: self.order, handler: None };
+        self.state = match core.start_recv_as(receiver, self.pattern, memory) {
             Started::Done(result, _) => State::Ended(result),
             Started::Pending(key) => State::Posted(key),
         };
@@ -96,8 +107,14 @@ impl<'a> Receive<'a> {
     }
 
     /// What it wants and where that goes, while it is open.
-    pub(crate) fn place(&mut self) -> Option<(Match, NonNull<u8>, usize)> {
-        self.is_open().then(|| (self.pattern, NonNull::from(&mut *self.buf).cast(), self.buf.len()))
+    pub(crate) fn place(&mut self) -> Option<Place> {
+        let (pattern, order, len) = (self.pattern, self.order, self.buf.len());
+        self.is_open().then(|| Place { pattern, data: NonNull::from(&mut *self.buf).cast(), len, order })
+    }
+
+    /// It is behind all receives that were posted before.
+    pub(crate) fn take_place(&mut self, order: u64) {
+        self.order = order;
     }
 
     /// It has ended.
@@ -105,7 +122,7 @@ impl<'a> Receive<'a> {
         self.state = State::Ended(result);
     }
 
-    /// Its message has begun to arrive.
+    /// It is an operation now, mostly because its message has begun to arrive.
     pub(crate) fn begin(&mut self, key: Key) {
         self.state = State::Posted(key);
     }
@@ -127,8 +144,7 @@ impl<'a> Receive<'a> {
 
     /// Whether its message has begun to arrive.
     fn has_begun(&self, core: &Core) -> bool {
-        let State::Posted(key) = self.state else { return false };
-        matches!(core.ops.get(key), Some(Op::Recv(recv)) if !matches!(recv.state, RecvState::Posted(_)))
+        matches!(self.state, State::Posted(key) if !core.is_posted(key))
     }
 
     /// Takes it out of the engine: with its message if that has come meanwhile.
@@ -163,9 +179,8 @@ impl Open<'_, '_> {
         let shared = self.shared;
         let until = if self.all { Until::All } else { Until::Some };
         core.recv_batch_direct(endpoint, self.receives, until, || shared.is_contended());
-        let begun = self.is_posted();
-        if !self.all && (begun || ended(self.receives) > self.before) {
-            return !begun;
+        if !self.all && ended(self.receives) > self.before {
+            return !self.is_posted();
         }
         self.receives
             .iter_mut()
@@ -232,7 +247,15 @@ impl Endpoint {
         if open.is_posted() {
             let limit = Timeout::Default.resolve(&shared.config);
             shared.wait(limit, |core| {
-                open.receives.iter_mut().all(|receive| receive.collect(core)).then_some(())
+                let mut over = true;
+                for receive in open.receives.iter_mut() {
+                    if receive.is_posted() && !receive.has_begun(core) {
+                        // Its message was taken back, and there is no other.
+                        receive.withdraw(core);
+                    }
+                    over &= receive.collect(core);
+                }
+                over.then_some(())
             });
         }
         drop(open);

@@ -6,13 +6,13 @@
 //! the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp};
+use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
 use super::quick::Receiving;
 use super::table::Key;
 use super::{Core, OpError};
 use crate::completion::{Completion, Match, Source};
-use sinew_proto::matching::{Arrival, Wanted};
+use sinew_proto::matching::{Arrival, Pattern, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
 
@@ -58,7 +58,7 @@ enum Over {
     Done,
     Failed(Box<OpError>),
     /// It matched an envelope and is an operation in the table now.
-    Fetching(Key),
+    Operation(Key),
 }
 
 impl Default for Direct {
@@ -131,7 +131,7 @@ impl Drop for Under<'_> {
     fn drop(&mut self) {
         self.0.direct.endpoint = 0;
         // Nobody has heard of the operation: a lane has panicked.
-        if let Over::Fetching(key) = self.0.direct.over {
+        if let Over::Operation(key) = self.0.direct.over {
             self.0.direct.over = Over::Not;
             self.0.cancel_recv(key);
         }
@@ -139,13 +139,19 @@ impl Drop for Under<'_> {
 }
 
 impl Core {
-    /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
+    /// Whether a receive has to look at more than lanes: messages that came before, a source that may be lost.
     #[inline(always)]
+    pub(crate) fn recv_has_more_to_see(&mut self, pattern: &Match, receiving: &Receiving) -> bool {
+        pattern.source.is_some()
+            || self.endpoint(receiving.endpoint).is_none_or(|state| state.matcher.has_unexpected())
+    }
+
+    /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
     pub(crate) fn recv_before(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
-        let Some(state) = self.endpoint(receiving.endpoint) else {
+        if self.endpoint(receiving.endpoint).is_none() {
             return Some(Taken::Failed(Box::new(OpError::EngineClosed)));
-        };
-        if state.matcher.has_unexpected() || pattern.source.is_some() {
+        }
+        if self.recv_has_more_to_see(pattern, receiving) {
             return self.recv_waiting(pattern, receiving);
         }
         None
@@ -153,11 +159,11 @@ impl Core {
 
     #[inline(never)]
     fn recv_waiting(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
-        self.settle();
         let &Receiving { endpoint, data, room, .. } = receiving;
         if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&(*pattern).into()) {
             let memory = Memory::Borrowed { data, len: room };
-            return Some(taken(self.take_unexpected(endpoint, &arrival, message, memory, None)));
+            let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
+            return Some(taken(self.take_unexpected(receiver, &arrival, message, (*pattern).into(), memory)));
         }
         pattern.source.and_then(|source| self.source_lost(source)).map(|error| Taken::Failed(Box::new(error)))
     }
@@ -168,7 +174,6 @@ impl Core {
     /// The receive's memory is writable, and borrowed by the caller until the operation is out of the table.
     #[cold]
     pub(crate) unsafe fn recv_posted(&mut self, pattern: Match, receiving: &Receiving) -> Taken {
-        self.settle();
         let &Receiving { endpoint, data, room, .. } = receiving;
         taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
     }
@@ -179,7 +184,6 @@ impl Core {
     /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
     #[inline(never)]
     pub(crate) unsafe fn recv_in_turn(&mut self, receiving: &Receiving) -> Option<Taken> {
-        self.settle();
         let &Receiving { endpoint, wanted, data, room } = receiving;
         let direct = &mut self.direct;
         (direct.endpoint, direct.over) = (endpoint, Over::Not);
@@ -192,6 +196,7 @@ impl Core {
             }
             return None;
         }
+        // This thread stops polling: whoever sleeps takes over.
         under.0.effects.finish();
         if matches!(under.0.direct.over, Over::Done) {
             return Some(Taken::Done(under.0.direct.info()));
@@ -205,19 +210,21 @@ impl Core {
         match std::mem::replace(&mut self.direct.over, Over::Not) {
             Over::Not | Over::Done => Taken::Done(self.direct.info()),
             Over::Failed(error) => Taken::Failed(error),
-            Over::Fetching(key) => Taken::Pending(key),
+            Over::Operation(key) => Taken::Pending(key),
         }
     }
 
     /// The direct receive becomes an operation, for a message that takes longer.
     #[cold]
-    pub(crate) fn direct_to_operation(&mut self) -> Key {
+    pub(crate) fn direct_to_operation(&mut self) -> (Key, Pattern) {
         let Direct { endpoint, data, room, .. } = self.direct;
         let memory = Memory::Borrowed { data, len: room };
-        let op = RecvOp::matched(endpoint, self.direct.wanted.is_untagged(), memory);
+        let wanted = self.direct.wanted.pattern();
+        let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
+        let op = RecvOp::matched(receiver, wanted.untagged, memory);
         let key = self.ops.insert(Op::Recv(op));
-        (self.direct.endpoint, self.direct.over) = (0, Over::Fetching(key));
-        key
+        (self.direct.endpoint, self.direct.over) = (0, Over::Operation(key));
+        (key, wanted)
     }
 }
 

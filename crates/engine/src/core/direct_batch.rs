@@ -6,13 +6,13 @@
 //! caller's memory known to the core any longer than that.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp};
+use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
-use crate::batch::Receive;
+use crate::batch::{Place, Receive};
 use crate::completion::{Completion, Match};
-use sinew_proto::matching::{Arrival, Wanted};
+use sinew_proto::matching::{Arrival, Pattern, Wanted};
 use sinew_transport::Body;
 use std::ptr::NonNull;
 
@@ -37,8 +37,8 @@ pub(crate) enum Until {
 #[derive(Debug)]
 enum Outcome {
     Done(Result<Completion, OpError>),
-    /// It matched an envelope and is an operation in the table now.
-    Fetching(Key),
+    /// It is an operation in the table now: it matched an envelope, or had to be posted.
+    Operation(Key),
 }
 
 /// The receives under way.
@@ -58,6 +58,8 @@ struct Slot {
     wanted: Wanted,
     data: NonNull<u8>,
     room: usize,
+    /// See [`Receiver`].
+    order: u64,
     outcome: Option<Outcome>,
 }
 
@@ -84,6 +86,13 @@ impl DirectBatch {
         // removes all slots before it returns or unwinds.
         unsafe { body.copy_to_raw(slot.data.as_ptr(), len) };
         self.end(at, Outcome::Done(received(info, body.len(), slot.room)));
+    }
+
+    /// What a receive is as an operation.
+    fn operation(&self, at: usize) -> (Receiver, Pattern, Memory) {
+        let &Slot { wanted, data, room, order, .. } = &self.slots[at];
+        let receiver = Receiver { endpoint: self.endpoint, order, handler: None };
+        (receiver, wanted.pattern(), Memory::Borrowed { data, len: room })
     }
 
     fn end(&mut self, at: usize, outcome: Outcome) {
@@ -121,7 +130,7 @@ impl Drop for Under<'_, '_, '_> {
         for (receive, slot) in open.zip(batch.slots.drain(..)) {
             match slot.outcome {
                 Some(Outcome::Done(result)) => receive.end(result),
-                Some(Outcome::Fetching(key)) => receive.begin(key),
+                Some(Outcome::Operation(key)) => receive.begin(key),
                 None => {}
             }
         }
@@ -138,15 +147,18 @@ impl Core {
         until: Until,
         leave: impl Fn() -> bool,
     ) {
+        for receive in receives.iter_mut().filter(|receive| receive.is_open()) {
+            receive.take_place(self.next_order());
+        }
         let some = self.claim_batch(endpoint, receives);
         let open = receives.iter().filter(|receive| receive.is_open()).count();
         if open == 0 || open > RECEIVES_MAX {
             return;
         }
         debug_assert!(self.direct_batch.slots.is_empty());
-        for (pattern, data, room) in receives.iter_mut().filter_map(Receive::place) {
+        for Place { pattern, data, len, order } in receives.iter_mut().filter_map(Receive::place) {
             let wanted = Wanted::new(&pattern.into());
-            self.direct_batch.slots.push(Slot { wanted, data, room, outcome: None });
+            self.direct_batch.slots.push(Slot { wanted, data, room: len, order, outcome: None });
         }
         self.direct_batch.first = 0;
         self.direct_batch.left = open;
@@ -175,7 +187,7 @@ impl Core {
         let mut some = false;
         let mut absent: Option<Match> = None;
         for receive in receives.iter_mut() {
-            let Some((pattern, data, len)) = receive.place() else { continue };
+            let Some(Place { pattern, data, len, order }) = receive.place() else { continue };
             let Some(state) = self.endpoint(endpoint) else {
                 receive.end(Err(OpError::EngineClosed));
                 some = true;
@@ -193,7 +205,8 @@ impl Core {
             };
             some = true;
             let memory = Memory::Borrowed { data, len };
-            match self.take_unexpected(endpoint, &arrival, message, memory, None) {
+            let receiver = Receiver { endpoint, order, handler: None };
+            match self.take_unexpected(receiver, &arrival, message, pattern.into(), memory) {
                 Started::Done(result, _) => receive.end(result),
                 Started::Pending(key) => receive.begin(key),
             }
@@ -203,12 +216,31 @@ impl Core {
 
     /// A receive of the batch becomes an operation, for a message that takes longer.
     #[cold]
-    pub(crate) fn direct_batch_to_operation(&mut self, at: usize) -> Key {
-        let Slot { wanted, data, room, .. } = &self.direct_batch.slots[at];
-        let memory = Memory::Borrowed { data: *data, len: *room };
-        let op = RecvOp::matched(self.direct_batch.endpoint, wanted.is_untagged(), memory);
+    pub(crate) fn direct_batch_to_operation(&mut self, at: usize) -> (Key, Pattern) {
+        let (receiver, wanted, memory) = self.direct_batch.operation(at);
+        let op = RecvOp::matched(receiver, wanted.untagged, memory);
         let key = self.ops.insert(Op::Recv(op));
-        self.direct_batch.end(at, Outcome::Fetching(key));
-        key
+        self.direct_batch.end(at, Outcome::Operation(key));
+        (key, wanted)
+    }
+
+    /// The batch under way at an endpoint is over: what has not ended is posted, so that a receive that lost its message
+    /// finds its place among them.
+    #[cold]
+    pub(crate) fn post_direct_batch(&mut self, endpoint: u32) {
+        if self.direct_batch.endpoint != endpoint {
+            return;
+        }
+        for at in 0..self.direct_batch.slots.len() {
+            if self.direct_batch.slots[at].outcome.is_some() {
+                continue;
+            }
+            let (receiver, wanted, memory) = self.direct_batch.operation(at);
+            let outcome = match self.start_recv_from(receiver, wanted, None, memory) {
+                Started::Done(result, _) => Outcome::Done(result),
+                Started::Pending(key) => Outcome::Operation(key),
+            };
+            self.direct_batch.end(at, outcome);
+        }
     }
 }

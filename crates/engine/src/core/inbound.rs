@@ -3,7 +3,7 @@
 //! A handler answers `Err(text)` when the peer broke the protocol: the session is then closed with that reason.
 
 use super::Core;
-use super::op::{Envelope, Op, RecvState, SendState, Unexpected};
+use super::op::{Envelope, Op, SendState, Unexpected};
 use super::session::Kept;
 use super::session::{Control, ControlBody};
 use super::table::Key;
@@ -204,24 +204,15 @@ impl Core {
         // The peer's word, which may be any: the count goes around.
         endpoint.bytes_received = endpoint.bytes_received.wrapping_add(len);
         let arrival = arrival(header, source);
-        if let Some(op) = endpoint.matcher.arrive(&arrival) {
+        let receiver = match endpoint.matcher.arrive_wanted(&arrival) {
+            None if self.direct.accepts(header.dst, &arrival) => Some(self.direct_to_operation()),
+            None => self.direct_batch.find(header.dst, &arrival).map(|at| self.direct_batch_to_operation(at)),
+            found => found,
+        };
+        if let Some((op, wanted)) = receiver {
             self.return_envelope(session_key, header.dst);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
-            return Ok(());
-        }
-        if self.direct.accepts(header.dst, &arrival) {
-            self.return_envelope(session_key, header.dst);
-            let op = self.direct_to_operation();
-            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
-            return Ok(());
-        }
-        if let Some(at) = self.direct_batch.find(header.dst, &arrival) {
-            self.return_envelope(session_key, header.dst);
-            let op = self.direct_batch_to_operation(at);
-            let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival);
+            self.begin_fetch(op, envelope, info, arrival, wanted);
             return Ok(());
         }
         let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };
@@ -314,7 +305,7 @@ impl Core {
         let session = self.sessions.get_mut(session_key);
         let Some(kept) = session.and_then(|session| session.kept.remove(&sender_op)) else { return };
         if let Some(key) = kept.op {
-            self.withdraw_fetching(session_key, sender_op, key);
+            self.unmatch(session_key, sender_op, key);
             return;
         }
         let Some(endpoint) = self.endpoint(kept.endpoint) else { return };
@@ -326,16 +317,6 @@ impl Core {
         endpoint.matcher.retain_unexpected(other, |_, message| cost += kept_cost(&message).1);
         if cost > 0 {
             self.return_envelope(session_key, kept.endpoint);
-        }
-    }
-
-    fn withdraw_fetching(&mut self, session_key: Key, sender_op: u64, key: Key) {
-        let Some(Op::Recv(op)) = self.ops.get(key) else { return };
-        if matches!(&op.state, RecvState::Fetching { envelope, .. }
-            if envelope.session == session_key && envelope.sender_op == sender_op)
-        {
-            self.revoke_everywhere(session_key, key);
-            self.finish_recv(key, Err(OpError::Withdrawn));
         }
     }
 

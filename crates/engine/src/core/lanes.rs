@@ -195,6 +195,9 @@ impl Core {
             }
             of != key
         });
+        if !self.set_aside.is_empty() {
+            self.take_up_set_aside();
+        }
     }
 
     /// Whether frames of the session's sequence count on a lane.

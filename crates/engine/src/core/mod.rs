@@ -22,6 +22,7 @@ mod rendezvous;
 mod self_lane;
 mod session;
 pub(crate) mod table;
+mod unmatch;
 mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
@@ -123,8 +124,12 @@ pub(crate) struct Core {
     permits: quick::Permits,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
-    /// Receives that ended while a lane was in use, which must still forget their memory.
+    /// Receives that ended, or lost their message, while a lane was in use, which must still forget their memory.
     pub(crate) revoked: Vec<(Key, Token)>,
+    /// Memory of those that lost their message, until then.
+    pub(crate) set_aside: Vec<(Key, op::Memory)>,
+    /// Receives that were given a place among the receives so far.
+    pub(crate) receives: u64,
     /// Numbers for poll keys that are free again.
     free_owners: Vec<u32>,
     /// What timers look at: lanes and sessions that did something of late, lanes that are not proven, sessions without a
@@ -192,6 +197,8 @@ impl Core {
             permits: quick::Permits::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
+            set_aside: Vec::new(),
+            receives: 0,
             free_owners: Vec::new(),
             astir: Vec::new(),
             lively: Vec::new(),

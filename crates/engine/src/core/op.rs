@@ -6,7 +6,7 @@ use super::table::Key;
 use crate::complete::Waiter;
 use crate::completion::Completion;
 use crate::error::OpError;
-use sinew_proto::matching::{Arrival, PostId};
+use sinew_proto::matching::{Arrival, Pattern, PostId};
 use sinew_transport::{Body, Buf, Descriptor, Lane, LaneError, View};
 use sinew_wire::frame::Header;
 use std::ptr::NonNull;
@@ -173,14 +173,29 @@ pub(crate) enum RecvState {
         received: u64,
         expected: u64,
         way: Way,
+        /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
+        wanted: Pattern,
+        len_max: Option<usize>,
     },
     /// Over.
     Finished(Result<Completion, OpError>),
 }
 
+/// Who receives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiver {
+    pub(crate) endpoint: u32,
+    /// Its place among the receives of its endpoint: each has a greater number than those that were posted before.
+    pub(crate) order: u64,
+    /// The handler that it feeds.
+    pub(crate) handler: Option<Key>,
+}
+
 #[derive(Debug)]
 pub(crate) struct RecvOp {
     pub(crate) endpoint: u32,
+    /// See [`Receiver`].
+    pub(crate) order: u64,
     /// It asked for untagged messages.
     pub(crate) untagged: bool,
     pub(crate) memory: Memory,
@@ -191,15 +206,20 @@ pub(crate) struct RecvOp {
 }
 
 impl RecvOp {
-    /// A receive that has matched already, without having been posted, and whose message is still to be fetched.
-    pub(crate) fn matched(endpoint: u32, untagged: bool, memory: Memory) -> Self {
-        let state = RecvState::Posted(PostId::from_u64(u64::MAX));
-        Self { endpoint, untagged, memory, state, waiter: None, handler: None }
+    pub(crate) fn new(receiver: Receiver, untagged: bool, memory: Memory, state: RecvState) -> Self {
+        let Receiver { endpoint, order, handler } = receiver;
+        Self { endpoint, order, untagged, memory, state, waiter: None, handler }
+    }
+
+    /// A receive that has matched already, without having been posted.
+    pub(crate) fn matched(receiver: Receiver, untagged: bool, memory: Memory) -> Self {
+        Self::new(receiver, untagged, memory, RecvState::Posted(PostId::from_u64(u64::MAX)))
     }
 
     /// Whether fragments of a session are on their way into its memory.
     pub(crate) fn fetches_from(&self, session: Key) -> bool {
-        matches!(&self.state, RecvState::Fetching { envelope, .. } if envelope.session == session)
+        matches!(&self.state, RecvState::Fetching { envelope, way: Way::Fragments, .. }
+            if envelope.session == session)
     }
 }
 

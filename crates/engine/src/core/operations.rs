@@ -1,7 +1,7 @@
 //! Starting, ending and collecting operations.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
 use super::table::Key;
 use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
@@ -56,27 +56,57 @@ impl Core {
         memory: Memory,
         handler: Option<Key>,
     ) -> Started<Completion> {
+        let order = self.next_order();
+        self.start_recv_as(Receiver { endpoint, order, handler }, pattern, memory)
+    }
+
+    /// [`Core::start_recv`] with the place of the receive, which must be behind all that are posted.
+    #[inline]
+    pub(crate) fn start_recv_as(
+        &mut self,
+        receiver: Receiver,
+        pattern: Match,
+        memory: Memory,
+    ) -> Started<Completion> {
+        self.start_recv_from(receiver, pattern.into(), pattern.source, memory)
+    }
+
+    /// [`Core::start_recv_as`]; `source` may be lost.
+    #[inline]
+    pub(crate) fn start_recv_from(
+        &mut self,
+        receiver: Receiver,
+        wanted: Pattern,
+        source: Option<Source>,
+        memory: Memory,
+    ) -> Started<Completion> {
         let key = self.ops.next_key();
+        let endpoint = receiver.endpoint;
         let Some(state) = self.endpoint(endpoint) else {
             return Started::Done(Err(OpError::EngineClosed), memory);
         };
-        let untagged = pattern.untagged;
-        match state.matcher.post(pattern.into(), key) {
+        match state.matcher.post(wanted, key) {
             Posted::Queued(post) => {
-                if let Some(error) = pattern.source.and_then(|source| self.source_lost(source)) {
+                if let Some(error) = source.and_then(|source| self.source_lost(source)) {
                     if let Some(state) = self.endpoint(endpoint) {
                         state.matcher.cancel(post);
                     }
                     return Started::Done(Err(error), memory);
                 }
-                let state = RecvState::Posted(post);
-                let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
+                let op = RecvOp::new(receiver, wanted.untagged, memory, RecvState::Posted(post));
                 Started::Pending(self.ops.insert(Op::Recv(op)))
             }
             Posted::Matched(_, arrival, message) => {
-                self.take_unexpected(endpoint, &arrival, message, memory, handler)
+                self.take_unexpected(receiver, &arrival, message, wanted, memory)
             }
         }
+    }
+
+    /// The place of a receive behind all that were posted before.
+    #[inline]
+    pub(crate) fn next_order(&mut self) -> u64 {
+        self.receives += 1;
+        self.receives
     }
 
     /// Why nothing more will ever come from a source, if so: no session is left with its engine.
@@ -106,18 +136,35 @@ impl Core {
     #[inline(never)]
     pub(crate) fn take_unexpected(
         &mut self,
+        receiver: Receiver,
+        arrival: &Arrival,
+        message: Unexpected,
+        wanted: Pattern,
+        memory: Memory,
+    ) -> Started<Completion> {
+        let Receiver { endpoint, handler, .. } = receiver;
+        let op = RecvOp::matched(receiver, arrival.untagged, memory);
+        let key = self.ops.insert(Op::Recv(op));
+        if !self.give_unexpected(key, endpoint, arrival, message, wanted) || handler.is_some() {
+            return Started::Pending(key);
+        }
+        match self.collect_recv(key) {
+            Some((result, memory)) => Started::Done(result, memory),
+            None => Started::Pending(key),
+        }
+    }
+
+    /// Gives a message that waited to a receive of the table. `false`: it must be fetched first.
+    pub(crate) fn give_unexpected(
+        &mut self,
+        key: Key,
         endpoint: u32,
         arrival: &Arrival,
         message: Unexpected,
-        memory: Memory,
-        handler: Option<Key>,
-    ) -> Started<Completion> {
+        wanted: Pattern,
+    ) -> bool {
         let info = waiting_info(arrival, &message);
         let (session, cost) = super::inbound::kept_cost(&message);
-        let state = RecvState::Finished(Err(OpError::Cancelled));
-        let untagged = arrival.untagged;
-        let op = RecvOp { endpoint, untagged, memory, state, waiter: None, handler };
-        let key = self.ops.insert(Op::Recv(op));
         match message {
             Unexpected::Small { len, bytes, .. } => {
                 self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
@@ -131,17 +178,11 @@ impl Core {
                 if cost > 0 {
                     self.return_envelope(session, endpoint);
                 }
-                self.begin_fetch(key, envelope, info, *arrival);
-                return Started::Pending(key);
+                self.begin_fetch(key, envelope, info, *arrival, wanted);
+                return false;
             }
         }
-        if handler.is_some() {
-            return Started::Pending(key);
-        }
-        match self.collect_recv(key) {
-            Some((result, memory)) => Started::Done(result, memory),
-            None => Started::Pending(key),
-        }
+        true
     }
 
     /// Puts a whole message into the memory of the receive that matched it.
@@ -188,6 +229,11 @@ impl Core {
             buf.set_len(info.len);
         }
         Some((result, memory))
+    }
+
+    /// Whether a receive waits for a message.
+    pub(crate) fn is_posted(&self, key: Key) -> bool {
+        matches!(self.ops.get(key), Some(Op::Recv(op)) if matches!(op.state, RecvState::Posted(_)))
     }
 
     /// Really cancels a receive: afterwards nothing refers to its memory. A message under way waits for another receive.

@@ -64,6 +64,8 @@ struct Permit {
     /// Messages since, and their bytes.
     messages: u64,
     bytes: u64,
+    /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
+    received: bool,
 }
 
 impl Permit {
@@ -76,6 +78,7 @@ impl Permit {
         credit: 0,
         messages: 0,
         bytes: 0,
+        received: false,
     };
 
     #[inline(always)]
@@ -170,6 +173,10 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Quick::Other;
         };
+        if permit.received {
+            permit.received = false;
+            lane.take_peeked();
+        }
         let Some(Peeked { tag, dst, src, flags, body }) = lane.peek() else { return Quick::Nothing };
         let len = body.len();
         if dst != receiving.endpoint
@@ -189,7 +196,7 @@ impl Core {
         }
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
-        lane.take_peeked();
+        permit.received = true;
         permit.count(len);
         Quick::Done(Completion { len, tag, immediate: None, source })
     }
@@ -264,6 +271,13 @@ impl Core {
         if permit.messages == 0 {
             return;
         }
+        if let Some(slot) = self.lanes.get_mut(permit.lane) {
+            slot.idle = 0;
+            slot.frames_received += permit.messages;
+            if let (true, Some(lane)) = (permit.received, &mut slot.lane) {
+                lane.take_peeked();
+            }
+        }
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(permit.session) else { return };
         session.received += permit.messages;
@@ -276,10 +290,6 @@ impl Core {
             let credit = &mut endpoint.inflow(permit.session, &windows).bytes;
             credit.pass_allowed(permit.cost());
             due |= credit.is_due();
-        }
-        if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.idle = 0;
-            slot.frames_received += permit.messages;
         }
         if due {
             self.announce_credit(permit.session, permit.endpoint);

@@ -8,7 +8,7 @@ use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
-use sinew_proto::matching::Arrival;
+use sinew_proto::matching::{Arrival, Pattern};
 use sinew_transport::{Body, Lane, LaneError, Placement, PostError, Pull, Token};
 use sinew_wire::frame::{Header, Kind};
 use std::ptr::NonNull;
@@ -43,11 +43,17 @@ impl Core {
         envelope: Envelope,
         info: Completion,
         arrival: Arrival,
+        wanted: Pattern,
     ) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
         let way = if envelope.descriptor.is_some() { Way::Pulled } else { Way::Fragments };
-        op.state = RecvState::Fetching { envelope, info, arrival, received: 0, expected, way };
+        let len_max = match op.memory {
+            Memory::Later { len_max } => Some(len_max),
+            _ => None,
+        };
+        op.state =
+            RecvState::Fetching { envelope, info, arrival, received: 0, expected, way, wanted, len_max };
         let endpoint = op.endpoint;
         self.keep_envelope(&envelope, endpoint, Some(op_key));
         if expected == 0 {
@@ -349,10 +355,10 @@ impl Core {
             return;
         }
         let Some(state) = self.endpoint(endpoint) else { return };
-        if let Some(other) = state.matcher.arrive(&arrival) {
+        if let Some((other, wanted)) = state.matcher.arrive_wanted(&arrival) {
             let source = Source { session: envelope.session.0, key: arrival.source };
             let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
-            self.begin_fetch(other, envelope, info, arrival);
+            self.begin_fetch(other, envelope, info, arrival, wanted);
             return;
         }
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.

@@ -9,7 +9,7 @@
 //!
 //! # Order of use
 //! For a message: [`Matcher::arrive`]; on `None`, [`Matcher::store`]. For a receive: [`Matcher::post`], which takes a message
-//! or queues. A receive is never queued while a message that it matches is stored, if the caller keeps to this.
+//! or queues. When the message that a receive has matched is taken back by its sender: [`Matcher::post_before`]. A receive is never queued while a message that it matches is stored, if the caller keeps to this.
 //!
 //! # Cost
 //! The oldest posted receive is looked at first, then the sixteen oldest by fingerprint. Only a message that matches none of
@@ -117,10 +117,10 @@ impl Wanted {
         if self.0.kind.source_bits != 0 { Some(self.0.source) } else { None }
     }
 
-    /// Whether it takes untagged messages only.
+    /// As it was written.
     #[must_use]
-    pub const fn is_untagged(&self) -> bool {
-        self.0.kind.untagged
+    pub fn pattern(&self) -> Pattern {
+        self.0.pattern()
     }
 }
 
@@ -233,6 +233,38 @@ impl<P, U> Matcher<P, U> {
     #[inline]
     pub fn may_want(&self, arrival: &Arrival) -> bool {
         self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
+    }
+
+    /// [`Matcher::arrive`] for a message that its sender may take back: the answer says also what the receive wanted, so that
+    /// it can be posted again in its old place.
+    pub fn arrive_wanted(&mut self, arrival: &Arrival) -> Option<(P, Pattern)> {
+        let (handle, wanted) = self.posted.as_mut()?.arrive_wanted(&Key::of(arrival))?;
+        Some((handle, wanted.pattern()))
+    }
+
+    /// Posts a receive that is older than others: it takes the oldest stored message that it matches, or is queued before
+    /// all receives for which `is_younger` answers `true`. Those must be the youngest; they get new names, which `renamed`
+    /// hears. Time in proportion to all queued ones.
+    pub fn post_before(
+        &mut self,
+        pattern: Pattern,
+        handle: P,
+        is_younger: impl FnMut(&P) -> bool,
+        mut renamed: impl FnMut(P, PostId),
+    ) -> Posted<P, U>
+    where
+        P: Copy,
+    {
+        let wanted = Compiled::new(&pattern);
+        if let Some((arrival, message)) = self.claim(&pattern) {
+            return Posted::Matched(handle, arrival, message);
+        }
+        let queue = match &mut self.posted {
+            Some(queue) => queue,
+            none => Self::start(none, self.seed, self.names),
+        };
+        let name = queue.push_before(&wanted, handle, is_younger, |other, name| renamed(other, PostId(name)));
+        Posted::Queued(PostId(name))
     }
 
     /// Keeps a message that no posted receive matched.

@@ -168,6 +168,38 @@ impl<P> PostedQueue<P> {
     }
 
     fn arrive_indexed(&mut self, key: &Key) -> Option<P> {
+        let (at, number) = self.find_indexed(key);
+        if at == NONE {
+            let at = self.find_unindexed(key)?;
+            return self.take_listed(at);
+        }
+        self.unindex(number, at);
+        self.slab.unlist(at);
+        self.slab.free(at)
+    }
+
+    /// [`PostedQueue::arrive`], with what the receive wanted: for messages that may be taken back.
+    #[inline(never)]
+    pub(super) fn arrive_wanted(&mut self, key: &Key) -> Option<(P, Compiled)> {
+        if self.window.is_empty() {
+            return None;
+        }
+        let oldest = self.window.oldest_accepts(key).then(|| self.window.oldest());
+        if let Some(position) = oldest.or_else(|| self.window.find(key)) {
+            let wanted = self.window.wanted(position);
+            return self.take_from_window(position).map(|handle| (handle, wanted));
+        }
+        let at = match self.find_indexed(key).0 {
+            NONE => self.find_unindexed(key)?,
+            at => at,
+        };
+        let wanted = self.slab.entry(at).wanted;
+        self.take_listed(at).map(|handle| (handle, wanted))
+    }
+
+    /// The oldest receive in the index that accepts the message, or [`NONE`], and the number of its kind.
+    #[inline]
+    fn find_indexed(&mut self, key: &Key) -> (u32, usize) {
         if self.unindexed_len > TAIL_MAX {
             self.index();
         }
@@ -184,20 +216,15 @@ impl<P> PostedQueue<P> {
             }
         }
         let (_, at, number) = best;
-        if at == NONE {
-            return self.arrive_unindexed(key);
-        }
-        self.unindex(number, at);
-        self.slab.unlist(at);
-        self.slab.free(at)
+        (at, number)
     }
 
     /// The youngest few are compared one by one: what is matched soon after it was posted is never indexed.
-    fn arrive_unindexed(&mut self, key: &Key) -> Option<P> {
+    fn find_unindexed(&self, key: &Key) -> Option<u32> {
         let mut at = self.unindexed;
         while at != NONE {
             if self.slab.entry(at).wanted.accepts(key) {
-                return self.take_listed(at);
+                return Some(at);
             }
             at = self.slab.younger(at);
         }
@@ -235,6 +262,42 @@ impl<P> PostedQueue<P> {
             }
             None => None,
         }
+    }
+
+    /// Adds a receive before those for which `is_younger` answers `true`, which are the youngest: they are posted again
+    /// behind it, and `renamed` hears their new names.
+    #[cold]
+    pub(super) fn push_before(
+        &mut self,
+        wanted: &Compiled,
+        handle: P,
+        mut is_younger: impl FnMut(&P) -> bool,
+        mut renamed: impl FnMut(P, u64),
+    ) -> u64
+    where
+        P: Copy,
+    {
+        let mut younger = Vec::new();
+        let windowed =
+            self.window.entries().filter(|(_, lane)| lane.handle.as_ref().is_some_and(&mut is_younger));
+        younger.extend(windowed.map(|(_, lane)| (lane.name, lane.wanted)));
+        let mut at = self.slab.oldest();
+        while at != NONE {
+            if let Some((receive, listed)) = self.slab.both(at)
+                && is_younger(listed)
+            {
+                let wanted = receive.wanted;
+                younger.push((self.slab.name(at) | LISTED, wanted));
+            }
+            at = self.slab.younger(at);
+        }
+        let younger: Vec<(P, Compiled)> =
+            younger.into_iter().filter_map(|(name, wanted)| Some((self.cancel(name)?, wanted))).collect();
+        let own = self.push(wanted, handle);
+        for (handle, wanted) in younger {
+            renamed(handle, self.push(&wanted, handle));
+        }
+        own
     }
 
     /// Removes the oldest.

@@ -23,6 +23,8 @@ fn wants(pattern: &Pattern, arrival: &Arrival) -> bool {
 enum Step {
     Post(Pattern),
     Message(Arrival),
+    /// A message whose sender takes it back after so many other steps, if a receive has matched it.
+    TakenBack(Arrival, usize),
     Cancel(usize),
     Probe(Pattern),
     TakeProbed(Pattern),
@@ -60,6 +62,7 @@ fn steps(posts: u32, messages: u32) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         posts => patterns().prop_map(Step::Post),
         messages => arrivals().prop_map(Step::Message),
+        20 => (arrivals(), 0..20_usize).prop_map(|(arrival, later)| Step::TakenBack(arrival, later)),
         20 => any::<usize>().prop_map(Step::Cancel),
         10 => patterns().prop_map(Step::Probe),
         10 => patterns().prop_map(Step::TakeProbed),
@@ -76,6 +79,8 @@ struct Both {
     naive: Naive,
     names: Vec<(PostId, u32)>,
     next: u32,
+    /// Receives whose message will be taken back, with what they want, and in how many steps.
+    begun: Vec<(Pattern, u32, usize)>,
 }
 
 impl Both {
@@ -106,6 +111,42 @@ impl Both {
         }
     }
 
+    fn begin(&mut self, arrival: Arrival, later: usize) {
+        let oldest = self.naive.posted.iter().position(|(pattern, _)| wants(pattern, &arrival));
+        let expected = oldest.map(|at| self.naive.posted.remove(at));
+        let got = self.matcher.arrive_wanted(&arrival);
+        let plain = |pattern: Pattern| Pattern {
+            tag: if pattern.untagged { 0 } else { pattern.tag & !pattern.ignore },
+            ignore: if pattern.untagged { 0 } else { pattern.ignore },
+            ..pattern
+        };
+        assert_eq!(got, expected.map(|(pattern, number)| (number, plain(pattern))));
+        self.begun.extend(got.map(|(number, pattern)| (pattern, number, later)));
+    }
+
+    /// Numbers grow in the order of posting, so they tell the place.
+    fn take_back(&mut self, pattern: Pattern, number: u32) {
+        let oldest = self.naive.stored.iter().position(|(arrival, _)| wants(&pattern, arrival));
+        let names = &mut self.names;
+        let renamed = |other, id| {
+            let known = names.iter_mut().find(|(_, number)| *number == other).expect("it was posted");
+            known.0 = id;
+        };
+        match (self.matcher.post_before(pattern, number, |&other| other > number, renamed), oldest) {
+            (Posted::Matched(handle, arrival, message), Some(at)) => {
+                assert_eq!(handle, number);
+                assert_eq!((arrival, message), self.naive.stored.remove(at));
+            }
+            (Posted::Queued(id), None) => {
+                let at = self.naive.posted.partition_point(|(_, other)| *other < number);
+                self.naive.posted.insert(at, (pattern, number));
+                self.names.retain(|(_, other)| *other != number);
+                self.names.push((id, number));
+            }
+            (got, expected) => panic!("post again: got {got:?}, expected {expected:?}"),
+        }
+    }
+
     fn cancel(&mut self, choice: usize) {
         if self.names.is_empty() {
             return;
@@ -124,9 +165,15 @@ impl Both {
     }
 
     fn apply(&mut self, step: &Step) {
+        self.begun.iter_mut().for_each(|(_, _, left)| *left = left.saturating_sub(1));
+        let over: Vec<_> = self.begun.extract_if(.., |(_, _, left)| *left == 0).collect();
+        for (pattern, number, _) in over {
+            self.take_back(pattern, number);
+        }
         match step {
             Step::Post(pattern) => self.post(*pattern),
             Step::Message(arrival) => self.message(*arrival),
+            Step::TakenBack(arrival, later) => self.begin(*arrival, *later),
             Step::Cancel(choice) => self.cancel(*choice),
             Step::Probe(pattern) => {
                 self.probe(pattern);
@@ -179,7 +226,13 @@ impl Both {
 }
 
 fn run(seed: u64, steps: &[Step]) {
-    let mut both = Both { matcher: Matcher::new(seed), naive: Naive::default(), names: Vec::new(), next: 0 };
+    let mut both = Both {
+        matcher: Matcher::new(seed),
+        naive: Naive::default(),
+        names: Vec::new(),
+        next: 0,
+        begun: Vec::new(),
+    };
     for step in steps {
         both.apply(step);
     }

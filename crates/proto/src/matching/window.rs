@@ -196,6 +196,11 @@ impl<P> Window<P> {
         self.head
     }
 
+    /// What the receive at a position wants.
+    pub(super) fn wanted(&self, position: u32) -> Compiled {
+        self.lane(position).wanted
+    }
+
     /// Removes the receive at a position.
     #[inline]
     pub(super) fn remove(&mut self, position: u32) -> Option<P> {

@@ -123,9 +123,18 @@ impl Open {
         if !self.producer.has_room() {
             self.look_for_room()?;
         }
-        self.publish(header, body.len() as u16, &words_of(body), body.len());
+        if let Ok(word) = <[u8; 8]>::try_from(body) {
+            self.publish(header, 8, &[u64::from_le_bytes(word), 0, 0, 0, 0], 8);
+        } else {
+            self.publish_padded(header, body);
+        }
         self.notify(socket);
         Ok(())
+    }
+
+    #[inline(never)]
+    fn publish_padded(&mut self, header: &Header, body: &[u8]) {
+        self.publish(header, body.len() as u16, &words_of(body), body.len());
     }
 
     #[inline(never)]
@@ -195,8 +204,10 @@ impl Open {
             second: header.tag,
             third: u64::from(header.src) | u64::from(header.flags.0) << 32,
         };
-        self.marks[(self.producer.next() & self.mask) as usize] = self.window.mark();
+        let place = (self.producer.next() & self.mask) as usize;
         self.producer.publish(self.watch.own.ring(), head, payload, used);
+        // After the peer can see the frame: it is in no hurry.
+        self.marks[place] = self.window.mark();
     }
 
     /// Wakes the peer if it needs it: after publishing a frame, an index or the end.
@@ -204,8 +215,8 @@ impl Open {
     fn notify(&mut self, socket: &GuardedFd) {
         let state = &self.watch.peer.control().state;
         let bell = &self.bell;
-        if self.waker.look(self.barrier, state, &self.peer_page.armed, || bell.hint(socket)) {
-            bell.ring(socket);
+        if self.waker.look(self.barrier, state, &self.peer_page.armed, || hint(bell, socket)) {
+            ring(bell, socket);
         }
     }
 
@@ -506,6 +517,18 @@ impl Open {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn hint(bell: &Bell, socket: &GuardedFd) {
+    bell.hint(socket);
+}
+
+#[cold]
+#[inline(never)]
+fn ring(bell: &Bell, socket: &GuardedFd) {
+    bell.ring(socket);
+}
+
 /// Offset and length of a body in the window.
 #[inline]
 const fn place_of(word: u64) -> (usize, usize) {
@@ -527,9 +550,6 @@ fn header_of(head: Head) -> Header {
 /// At most 40 bytes of body as words; the commonest lengths without a call.
 #[inline]
 fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
-    if let Ok(word) = <[u8; 8]>::try_from(bytes) {
-        return [u64::from_le_bytes(word), 0, 0, 0, 0];
-    }
     if bytes.len() < 8 {
         return [short_word(bytes), 0, 0, 0, 0];
     }
