@@ -15,9 +15,12 @@ pub(crate) struct Access {
     #[arg(long)]
     pub(crate) insecure: bool,
     /// Engines of different domains cannot reach each other
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_DOMAIN)]
     pub(crate) domain: String,
 }
+
+/// Domain of commands that are told no other.
+const DEFAULT_DOMAIN: &str = "default";
 
 /// What to say when a secret is missing.
 const REMEDY: &str = "\
@@ -82,6 +85,11 @@ impl Access {
     /// The same in another domain.
     pub(crate) fn with_domain(self, domain: &str) -> Self {
         Self { domain: domain.to_owned(), ..self }
+    }
+
+    /// Whether any of the flags was given.
+    pub(crate) fn is_said(&self) -> bool {
+        self.insecure || self.secret_file.is_some() || self.domain != DEFAULT_DOMAIN
     }
 
     /// Whether peers elsewhere can prove themselves, or need not.

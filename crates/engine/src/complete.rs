@@ -17,7 +17,6 @@ use crate::op::{Operation, Outcome, Received, RecvOp, SendOp, State, received};
 use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -217,7 +216,7 @@ pub(crate) fn run_ended(shared: &Arc<Shared>) {
             std::mem::forget(turn);
             return;
         };
-        if catch_unwind(AssertUnwindSafe(|| function(outcome))).is_err() {
+        if !crate::panics::survives(|| function(outcome)) {
             crate::events::function_panicked();
         }
     }

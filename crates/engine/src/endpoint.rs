@@ -39,7 +39,7 @@ impl Drop for EndpointInner {
     fn drop(&mut self) {
         if self.shared.check_fork().is_ok() {
             self.shared.with(|core| {
-                core.close_endpoint(self.number);
+                core.close_endpoint(self.number, &OpError::Cancelled);
                 core.progress();
             });
         }

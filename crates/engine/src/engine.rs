@@ -127,6 +127,7 @@ impl Builder {
                 "a domain's name has 1 to 255 bytes, as in \"training-7\"".into(),
             ));
         }
+        refuse_nothing(options)?;
         let security = self.security.clone().unwrap_or_default();
         let secret = match &security {
             Security::Secret(secret) if secret.as_bytes().len() < 16 => {
@@ -175,6 +176,22 @@ impl std::fmt::Debug for Builder {
 
 fn random<const N: usize>() -> Result<[u8; N], BuildError> {
     crate::core::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
+}
+
+/// Refuses a nothing of which no message, link or session could come.
+fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
+    let nothings = [
+        ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),
+        ("session_envelopes", options.session_envelopes == 0, "1"),
+        ("handshake_timeout", options.handshake_timeout.is_zero(), "3s"),
+        ("peer_timeout", options.peer_timeout.is_zero(), "10s"),
+    ];
+    match nothings.iter().find(|(_, nothing, _)| *nothing) {
+        Some((name, _, fine)) => Err(BuildError::Option(format!(
+            "{name} is 0, with which nothing would work; give more, as {fine}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn open_transports(
@@ -329,7 +346,7 @@ impl Engine {
     /// passed. `None`: something is there; call [`Engine::process`] and try again.
     #[must_use]
     pub fn arm(&self) -> Option<Armed> {
-        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: self.clone(), timeout })
+        self.inner.shared.arm_for_event().map(|timeout| Armed { engine: Some(self.clone()), timeout })
     }
 
     /// Handles what is ready; never blocks. Returns how much was done.
@@ -392,7 +409,8 @@ impl std::fmt::Debug for Engine {
 /// The engine is announced as sleeping. Drop it, or call [`Armed::process`], when awake again.
 #[must_use = "watch the descriptor, then call process"]
 pub struct Armed {
-    engine: Engine,
+    /// Until it is processed.
+    engine: Option<Engine>,
     timeout: Option<Duration>,
 }
 
@@ -410,16 +428,18 @@ impl Armed {
     }
 
     /// Handles what is ready. Returns how much was done.
-    pub fn process(self) -> usize {
-        let engine = self.engine.clone();
-        std::mem::forget(self);
-        engine.inner.shared.process_event(true)
+    pub fn process(mut self) -> usize {
+        self.end()
+    }
+
+    fn end(&mut self) -> usize {
+        self.engine.take().map_or(0, |engine| engine.inner.shared.process_event(true))
     }
 }
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.engine.inner.shared.process_event(true);
+        self.end();
     }
 }
 

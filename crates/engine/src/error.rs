@@ -46,19 +46,13 @@ pub enum OpError {
     Forked,
     /// The buffer cannot be written, as `Bytes`.
     NotWritable,
-    /// The system refused something that the engine cannot do without.
-    System(TransportError),
 }
 
 impl OpError {
     /// Whether the same call may succeed later on the same peer.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. } => true,
-            Self::System(error) => error.is_retryable(),
-            _ => false,
-        }
+        matches!(self, Self::TimedOut { .. } | Self::WouldBlock | Self::Cancelled | Self::Truncated { .. })
     }
 }
 
@@ -92,19 +86,11 @@ impl fmt::Display for OpError {
             Self::NotWritable => f.write_str(
                 "the buffer is read-only (made of Bytes); receive into a Vec or the engine's pool",
             ),
-            Self::System(error) => write!(f, "{error}"),
         }
     }
 }
 
-impl std::error::Error for OpError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::System(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for OpError {}
 
 /// An operation with an owned buffer that failed: the buffer comes back.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
 use sinew_transport::Buf;
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
@@ -55,7 +55,8 @@ pub(crate) struct HandlerState {
 }
 
 /// A registered handler; dropping it unregisters it. When [`Handler::unregister`] or drop returns, the function is not
-/// called any more, unless it is what called.
+/// called any more; a call under way on another thread is waited for, so two functions on two threads must not unregister
+/// each other. Inside the function itself, or inside what it waits for, it may be dropped: nothing is waited for then.
 #[must_use = "dropping it unregisters the handler"]
 pub struct Handler {
     shared: Arc<Shared>,
@@ -117,9 +118,9 @@ impl Drop for Handler {
         }
         let (callee, garbage) = self.shared.with(|core| core.end_handler(self.key));
         drop(garbage);
-        // A message that another thread has taken for the function is waited for; not the one that is our own caller.
+        // A message that another thread has taken for the function is waited for; not one that is a caller of ours.
         if let Some(callee) = callee
-            && RUNNING.get() != Arc::as_ptr(&callee).addr()
+            && !is_running_here(&callee)
         {
             callee.wait_until_idle();
         }
@@ -210,11 +211,16 @@ impl Core {
 }
 
 thread_local! {
-    /// Which handler's function this thread is in; 0: none.
-    static RUNNING: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// Which handlers' functions this thread is in: one that waits runs others inside itself.
+    static RUNNING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     /// This thread posts a receive of a handler again: what that completes is for the loop around it, as nested calls would
     /// be as deep as the backlog is long.
     static REPOSTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether this thread is in a call of the handler; not in one that drops what it kept as it ends.
+fn is_running_here(callee: &Arc<Callee>) -> bool {
+    RUNNING.try_with(|running| running.borrow().contains(&Arc::as_ptr(callee).addr())).unwrap_or(false)
 }
 
 struct Delivery {
@@ -254,12 +260,12 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
 }
 
 fn call(callee: &Arc<Callee>, buf: &Buf, info: &Completion) -> bool {
-    let outer = RUNNING.replace(Arc::as_ptr(callee).addr());
+    RUNNING.with_borrow_mut(|running| running.push(Arc::as_ptr(callee).addr()));
     let mut function = callee.function.lock().unwrap_or_else(PoisonError::into_inner);
-    let outcome = catch_unwind(AssertUnwindSafe(|| function(buf.as_slice(), info)));
-    RUNNING.set(outer);
-    if outcome.is_err() {
+    let survived = crate::panics::survives(|| function(buf.as_slice(), info));
+    RUNNING.with_borrow_mut(Vec::pop);
+    if !survived {
         crate::events::handler_panicked(info.tag);
     }
-    outcome.is_err()
+    !survived
 }

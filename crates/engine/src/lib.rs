@@ -33,6 +33,7 @@ mod incoming;
 mod metrics;
 mod op;
 mod options;
+mod panics;
 mod peer;
 mod pool;
 mod progress;

@@ -7,12 +7,14 @@ use crate::core::table::Key;
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::progress::Progress;
+use crate::shared::{TURNS_DIRECT, TURNS_POLL};
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A message that was received, with its buffer, whose length is the message's.
 #[derive(Debug)]
@@ -35,6 +37,9 @@ pub(crate) struct Operation {
     pub(crate) state: State,
 }
 
+/// Waits that are shorter look at the clock from the start.
+const SHORT: Duration = Duration::from_micros(200);
+
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
 impl Operation {
@@ -54,8 +59,11 @@ impl Operation {
     }
 
     fn take_done(&mut self) -> Option<Outcome> {
-        if !matches!(self.state, State::Done(..)) {
-            return None;
+        let State::Done(_, result) = &self.state else { return None };
+        let shared = &self.endpoint.shared;
+        // A send has its buffer back, but may still wait for company: where nobody else makes progress, this is its wait.
+        if matches!(result, Ok(None)) && shared.progress == Progress::Caller {
+            shared.with_unless_forked((), crate::core::Core::send_staged);
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Done(buf, result) => Some(Self::outcome(buf, result)),
@@ -91,7 +99,16 @@ impl Operation {
         }
         let State::Pending(key) = self.state else { return None };
         let shared = &self.endpoint.shared;
-        let done = shared.wait(timeout.resolve(&shared.config), |core| Self::collect(core, key))?;
+        let limit = timeout.resolve(&shared.config);
+        let quick = if limit.is_none_or(|limit| limit > SHORT) {
+            shared.wait_quick(self.endpoint.number, TURNS_DIRECT, |core| Self::collect(core, key))
+        } else {
+            None
+        };
+        let done = match quick {
+            Some(done) => done,
+            None => shared.wait(limit, |core| Self::collect(core, key))?,
+        };
         self.state = State::Taken;
         Some(done)
     }
@@ -120,15 +137,23 @@ impl Operation {
             return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
         };
         let shared = &self.endpoint.shared;
-        let done = shared.with(|core| {
-            if shared.progress == Progress::Caller {
-                core.progress();
-            }
-            let done = Self::collect(core, key);
-            if done.is_none() {
-                core.set_waker(key, context.waker());
-            }
-            done
+        let by_caller = shared.progress == Progress::Caller;
+        let quick = if by_caller {
+            shared.wait_quick(self.endpoint.number, TURNS_POLL, |core| Self::collect(core, key))
+        } else {
+            None
+        };
+        let done = quick.or_else(|| {
+            shared.with(|core| {
+                if by_caller {
+                    core.progress();
+                }
+                let done = Self::collect(core, key);
+                if done.is_none() {
+                    core.set_waker(key, context.waker());
+                }
+                done
+            })
         });
         match done {
             Some(done) => {
@@ -136,7 +161,7 @@ impl Operation {
                 Poll::Ready(done)
             }
             None => {
-                if shared.progress == Progress::Caller {
+                if by_caller {
                     context.waker().wake_by_ref();
                 }
                 Poll::Pending

@@ -1,7 +1,6 @@
 //! Who makes progress: a value, not a build option.
 
 use crate::shared::Shared;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -34,7 +33,10 @@ pub(crate) fn run(shared: &Arc<Shared>, cpu: Option<usize>) {
     }
     let stopped = |_: &mut crate::core::Core| shared.stop.load(Ordering::Acquire).then_some(());
     // Wakers and buffers are the application's: a panic in one must not end everybody's progress.
-    while catch_unwind(AssertUnwindSafe(|| shared.wait_taking(crate::core::BUDGET, None, stopped))).is_err() {
+    let turn = || {
+        let _ = shared.wait_taking(crate::core::BUDGET, None, stopped);
+    };
+    while !crate::panics::survives(turn) {
         crate::events::thread_panicked();
     }
 }

@@ -73,7 +73,11 @@ impl Endpoint {
         let ended = scope.end(result.is_err());
         match (result, ended) {
             (Ok(value), Ok(())) => value,
-            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+            (Err(panic), ended) => {
+                ended.unwrap_or_else(crate::panics::discard);
+                resume_unwind(panic)
+            }
+            (Ok(_), Err(panic)) => resume_unwind(panic),
         }
     }
 }
@@ -159,7 +163,11 @@ impl<'scope> Scope<'scope, '_> {
                     core.cancel_send(key);
                 });
             }));
-            result = result.and(cancelled);
+            match (&result, cancelled) {
+                (Ok(()), cancelled) => result = cancelled,
+                (Err(_), Err(second)) => crate::panics::discard(second),
+                (Err(_), Ok(())) => {}
+            }
         }
         result
     }

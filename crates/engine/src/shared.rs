@@ -8,7 +8,7 @@
 use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Quick, Receiving, Taken};
+use crate::core::{Core, Delivered, Effects, Quick, Receiving, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -70,7 +70,9 @@ const YIELD_AFTER: Duration = Duration::from_micros(20);
 
 /// Turns that a direct receive takes before it is posted: longer than a round trip over shared memory, and short enough
 /// for others who want the lock and for the clock.
-const TURNS_DIRECT: u32 = 64;
+pub(crate) const TURNS_DIRECT: u32 = 64;
+/// The same for the poll of a future: under a microsecond, as other tasks wait for its thread.
+pub(crate) const TURNS_POLL: u32 = 2;
 /// Looks at the busiest lane before each of them.
 const QUICK_LOOKS: u32 = 16;
 /// Turns of a receive on a thread that has not the engine's bias and therefore makes no such looks.
@@ -78,9 +80,10 @@ const TURNS_ALONE: u32 = 256;
 
 /// Runs code of the application; the first panic is kept.
 fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
-    let now = catch_unwind(AssertUnwindSafe(f));
-    if result.is_ok() {
-        *result = now;
+    match (catch_unwind(AssertUnwindSafe(f)), &result) {
+        (Err(first), Ok(())) => *result = Err(first),
+        (Err(second), Err(_)) => crate::panics::discard(second),
+        (Ok(()), _) => {}
     }
 }
 
@@ -167,13 +170,60 @@ impl Shared {
     /// Sends a message the short way; `false`: nothing has happened, take the long way.
     #[inline(always)]
     pub(crate) fn send_quick(&self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
-        self.core.lock_if_biased().is_some_and(|mut core| core.send_quick(session, flow, header, data))
+        match self.core.lock_if_biased() {
+            Some(mut core) => core.send_quick(session, flow, header, data),
+            None => false,
+        }
     }
 
     /// Whether another thread waits for the lock.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
         self.core.contended()
+    }
+
+    /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
+    /// come. `None`: it takes longer, or this thread is not the one that may.
+    pub(crate) fn wait_quick<T>(
+        self: &Arc<Self>,
+        endpoint: u32,
+        turns: u32,
+        mut check: impl FnMut(&mut Core) -> Option<T>,
+    ) -> Option<T> {
+        for _ in 0..turns {
+            let mut core = self.core.lock_if_biased()?;
+            let mut done = check(&mut core);
+            let mut looks = 0;
+            while done.is_none() && looks < QUICK_LOOKS && !core.effects.must_run() {
+                match core.deliver_quick(endpoint) {
+                    Delivered::One => done = check(&mut core),
+                    Delivered::Nothing if self.core.contended() => break,
+                    Delivered::Nothing => {
+                        looks += 1;
+                        std::hint::spin_loop();
+                    }
+                    Delivered::Other => break,
+                }
+            }
+            let more =
+                core.effects.any() && (core.effects.must_run() || self.sleepers.load(Ordering::Relaxed) > 0);
+            if !more {
+                core.effects.clear();
+            }
+            drop(core);
+            if more {
+                // Runs what there is.
+                self.with(|_| ());
+            }
+            if done.is_some() {
+                return done;
+            }
+            self.with(|core| core.turn(1));
+            if self.core.contended() {
+                break;
+            }
+        }
+        None
     }
 
     /// Receives into borrowed memory, polling for a while; what did not come meanwhile is posted, and must leave the table

@@ -21,6 +21,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     no_message_is_lost_between_a_deadline_and_its_cancel,
     a_receiver_that_stops_calling_has_let_its_sender_go,
     what_is_posted_to_a_sleeping_engine_goes_out,
+    a_send_that_was_waited_for_is_on_its_way,
     cancelled_receives_cost_no_credit,
     messages_as_long_as_the_window_arrive,
     try_forms_never_wait,
@@ -253,6 +254,25 @@ fn no_message_is_lost_between_a_deadline_and_its_cancel(lane: &str) {
             }
         }
     });
+}
+
+/// Whatever form the wait has: nobody may call the sending engine ever again.
+fn a_send_that_was_waited_for_is_on_its_way(lane: &str) {
+    let p = pair(lane);
+    for (tag, len) in [(1, 8), (2, 3000)] {
+        let waits: [&dyn Fn(sinew::SendOp); 3] = [
+            &|send| drop(send.wait().unwrap()),
+            &|mut send| drop(send.try_wait().expect("short").unwrap()),
+            &|send| {
+                assert!(pin!(send).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready(), "short")
+            },
+        ];
+        for wait in waits {
+            wait(p.to_b.post_send(tag, vec![1; len]).unwrap());
+            // The other engine has a thread of its own.
+            assert_eq!(p.b.recv(tag, &mut vec![0; len]).unwrap().len, len);
+        }
+    }
 }
 
 /// Cancelled fetches must not eat the window: afterwards the sender may still fill it.
@@ -619,7 +639,8 @@ fn dropping_the_engine_ends_what_pends(lane: &str) {
     if let Ok(far) = far {
         let _ = far.wait_within(PATIENCE);
     }
-    text(waiting.join().unwrap().unwrap_err());
+    let waited = waiting.join().unwrap();
+    assert!(matches!(waited, Err(OpError::EngineClosed)), "nobody cancelled it: {waited:?}");
     assert!(p.to_b.send(1, b"x").is_err());
     assert!(p.a.recv(1, &mut [0; 8]).is_err());
     assert!(p.here.endpoint("late").is_err());

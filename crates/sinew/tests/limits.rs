@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PATIENCE, engine, engine_with, options, pair, until};
+use common::{PATIENCE, engine, engine_with, options, pair, pair_with, until};
 use sinew::{Engine, EngineOptions, Match, OpError, Progress};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -45,6 +45,33 @@ fn options_beyond_all_clocks_are_as_good_as_none() {
     a.scope(|scope| drop(scope.send(&peer, 1, &data)));
     b.scope(|scope| drop(scope.recv(1, &mut buf)));
     assert_eq!(buf, data);
+}
+
+#[test]
+fn options_of_which_nothing_could_come_are_refused_and_the_least_and_largest_work() {
+    for (name, options) in [
+        ("endpoint_envelopes", common::options().endpoint_envelopes(0_usize)),
+        ("session_envelopes", common::options().session_envelopes(0_usize)),
+        ("handshake_timeout", common::options().handshake_timeout(Duration::ZERO)),
+        ("peer_timeout", common::options().peer_timeout(Duration::ZERO)),
+    ] {
+        let error = Engine::builder().domain("faults").options(options).build().unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let least = common::options().endpoint_envelopes(1_usize).session_envelopes(1_usize);
+    let least =
+        least.endpoint_window(0_usize).session_window(0_usize).eager_max(0_usize).send_buffer(0_usize);
+    let largest = common::options().endpoint_envelopes(1_usize << 32).session_envelopes(1_usize << 33);
+    let largest = largest.endpoint_window(usize::MAX).session_window(usize::MAX).eager_max(usize::MAX);
+    for options in [least, largest] {
+        let p = pair_with("uds", THREAD, THREAD, options);
+        for len in [0, 8, 5000, 300_000] {
+            std::thread::scope(|scope| {
+                scope.spawn(|| p.to_b.send(1, &vec![7; len]).unwrap());
+                assert_eq!(p.b.recv(1, &mut vec![0; len]).unwrap().len, len);
+            });
+        }
+    }
 }
 
 #[test]

@@ -3,23 +3,21 @@
 #![allow(unsafe_code)]
 
 mod common;
+#[path = "common/tampered.rs"]
+mod tampered;
 
 use common::{PATIENCE, Pair, connected, content, options, pair, pair_with, until};
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::tcp::{TcpOptions, TcpTransport};
-use sinew::transport::{
-    Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator, Pull,
-    Sink, Token, Transport, TransportError, forward,
-};
-use sinew::{Buf, Engine, Failed, Match, OpError, Progress, Received, RecvOp};
+use sinew::transport::{Header, Kind};
+use sinew::{Buf, Failed, Match, OpError, Progress, Received, RecvOp};
 use std::future::Future;
-use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
+use tampered::tampered;
 
 /// What the sender's bytes, and the memory of an ended receive, are filled with.
 const SENT: u8 = 0x11;
@@ -76,155 +74,6 @@ fn a_message_taken_back_while_it_is_pulled_writes_nothing_later() {
         Err(Failed { buf, error: OpError::Cancelled }) => stays_mine(&p, buf),
         other => panic!("cancelled, not {other:?}"),
     }
-}
-
-/// What the tampered lanes of a test do.
-#[derive(Default)]
-struct Plan {
-    /// Frames that go out beside those of the engine.
-    forged: Mutex<Vec<(Header, Vec<u8>)>>,
-    /// A lane stands still as soon as a body is under way on it.
-    hold: AtomicBool,
-    held: AtomicBool,
-    /// Pulls never end, and each poll of their lane writes to their targets after it has handed everything up, as a device
-    /// may.
-    scribble: AtomicBool,
-}
-
-struct Tampered {
-    inner: Box<dyn Transport>,
-    plan: Arc<Plan>,
-}
-
-impl Transport for Tampered {
-    forward! { Transport: name, probe, expectation }
-
-    fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
-        Ok(Box::new(TamperedDomain { inner: self.inner.open(context)?, plan: Arc::clone(&self.plan) }))
-    }
-}
-
-struct TamperedDomain {
-    inner: Box<dyn Domain>,
-    plan: Arc<Plan>,
-}
-
-impl Domain for TamperedDomain {
-    forward! { Domain: locators, understands, handle_event, poll_warm, arm, disarm, allocate_segment }
-
-    fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
-        Ok(Box::new(TamperedLink { inner: self.inner.dial(to, owner)?, plan: Arc::clone(&self.plan) }))
-    }
-
-    fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
-        let Some(inner) = self.inner.accept(owner)? else { return Ok(None) };
-        Ok(Some(Box::new(TamperedLink { inner, plan: Arc::clone(&self.plan) })))
-    }
-}
-
-struct TamperedLink {
-    inner: Box<dyn Link>,
-    plan: Arc<Plan>,
-}
-
-impl Link for TamperedLink {
-    forward! { Link: poll, try_send, try_recv, identity, describe }
-
-    fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
-        let inner = self.inner.into_lane(params)?;
-        Ok(Box::new(TamperedLane { inner, plan: self.plan, held: false, targets: Vec::new() }))
-    }
-}
-
-struct TamperedLane {
-    inner: Box<dyn Lane>,
-    plan: Arc<Plan>,
-    held: bool,
-    targets: Vec<(Token, NonNull<u8>, usize)>,
-}
-
-// SAFETY: the targets are used under the engine's lock only.
-unsafe impl Send for TamperedLane {}
-
-// SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
-unsafe impl Lane for TamperedLane {
-    forward! { Lane:
-    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, cool, describe, view, close }
-
-    fn revoke(&mut self, token: Token) {
-        self.targets.retain(|&(of, ..)| of != token);
-        self.inner.revoke(token);
-    }
-
-    unsafe fn pull(
-        &mut self,
-        from: &Descriptor,
-        target: NonNull<u8>,
-        len: usize,
-        token: Token,
-    ) -> Result<Pull, LaneError> {
-        if self.plan.scribble.load(Ordering::Acquire) {
-            self.targets.push((token, target, len));
-            return Ok(Pull::Pending);
-        }
-        // SAFETY: as promised to this.
-        unsafe { self.inner.pull(from, target, len, token) }
-    }
-
-    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
-        let mut forged = self.plan.forged.lock().unwrap();
-        while let Some((header, body)) = forged.first()
-            && self.inner.try_post(header, &[IoSlice::new(body)]).is_ok()
-        {
-            forged.remove(0);
-        }
-        if self.held && self.plan.hold.load(Ordering::Acquire) {
-            return Ok(0);
-        }
-        let mut watching = Watching { inner: sink, under_way: false };
-        let done = self.inner.poll(&mut watching, budget);
-        for &(_, target, len) in &self.targets {
-            // SAFETY: writable until it is revoked.
-            unsafe { target.write_bytes(0xee, len) };
-        }
-        if watching.under_way && !self.plan.held.load(Ordering::Acquire) {
-            self.held = self.plan.hold.load(Ordering::Acquire);
-            self.plan.held.store(self.held, Ordering::Release);
-        }
-        done
-    }
-}
-
-struct Watching<'a> {
-    inner: &'a mut dyn Sink,
-    under_way: bool,
-}
-
-// SAFETY: all calls are passed on.
-unsafe impl Sink for Watching<'_> {
-    forward! { Sink: released, pulled }
-
-    fn frame(&mut self, header: &Header, body: Body<'_>) {
-        self.inner.frame(header, body);
-    }
-
-    fn place(&mut self, header: &Header, len: usize) -> sinew::transport::Placement {
-        self.under_way = true;
-        self.inner.place(header, len)
-    }
-
-    fn placed(&mut self, header: &Header, len: usize) {
-        self.under_way = false;
-        self.inner.placed(header, len);
-    }
-}
-
-fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
-    let plan = Arc::new(Plan::default());
-    let transport = Tampered { inner: Box::new(transport), plan: Arc::clone(&plan) };
-    let builder = Engine::builder().domain("faults").progress(Progress::Event).options(options());
-    (builder.without_own_transports().transport(transport).build().unwrap(), plan)
 }
 
 /// A receive that is pulled is not ended by fragments that nobody asked for: the pull would go on writing.

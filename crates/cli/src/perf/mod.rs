@@ -154,6 +154,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             args.access.check_connect(address)?;
             measure_all(args, &Side::There(address.clone()))
         }
+        (None, None) if args.access.is_said() => Err(Failure::usage(
+            "--secret-file, --insecure and --domain are for --listen and --connect; the two processes here are of one user and \
+             in a domain of their own",
+        )),
         (None, None) => measure_all(args, &Side::here(args)?),
     }
 }

@@ -3,7 +3,7 @@
 use super::sink::Sink;
 use super::{ABORT, ANSWER, Answer, CHUNK, CHUNK_LEN, END, ENDPOINT, HELLO, Hello, Sum, WINDOW};
 use crate::access::{Access, Place};
-use crate::failure::{Failure, UNREACHABLE};
+use crate::failure::{DIFFERENT, Failure, UNREACHABLE};
 use crate::output::{help, say};
 use sinew::{Buf, Endpoint, Match, OpError, Peer, Progress, RecvOp, Timeout};
 use std::collections::VecDeque;
@@ -109,6 +109,7 @@ fn serve(args: &Args, endpoint: &Endpoint, mut sink: Sink) -> Result<(), Failure
     let said = match &outcome {
         Ok(_) => Answer::Right,
         Err(failure) if failure.is_quiet() => Answer::Wrong("nobody reads its output any more".into()),
+        Err(failure) if failure.code() == DIFFERENT => Answer::Different(failure.text().to_owned()),
         Err(failure) => Answer::Wrong(failure.text().to_owned()),
     };
     // A sender that has heard the answer may be gone at once.
@@ -176,7 +177,7 @@ fn receive(endpoint: &Endpoint, peer: &Peer, hello: &Hello, sink: &mut Sink) -> 
                 return finished(sum, data);
             }
             Some(ABORT) => {
-                let why = String::from_utf8_lossy(data).replace(char::is_control, " ");
+                let why = super::shown(data);
                 return Err(Failure::failed(format!("the sender gave up after {} bytes: {why}", sum.len)));
             }
             Some(at) if at == number => {}

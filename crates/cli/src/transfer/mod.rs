@@ -34,6 +34,11 @@ const MAGIC: &[u8; 8] = b"SNWXFER1";
 /// Longest name of a file that is told.
 const NAME_MAX: usize = 255;
 
+/// Text from elsewhere that is shown on a terminal: nothing in it may steer that.
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect()
+}
+
 /// What the sender says first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Hello {
@@ -56,9 +61,7 @@ impl Hello {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (len, name) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
         let len = u64::from_le_bytes(*len);
-        // A name from elsewhere is shown on a terminal: nothing in it may steer that.
-        let name = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).collect();
-        Some(Self { len: (len != u64::MAX).then_some(len), name })
+        Some(Self { len: (len != u64::MAX).then_some(len), name: shown(name) })
     }
 }
 
@@ -69,6 +72,8 @@ enum Answer {
     Accepted,
     /// Everything arrived, and is right.
     Right,
+    /// Something else arrived than was sent.
+    Different(String),
     /// It ended otherwise; nothing is to be believed of what arrived.
     Wrong(String),
 }
@@ -78,7 +83,8 @@ impl Answer {
         match self {
             Self::Accepted => b"a".to_vec(),
             Self::Right => b"r".to_vec(),
-            Self::Wrong(text) => std::iter::once(b'w').chain(text.bytes()).take(TEXT_MAX).collect(),
+            Self::Different(text) => Self::told(b'd', text),
+            Self::Wrong(text) => Self::told(b'w', text),
         }
     }
 
@@ -86,9 +92,14 @@ impl Answer {
         match bytes.split_first()? {
             (b'a', []) => Some(Self::Accepted),
             (b'r', []) => Some(Self::Right),
-            (b'w', text) => Some(Self::Wrong(String::from_utf8_lossy(text).into_owned())),
+            (b'd', text) => Some(Self::Different(shown(text))),
+            (b'w', text) => Some(Self::Wrong(shown(text))),
             _ => None,
         }
+    }
+
+    fn told(kind: u8, text: &str) -> Vec<u8> {
+        std::iter::once(kind).chain(text.bytes()).take(TEXT_MAX).collect()
     }
 }
 
@@ -151,7 +162,8 @@ mod tests {
             let hello = Hello { len, name: "a file".into() };
             assert_eq!(Hello::from_bytes(&hello.to_bytes()), Some(hello));
         }
-        for answer in [Answer::Accepted, Answer::Right, Answer::Wrong("no".into())] {
+        let others = [Answer::Wrong("no".into()), Answer::Different("no".into())];
+        for answer in [Answer::Accepted, Answer::Right].into_iter().chain(others) {
             assert_eq!(Answer::from_bytes(&answer.to_bytes()), Some(answer));
         }
         assert_eq!(Hello::from_bytes(b"GET / HTTP/1.1"), None);
@@ -159,7 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_from_elsewhere_cannot_steer_the_terminal() {
+    fn a_text_from_elsewhere_cannot_steer_the_terminal() {
+        assert_eq!(Answer::from_bytes(b"w\x1b]0;a\x07b"), Some(Answer::Wrong("]0;ab".into())));
+        assert_eq!(Answer::from_bytes(b"d\x1bc"), Some(Answer::Different("c".into())));
         let hello = Hello { len: None, name: "a\x1b[2Jb\nc".into() };
         assert_eq!(Hello::from_bytes(&hello.to_bytes()).map(|hello| hello.name), Some("a[2Jbc".into()));
     }

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match answer(&endpoint, &peer, ACCEPT.into())? {
         Answer::Accepted => {}
         Answer::Wrong(text) => return Err(Failure::failed(format!("the other side refuses: {text}"))),
-        Answer::Right => return Err(foreign()),
+        Answer::Right | Answer::Different(_) => return Err(foreign()),
     }
     let begun = Instant::now();
     let len = stream(&endpoint, &peer, source.as_mut(), hello.len)?;
@@ -65,8 +65,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match answer(&endpoint, &peer, Timeout::Never)? {
         Answer::Right => {}
         Answer::Wrong(text) => {
-            return Err(Failure::different(format!("the other side did not take it: {text}")));
+            return Err(Failure::failed(format!("the other side did not take it: {text}")));
         }
+        Answer::Different(text) => return Err(Failure::different(format!("it arrived otherwise: {text}"))),
         Answer::Accepted => return Err(foreign()),
     }
     if !args.quiet {
@@ -142,7 +143,8 @@ fn stream(endpoint: &Endpoint, peer: &Peer, source: &mut dyn Read, len: Option<u
         }
         buf.truncate(filled);
         sum.update(&buf);
-        under_way.push_back(peer.message(CHUNK).immediate(number).post(buf)?);
+        let posted = peer.message(CHUNK).immediate(number).post(buf);
+        under_way.push_back(posted.map_err(|failed| given_up(endpoint, peer, failed.error))?);
         bar.inc(filled as u64);
     }
     for send in under_way {
@@ -150,7 +152,8 @@ fn stream(endpoint: &Endpoint, peer: &Peer, source: &mut dyn Read, len: Option<u
     }
     bar.finish_and_clear();
     let len = sum.len;
-    peer.message(CHUNK).immediate(END).timeout(Timeout::Never).send(&sum.finish())?;
+    let end = peer.message(CHUNK).immediate(END).timeout(Timeout::Never).send(&sum.finish());
+    end.map_err(|error| given_up(endpoint, peer, error))?;
     Ok(len)
 }
 
@@ -158,19 +161,23 @@ fn truncated(text: &str) -> Vec<u8> {
     text.bytes().take(TEXT_MAX).collect()
 }
 
-/// Waits until a chunk has been fetched, however slow the reader over there is. A listener that gives up says why.
+/// Waits until a chunk has been fetched, however slow the reader over there is.
 fn finish(endpoint: &Endpoint, peer: &Peer, send: SendOp) -> Result<Vec<u8>, Failure> {
     match send.wait_within(Timeout::Never) {
         Ok(buf) => Ok(buf.into_vec()),
-        Err(failed) => {
-            let said = endpoint
-                .probe(Match::tag(ANSWER).from(peer.source()))
-                .and_then(|_| answer(endpoint, peer, Timeout::After(Duration::ZERO)).ok());
-            match said {
-                Some(Answer::Wrong(text)) => Err(Failure::failed(format!("the other side gave up: {text}"))),
-                _ => Err(failed.into()),
-            }
-        }
+        Err(failed) => Err(given_up(endpoint, peer, failed.error)),
+    }
+}
+
+/// Why nothing more can be sent: a listener that gives up has said why.
+fn given_up(endpoint: &Endpoint, peer: &Peer, error: OpError) -> Failure {
+    let said = endpoint
+        .probe(Match::tag(ANSWER).from(peer.source()))
+        .and_then(|_| answer(endpoint, peer, Timeout::After(Duration::ZERO)).ok());
+    match said {
+        Some(Answer::Wrong(text)) => Failure::failed(format!("the other side gave up: {text}")),
+        Some(Answer::Different(text)) => Failure::different(format!("it arrived otherwise: {text}")),
+        _ => error.into(),
     }
 }
 

@@ -21,7 +21,7 @@ fn every_help_page_has_examples_and_exit_codes() {
 #[test]
 fn wrong_usage_ends_with_two_and_says_what_would_be_right() {
     let room = Room::new();
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["pref"], &["perf"]),
         (&["perf", "--transport", "ipx"], &["ipx", "shm, uds, tcp", "auto"]),
         (&["perf", "--op", "speed"], &["latency", "bandwidth", "rate"]),
@@ -30,6 +30,8 @@ fn wrong_usage_ends_with_two_and_says_what_would_be_right() {
         (&["perf", "--sizes", "2g"], &["1g"]),
         (&["perf", "--iterations", "0"], &["0", "1.."]),
         (&["perf", "--iterations", "5", "--seconds", "1"], &["--iterations", "--seconds"]),
+        (&["perf", "--secret-file", "absent"], &["--secret-file", "--listen", "--connect"]),
+        (&["perf", "--insecure"], &["--insecure", "--listen", "--connect"]),
         (&["explain", "nonsense"], &["nonsense", "tcp://HOST:PORT"]),
         (&["listen", "ipx://x"], &["ipx", "tcp://0.0.0.0:4000"]),
     ];

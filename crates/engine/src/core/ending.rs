@@ -149,7 +149,7 @@ impl Core {
                     self.finish_send(key, result);
                 }
                 Some(Op::Recv(op)) => match &op.state {
-                    RecvState::Fetching { envelope, .. } if envelope.session == session_key => {
+                    RecvState::Fetching(fetch) if fetch.envelope.session == session_key => {
                         self.finish_recv(key, Err(error.clone()));
                     }
                     _ => {}
@@ -232,7 +232,7 @@ impl Core {
             self.lose_session(key, "this engine was closed");
         }
         for number in 1..=self.endpoints.len() as u32 {
-            self.close_endpoint(number);
+            self.close_endpoint(number, &OpError::EngineClosed);
         }
         self.abandon_wireup();
         self.domains.clear();

@@ -93,8 +93,8 @@ impl Core {
         self.endpoints.get_mut((number as usize).wrapping_sub(1))?.as_deref_mut()
     }
 
-    /// Ends an endpoint: its receives end as cancelled, messages that it never took are gone, senders are told.
-    pub(crate) fn close_endpoint(&mut self, number: u32) {
+    /// Ends an endpoint: its receives end with `error`, messages that it never took are gone, senders are told.
+    pub(crate) fn close_endpoint(&mut self, number: u32, error: &OpError) {
         let Some(mut endpoint) =
             self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::take)
         else {
@@ -105,7 +105,7 @@ impl Core {
         }
         let posted: Vec<Key> = endpoint.matcher.drain_posted().collect();
         for op in posted {
-            self.finish_recv(op, Err(OpError::Cancelled));
+            self.finish_recv(op, Err(error.clone()));
         }
         let sessions: Vec<Key> = endpoint.inflows.iter().map(|flow| flow.session).collect();
         let forget = |_, message: Unexpected| {

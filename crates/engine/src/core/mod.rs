@@ -34,7 +34,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Quick, Receiving};
+pub(crate) use quick::{Delivered, Quick, Receiving};
 pub(crate) use session::{Session, SessionId, Windows};
 pub(crate) use wireup::{ConnectState, Connecting, Purpose, random};
 
@@ -445,6 +445,13 @@ impl Core {
             session.dirty = true;
             self.dirty.push(key);
             self.effects.post();
+        }
+    }
+
+    /// Sends what was posted and waits for the engine's next progress.
+    pub(crate) fn send_staged(&mut self) {
+        if !self.dirty.is_empty() {
+            self.pump_dirty();
         }
     }
 

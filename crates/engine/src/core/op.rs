@@ -165,20 +165,24 @@ pub(crate) enum Way {
 pub(crate) enum RecvState {
     /// Waits for a message.
     Posted(PostId),
-    /// Matched an envelope: `received` of `expected` bytes are there.
-    Fetching {
-        envelope: Envelope,
-        info: Completion,
-        arrival: Arrival,
-        received: u64,
-        expected: u64,
-        way: Way,
-        /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
-        wanted: Pattern,
-        len_max: Option<usize>,
-    },
+    /// Matched an envelope. Apart, as most receives never come here, and all are moved about.
+    Fetching(Box<Fetch>),
     /// Over.
     Finished(Result<Completion, OpError>),
+}
+
+/// A message that comes: `received` of `expected` bytes are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) envelope: Envelope,
+    pub(crate) info: Completion,
+    pub(crate) arrival: Arrival,
+    pub(crate) received: u64,
+    pub(crate) expected: u64,
+    pub(crate) way: Way,
+    /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
+    pub(crate) wanted: Pattern,
+    pub(crate) len_max: Option<usize>,
 }
 
 /// Who receives.
@@ -218,8 +222,8 @@ impl RecvOp {
 
     /// Whether fragments of a session are on their way into its memory.
     pub(crate) fn fetches_from(&self, session: Key) -> bool {
-        matches!(&self.state, RecvState::Fetching { envelope, way: Way::Fragments, .. }
-            if envelope.session == session)
+        matches!(&self.state, RecvState::Fetching(fetch)
+            if fetch.way == Way::Fragments && fetch.envelope.session == session)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starting, ending and collecting operations.
 #![allow(unsafe_code)]
 
-use super::op::{Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
 use super::table::Key;
 use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
@@ -44,6 +44,22 @@ fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
     };
     let source = Source { session: session.0, key: arrival.source };
     Completion { len, tag: arrival.tag, immediate, source }
+}
+
+impl RecvOp {
+    /// Puts a whole message into its memory. It is in the table.
+    #[inline]
+    pub(crate) fn fill(&mut self, info: &Completion, body: Body<'_>) -> Result<Completion, OpError> {
+        let room = self.memory.len();
+        let len = body.len().min(room);
+        if matches!(self.memory, Memory::Later { .. }) {
+            self.memory = Memory::Owned(body.take(len).to_vec().into());
+        } else {
+            // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
+            unsafe { body.copy_to_raw(self.memory.data().as_ptr(), len) };
+        }
+        received(info, body.len(), room)
+    }
 }
 
 impl Core {
@@ -189,17 +205,8 @@ impl Core {
     #[inline]
     pub(crate) fn deliver(&mut self, key: Key, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
-        let room = op.memory.len();
-        let len = body.len().min(room);
-        if matches!(op.memory, Memory::Later { .. }) {
-            op.memory = Memory::Owned(body.take(len).to_vec().into());
-            let result = received(info, body.len(), room);
-            self.finish_recv(key, result);
-            return;
-        }
-        // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
-        unsafe { body.copy_to_raw(op.memory.data().as_ptr(), len) };
-        self.finish_recv(key, received(info, body.len(), room));
+        let result = op.fill(info, body);
+        self.finish_recv(key, result);
     }
 
     /// Ends a receive; its owner collects it.
@@ -247,7 +254,8 @@ impl Core {
                     state.matcher.cancel(post);
                 }
             }
-            &RecvState::Fetching { envelope, info, arrival, .. } => {
+            RecvState::Fetching(fetch) => {
+                let Fetch { envelope, info, arrival, .. } = **fetch;
                 self.revoke_everywhere(envelope.session, key);
                 self.put_back(endpoint, envelope, arrival, info.immediate);
             }

@@ -12,11 +12,12 @@
 #![allow(unsafe_code)]
 
 use super::inbound::OVERHEAD;
+use super::op::Op;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::Peeked;
+use sinew_transport::{Lane, Peeked};
 use sinew_wire::frame::{Flags, Header};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -26,6 +27,17 @@ use std::ptr::NonNull;
 pub(crate) enum Quick {
     /// The message; it is in the caller's memory.
     Done(Completion),
+    /// Nothing is there yet.
+    Nothing,
+    /// Something else is to be done first.
+    Other,
+}
+
+/// What a look for anybody's message has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Delivered {
+    /// A message; its receive has ended.
+    One,
     /// Nothing is there yet.
     Nothing,
     /// Something else is to be done first.
@@ -86,6 +98,30 @@ impl Permit {
         self.credit -= len as u64 + OVERHEAD;
         self.messages += 1;
         self.bytes += len as u64;
+    }
+
+    /// The next message of the permit's lane.
+    #[inline(always)]
+    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Option<Peeked<'a>> {
+        if std::mem::take(&mut self.received) {
+            lane.take_peeked();
+        }
+        lane.peek()
+    }
+
+    /// Whether the message is for the permit's endpoint, plain and paid for.
+    #[inline(always)]
+    fn covers(&self, message: &Peeked<'_>) -> bool {
+        message.dst == self.endpoint
+            && !message.flags.contains(Flags::IMMEDIATE)
+            && self.credit >= message.body.len() as u64 + OVERHEAD
+    }
+
+    /// The message that was shown last has been received.
+    #[inline(always)]
+    fn receive(&mut self, len: usize) {
+        self.received = true;
+        self.count(len);
     }
 
     const fn cost(&self) -> u64 {
@@ -159,33 +195,18 @@ impl Core {
     /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
     #[inline(always)]
     pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Quick {
-        if self.permits.to_receive.endpoint != receiving.endpoint
-            && !self.permit_to_receive(receiving.endpoint)
-        {
+        if !self.may_look(receiving.endpoint) {
             return Quick::Other;
         }
-        let turns = self.turns.wrapping_add(1);
-        if turns.is_multiple_of(TURNS_PER_LONG) {
-            return Quick::Other;
-        }
-        self.turns = turns;
         let permit = &mut self.permits.to_receive;
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Quick::Other;
         };
-        if permit.received {
-            permit.received = false;
-            lane.take_peeked();
-        }
-        let Some(Peeked { tag, dst, src, flags, body }) = lane.peek() else { return Quick::Nothing };
-        let len = body.len();
-        if dst != receiving.endpoint
-            || len > receiving.room
-            || flags.contains(Flags::IMMEDIATE)
-            || permit.credit < len as u64 + OVERHEAD
-        {
+        let Some(message) = permit.look(lane.as_mut()) else { return Quick::Nothing };
+        if !permit.covers(&message) || message.body.len() > receiving.room {
             return Quick::Other;
         }
+        let Peeked { tag, dst, src, flags, body } = message;
         let source = Source::new(permit.session.0, permit.engine, src);
         let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
         let endpoint = self.endpoints.get((dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
@@ -194,11 +215,55 @@ impl Core {
         {
             return Quick::Other;
         }
+        let len = body.len();
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
-        permit.received = true;
-        permit.count(len);
+        permit.receive(len);
         Quick::Done(Completion { len, tag, immediate: None, source })
+    }
+
+    /// Takes one message from the lane that had the last one, if a posted receive of the endpoint waits for it.
+    #[inline]
+    pub(crate) fn deliver_quick(&mut self, number: u32) -> Delivered {
+        if !self.may_look(number) {
+            return Delivered::Other;
+        }
+        let permit = &mut self.permits.to_receive;
+        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
+            return Delivered::Other;
+        };
+        let Some(message) = permit.look(lane.as_mut()) else { return Delivered::Nothing };
+        if !permit.covers(&message) {
+            return Delivered::Other;
+        }
+        let Peeked { tag, dst, src, flags, body } = message;
+        let source = Source::new(permit.session.0, permit.engine, src);
+        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
+        let endpoint = self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
+        let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
+            return Delivered::Other;
+        };
+        let len = body.len();
+        permit.receive(len);
+        if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            let result = op.fill(&Completion { len, tag, immediate: None, source }, body);
+            self.finish_recv(key, result);
+        }
+        Delivered::One
+    }
+
+    /// Whether there is a permit to look for messages of the endpoint; now and then there is none.
+    #[inline(always)]
+    fn may_look(&mut self, number: u32) -> bool {
+        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
+            return false;
+        }
+        let turns = self.turns.wrapping_add(1);
+        let may = !turns.is_multiple_of(TURNS_PER_LONG);
+        if may {
+            self.turns = turns;
+        }
+        may
     }
 
     #[inline(never)]

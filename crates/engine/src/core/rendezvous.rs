@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::inbound::Handled;
-use super::op::{Envelope, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
+use super::op::{Envelope, Fetch, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
 use super::session::ControlBody;
 use super::table::Key;
 use crate::completion::{Completion, Source};
@@ -52,8 +52,8 @@ impl Core {
             Memory::Later { len_max } => Some(len_max),
             _ => None,
         };
-        op.state =
-            RecvState::Fetching { envelope, info, arrival, received: 0, expected, way, wanted, len_max };
+        let fetch = Fetch { envelope, info, arrival, received: 0, expected, way, wanted, len_max };
+        op.state = RecvState::Fetching(Box::new(fetch));
         let endpoint = op.endpoint;
         self.keep_envelope(&envelope, endpoint, Some(op_key));
         if expected == 0 {
@@ -68,7 +68,8 @@ impl Core {
     /// Shows a described message in place, if its lane can and the receive has no memory of its own.
     fn view_described(&mut self, op_key: Key) -> bool {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return false };
-        let RecvState::Fetching { envelope, info, expected, .. } = op.state else { return false };
+        let RecvState::Fetching(fetch) = &op.state else { return false };
+        let Fetch { envelope, info, expected, .. } = **fetch;
         if !matches!(op.memory, Memory::Later { .. }) || expected < envelope.len {
             return false;
         }
@@ -92,19 +93,19 @@ impl Core {
     /// A receive that left its memory to later gets as much as it takes of the message.
     fn give_memory(&mut self, op_key: Key) {
         if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
-            && let RecvState::Fetching { expected, .. } = op.state
+            && let RecvState::Fetching(fetch) = &op.state
             && matches!(op.memory, Memory::Later { .. })
         {
-            op.memory = Memory::Owned(sinew_transport::Buf::zeroed(expected as usize));
+            op.memory = Memory::Owned(sinew_transport::Buf::zeroed(fetch.expected as usize));
         }
     }
 
     fn send_fetch(&mut self, op_key: Key) {
         self.give_memory(op_key);
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
-        let RecvState::Fetching { envelope, received, expected, way, .. } = &mut op.state else { return };
-        *way = Way::Fragments;
-        let (envelope, received, expected) = (*envelope, *received, *expected);
+        let RecvState::Fetching(fetch) = &mut op.state else { return };
+        fetch.way = Way::Fragments;
+        let Fetch { envelope, received, expected, .. } = **fetch;
         let body = ControlBody::numbers([op_key.0, received, expected - received]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
@@ -118,7 +119,8 @@ impl Core {
             }
             self.give_memory(op_key);
             let Some(Op::Recv(op)) = self.ops.get(op_key) else { continue };
-            let RecvState::Fetching { envelope, expected, .. } = op.state else { continue };
+            let RecvState::Fetching(fetch) = &op.state else { continue };
+            let Fetch { envelope, expected, .. } = **fetch;
             let Some(descriptor) = envelope.descriptor else { continue };
             let target = op.memory.data();
             let lane = self.lanes.get_mut(envelope.lane).and_then(|slot| slot.lane.as_mut());
@@ -142,9 +144,10 @@ impl Core {
             return;
         }
         if let Some(Op::Recv(op)) = self.ops.get_mut(op_key)
-            && let RecvState::Fetching { received, expected, way: Way::Pulled, .. } = &mut op.state
+            && let RecvState::Fetching(fetch) = &mut op.state
+            && fetch.way == Way::Pulled
         {
-            *received = *expected;
+            fetch.received = fetch.expected;
             self.complete_fetch(op_key);
         }
     }
@@ -153,7 +156,9 @@ impl Core {
     pub(crate) fn pulls_lost(&mut self, lane: Key) {
         let lost = self.ops.iter().filter_map(|(key, op)| match op {
             Op::Recv(op) => match &op.state {
-                RecvState::Fetching { envelope, way: Way::Pulled, .. } if envelope.lane == lane => Some(key),
+                RecvState::Fetching(fetch) if fetch.way == Way::Pulled && fetch.envelope.lane == lane => {
+                    Some(key)
+                }
                 _ => None,
             },
             Op::Send(_) => None,
@@ -165,7 +170,8 @@ impl Core {
     fn complete_fetch(&mut self, op_key: Key) {
         self.give_memory(op_key);
         let Some(Op::Recv(op)) = self.ops.get(op_key) else { return };
-        let RecvState::Fetching { envelope, info, .. } = op.state else { return };
+        let RecvState::Fetching(fetch) = &op.state else { return };
+        let Fetch { envelope, info, .. } = **fetch;
         let buffer_len = op.memory.len();
         self.send_done(envelope.session, envelope.sender_op, Status::Taken);
         let result = if envelope.len > buffer_len as u64 {
@@ -251,15 +257,17 @@ impl Core {
     /// Where a fragment belongs, if a receive of this session waits for exactly it.
     fn fragment_target(&mut self, session_key: Key, header: &Header, len: usize) -> Option<NonNull<u8>> {
         let Some(Op::Recv(op)) = self.ops.get_mut(Key(header.tag)) else { return None };
-        let RecvState::Fetching { envelope, received, expected, way: Way::Fragments, .. } = &op.state else {
-            return None;
-        };
+        let RecvState::Fetching(fetch) = &op.state else { return None };
         let end = header.offset().checked_add(len as u64)?;
-        if envelope.session != session_key || header.offset() != *received || end > *expected {
+        if fetch.way != Way::Fragments
+            || fetch.envelope.session != session_key
+            || header.offset() != fetch.received
+            || end > fetch.expected
+        {
             return None;
         }
         // SAFETY: `received <= expected <= memory.len()`.
-        Some(unsafe { op.memory.data().add(*received as usize) })
+        Some(unsafe { op.memory.data().add(fetch.received as usize) })
     }
 
     /// A whole fragment in the lane's memory.
@@ -293,10 +301,10 @@ impl Core {
 
     fn fragment_arrived(&mut self, op_key: Key, len: usize) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
-        let RecvState::Fetching { envelope, received, expected, .. } = &mut op.state else { return };
-        *received += len as u64;
-        let session = envelope.session;
-        if received == expected {
+        let RecvState::Fetching(fetch) = &mut op.state else { return };
+        fetch.received += len as u64;
+        let session = fetch.envelope.session;
+        if fetch.received == fetch.expected {
             if self.sessions.get(session).is_some_and(|session| session.lanes.len() > 1) {
                 // A lane that the peer has left may be in the middle of a fragment that came by this one.
                 self.revoke_everywhere(session, op_key);

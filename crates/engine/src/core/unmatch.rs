@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::Core;
-use super::op::{Memory, Op, RecvState};
+use super::op::{Fetch, Memory, Op, RecvState};
 use super::table::Key;
 use crate::error::OpError;
 use sinew_proto::matching::{Pattern, Posted};
@@ -15,11 +15,12 @@ impl Core {
     #[cold]
     pub(crate) fn unmatch(&mut self, session_key: Key, sender_op: u64, key: Key) {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return };
-        let RecvState::Fetching { envelope, wanted, .. } = &op.state else { return };
+        let RecvState::Fetching(fetch) = &op.state else { return };
+        let Fetch { envelope, wanted, .. } = **fetch;
         if envelope.session != session_key || envelope.sender_op != sender_op {
             return;
         }
-        let (endpoint, handler, wanted) = (op.endpoint, op.handler, *wanted);
+        let (endpoint, handler, wanted) = (op.endpoint, op.handler, wanted);
         self.revoke_everywhere(session_key, key);
         self.reset_memory(key);
         self.post_direct_batch(endpoint);
@@ -35,7 +36,8 @@ impl Core {
     /// set aside until the lane has forgotten it, and what comes meanwhile gets memory of its own.
     fn reset_memory(&mut self, key: Key) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
-        let RecvState::Fetching { len_max, .. } = op.state else { return };
+        let RecvState::Fetching(fetch) = &op.state else { return };
+        let len_max = fetch.len_max;
         let in_use = self.revoked.iter().any(|(_, token)| token.0 == key.0);
         let stand_in = Memory::Later { len_max: len_max.unwrap_or(op.memory.len()) };
         match len_max {
@@ -73,8 +75,8 @@ impl Core {
                 unsafe { memory.data().as_ptr().copy_from_nonoverlapping(came.as_slice().as_ptr(), len) };
             }
             op.memory = memory;
-            if let RecvState::Fetching { len_max, .. } = &mut op.state {
-                *len_max = None;
+            if let RecvState::Fetching(fetch) = &mut op.state {
+                fetch.len_max = None;
             }
             if matches!(op.state, RecvState::Finished(_)) && op.waiter.is_some() {
                 self.tell_waiter(key);

@@ -1,5 +1,5 @@
 //! The oldest posted receives, at most sixty-four: the oldest is compared at once, the others by a byte of fingerprint each,
-//! eight together.
+//! all together.
 //!
 //! Used by the posted queue only. A ring in the order of age, with holes where younger receives went first. Positions run
 //! modulo sixty-four; there is memory for four until more are posted.
@@ -9,8 +9,6 @@ use super::{Compiled, Key};
 const POSITIONS: u32 = 64;
 const LANES_FIRST: usize = 4;
 const LANES_MAX: usize = POSITIONS as usize;
-const EACH: u64 = 0x0101_0101_0101_0101;
-const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 /// A byte that differs for most tags that differ.
 #[inline]
@@ -146,40 +144,8 @@ impl<P> Window<P> {
         if !self.may_have(key) {
             return None;
         }
-        let print = EACH * u64::from(fingerprint(key.tag));
-        // Three words hold the first sixteen wherever the head is in its word.
-        let first = (0..3).map(|number| (self.head / 8 + number) % 8);
-        match self.find_among(key, self.equal(print, first), 0xfffe) {
-            None if self.span > 16 => {
-                let equal = if self.is_any_equal(print) { self.equal(print, 0..8) } else { 0 };
-                self.find_among(key, equal, !0xffff)
-            }
-            found => found,
-        }
-    }
-
-    /// Positions whose print it is, in these words.
-    #[inline]
-    fn equal(&self, print: u64, words: impl Iterator<Item = u32>) -> u64 {
-        let bits = words.map(|word| zero_bytes(self.prints[word as usize] ^ print) << (word * 8));
-        bits.fold(0, |equal, bits| equal | bits)
-    }
-
-    /// Whether any position has that print: what takes long is to say which.
-    #[inline]
-    fn is_any_equal(&self, print: u64) -> bool {
-        let mut all = u64::MAX;
-        for word in self.prints {
-            all &= nonzero_bytes(word ^ print);
-        }
-        all != u64::MAX
-    }
-
-    /// Position of the oldest receive that accepts the message, among those with an equal or no print at some offsets from
-    /// the oldest (a bit each).
-    #[inline]
-    fn find_among(&self, key: &Key, equal: u64, offsets: u64) -> Option<u32> {
-        let mut candidates = ((equal | self.masked) & self.live).rotate_right(self.head) & offsets;
+        let equal = equal_bytes(&self.prints, fingerprint(key.tag));
+        let mut candidates = ((equal | self.masked) & self.live).rotate_right(self.head) & !1;
         while candidates != 0 {
             let position = (self.head + candidates.trailing_zeros()) % POSITIONS;
             if self.lane(position).wanted.accepts(key) {
@@ -270,14 +236,43 @@ fn lanes<P>(count: usize) -> Box<[Lane<P>]> {
     (0..count).map(|_| Lane { wanted: Compiled::NOTHING, name: 0, handle: None }).collect()
 }
 
-/// All ones, but for the highest bit of each byte that is zero.
+const EACH: u64 = 0x0101_0101_0101_0101;
+const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+
+/// One bit for each byte that it is, the lowest byte of the first word first. Without branches: where it is cannot be
+/// foreseen.
 #[inline]
-const fn nonzero_bytes(word: u64) -> u64 {
-    ((word & LOW) + LOW) | word | LOW
+fn equal_bytes(words: &[u64; 8], byte: u8) -> u64 {
+    let print = EACH * u64::from(byte);
+    (0..8).fold(0, |equal, at| equal | zero_bytes(words[at] ^ print) << (at * 8))
 }
 
 /// One bit for each byte that is zero, the lowest byte's first.
 #[inline]
 const fn zero_bytes(word: u64) -> u64 {
-    (!nonzero_bytes(word) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    let nonzero = ((word & LOW) + LOW) | word | LOW;
+    (!nonzero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_position_with_the_byte_is_found_and_no_other() {
+        let mut seed = 7u64;
+        for _ in 0..2000 {
+            let mut words = [0; 8];
+            for word in &mut words {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Few different bytes, the extremes among them.
+                *word = seed & 0x8101_0081_ff01_8000;
+            }
+            for byte in [0, 1, 0x80, 0x81, 0xff, (seed >> 56) as u8] {
+                let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+                let plain = bytes.enumerate().fold(0, |bits, (at, b)| bits | u64::from(b == byte) << at);
+                assert_eq!(equal_bytes(&words, byte), plain);
+            }
+        }
+    }
 }

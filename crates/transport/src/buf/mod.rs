@@ -7,7 +7,7 @@
 use crate::Segment;
 use bytes::Bytes;
 use core::fmt;
-use sinew_base::fork::ForkGuard;
+use sinew_base::fork::SmallForkGuard;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct Buf {
 enum Owner {
     Vec,
     Bytes(Bytes),
-    Pool { pool: Arc<dyn Pool>, segment: Arc<dyn Segment>, offset: usize, fork: ForkGuard },
+    Pool { pool: Arc<dyn Pool>, segment: Arc<dyn Segment>, fork: SmallForkGuard },
     Foreign { release: Option<Box<dyn FnOnce() + Send + Sync>> },
 }
 
@@ -66,7 +66,7 @@ impl Buf {
             data,
             len: capacity,
             capacity,
-            owner: Owner::Pool { pool, segment, offset, fork: ForkGuard::new() },
+            owner: Owner::Pool { pool, segment, fork: SmallForkGuard::new() },
         }
     }
 
@@ -155,7 +155,7 @@ impl Buf {
     #[must_use]
     pub fn segment(&self) -> Option<(&Arc<dyn Segment>, usize)> {
         match &self.owner {
-            Owner::Pool { segment, offset, .. } => Some((segment, *offset)),
+            Owner::Pool { segment, .. } => Some((segment, offset_in(segment, self.data))),
             _ => None,
         }
     }
@@ -172,6 +172,11 @@ impl Buf {
     }
 }
 
+/// Where in a segment a byte of it lies.
+fn offset_in(segment: &Arc<dyn Segment>, data: NonNull<u8>) -> usize {
+    data.as_ptr().addr() - segment.data().as_ptr().addr()
+}
+
 impl Drop for Buf {
     fn drop(&mut self) {
         match &mut self.owner {
@@ -180,7 +185,9 @@ impl Drop for Buf {
             Owner::Bytes(bytes) => drop(std::mem::take(bytes)),
             // What a child is told of the parent's pool is a copy, perhaps in the middle of a change.
             Owner::Pool { fork, .. } if fork.forked() => {}
-            Owner::Pool { pool, segment, offset, .. } => pool.release(segment, *offset, self.capacity),
+            Owner::Pool { pool, segment, .. } => {
+                pool.release(segment, offset_in(segment, self.data), self.capacity);
+            }
             Owner::Foreign { release } => {
                 if let Some(release) = release.take() {
                     release();

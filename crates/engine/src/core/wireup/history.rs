@@ -36,9 +36,8 @@ fn add(rows: &mut Vec<Attempt>, new: Attempt) {
         _ => 0,
     };
     // The oldest row stands for those that went before it.
-    match rows.iter_mut().find(|row| row.to.is_none() && row.transport == new.transport) {
-        Some(oldest) => oldest.earlier = oldest.earlier.saturating_add(earlier),
-        None => {}
+    if let Some(oldest) = rows.iter_mut().find(|row| alike(row)) {
+        oldest.earlier = oldest.earlier.saturating_add(earlier);
     }
     rows.push(new);
 }

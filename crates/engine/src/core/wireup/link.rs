@@ -236,8 +236,8 @@ impl Core {
             credits: Credits {
                 session_bytes: windows.session_bytes,
                 endpoint_bytes: windows.endpoint_bytes,
-                session_envelopes: windows.session_envelopes as u32,
-                endpoint_envelopes: windows.endpoint_envelopes as u32,
+                session_envelopes: u32::try_from(windows.session_envelopes).unwrap_or(u32::MAX),
+                endpoint_envelopes: u32::try_from(windows.endpoint_envelopes).unwrap_or(u32::MAX),
             },
             frame_max: 0,
             process: std::process::id(),

@@ -1,0 +1,171 @@
+//! A transport whose lanes do what no engine does: a peer that forges frames, stops in the middle, or does not read.
+//!
+//! Included by the test files that need it.
+#![allow(unsafe_code, dead_code, unreachable_pub)]
+
+use crate::common::options;
+use sinew::transport::{
+    Body, Descriptor, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Pull, Sink,
+    Token, Transport, TransportError, forward,
+};
+use sinew::{Engine, Progress};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What the tampered lanes of a test do.
+#[derive(Default)]
+pub struct Plan {
+    /// Frames that go out beside those of the engine.
+    pub forged: Mutex<VecDeque<(Header, Vec<u8>)>>,
+    /// A lane stands still as soon as a body is under way on it.
+    pub hold: AtomicBool,
+    pub held: AtomicBool,
+    /// Nothing is read from a lane.
+    pub deaf: AtomicBool,
+    /// Pulls never end, and each poll of their lane writes to their targets after it has handed everything up, as a device
+    /// may.
+    pub scribble: AtomicBool,
+}
+
+struct Tampered {
+    inner: Box<dyn Transport>,
+    plan: Arc<Plan>,
+}
+
+impl Transport for Tampered {
+    forward! { Transport: name, probe, expectation }
+
+    fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
+        Ok(Box::new(TamperedDomain { inner: self.inner.open(context)?, plan: Arc::clone(&self.plan) }))
+    }
+}
+
+struct TamperedDomain {
+    inner: Box<dyn Domain>,
+    plan: Arc<Plan>,
+}
+
+impl Domain for TamperedDomain {
+    forward! { Domain: locators, understands, handle_event, poll_warm, arm, disarm, allocate_segment }
+
+    fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
+        Ok(Box::new(TamperedLink { inner: self.inner.dial(to, owner)?, plan: Arc::clone(&self.plan) }))
+    }
+
+    fn accept(&mut self, owner: u32) -> Result<Option<Box<dyn Link>>, TransportError> {
+        let Some(inner) = self.inner.accept(owner)? else { return Ok(None) };
+        Ok(Some(Box::new(TamperedLink { inner, plan: Arc::clone(&self.plan) })))
+    }
+}
+
+struct TamperedLink {
+    inner: Box<dyn Link>,
+    plan: Arc<Plan>,
+}
+
+impl Link for TamperedLink {
+    forward! { Link: poll, try_send, try_recv, identity, describe }
+
+    fn into_lane(self: Box<Self>, params: LaneParams) -> Result<Box<dyn Lane>, TransportError> {
+        let inner = self.inner.into_lane(params)?;
+        Ok(Box::new(TamperedLane { inner, plan: self.plan, held: false, targets: Vec::new() }))
+    }
+}
+
+struct TamperedLane {
+    inner: Box<dyn Lane>,
+    plan: Arc<Plan>,
+    held: bool,
+    targets: Vec<(Token, NonNull<u8>, usize)>,
+}
+
+// SAFETY: the targets are used under the engine's lock only.
+unsafe impl Send for TamperedLane {}
+
+// SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
+unsafe impl Lane for TamperedLane {
+    forward! { Lane:
+    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
+    request_acknowledgement, acknowledge, recover, cool, describe, view, close }
+
+    fn revoke(&mut self, token: Token) {
+        self.targets.retain(|&(of, ..)| of != token);
+        self.inner.revoke(token);
+    }
+
+    unsafe fn pull(
+        &mut self,
+        from: &Descriptor,
+        target: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<Pull, LaneError> {
+        if self.plan.scribble.load(Ordering::Acquire) {
+            self.targets.push((token, target, len));
+            return Ok(Pull::Pending);
+        }
+        // SAFETY: as promised to this.
+        unsafe { self.inner.pull(from, target, len, token) }
+    }
+
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        let mut forged = self.plan.forged.lock().unwrap();
+        while let Some((header, body)) = forged.front()
+            && self.inner.try_post(header, &[IoSlice::new(body)]).is_ok()
+        {
+            forged.pop_front();
+        }
+        if self.plan.deaf.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        if self.held && self.plan.hold.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        let mut watching = Watching { inner: sink, under_way: false };
+        let done = self.inner.poll(&mut watching, budget);
+        for &(_, target, len) in &self.targets {
+            // SAFETY: writable until it is revoked.
+            unsafe { target.write_bytes(0xee, len) };
+        }
+        if watching.under_way && !self.plan.held.load(Ordering::Acquire) {
+            self.held = self.plan.hold.load(Ordering::Acquire);
+            self.plan.held.store(self.held, Ordering::Release);
+        }
+        done
+    }
+}
+
+struct Watching<'a> {
+    inner: &'a mut dyn Sink,
+    under_way: bool,
+}
+
+// SAFETY: all calls are passed on.
+unsafe impl Sink for Watching<'_> {
+    forward! { Sink: released, pulled }
+
+    fn frame(&mut self, header: &Header, body: Body<'_>) {
+        self.inner.frame(header, body);
+    }
+
+    fn place(&mut self, header: &Header, len: usize) -> sinew::transport::Placement {
+        self.under_way = true;
+        self.inner.place(header, len)
+    }
+
+    fn placed(&mut self, header: &Header, len: usize) {
+        self.under_way = false;
+        self.inner.placed(header, len);
+    }
+}
+
+/// An engine in an event loop over such a transport.
+pub fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
+    let plan = Arc::new(Plan::default());
+    let transport = Tampered { inner: Box::new(transport), plan: Arc::clone(&plan) };
+    let builder = Engine::builder().domain("faults").progress(Progress::Event).options(options());
+    (builder.without_own_transports().transport(transport).build().unwrap(), plan)
+}

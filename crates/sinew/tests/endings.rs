@@ -1,0 +1,166 @@
+//! Promises about how handles end: engines in event loops, handlers inside handlers, panics whose payload panics.
+
+mod common;
+
+use common::{PATIENCE, pair, pair_with, until};
+use sinew::{Handler, OpError, Progress};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+/// Fails when `f` has not ended by the deadline: a thread that hangs cannot be joined.
+fn ends(f: impl FnOnce() + Send + 'static) {
+    let (done, end) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        f();
+        done.send(()).unwrap();
+    });
+    let ended = end.recv_timeout(PATIENCE);
+    assert!(ended.is_ok() || thread.is_finished(), "it hangs");
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_event_loop_does_not_keep_its_engine() {
+    let p = pair_with("uds", Progress::Event, Progress::Caller, common::options());
+    for _ in 0..5 {
+        if let Some(armed) = p.here.arm() {
+            armed.process();
+        }
+        drop(p.here.arm());
+    }
+    p.to_b.send(1, b"x").unwrap();
+    let source = p.b.recv(1, &mut [0; 8]).unwrap().source;
+    let common::Pair { here, there, a, b, to_b, .. } = p;
+    drop((to_b, a, here));
+    until("the last drop says goodbye", || {
+        there.progress();
+        b.reply_to(source).is_err()
+    });
+}
+
+#[test]
+fn a_handler_may_be_dropped_inside_a_handler_that_it_waits_for_inside() {
+    ends(|| {
+        let p = pair("self");
+        let outer: Arc<Mutex<Option<Handler>>> = Arc::default();
+        let (a, to_b) = (p.b.clone(), p.to_b.clone());
+        let waits = p.b.on_message(1, 64, 4, move |_, _| {
+            to_b.send(2, b"for the inner one").unwrap();
+            let mut buf = [0; 8];
+            let _ = a.recv_within(3, &mut buf, Duration::from_millis(20));
+        });
+        *outer.lock().unwrap() = Some(waits.unwrap());
+        let dropped = Arc::new(AtomicU32::new(0));
+        let (of_outer, count) = (Arc::clone(&outer), Arc::clone(&dropped));
+        let inner = p.b.on_message(2, 64, 4, move |_, _| {
+            drop(of_outer.lock().unwrap().take());
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        p.to_b.send(1, b"begin").unwrap();
+        until("the inner handler was called", || {
+            p.there.progress();
+            dropped.load(Ordering::Relaxed) == 1
+        });
+        drop(inner);
+    });
+}
+
+/// A panic's payload that panics when it is dropped.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("the payload's drop");
+        }
+    }
+}
+
+#[test]
+fn a_panic_whose_payload_panics_ends_a_handler_and_nothing_else() {
+    for progress in [Progress::Caller, Progress::Thread { cpu: None }] {
+        ends(move || {
+            let p = pair_with("self", progress, progress, common::options());
+            let handler = p.b.on_message(1, 64, 4, |_, _| panic_any(Payload)).unwrap();
+            p.to_b.send(1, b"x").unwrap();
+            p.to_b.post_send(2, b"x".to_vec()).unwrap().on_complete(|_| panic_any(Payload));
+            assert_eq!(p.b.recv(2, &mut [0; 8]).unwrap().len, 1);
+            until("the handler is gone", || {
+                p.to_b.send(1, b"y").unwrap();
+                p.there.progress();
+                p.b.probe(1).is_some()
+            });
+            drop(handler);
+            p.to_b.send(3, b"z").unwrap();
+            assert_eq!(p.b.recv(3, &mut [0; 8]).unwrap().len, 1);
+        });
+    }
+}
+
+struct Breaks;
+
+impl Wake for Breaks {
+    fn wake(self: Arc<Self>) {
+        panic_any(Payload);
+    }
+}
+
+#[test]
+fn a_thread_goes_on_after_a_waker_whose_payload_panics() {
+    let p = pair("uds");
+    let mut broken = Box::pin(p.b.post_recv(1, vec![0; 8]).unwrap());
+    let waker = Waker::from(Arc::new(Breaks));
+    assert!(broken.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (told, tell) = mpsc::channel();
+    let handler = p.b.on_message(2, 8, 1, move |_, _| told.send(()).unwrap()).unwrap();
+    p.to_b.send(1, b"x").unwrap();
+    // Only the thread of the other engine can call the waker and, after it, the handler.
+    p.to_b.flush().unwrap();
+    p.to_b.send(2, b"y").unwrap();
+    tell.recv_timeout(PATIENCE).expect("the thread moves messages");
+    assert_eq!(broken.try_wait().unwrap().unwrap().info.len, 1);
+    drop(handler);
+}
+
+/// Two operations of one scope whose wakers break, one after the other: the third must be ended all the same.
+#[test]
+fn a_scope_ends_its_borrows_whatever_panics_and_however_often() {
+    let p = pair("self");
+    let waker = Waker::from(Arc::new(Breaks));
+    let mut canaries = [[0xcc_u8; 8]; 6];
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        p.b.scope(|scope| {
+            for canary in &mut canaries {
+                drop(scope.recv(9, canary));
+            }
+            // What the scope's end waits for and cancels wakes this one, again and again.
+            let other = p.b.post_recv(1, vec![0; 8]).unwrap();
+            let mut other = Box::pin(other);
+            assert!(other.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(p.to_b.post_send(1, b"x".to_vec()));
+            std::mem::forget(other);
+            panic!("the scope's own");
+        });
+    }));
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(caught)));
+    for _ in 0..canaries.len() {
+        p.to_b.send(9, &[1; 8]).unwrap();
+    }
+    p.there.progress();
+    assert_eq!(canaries, [[0xcc; 8]; 6], "memory of a scope that is over was written");
+}
+
+#[test]
+fn a_receive_of_a_closing_engine_is_told_so_and_not_that_time_is_up() {
+    let p = pair("self");
+    let posted = p.b.post_recv(1, vec![0; 8]).unwrap();
+    let waiting = p.b.clone();
+    let thread = std::thread::spawn(move || waiting.recv_message(1, 8).map(|message| message.len()));
+    p.there.close(Duration::ZERO).unwrap();
+    assert!(matches!(posted.wait().unwrap_err().error, OpError::EngineClosed));
+    let answer = thread.join().unwrap();
+    assert!(matches!(answer, Err(OpError::EngineClosed)), "{answer:?}");
+}
