@@ -261,6 +261,12 @@ impl Message<'_> {
         }
     }
 
+    /// Posts it the short way; `false`: nothing has happened.
+    #[inline(always)]
+    pub(crate) fn send_quick(&self, core: &mut Core, data: &[u8]) -> bool {
+        self.immediate.is_none() && core.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+    }
+
     /// Posts it whole if that is possible now.
     #[inline(always)]
     pub(crate) fn post_now(&self, core: &mut Core, parts: &[IoSlice<'_>], len: usize) -> Result<(), Blocked> {
@@ -311,9 +317,7 @@ impl Message<'_> {
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if self.immediate.is_none()
-            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
-        {
+        if shared.with_bias(|core| self.send_quick(core, data)) == Some(true) {
             return Ok(());
         }
         let blocked = shared.with_hot(|core| {
@@ -448,9 +452,7 @@ impl Message<'_> {
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if self.immediate.is_none()
-            && shared.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
-        {
+        if shared.with_bias(|core| self.send_quick(core, data)) == Some(true) {
             return Ok(());
         }
         let posted = shared.with_hot(|core| {

@@ -17,7 +17,6 @@ use rustix::fd::OwnedFd;
 use sinew_base::biased::{BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
 use sinew_transport::{Event, Interest, PollKey, Poller};
-use sinew_wire::frame::Header;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
@@ -167,12 +166,12 @@ impl Shared {
         }
     }
 
-    /// Sends a message the short way; `false`: nothing has happened, take the long way.
+    /// Runs a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
     #[inline(always)]
-    pub(crate) fn send_quick(&self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
+    pub(crate) fn with_bias<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
         match self.core.lock_if_biased() {
-            Some(mut core) => core.send_quick(session, flow, header, data),
-            None => false,
+            Some(mut core) => Some(f(&mut core)),
+            None => None,
         }
     }
 

@@ -157,6 +157,10 @@ impl Peer {
         for outgoing in &messages[*sent..] {
             let message = outgoing.message(self);
             let data = outgoing.data;
+            if message.send_quick(core, data) {
+                *sent += 1;
+                continue;
+            }
             match message.post_now(core, &[IoSlice::new(data)], data.len()) {
                 Ok(()) => {}
                 Err(Blocked::Envelope) if core.may_buffer(self.session, data.len()) => {

@@ -267,6 +267,7 @@ impl Core {
     /// until somebody wants them, and other sources than the busiest lanes are looked at now and then only.
     #[inline]
     pub(crate) fn turn(&mut self, budget: usize) -> usize {
+        self.settle();
         let mut done = 0;
         for index in 0..self.hot.len() {
             if let Some(&lane) = self.hot.get(index) {

@@ -55,6 +55,7 @@ impl Core {
         parts: &[IoSlice<'_>],
         len: usize,
     ) -> Result<(), Blocked> {
+        self.settle();
         let Some(session) = self.sessions.get_mut(session_key) else {
             return Err(Blocked::Lost(lost_unknown()));
         };

@@ -86,7 +86,7 @@ pub(crate) struct Flow {
 
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
 /// that shares its processor is kept from running.
-const STARVED_AFTER: Duration = Duration::from_millis(50);
+const STARVED_AFTER: Duration = Duration::from_millis(200);
 
 /// Since when credit of a flow or of a whole session has been missing.
 #[derive(Clone, Copy, Default, Debug)]
