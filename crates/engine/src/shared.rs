@@ -169,10 +169,7 @@ impl Shared {
     /// Runs a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
     #[inline(always)]
     pub(crate) fn with_bias<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
-        match self.core.lock_if_biased() {
-            Some(mut core) => Some(f(&mut core)),
-            None => None,
-        }
+        self.core.lock_if_biased().map(|mut core| f(&mut core))
     }
 
     /// Whether another thread waits for the lock.

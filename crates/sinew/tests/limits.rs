@@ -216,3 +216,30 @@ fn a_peer_or_source_of_another_engine_is_refused_with_cause_and_remedy() {
     p.b.reply_to(source).unwrap().send(2, b"well").unwrap();
     assert_eq!(p.a.recv(2, &mut [0; 8]).unwrap().len, 4);
 }
+
+/// So many peers have come and gone that the place of the first one's session is used again.
+#[test]
+fn a_message_of_a_peer_long_gone_is_not_taken_for_one_of_a_new_peer() {
+    let there = engine("uds", THREAD);
+    let b = there.endpoint("b").unwrap();
+    let comes = || {
+        let here = engine("uds", Progress::Caller);
+        let a = here.endpoint("a").unwrap();
+        let to_b = a.connect(b.address()).unwrap();
+        to_b.send(1, b"here I am").unwrap();
+        let source = b.recv(1, &mut [0; 16]).unwrap().source;
+        (here, to_b, source)
+    };
+    let (here, to_b, first) = comes();
+    to_b.send(7, b"old").unwrap();
+    b.wait_probe(7, common::PATIENCE).unwrap();
+    here.close(Duration::from_secs(1)).unwrap();
+    for _ in 0..1100 {
+        let (here, to_b, source) = comes();
+        assert_ne!(source, first, "what named the first peer names another");
+        to_b.send(8, b"new").unwrap();
+        b.recv(8, &mut [0; 16]).unwrap();
+        assert!(b.probe(sinew::Match::tag(7).from(source)).is_none(), "sent by another");
+        here.close(Duration::from_secs(1)).unwrap();
+    }
+}

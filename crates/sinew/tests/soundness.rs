@@ -175,6 +175,66 @@ fn lengths_beyond_all_bounds_break_nothing() {
     assert_eq!(ended(&p, &mut recv).unwrap().info.len, 4);
 }
 
+/// A send whose fragments lanes still hold is not ended by an answer to a question that it never was.
+#[test]
+fn forged_answers_do_not_end_a_send_under_way() {
+    const LEN: usize = 300_000;
+    let (here, plan) = tampered(TcpTransport::new(TcpOptions::default()));
+    let p = connected(here, common::engine("tcp", Progress::Event));
+    drop(p.to_b.post_send(2, b"who I am".to_vec()).unwrap());
+    let mut asker = p.b.post_recv(2, vec![0; 8]).unwrap();
+    let back = p.b.reply_to(ended(&p, &mut asker).unwrap().info.source).unwrap();
+    let mut recv = p.a.post_recv(1, vec![0; LEN]).unwrap();
+    let mut send = back.post_send(1, vec![SENT; LEN]).unwrap();
+    until("it is fetched", || {
+        p.there.process();
+        p.here.process();
+        p.a.counters().messages_received == 1
+    });
+    p.here.process();
+    plan.deaf.store(true, Ordering::Release);
+    for _ in 0..100 {
+        p.there.process();
+    }
+    let keys = (1..8u64).flat_map(|generation| (0..8u64).map(move |index| generation << 32 | index));
+    for kind in [Kind::FLUSH_REPLY, Kind::LOOKUP_REPLY] {
+        let forge = |key| (Header { src: 1, ..Header::control(kind, key) }, Vec::new());
+        plan.forged.lock().unwrap().extend(keys.clone().map(forge));
+    }
+    until("all is said", || {
+        turn(&p);
+        plan.forged.lock().unwrap().is_empty()
+    });
+    for _ in 0..200 {
+        turn(&p);
+    }
+    assert!(send.try_wait().is_none(), "its receiver has not read it");
+    plan.deaf.store(false, Ordering::Release);
+    assert!(ended(&p, &mut recv).unwrap().buf.iter().all(|&byte| byte == SENT));
+    until("it ends", || {
+        turn(&p);
+        send.try_wait().is_some_and(|done| done.is_ok())
+    });
+}
+
+/// A receive whose lane panics in its poll has returned: what comes for it later waits for another.
+#[test]
+fn a_receive_that_a_lane_breaks_leaves_no_borrow_behind() {
+    let (here, plan) = tampered(ShmTransport::new(ShmOptions::default()));
+    let p = connected(here, common::engine("shm", Progress::Event));
+    let mut canary = [MINE; 8];
+    plan.panics.store(true, Ordering::Release);
+    let broken = catch_unwind(AssertUnwindSafe(|| p.a.recv_within(9, &mut canary, PATIENCE)));
+    assert!(broken.is_err(), "the panic goes on");
+    let third = connected(common::engine("shm", Progress::Thread { cpu: None }), p.here.clone());
+    third.to_b.send(9, &[SENT; 8]).unwrap();
+    until("the message waits", || {
+        turn(&p);
+        third.b.probe(9).is_some()
+    });
+    assert_eq!(canary, [MINE; 8], "written after the call had ended");
+}
+
 /// A lane that stands still in the middle of a fragment which another lane brings as a whole.
 #[test]
 fn a_lane_that_the_session_has_left_writes_nothing_later() {

@@ -189,6 +189,7 @@ macro_rules! conformance {
                 frames::bodies_of_all_sizes_arrive_exact_and_in_order,
                 frames::a_body_above_the_limit_is_refused_and_nothing_is_taken,
                 frames::gathered_bodies_arrive_as_one,
+                frames::what_was_peeked_and_taken_is_handed_up_by_no_poll,
                 frames::a_full_lane_takes_more_after_progress,
                 frames::both_directions_at_once_stay_in_order,
                 frames::lanes_between_the_same_domains_do_not_mix,

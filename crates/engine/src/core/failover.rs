@@ -12,7 +12,7 @@ use super::table::Key;
 use super::{Core, LaneSlot};
 use sinew_proto::select;
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
-use sinew_wire::frame::{Header, Kind};
+use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::time::Instant;
@@ -98,7 +98,8 @@ impl Core {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
                 self.peer_said_goodbye(session_key, reason);
             }
-            _ => {}
+            _ if header.flags.contains(Flags::OPTIONAL) => {}
+            _ => return Err("a kind that this version does not know"),
         }
         Ok(())
     }

@@ -5,8 +5,8 @@
 
 use crate::common::options;
 use sinew::transport::{
-    Body, Descriptor, Domain, DomainContext, Header, Lane, LaneError, LaneParams, Link, Locator, Pull, Sink,
-    Token, Transport, TransportError, forward,
+    Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator,
+    PostError, Pull, Sink, Token, Transport, TransportError, forward,
 };
 use sinew::{Engine, Progress};
 use std::collections::VecDeque;
@@ -23,11 +23,15 @@ pub struct Plan {
     /// A lane stands still as soon as a body is under way on it.
     pub hold: AtomicBool,
     pub held: AtomicBool,
-    /// Nothing is read from a lane.
-    pub deaf: AtomicBool,
     /// Pulls never end, and each poll of their lane writes to their targets after it has handed everything up, as a device
     /// may.
     pub scribble: AtomicBool,
+    /// The engine's frames of this kind go out with this tag.
+    pub rewrite: Mutex<Option<(Kind, u64)>>,
+    /// The next poll of a lane panics.
+    pub panics: AtomicBool,
+    /// Nothing is read from a lane.
+    pub deaf: AtomicBool,
 }
 
 struct Tampered {
@@ -88,8 +92,18 @@ unsafe impl Send for TamperedLane {}
 // SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
-    info, try_post, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
+    info, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
     request_acknowledgement, acknowledge, recover, cool, describe, view, close }
+
+    fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {
+        let mut header = *header;
+        if let Some((kind, tag)) = *self.plan.rewrite.lock().unwrap()
+            && header.kind == kind
+        {
+            header.tag = tag;
+        }
+        self.inner.try_post(&header, parts)
+    }
 
     fn revoke(&mut self, token: Token) {
         self.targets.retain(|&(of, ..)| of != token);
@@ -112,12 +126,15 @@ unsafe impl Lane for TamperedLane {
     }
 
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        assert!(!self.plan.panics.swap(false, Ordering::AcqRel), "a lane of somebody else");
         let mut forged = self.plan.forged.lock().unwrap();
         while let Some((header, body)) = forged.front()
             && self.inner.try_post(header, &[IoSlice::new(body)]).is_ok()
         {
             forged.pop_front();
         }
+        drop(forged);
+        self.inner.flush()?;
         if self.plan.deaf.load(Ordering::Acquire) {
             return Ok(0);
         }

@@ -74,6 +74,66 @@ pub fn gathered_bodies_arrive_as_one(make: &dyn Fn() -> Fixture) {
     assert_same(&pair.b.seen.got, &sent);
 }
 
+/// Frames that are looked at, taken, left and polled in any mixture come once and in order; only whole messages are shown,
+/// and the same one until it is taken. A lane that never shows any passes as one that is polled.
+pub fn what_was_peeked_and_taken_is_handed_up_by_no_poll(make: &dyn Fn() -> Fixture) {
+    const FRAMES: u64 = 4000;
+    let mut pair = Pair::new(&make());
+    let frame_max = pair.a.lane().info().limits.frame_max;
+    let mut random = Random(8);
+    let (mut sent, mut posted) = (Vec::new(), 0);
+    let mut next = |random: &mut Random, number: u64| {
+        let mut header = random.header(number);
+        header.kind = Kind([1, 1, 1, 2, 1, 13][random.below(6)]);
+        let len = if random.below(40) == 0 { random.below(frame_max + 1) } else { random.below(200) };
+        let got = Got { header, body: Some(random.bytes(len)) };
+        sent.push(got.clone());
+        got
+    };
+    let mut waiting = next(&mut random, 0);
+    let (mut shown, mut taken) = (0, 0);
+    pair.drive("all arrived", |a, b| {
+        while posted < FRAMES && a.post(&waiting.header, waiting.body.as_deref().unwrap_or_default()) {
+            posted += 1;
+            waiting = next(&mut random, posted);
+        }
+        for _ in 0..100 {
+            let choice = random.below(5);
+            if choice == 0 {
+                b.progress(1 + random.below(3));
+                // What was shown before the poll is not there to be taken.
+                b.lane().take_peeked();
+                continue;
+            }
+            let look = |b: &mut Side| {
+                b.lane().peek().map(|peeked| {
+                    let header = Header {
+                        kind: Kind::EAGER,
+                        flags: peeked.flags,
+                        dst: peeked.dst,
+                        src: peeked.src,
+                        tag: peeked.tag,
+                    };
+                    Got { header, body: Some(peeked.body.to_vec()) }
+                })
+            };
+            let Some(got) = look(b) else { continue };
+            shown += 1;
+            if choice == 1 {
+                assert_eq!(look(b).as_ref(), Some(&got), "another one, and the first was not taken");
+            } else if choice > 2 {
+                b.lane().take_peeked();
+                b.seen.got.push(got);
+                taken += 1;
+            }
+        }
+        b.seen.got.len() as u64 >= FRAMES
+    });
+    sent.truncate(FRAMES as usize);
+    assert_same(&pair.b.seen.got, &sent);
+    assert!(shown == 0 || taken > 100, "{shown} were shown and only {taken} taken");
+}
+
 /// A peer that takes nothing makes the lane `Full` within bounds; when it takes again, everything arrives once.
 pub fn a_full_lane_takes_more_after_progress(make: &dyn Fn() -> Fixture) {
     /// More than any lane may hold back.

@@ -1,5 +1,5 @@
-//! A peer of the right domain that sends more than it was granted, or asks and never reads the answers, loses its session;
-//! what it made the other side keep stays within the windows.
+//! A peer of the right domain that breaks the protocol loses its session, and nobody else anything: one that sends more than
+//! it was granted, asks and never reads the answers, or lies about where it stands after a loss.
 
 mod common;
 #[path = "common/tampered.rs"]
@@ -95,4 +95,60 @@ fn probes_without_reading_the_answers_end_the_session() {
     plan.deaf.store(true, Ordering::Release);
     assert!(post(&p, &plan, (0..200_000).map(|number| (Header::control(Kind::PROBE, number), Vec::new()))));
     assert!(!plan.forged.lock().unwrap().is_empty(), "ended before all of them were taken");
+}
+
+/// After a loss both sides say what they have, and from where they go on.
+#[test]
+fn a_lie_about_where_a_session_goes_on_ends_it() {
+    for lie in [(Kind::RESUME, 1 << 40), (Kind::RESUME, 0), (Kind::SWITCH, 1 << 40), (Kind::SWITCH, 0)] {
+        let (p, plan) = hostile(options());
+        let mut received = 0;
+        let source = loop {
+            drop(p.to_b.post_send(1, vec![1; LEN]).unwrap());
+            let mut source = None;
+            until("a message has come", || {
+                p.here.process();
+                source = p.b.probe(1).map(|waiting| waiting.source);
+                source.is_some()
+            });
+            p.b.try_recv(1, &mut [0; LEN]).unwrap();
+            received += 1;
+            if received == 50 {
+                break source.unwrap();
+            }
+        };
+        let back = p.b.reply_to(source).unwrap();
+        for _ in 0..50 {
+            drop(back.post_send(2, vec![1; LEN]).unwrap());
+            until("an answer has come", || {
+                p.there.process();
+                p.a.try_recv(2, &mut [0; LEN]).is_ok()
+            });
+        }
+        assert!(p.there.counters().sessions_lost == 0);
+        *plan.rewrite.lock().unwrap() = Some(lie);
+        assert!(p.there.cut(&back));
+        until("the session ends", || {
+            p.here.process();
+            p.there.process();
+            p.there.counters().sessions_lost > 0
+        });
+        assert!(back.send(3, b"x").is_err(), "{lie:?}");
+    }
+}
+
+/// Numbers on both sides of those that are given, of frames that count in the sequence and of others.
+#[test]
+fn an_unknown_kind_is_skipped_when_it_is_optional_and_ends_the_session_when_not() {
+    for kind in [20, 100, 191].map(Kind) {
+        let (p, plan) = hostile(options());
+        let frame = |flags| (Header { flags, ..Header::control(kind, 1) }, b"from a later version".to_vec());
+        assert!(!post(&p, &plan, [frame(Flags::OPTIONAL)]), "{kind:?} is skipped");
+        drop(p.to_b.post_send(1, b"well".to_vec()).unwrap());
+        until("the session goes on", || {
+            p.here.process();
+            p.b.probe(1).is_some()
+        });
+        assert!(post(&p, &plan, [frame(Flags(0))]), "{kind:?} is needed");
+    }
 }
