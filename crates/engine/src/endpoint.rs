@@ -46,21 +46,21 @@ impl Drop for EndpointInner {
     }
 }
 
-/// Cancels a borrowed receive if its call ends early, as by a panic in a waker: also in the call that starts it, which may
-/// wake others when it has left the lock.
-struct Borrowed<'a> {
+/// Gives a borrowed receive up if its call ends early, as by a panic in a waker: also in the call that starts it, which may
+/// wake others when it has left the lock. What it has waits for another receive.
+pub(crate) struct Borrowed<'a> {
     shared: &'a Arc<Shared>,
     key: Option<Key>,
 }
 
 impl<'a> Borrowed<'a> {
-    const fn none(shared: &'a Arc<Shared>) -> Self {
+    pub(crate) const fn none(shared: &'a Arc<Shared>) -> Self {
         Self { shared, key: None }
     }
 
     /// Called under the lock that started the receive.
     #[inline]
-    fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
+    pub(crate) fn note(&mut self, started: Started<Completion>) -> Started<Completion> {
         if let Started::Pending(key) = started {
             self.key = Some(key);
         }
@@ -69,9 +69,9 @@ impl<'a> Borrowed<'a> {
 
     #[cold]
     #[inline(never)]
-    fn cancel(&self, key: Key) {
+    fn give_up(&self, key: Key) {
         self.shared.with(|core| {
-            core.cancel_recv(key);
+            core.give_up_recv(key);
         });
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Borrowed<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.cancel(key);
+            self.give_up(key);
         }
     }
 }
@@ -228,14 +228,13 @@ impl Endpoint {
         shared.check_fork()?;
         let pattern = pattern.into();
         let memory = Memory::Borrowed { data: NonNull::from(&mut *buf).cast(), len: buf.len() };
+        // By itself, as what it leaves to run may panic: no message must be lost by that.
+        shared.with(Core::progress);
         // Under one lock: another thread may want the same message.
         let mut guard = Borrowed::none(shared);
-        let started = shared.with(|core| {
-            core.progress();
-            match core.probe_or_closed(self.inner.number, pattern)? {
-                Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
-                Err(error) => Some(Err(error)),
-            }
+        let started = shared.with(|core| match core.probe_or_closed(self.inner.number, pattern)? {
+            Ok(_) => Some(Ok(guard.note(core.start_recv(self.inner.number, pattern, memory, None)))),
+            Err(error) => Some(Err(error)),
         });
         match started.ok_or(OpError::WouldBlock)?? {
             Started::Done(result, _) => result,

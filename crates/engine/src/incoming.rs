@@ -4,7 +4,7 @@
 use crate::completion::{Completion, Match};
 use crate::core::op::{Loan, Memory};
 use crate::core::{Core, Started};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Borrowed, Endpoint};
 use crate::error::OpError;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -51,20 +51,24 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let memory = Memory::Later { len_max };
-        let (result, memory) =
-            match shared.with(|core| core.start_recv(self.inner.number, pattern.into(), memory, None)) {
-                Started::Done(result, memory) => (result, memory),
-                Started::Pending(key) => {
-                    let limit = timeout.into().resolve(&shared.config);
-                    let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
-                    match done.or_else(|| shared.with(|core| core.cancel_recv(key))) {
-                        Some((Err(OpError::Cancelled), _)) | None => {
-                            return Err(OpError::TimedOut { after: limit.unwrap_or_default() });
-                        }
-                        Some(done) => done,
+        let mut guard = Borrowed::none(shared);
+        let start =
+            |core: &mut Core| guard.note(core.start_recv(self.inner.number, pattern.into(), memory, None));
+        let (result, memory) = match shared.with(start) {
+            Started::Done(result, memory) => (result, memory),
+            Started::Pending(key) => {
+                let limit = timeout.into().resolve(&shared.config);
+                let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
+                // Collected, or cancelled here.
+                std::mem::forget(guard);
+                match done.or_else(|| shared.with(|core| core.cancel_recv(key))) {
+                    Some((Err(OpError::Cancelled), _)) | None => {
+                        return Err(OpError::TimedOut { after: limit.unwrap_or_default() });
                     }
+                    Some(done) => done,
                 }
-            };
+            }
+        };
         let content = match memory {
             Memory::Owned(buf) => Content::Own(buf),
             Memory::Viewed { view, loan } => Content::Lent { view, loan },

@@ -1,9 +1,9 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
-use crate::core::Started;
 use crate::core::op::Memory;
 use crate::core::table::Key;
+use crate::core::{Core, Started};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::progress::Progress;
@@ -83,11 +83,12 @@ impl Operation {
             return Some(done);
         }
         let State::Pending(key) = self.state else { return None };
-        let done = self.endpoint.shared.with(|core| {
-            Self::collect(core, key).or_else(|| {
-                core.progress();
-                Self::collect(core, key)
-            })
+        let shared = &self.endpoint.shared;
+        let done = shared.with(|core| Self::collect(core, key));
+        let done = done.or_else(|| {
+            // What progress leaves to run may panic: the result must not be lost by that.
+            shared.with(Core::progress);
+            shared.with(|core| Self::collect(core, key))
         })?;
         self.state = State::Taken;
         Some(done)
@@ -144,10 +145,11 @@ impl Operation {
             None
         };
         let done = quick.or_else(|| {
+            if by_caller {
+                // By itself, as what it leaves to run may panic: the result must not be lost by that.
+                shared.with(Core::progress);
+            }
             shared.with(|core| {
-                if by_caller {
-                    core.progress();
-                }
                 let done = Self::collect(core, key);
                 if done.is_none() {
                     core.set_waker(key, context.waker());

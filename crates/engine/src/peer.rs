@@ -477,7 +477,7 @@ impl Message<'_> {
             return Err(Failed { buf, error });
         }
         let started = shared.with(|core| {
-            let described = buf.segment().is_some() && buf.len() >= crate::core::op::DESCRIBED_FROM;
+            let described = crate::core::op::is_described(&buf, peer.session);
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
                 core.staged(peer.session, buf.len());
                 return Ok(Err(buf));

@@ -1,6 +1,7 @@
 //! The engine's pool: buffers in memory that a transport can describe to peers, so that they are sent without a copy.
 #![allow(unsafe_code)]
 
+use crate::core::table::Key;
 use crate::engine::Engine;
 use crate::peer::Peer;
 use crate::shared::Shared;
@@ -33,10 +34,17 @@ struct FreeLists {
 /// A pool for one peer, or for all.
 #[derive(Default)]
 pub(crate) struct SegmentPool {
+    /// The session whose peer alone is shown the segments; without one, each segment is shown to one peer and not used again.
+    session: Option<Key>,
     free: Mutex<FreeLists>,
 }
 
 impl SegmentPool {
+    /// A pool for the peer of a session.
+    pub(crate) fn for_session(session: Key) -> Self {
+        Self { session: Some(session), free: Mutex::default() }
+    }
+
     fn take(&self, capacity: usize) -> Option<Range> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let range = free.lists.get_mut(&capacity)?.pop()?;
@@ -45,6 +53,10 @@ impl SegmentPool {
     }
 
     fn put(&self, segment: Arc<dyn Segment>, offset: usize, capacity: usize) {
+        if self.session.is_none() && segment.is_shown() {
+            // Its next user may write what is for another peer.
+            return;
+        }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         // A segment of its own may go; shared ones stay until the pool ends.
         if capacity > SHARED_MAX && free.kept + capacity > KEPT_BYTES_MAX {
@@ -58,6 +70,10 @@ impl SegmentPool {
 impl Pool for SegmentPool {
     fn release(&self, segment: &Arc<dyn Segment>, offset: usize, capacity: usize) {
         self.put(Arc::clone(segment), offset, capacity);
+    }
+
+    fn may_be_shown(&self, peer: u64) -> bool {
+        self.session.is_none_or(|session| session.0 == peer)
     }
 }
 
@@ -108,7 +124,8 @@ fn alloc(
 
 impl Engine {
     /// A buffer that can be sent without a copy to the first peer that it is sent to. Its content is what its last user
-    /// left. Below 64 KiB it is plain heap. Never blocks but for the system calls of a new segment.
+    /// left. Below 64 KiB it is plain heap. Memory that a peer has been shown is not used for another buffer: for many
+    /// messages to one peer [`Peer::alloc`] is faster. Never blocks but for the system calls of a new segment.
     ///
     /// # Errors
     /// No memory or descriptor left, with a hint.
@@ -122,7 +139,7 @@ impl Engine {
 
 impl Peer {
     /// A buffer that can be sent without a copy to this peer: it shares segments with other buffers for the same peer's
-    /// engine only. Its content is what its last user left.
+    /// engine only, so that it goes to others by copy. Its content is what its last user left.
     ///
     /// # Errors
     /// No memory or descriptor left, with a hint.

@@ -12,7 +12,7 @@ use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_wire::frame::{Flags, Header, Kind};
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
@@ -21,18 +21,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where operations on borrowed buffers are started. See [`Endpoint::scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     endpoint: Endpoint,
-    /// Operations that were not collected yet.
-    open: Mutex<HashSet<Key>>,
+    open: Mutex<Open>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Operations that were not collected yet, in the order in which they were started.
+#[derive(Default)]
+struct Open {
+    keys: BTreeMap<u64, Key>,
+    next: u64,
+}
+
+impl Open {
+    /// Its number.
+    fn insert(&mut self, key: Key) -> u64 {
+        self.next += 1;
+        self.keys.insert(self.next, key);
+        self.next
+    }
 }
 
 /// A receive of a scope.
 #[must_use = "wait for it to get the buffer back before the scope ends"]
 pub struct ScopedRecv<'scope> {
     shared: Arc<Shared>,
-    open: &'scope Mutex<HashSet<Key>>,
-    state: Result<Key, Result<Completion, OpError>>,
+    open: &'scope Mutex<Open>,
+    state: Result<(u64, Key), OpError>,
     data: NonNull<u8>,
     len: usize,
     buffer: PhantomData<&'scope mut [u8]>,
@@ -42,7 +57,8 @@ pub struct ScopedRecv<'scope> {
 #[must_use = "wait for it to learn whether it succeeded"]
 pub struct ScopedSend<'scope> {
     shared: Arc<Shared>,
-    open: &'scope Mutex<HashSet<Key>>,
+    open: &'scope Mutex<Open>,
+    number: u64,
     key: Key,
     buffer: PhantomData<&'scope [u8]>,
 }
@@ -52,7 +68,8 @@ unsafe impl Send for ScopedRecv<'_> {}
 
 impl Endpoint {
     /// Runs `f` with a scope for operations on borrowed buffers. When `f` ends, operations that were not waited for are
-    /// waited for up to the option `timeout`, then really cancelled; after a panic they are cancelled at once.
+    /// waited for up to the option `timeout`, then really cancelled; after a panic they are cancelled at once, and a
+    /// message that one of them had received waits for another receive.
     ///
     /// ```compile_fail
     /// # fn sample(endpoint: &sinew_engine::Endpoint) {
@@ -63,12 +80,8 @@ impl Endpoint {
     /// # }
     /// ```
     pub fn scope<'env, T>(&self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
-        let scope = Scope {
-            endpoint: self.clone(),
-            open: Mutex::new(HashSet::new()),
-            scope: PhantomData,
-            env: PhantomData,
-        };
+        let scope =
+            Scope { endpoint: self.clone(), open: Mutex::default(), scope: PhantomData, env: PhantomData };
         let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
         let ended = scope.end(result.is_err());
         match (result, ended) {
@@ -98,13 +111,15 @@ impl<'scope> Scope<'scope, '_> {
         let pattern = pattern.into();
         let state = shared.with(|core| {
             let memory = Memory::Borrowed { data, len };
-            match core.start_recv(self.endpoint.inner.number, pattern, memory, None) {
-                Started::Pending(key) => {
-                    lock(&self.open).insert(key);
-                    Ok(key)
+            let key = match core.start_recv(self.endpoint.inner.number, pattern, memory, None) {
+                Started::Pending(key) => key,
+                // A panic may come before anybody hears of the message.
+                Started::Done(Ok(info), memory) => {
+                    core.keep_finished(self.endpoint.inner.number, pattern.untagged, memory, info)
                 }
-                Started::Done(result, _) => Err(result),
-            }
+                Started::Done(Err(error), _) => return Err(error),
+            };
+            Ok((lock(&self.open).insert(key), key))
         });
         Ok(ScopedRecv { shared: Arc::clone(shared), open: &self.open, state, data, len, buffer: PhantomData })
     }
@@ -127,13 +142,12 @@ impl<'scope> Scope<'scope, '_> {
         if !Arc::ptr_eq(&peer.endpoint.shared, shared) {
             return Err(OpError::OtherEngine);
         }
-        let key = shared.with(|core| {
+        let (number, key) = shared.with(|core| {
             core.session_error(peer.session)?;
             let key = core.start_send(peer.session, peer.flow, header, None, memory, false);
-            lock(&self.open).insert(key);
-            Ok::<_, OpError>(key)
+            Ok::<_, OpError>((lock(&self.open).insert(key), key))
         })?;
-        Ok(ScopedSend { shared: Arc::clone(shared), open: &self.open, key, buffer: PhantomData })
+        Ok(ScopedSend { shared: Arc::clone(shared), open: &self.open, number, key, buffer: PhantomData })
     }
 
     /// Ends every operation, whatever panics meanwhile: waiting runs wakers and handlers of the application.
@@ -144,10 +158,13 @@ impl<'scope> Scope<'scope, '_> {
             return Ok(());
         }
         let mut result = Ok(());
-        let open: Vec<Key> = lock(&self.open).drain().collect();
+        let mut open = std::mem::take(&mut lock(&self.open).keys);
         let limit = Timeout::Default.resolve(&shared.config);
         let until = limit.map(crate::timeout::far_at_most);
-        for key in open {
+        // Messages that are given up are put back before all others, so the newest first.
+        while let Some((_, key)) =
+            if panicked || result.is_err() { open.pop_last() } else { open.pop_first() }
+        {
             let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
             if !panicked && result.is_ok() {
                 match catch_unwind(AssertUnwindSafe(|| shared.wait(left, |core| collect(core, key)))) {
@@ -156,10 +173,16 @@ impl<'scope> Scope<'scope, '_> {
                     Err(panic) => result = Err(panic),
                 }
             }
-            // Cancelled before anything of the application runs.
+            // Cancelled before anything of the application runs. After a panic nobody hears of a message that a receive has
+            // got: it waits for another.
+            let given_up = panicked || result.is_err();
             let cancelled = catch_unwind(AssertUnwindSafe(|| {
                 shared.with(|core| {
-                    core.cancel_recv(key);
+                    if given_up {
+                        core.give_up_recv(key);
+                    } else {
+                        core.cancel_recv(key);
+                    }
                     core.cancel_send(key);
                 });
             }));
@@ -177,7 +200,7 @@ fn collect(core: &mut Core, key: Key) -> Option<()> {
     core.collect_recv(key).map(drop).or_else(|| core.collect_send(key).map(drop))
 }
 
-fn lock(open: &Mutex<HashSet<Key>>) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+fn lock(open: &Mutex<Open>) -> std::sync::MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -191,9 +214,9 @@ impl<'scope> ScopedRecv<'scope> {
     pub fn wait_within(self, timeout: impl Into<Timeout>) -> (Result<Completion, OpError>, &'scope mut [u8]) {
         let shared = &self.shared;
         let result = match self.state {
-            Err(result) => result,
+            Err(error) => Err(error),
             Ok(_) if shared.check_fork().is_err() => Err(OpError::Forked),
-            Ok(key) => {
+            Ok((number, key)) => {
                 let limit = timeout.into().resolve(&shared.config);
                 let done = shared.wait(limit, |core| core.collect_recv(key)).map(|(result, _)| result);
                 let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_recv(key)) {
@@ -202,7 +225,7 @@ impl<'scope> ScopedRecv<'scope> {
                     }
                     Some((result, _)) => result,
                 });
-                lock(self.open).remove(&key);
+                lock(self.open).keys.remove(&number);
                 result
             }
         };
@@ -236,7 +259,7 @@ impl ScopedSend<'_> {
             }
             Some((result, _)) => result,
         });
-        lock(self.open).remove(&self.key);
+        lock(self.open).keys.remove(&self.number);
         result
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::completion::{Completion, Match};
 use crate::config::Config;
+use crate::core::op::Memory;
 use crate::core::table::Key;
 use crate::core::{Core, Delivered, Effects, Quick, Receiving, Taken};
 use crate::error::OpError;
@@ -290,6 +291,14 @@ impl Shared {
                 // SAFETY: the caller's promise.
                 taken = unsafe { core.recv_in_turn(receiving) };
             }
+            if let Some(Taken::Done(info)) = taken
+                && core.effects.must_run()
+            {
+                // What is run now may panic: the message must not be lost by that.
+                let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
+                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, info);
+                taken = Some(Taken::Pending(kept));
+            }
             if let Some(Taken::Pending(key)) = taken {
                 note(key);
             }
@@ -402,6 +411,9 @@ impl Shared {
                     // A look at a socket costs more than `check`, which may wait for what that socket takes.
                     if now == 0 && core.polls_memory() {
                         std::hint::spin_loop();
+                    } else if core.effects.must_run() {
+                        // It may panic: what `check` would take out of the engine must not be lost by that.
+                        break;
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
                         core.effects.finish();

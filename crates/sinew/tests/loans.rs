@@ -1,6 +1,6 @@
 //! Messages from the engine's pool: sent without a copy over shared memory, read where they are.
 
-use sinew::{Engine, Match};
+use sinew::{Buf, Engine, Match, Peer};
 use std::time::Duration;
 
 fn engines(transport: &str) -> (Engine, Engine) {
@@ -89,4 +89,46 @@ fn a_message_longer_than_allowed_is_truncated_and_ends_the_loan() {
     peer.post_send(1, peer.alloc(1 << 19).unwrap()).unwrap().wait().expect("given back");
     peer.send(2, b"done").unwrap();
     reader.join().unwrap();
+}
+
+/// What one peer has mapped is never used for what another peer is sent.
+#[test]
+fn memory_that_a_peer_was_shown_holds_nothing_for_another() {
+    const LEN: usize = 1 << 20;
+    let make = || Engine::builder().domain("loans").transports(["shm"]).build().expect("an engine");
+    let (here, first, second) = (make(), make(), make());
+    let a = here.endpoint("a").unwrap();
+    let receive = |engine: &Engine| {
+        let endpoint = engine.endpoint("b").unwrap();
+        let address = endpoint.address();
+        let receiver = std::thread::spawn(move || {
+            let mut lent = Vec::new();
+            for byte in [1u8, 2] {
+                let message = endpoint.recv_message(Match::any_tag(), LEN).expect("a message");
+                assert!(message.to_vec().iter().all(|&there| there == byte), "{byte}");
+                lent.push(message.is_lent());
+            }
+            lent
+        });
+        (a.connect(address).expect("a path"), receiver)
+    };
+    let ((to_first, one), (to_second, two)) = (receive(&first), receive(&second));
+    let is_shown = |buf: &Buf| buf.segment().expect("pooled").0.is_shown();
+    let send = |peer: &Peer, mut buf: Buf, byte: u8| {
+        buf.as_mut_slice().unwrap().fill(byte);
+        peer.post_send(0, buf).expect("started").wait().expect("taken")
+    };
+
+    // From the pool for everybody: whoever has it next writes elsewhere.
+    for (peer, byte) in [(&to_first, 1), (&to_second, 1)] {
+        let buf = here.alloc(LEN).expect("a pool buffer");
+        assert!(!is_shown(&buf), "a peer reads what is written to it");
+        assert!(is_shown(&send(peer, buf, byte)));
+    }
+    // From the pool for one peer: another one gets a copy and is not shown the segment.
+    let buf = send(&to_second, to_first.alloc(LEN).expect("a pool buffer"), 2);
+    assert!(!is_shown(&buf), "the second peer reads what is written for the first");
+    drop(buf);
+    send(&to_first, to_first.alloc(LEN).expect("a pool buffer"), 2);
+    assert_eq!((one.join().unwrap(), two.join().unwrap()), (vec![true, true], vec![true, false]));
 }

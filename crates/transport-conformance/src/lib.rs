@@ -221,6 +221,7 @@ macro_rules! conformance {
                 faults::only_probes_are_repeated,
                 faults::a_meter_counts_what_passes,
                 memory::described_memory_is_pulled,
+                memory::recalled_memory_is_not_believed,
                 memory::described_memory_is_viewed_and_outlives_its_lane,
                 memory::a_forged_descriptor_is_an_error,
                 memory::what_is_not_advertised_is_unsupported,

@@ -78,7 +78,9 @@ pub(crate) struct Control {
     pub(crate) closed: AtomicU64,
     /// Non-zero while the owner waits for room in its own ring or window.
     pub(crate) starving: AtomicU64,
-    _third: [AtomicU64; 5],
+    /// How often the owner has taken memory back that it had described: descriptors say how often it had before.
+    pub(crate) recalled: AtomicU64,
+    _third: [AtomicU64; 4],
 }
 
 /// Ended in order.
@@ -146,6 +148,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, state) == 128);
     assert!(std::mem::offset_of!(Control, closed) == 136);
     assert!(std::mem::offset_of!(Control, starving) == 144);
+    assert!(std::mem::offset_of!(Control, recalled) == 152);
     assert!(std::mem::offset_of!(DomainControl, armed) == 64);
     assert!(size_of::<Control>() <= PAGE && size_of::<Hints>() <= PAGE);
 };

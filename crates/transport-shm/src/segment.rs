@@ -99,6 +99,10 @@ unsafe impl Segment for ShmSegment {
         self.mapping.len()
     }
 
+    fn is_shown(&self) -> bool {
+        self.bound.get().is_some()
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

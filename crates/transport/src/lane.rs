@@ -132,6 +132,8 @@ pub unsafe trait Segment: Send + Sync + Any {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Whether a peer has been shown it: what is written to it from then on that peer can read.
+    fn is_shown(&self) -> bool;
     /// The concrete segment, for the domain that made it.
     fn as_any(&self) -> &dyn Any;
 }
@@ -543,10 +545,16 @@ pub unsafe trait Lane: Send {
         Ok(None)
     }
 
+    /// The memory of something that was described goes back to its owner before the peer has said that it is done with it:
+    /// when this returns, the peer believes no pull or view of a descriptor that was made before, unless it has ended
+    /// already. Descriptors of other memory may become stale by it too; the bytes can still be sent.
+    fn recall(&mut self) {}
+
     /// Fetches `len` bytes of what the peer described.
     ///
     /// # Errors
-    /// A forged or stale descriptor, or the lane is over; the target's content is unspecified.
+    /// A forged, stale or recalled descriptor, or the lane is over; the target's content is unspecified. A pull that had begun
+    /// before it was recalled tells [`Sink::pulled`] so.
     ///
     /// # Safety
     /// `target` is writable for `len` bytes until this returns [`Pull::Done`] or an error, or until [`Sink::pulled`], or
@@ -562,10 +570,10 @@ pub unsafe trait Lane: Send {
         Err(TransportError::new(crate::ErrorKind::Unsupported, "pull", ""))
     }
 
-    /// Shows what the peer described, in place.
+    /// Shows what the peer described, in place. What is recalled later is still readable, with any content.
     ///
     /// # Errors
-    /// A forged or stale descriptor, unsupported, or the lane is over.
+    /// A forged, stale or recalled descriptor, unsupported, or the lane is over.
     fn view(&mut self, _from: &Descriptor) -> Result<View, LaneError> {
         Err(TransportError::new(crate::ErrorKind::Unsupported, "view", ""))
     }

@@ -247,8 +247,11 @@ impl Core {
     /// The pool of buffers that only the peer of `session` is shown.
     pub(crate) fn pool_of(&mut self, session: Key) -> Arc<SegmentPool> {
         match self.sessions.get_mut(session) {
-            Some(session) => Arc::clone(session.pool.get_or_insert_default()),
-            None => Arc::default(),
+            Some(state) => {
+                let pool = state.pool.get_or_insert_with(|| Arc::new(SegmentPool::for_session(session)));
+                Arc::clone(pool)
+            }
+            None => Arc::new(SegmentPool::for_session(session)),
         }
     }
 }

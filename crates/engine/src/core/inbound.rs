@@ -227,20 +227,21 @@ impl Core {
             return Err("credit too short");
         };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        let mut missed = false;
         if header.dst == 0 {
-            if session.bytes.raise(bytes) {
-                session.shortage.end();
-            }
+            missed = session.bytes.raise(bytes) && session.shortage.end();
             session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];
-            if flow.bytes.raise(bytes) {
-                flow.shortage.end();
-            }
+            missed = flow.bytes.raise(bytes) && flow.shortage.end();
             flow.envelopes.raise(envelopes);
         }
         if !session.pending_flows.is_empty() {
             self.mark_dirty(session_key);
+        }
+        if missed {
+            // A thread may sleep that has a message to post.
+            self.effects.finish();
         }
         Ok(())
     }

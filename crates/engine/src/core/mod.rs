@@ -146,6 +146,8 @@ pub(crate) struct Core {
     turns: u32,
     idle_turns: u32,
     timers_at: Instant,
+    /// When whoever was refused for want of credit last may send all the same, as an envelope.
+    starved_at: Option<Instant>,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
@@ -210,6 +212,7 @@ impl Core {
             turns: 0,
             idle_turns: 0,
             timers_at: Instant::now(),
+            starved_at: None,
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
@@ -411,7 +414,8 @@ impl Core {
             .filter_map(|&key| lanes.get(key).and_then(|slot| slot.lane.as_ref()?.next_timer()))
             .min();
         let blocked = (!self.dirty.is_empty()).then(|| now + Duration::from_millis(1));
-        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).min()
+        let starved = self.starved_at.filter(|&at| at > now);
+        lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(starved).min()
     }
 
     pub(crate) fn run_timers(&mut self, now: Instant) -> usize {

@@ -124,7 +124,7 @@ pub(crate) struct SendOp {
 impl SendOp {
     /// Whether the message goes by descriptor: the receiver pulls it from, or reads it in, the engine's pool.
     pub(crate) fn memory_is_described(&self) -> bool {
-        matches!(&self.memory, Memory::Owned(buf) if buf.segment().is_some() && buf.len() >= DESCRIBED_FROM)
+        matches!(&self.memory, Memory::Owned(buf) if is_described(buf, self.session))
     }
 
     pub(crate) fn describe(&self, lane: &mut dyn Lane) -> Result<Option<Descriptor>, LaneError> {
@@ -136,7 +136,12 @@ impl SendOp {
 }
 
 /// Pooled messages shorter than this are copied: one cache line and a copy beat a descriptor and an answer.
-pub(crate) const DESCRIBED_FROM: usize = 1024;
+const DESCRIBED_FROM: usize = 1024;
+
+/// Whether a message goes to the peer of a session by descriptor.
+pub(crate) fn is_described(buf: &Buf, session: Key) -> bool {
+    buf.len() >= DESCRIBED_FROM && buf.may_be_shown(session.0)
+}
 
 /// An envelope as the receiver keeps it.
 #[derive(Clone, Copy, Debug)]

@@ -224,6 +224,19 @@ impl Core {
         }
     }
 
+    /// Puts a receive that was over at once into the table, for one who collects it later, or gives it up.
+    pub(crate) fn keep_finished(
+        &mut self,
+        endpoint: u32,
+        untagged: bool,
+        memory: Memory,
+        info: Completion,
+    ) -> Key {
+        let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
+        let state = RecvState::Finished(Ok(info));
+        self.ops.insert(Op::Recv(RecvOp::new(receiver, untagged, memory, state)))
+    }
+
     /// Takes a finished receive out of the table.
     #[inline]
     pub(crate) fn collect_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
@@ -269,14 +282,29 @@ impl Core {
         }
     }
 
-    /// Gives an owned receive up: a message that it has, in part or whole, and that nobody has seen, waits for another.
+    /// Gives a receive up: a message that it has, in part or whole, and that nobody has seen, waits for another. Called by
+    /// whoever lent its memory, while that is still lent.
     pub(crate) fn give_up_recv(&mut self, key: Key) -> Option<Memory> {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
         let (endpoint, untagged) = (op.endpoint, op.untagged);
         let (result, memory) = self.cancel_recv(key)?;
-        if let (Ok(info), Memory::Owned(buf)) = (result, &memory) {
-            self.put_back_whole(endpoint, untagged, &info, buf.as_slice());
-        }
+        let Ok(info) = result else { return Some(memory) };
+        let copy;
+        let bytes = match &memory {
+            Memory::Owned(buf) => buf.as_slice(),
+            // SAFETY: lent until this call ends, says the contract, and written by nobody now that the receive has left the
+            // table; the message fits, or the result would be an error.
+            &Memory::Borrowed { data, len } => unsafe {
+                std::slice::from_raw_parts(data.as_ptr(), info.len.min(len))
+            },
+            Memory::Viewed { view, loan } => {
+                copy = view.body().to_vec();
+                self.return_loan(*loan);
+                &copy
+            }
+            Memory::Gathered(_) | Memory::Later { .. } => return Some(memory),
+        };
+        self.put_back_whole(endpoint, untagged, &info, bytes);
         Some(memory)
     }
 
@@ -370,8 +398,12 @@ impl Core {
                 }
             }
             SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
+                let described = op.memory_is_described();
                 if op.header.kind == Kind::EAGER {
                     self.send_control(session, Header::control(Kind::WITHDRAW, key.0), []);
+                }
+                if described {
+                    self.recall_everywhere(session);
                 }
             }
             SendState::Releasing(_) => {}
@@ -380,6 +412,17 @@ impl Core {
             self.finish_send(key, result);
         } else if let Some(Op::Send(op)) = self.ops.get_mut(key) {
             op.state = SendState::Releasing(result);
+        }
+    }
+
+    /// What was described to a peer is believed no more, as its owner may write it from now on. A lane that is just being polled
+    /// is left out: there a send ends by the word of its receiver, which reads it no more.
+    fn recall_everywhere(&mut self, session: Key) {
+        let Some(session) = self.sessions.get(session) else { return };
+        for &lane in &session.lanes {
+            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
+                lane.recall();
+            }
         }
     }
 

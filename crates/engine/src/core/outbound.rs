@@ -67,7 +67,12 @@ impl Core {
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             let hopeless = !session.bytes.can_ever(cost) || !state.bytes.can_ever(cost);
             let starved = hopeless || session.is_starved(flow, cost);
-            return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
+            if starved {
+                return Err(Blocked::Envelope);
+            }
+            // Whoever sleeps until credit comes looks again then.
+            self.starved_at = session.starved_at(flow);
+            return Err(Blocked::Credit);
         }
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else {
             return Err(Blocked::Busy);

@@ -105,9 +105,9 @@ impl Shortage {
         self.long
     }
 
-    /// Credit has come.
-    pub(crate) fn end(&mut self) {
-        *self = Self::default();
+    /// Credit has come. Whether it was missing.
+    pub(crate) fn end(&mut self) -> bool {
+        std::mem::take(self).since.is_some()
     }
 }
 
@@ -267,6 +267,13 @@ impl Session {
             return self.shortage.is_long();
         }
         self.flows.get_mut(flow as usize).is_some_and(|flow| flow.shortage.is_long())
+    }
+
+    /// When credit that is missing will have been missing for so long; `None`: it is not, or has been.
+    pub(crate) fn starved_at(&self, flow: u32) -> Option<Instant> {
+        let flow = self.flows.get(flow as usize).map(|flow| &flow.shortage);
+        let missing = std::iter::once(&self.shortage).chain(flow).filter(|shortage| !shortage.long);
+        missing.filter_map(|shortage| shortage.since).map(|since| since + STARVED_AFTER).min()
     }
 
     /// The flow towards an endpoint, made on first use.

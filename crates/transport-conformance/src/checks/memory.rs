@@ -14,6 +14,10 @@ struct Nobody;
 
 impl Pool for Nobody {
     fn release(&self, _segment: &Arc<dyn Segment>, _offset: usize, _capacity: usize) {}
+
+    fn may_be_shown(&self, _: u64) -> bool {
+        true
+    }
 }
 
 /// A buffer in the middle of a segment of `a`, with content, and its descriptor.
@@ -95,6 +99,58 @@ pub fn described_memory_is_viewed_and_outlives_its_lane(make: &dyn Fn() -> Fixtu
     assert_eq!(view.len(), LEN);
     let read = view.body().to_vec();
     assert_eq!(read.len(), LEN, "the memory is still there");
+}
+
+/// What its owner has taken back, and written since, is not handed over as if it were the message: neither by a pull that
+/// comes later, nor by one that had begun.
+pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    if !fixture.expected.capabilities.pull {
+        return;
+    }
+    for (len, begun) in [(4096, false), (LEN, false), (LEN, true)] {
+        let mut pair = Pair::new(&fixture);
+        let (mut buf, _, descriptor) = described(&mut pair, len);
+        pair.drive("its segment has come", |_, b| {
+            !fixture.expected.capabilities.view || b.lane().view(&descriptor).is_ok()
+        });
+        let target = Target::filled(len, 0);
+        // SAFETY: `target` lives until the pull has ended; so below.
+        let pull = |pair: &mut Pair| unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(5)) };
+        let early = begun.then(|| pull(&mut pair));
+        pair.a.lane().recall();
+        buf.as_mut_slice().expect("writable").fill(0);
+        match early.unwrap_or_else(|| pull(&mut pair)) {
+            Ok(Pull::Pending) => {
+                pair.drive("the pull ended", |_, b| !b.seen.pulled.is_empty());
+                assert!(matches!(pair.b.seen.pulled[..], [(Token(5), Err(_))]), "{:?}", pair.b.seen.pulled);
+            }
+            Ok(Pull::Done) => assert!(begun, "it was recalled before"),
+            Err(_) => {}
+        }
+        assert!(pair.b.lane().view(&descriptor).is_err(), "a view of what was recalled");
+        // Memory that is described from now on is as good as ever.
+        let (_buf, content, descriptor) = described(&mut pair, len);
+        pair.b.seen.pulled.clear();
+        let target = Target::filled(len, 0);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            // SAFETY: as above.
+            match unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(6)) } {
+                Ok(Pull::Done) => break,
+                Ok(Pull::Pending) => {
+                    pair.drive("the pull ended", |_, b| !b.seen.pulled.is_empty());
+                    assert_eq!(pair.b.seen.pulled, [(Token(6), Ok(()))]);
+                    break;
+                }
+                Err(error) => assert!(Instant::now() < deadline, "pull: {error}"),
+            }
+            pair.a.turn(8);
+            pair.b.turn(8);
+        }
+        assert!(target.to_vec() == content);
+        pair.b.die();
+    }
 }
 
 /// Garbage instead of a descriptor, and one of another connection, is an error and nothing worse.

@@ -24,7 +24,7 @@ use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 /// Length field of a frame whose body lies in the window.
 const WINDOWED: u16 = 0xffff;
@@ -393,7 +393,7 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        done += self.segments.step(sink);
+        done += self.segments.step(sink, &self.watch.peer);
         self.watch.pending.store(self.segments.is_fetching(), Ordering::Relaxed);
         Ok(done)
     }
@@ -479,11 +479,25 @@ impl Open {
 
     /// Tells the peer that this side has ended.
     pub(crate) fn announce_end(&mut self, why: u64, socket: &GuardedFd) {
+        // Memory that was described goes back to its owner with the lane.
+        self.recall();
         let closed = &self.watch.own.control().closed;
         if closed.load(Ordering::Relaxed) == 0 {
             closed.store(why, Ordering::Release);
             self.notify(socket);
         }
+    }
+
+    /// How often memory that was described has been taken back.
+    pub(crate) fn recalled(&self) -> u64 {
+        self.watch.own.control().recalled.load(Ordering::Relaxed)
+    }
+
+    /// From now on the peer believes nothing of what was described.
+    pub(crate) fn recall(&self) {
+        self.watch.own.control().recalled.fetch_add(1, Ordering::Relaxed);
+        // The word is stored before whatever the owner of the memory writes there.
+        fence(Ordering::SeqCst);
     }
 
     /// Frames that the peer is not known to have taken.

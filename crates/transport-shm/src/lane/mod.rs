@@ -224,7 +224,7 @@ impl ShmLane {
             return Err(self.end(error));
         }
         match &self.open {
-            Some(open) => open.segments.resolve(from),
+            Some(open) => open.segments.resolve(from, &open.watch.peer),
             None => Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "before set-up")),
         }
     }
@@ -424,8 +424,19 @@ unsafe impl Lane for ShmLane {
     fn describe(&mut self, buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
         match (&self.over, &mut self.open) {
             (Some(error), _) => Err(error.clone()),
-            (None, Some(open)) if !self.registry.fork.forked() => open.segments.describe(buf, &self.socket),
+            (None, Some(open)) if !self.registry.fork.forked() => {
+                let recalled = open.recalled();
+                open.segments.describe(buf, recalled, &self.socket)
+            }
             _ => Ok(None),
+        }
+    }
+
+    fn recall(&mut self) {
+        if let Some(open) = &self.open
+            && !self.registry.fork.forked()
+        {
+            open.recall();
         }
     }
 
@@ -444,14 +455,13 @@ unsafe impl Lane for ShmLane {
         }
         // SAFETY: the caller's promise; ends with `Done`, `Sink::pulled` or `revoke`.
         let mut fetch = unsafe { Fetch::new(segment, offset, target, len) }.ok_or_else(outside)?;
+        let Some(open) = &mut self.open else { return Err(outside()) };
         if len <= segments::AT_ONCE {
             fetch.step(len);
-            return Ok(Pull::Done);
+            return segments::check_still_there(from, &open.watch.peer).map(|()| Pull::Done);
         }
-        if let Some(open) = &mut self.open {
-            open.segments.queue(token, fetch);
-            self.poll_me();
-        }
+        open.segments.queue(token, from, fetch);
+        self.poll_me();
         Ok(Pull::Pending)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Called by the lane. A descriptor of the peer is four words that are checked against what is mapped.
 
+use crate::half::PeerHalf;
 use crate::note::{Note, broken};
 use crate::options::ShmOptions;
 use crate::segment::{Binding, Fetch, ForeignSegment, Freed, ShmSegment};
@@ -11,6 +12,7 @@ use sinew_base::guarded::GuardedFd;
 use sinew_transport::{Buf, Descriptor, ErrorKind, LaneError, Sink, Token, TransportError};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// Fetches up to this many bytes are done at once.
 pub(crate) const AT_ONCE: usize = 1 << 20;
@@ -28,7 +30,8 @@ pub(crate) struct Segments {
     /// The peer's. One that could not be mapped for lack of something has no mapping.
     foreign: Vec<(u32, Option<Arc<ForeignSegment>>)>,
     foreign_bytes: u64,
-    fetches: VecDeque<(Token, Fetch)>,
+    /// With how often the peer had recalled something when it described what is fetched.
+    fetches: VecDeque<(Token, u64, Fetch)>,
 }
 
 /// The words of a descriptor.
@@ -36,6 +39,8 @@ struct Range {
     id: u32,
     offset: u64,
     len: u64,
+    /// How often its sender had recalled something.
+    recalled: u64,
 }
 
 impl Range {
@@ -44,6 +49,7 @@ impl Range {
         out[..4].copy_from_slice(&self.id.to_le_bytes());
         out[8..16].copy_from_slice(&self.offset.to_le_bytes());
         out[16..24].copy_from_slice(&self.len.to_le_bytes());
+        out[24..].copy_from_slice(&self.recalled.to_le_bytes());
         Descriptor(out)
     }
 
@@ -53,7 +59,8 @@ impl Range {
             word.copy_from_slice(&bytes[at..at + 8]);
             u64::from_le_bytes(word)
         };
-        Self { id: (u64_at(0) & 0xffff_ffff) as u32, offset: u64_at(8), len: u64_at(16) }
+        let id = (u64_at(0) & 0xffff_ffff) as u32;
+        Self { id, offset: u64_at(8), len: u64_at(16), recalled: u64_at(24) }
     }
 }
 
@@ -74,6 +81,7 @@ impl Segments {
     pub(crate) fn describe(
         &mut self,
         buf: &Buf,
+        recalled: u64,
         socket: &GuardedFd,
     ) -> Result<Option<Descriptor>, TransportError> {
         let Some((segment, offset)) = buf.segment() else { return Ok(None) };
@@ -94,7 +102,7 @@ impl Segments {
                 id
             }
         };
-        Ok(Some(Range { id, offset: offset as u64, len: buf.len() as u64 }.encode()))
+        Ok(Some(Range { id, offset: offset as u64, len: buf.len() as u64, recalled }.encode()))
     }
 
     /// Tells the peer which segments are no more.
@@ -155,12 +163,14 @@ impl Segments {
         self.find(Range::decode(from).id).is_some()
     }
 
-    /// The segment, offset and length that a descriptor names.
+    /// The segment, offset and length that a descriptor of a peer names.
     pub(crate) fn resolve(
         &self,
         from: &Descriptor,
+        peer: &PeerHalf,
     ) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
         let range = Range::decode(from);
+        check_recalled(range.recalled, peer)?;
         let bad = |what| Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", what));
         let segment = match self.find(range.id) {
             Some(Some(segment)) => segment,
@@ -179,9 +189,9 @@ impl Segments {
         Ok((segment.clone(), offset, len))
     }
 
-    /// Goes on with a large fetch in later turns.
-    pub(crate) fn queue(&mut self, token: Token, fetch: Fetch) {
-        self.fetches.push_back((token, fetch));
+    /// Goes on with a large fetch of what a descriptor names in later turns.
+    pub(crate) fn queue(&mut self, token: Token, from: &Descriptor, fetch: Fetch) {
+        self.fetches.push_back((token, Range::decode(from).recalled, fetch));
     }
 
     /// Whether there are fetches.
@@ -191,26 +201,47 @@ impl Segments {
     }
 
     /// Goes on with the oldest; how many ended.
-    pub(crate) fn step(&mut self, sink: &mut dyn Sink) -> usize {
-        let Some((token, fetch)) = self.fetches.front_mut() else { return 0 };
-        if !fetch.step(PIECE) {
-            return 0;
-        }
+    pub(crate) fn step(&mut self, sink: &mut dyn Sink, peer: &PeerHalf) -> usize {
+        let Some((token, recalled, fetch)) = self.fetches.front_mut() else { return 0 };
+        let result = match fetch.step(PIECE) {
+            // What was recalled meanwhile needs no more copying.
+            false => match check_recalled(*recalled, peer) {
+                Ok(()) => return 0,
+                Err(error) => Err(error),
+            },
+            true => check_recalled(*recalled, peer),
+        };
         let token = *token;
         self.fetches.pop_front();
-        sink.pulled(token, Ok(()));
+        sink.pulled(token, result);
         1
     }
 
     /// Forgets the target of a fetch.
     pub(crate) fn revoke(&mut self, token: Token) {
-        self.fetches.retain(|(there, _)| *there != token);
+        self.fetches.retain(|(there, ..)| *there != token);
     }
 
     /// Forgets all of them.
     pub(crate) fn revoke_all(&mut self) {
         self.fetches.clear();
     }
+}
+
+/// That the peer has not taken back what it described after it had recalled something for so many times. Of bytes that were read
+/// before this call it says that they were still there.
+fn check_recalled(recalled: u64, peer: &PeerHalf) -> Result<(), LaneError> {
+    // Reads before this come before the load: whoever writes the memory has stored the word before that.
+    fence(Ordering::Acquire);
+    if peer.control().recalled.load(Ordering::Relaxed) == recalled {
+        return Ok(());
+    }
+    Err(TransportError::new(ErrorKind::Broken, "descriptor of the peer", "the peer may have taken it back"))
+}
+
+/// What a descriptor says of recalls, for those who have read what it names.
+pub(crate) fn check_still_there(from: &Descriptor, peer: &PeerHalf) -> Result<(), LaneError> {
+    check_recalled(Range::decode(from).recalled, peer)
 }
 
 /// Sends a note; `false` when there is no room for it now.

@@ -15,6 +15,10 @@ use std::sync::Arc;
 pub trait Pool: Send + Sync {
     /// Takes the range back; called once for each [`Buf::from_pool`].
     fn release(&self, segment: &Arc<dyn Segment>, offset: usize, capacity: usize);
+
+    /// Whether a peer may be shown the segments of the pool. `peer` is the number that the pool's maker has for it. Whatever
+    /// else lies in a segment is shown with it.
+    fn may_be_shown(&self, peer: u64) -> bool;
 }
 
 /// Owned bytes with a length of at most their capacity. `Send` and `Sync`; dropping it frees or returns the memory.
@@ -158,6 +162,12 @@ impl Buf {
             Owner::Pool { segment, .. } => Some((segment, offset_in(segment, self.data))),
             _ => None,
         }
+    }
+
+    /// Whether it is pooled, and the pool lets this peer see the segment: see [`Pool::may_be_shown`].
+    #[must_use]
+    pub fn may_be_shown(&self, peer: u64) -> bool {
+        matches!(&self.owner, Owner::Pool { pool, .. } if pool.may_be_shown(peer))
     }
 
     /// The bytes as a `Vec`: without a copy when it was made of a `Vec` or `Box<[u8]>`, else by copying.

@@ -135,6 +135,7 @@ macro_rules! forward {
             self.inner.describe(buf)
         }
     };
+    (@ Lane recall) => { fn recall(&mut self) { self.inner.recall(); } };
     (@ Lane pull) => {
         unsafe fn pull(
             &mut self,
