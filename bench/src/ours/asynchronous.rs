@@ -34,7 +34,7 @@ pub(super) fn first(args: &OursArgs) -> Result<Sample> {
     let runtime = runtime()?;
     let _guard = runtime.enter();
     let driver =
-        (!args.busy).then(|| sinew::tokio::drive(&side.engine)).transpose().context("tokio driver")?;
+        (!args.busy).then(|| sinew::on_tokio::drive(&side.engine)).transpose().context("tokio driver")?;
     let mut buffers = Some((Buf::zeroed(args.size), Buf::zeroed(args.size)));
     let mut number = 0;
     let mut once = || -> Result<()> {
@@ -68,7 +68,7 @@ pub(super) fn second(args: &OursArgs) -> Result<()> {
     let runtime = runtime()?;
     let _guard = runtime.enter();
     let _driver =
-        (!args.busy).then(|| sinew::tokio::drive(&side.engine)).transpose().context("tokio driver")?;
+        (!args.busy).then(|| sinew::on_tokio::drive(&side.engine)).transpose().context("tokio driver")?;
     runtime.block_on(async {
         let started = Instant::now();
         let mut buf = Buf::zeroed(args.size);

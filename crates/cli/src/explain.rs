@@ -55,7 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// An explanation as an aligned table.
 pub(crate) fn table(explain: &Explain) -> String {
     let paint = Paint::for_stdout();
-    let mut text = format!("{}\n", paint.paint(Tone::Faint, &explain.security));
+    let pinned = explain.pinned.as_ref().map(|transport| format!("pinned to {transport}; "));
+    let head = format!("{}{}", pinned.unwrap_or_default(), explain.security);
+    let mut text = format!("{}\n", paint.paint(Tone::Faint, &head));
     for row in &explain.rows {
         let tone = match row.verdict {
             Verdict::Chosen => Tone::Good,
@@ -70,6 +72,9 @@ pub(crate) fn table(explain: &Explain) -> String {
                 "\n             {}",
                 row.reason.trim_end().replace('\n', "\n             ")
             ));
+        }
+        if row.earlier > 0 {
+            text.push_str(&paint.paint(Tone::Faint, &format!(" (ended {} times before)", row.earlier)));
         }
         text.push('\n');
     }

@@ -1,6 +1,7 @@
 //! What a receive asks for and what it answers.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Which messages a receive takes: tag, bits of the tag that do not matter, and who sent it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +38,7 @@ impl Match {
         self
     }
 
-    /// The same, but from this endpoint only.
+    /// The same, but from this endpoint only, whichever session its messages come on.
     #[must_use]
     pub const fn from(mut self, source: Source) -> Self {
         self.source = Some(source);
@@ -51,30 +52,57 @@ impl From<u64> for Match {
     }
 }
 
-/// An endpoint of a peer, as seen from this engine: valid while the session with that peer lives.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// An endpoint of a peer, as seen from this engine.
+///
+/// It is the same endpoint whichever session a message came on: the implicit one, or one that is pinned to a transport (see
+/// [`crate::Endpoint::connect`]). So sources of both are equal, and a receive that names one takes messages of all. Messages of
+/// one session come in the order in which they were sent; those of two sessions have no order among them. An answer
+/// ([`crate::Endpoint::reply_to`]) goes on the session on which this message came.
+///
+/// Valid while a session with the peer's engine lives. When none is left, receives that name it end with
+/// [`crate::OpError::PeerLost`], and what the engine sends after connecting anew has another source.
+#[derive(Clone, Copy)]
 pub struct Source {
+    /// The session on which the message came.
     pub(crate) session: u64,
-    pub(crate) endpoint: u32,
+    /// The engine's number in the upper half, the endpoint's in the lower: what a source is compared by.
+    pub(crate) key: u64,
 }
 
 impl Source {
+    pub(crate) const fn new(session: u64, engine: u32, endpoint: u32) -> Self {
+        Self { session, key: (engine as u64) << 32 | endpoint as u64 }
+    }
+
     /// The endpoint's number in the peer's engine.
     #[must_use]
     pub const fn endpoint(&self) -> u32 {
-        self.endpoint
+        self.key as u32
     }
 
-    /// One key for both halves: the session's slot and the endpoint. Sessions are fenced for ever, and a slot is reused
-    /// only after its receives have ended.
-    pub(crate) const fn key(&self) -> u64 {
-        (self.session & 0xffff_ffff) << 32 | self.endpoint as u64
+    /// What stands for the peer's engine while a session with it lives.
+    pub(crate) const fn engine(&self) -> u32 {
+        (self.key >> 32) as u32
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Source {}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
     }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session {} endpoint {}", self.session & 0xffff_ffff, self.endpoint)
+        write!(f, "engine {} endpoint {}", self.engine(), self.endpoint())
     }
 }
 

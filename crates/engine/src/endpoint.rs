@@ -107,7 +107,13 @@ impl Endpoint {
     /// Connects to an endpoint and proves a path to it. Blocks up to the option `connect_timeout`.
     ///
     /// The target is an [`Address`], its text, or an explicit one (`tcp://host:port/name`, `shm:///path/to.sock#name`,
-    /// `uds://…`), which is never replaced by another path.
+    /// `uds://…`).
+    ///
+    /// Implicit connects share one session per pair of engines, whose lanes the engine chooses and changes. An explicit one pins
+    /// the peer that it gives to that transport: peers that pin the same transport to the same engine share a session of their
+    /// own, whose lanes are of that transport only. If they are lost and that transport gives no other, the session is lost:
+    /// nothing ever falls back, and no peer changes the path of another. Messages of two peers on one session keep their order at
+    /// an endpoint that both send to; those of two sessions have none among them.
     ///
     /// # Errors
     /// [`ConnectError`]: a bad address, or no path, with the table of what was tried.
@@ -127,10 +133,10 @@ impl Endpoint {
         crate::connect::connect(&self.inner, &target.to_string(), crate::timeout::far_at_most(within))
     }
 
-    /// The peer that sent a message, to answer it. Costs no round trip.
+    /// The peer that sent a message, to answer it on the session on which it came. Costs no round trip.
     ///
     /// # Errors
-    /// [`OpError::PeerLost`] when the session is over.
+    /// [`OpError::PeerLost`] when that session is over, [`OpError::OtherEngine`] for a source of another engine.
     pub fn reply_to(&self, source: Source) -> Result<Peer, OpError> {
         Peer::of_source(&self.inner, source)
     }

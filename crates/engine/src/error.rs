@@ -40,6 +40,8 @@ pub enum OpError {
     WouldBlock,
     /// The engine is closed or closing.
     EngineClosed,
+    /// The peer, or the source, belongs to another engine than the endpoint that was asked.
+    OtherEngine,
     /// The process was forked and this handle belongs to the parent.
     Forked,
     /// The buffer cannot be written, as `Bytes`.
@@ -75,6 +77,9 @@ impl fmt::Display for OpError {
             Self::EndpointClosed => f.write_str("the peer has no such endpoint (any more)"),
             Self::WouldBlock => f.write_str("the queue is full; try again after progress"),
             Self::EngineClosed => f.write_str("the engine is closed"),
+            Self::OtherEngine => f.write_str(
+                "the peer or source is of another engine of this process; use an endpoint of the engine that connected to it",
+            ),
             Self::Forked => {
                 f.write_str("this handle belongs to the parent process; make an engine after fork")
             }

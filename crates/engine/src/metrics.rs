@@ -8,7 +8,7 @@ use crate::core::Core;
 pub struct EngineCounters {
     /// Endpoints that live.
     pub endpoints: usize,
-    /// Sessions that live.
+    /// Sessions that live: with each engine the implicit one, and one for each transport that a peer is pinned to.
     pub sessions: usize,
     /// Lanes that live.
     pub lanes: usize,

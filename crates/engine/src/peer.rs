@@ -24,6 +24,8 @@ pub struct Peer {
     pub(crate) session: Key,
     pub(crate) flow: u32,
     pub(crate) dst: u32,
+    /// What stands for the peer's engine in sources.
+    engine: u32,
 }
 
 /// Cancels a borrowed send if its call ends early, as by a panic in a waker: also in the call that starts it.
@@ -45,19 +47,20 @@ impl Drop for Borrowed<'_> {
 impl Peer {
     pub(crate) fn new(endpoint: &Arc<EndpointInner>, session: Key, dst: u32) -> Result<Self, OpError> {
         endpoint.shared.check_fork()?;
-        let flow = endpoint.shared.with(|core| core.open_flow(session, dst))?;
-        Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst })
+        let (flow, engine) = endpoint.shared.with(|core| core.open_flow(session, dst))?;
+        Ok(Self { endpoint: Arc::clone(endpoint), session, flow, dst, engine })
     }
 
     pub(crate) fn of_source(endpoint: &Arc<EndpointInner>, source: Source) -> Result<Self, OpError> {
         endpoint.shared.check_fork()?;
-        Self::new(endpoint, Key(source.session), source.endpoint)
+        endpoint.shared.with(|core| core.source_error(source))?;
+        Self::new(endpoint, Key(source.session), source.endpoint())
     }
 
     /// The peer as messages from it name it.
     #[must_use]
     pub const fn source(&self) -> Source {
-        Source { session: self.session.0, endpoint: self.dst }
+        Source::new(self.session.0, self.engine, self.dst)
     }
 
     /// Sends a tagged message. Ends when `data` is the caller's again: short ones at once, long ones when the receiver has
@@ -194,7 +197,12 @@ impl Peer {
     /// What was tried towards this peer, what was chosen, what was refused and why.
     #[must_use]
     pub fn explain(&self) -> Explain {
-        let forked = Explain { peer: String::new(), rows: Vec::new(), security: OpError::Forked.to_string() };
+        let forked = Explain {
+            peer: String::new(),
+            pinned: None,
+            rows: Vec::new(),
+            security: OpError::Forked.to_string(),
+        };
         self.endpoint.shared.with_unless_forked(forked, |core| core.explain_session(self.session))
     }
 

@@ -127,7 +127,7 @@ impl<'scope> Scope<'scope, '_> {
     /// Starts sending a borrowed buffer.
     ///
     /// # Errors
-    /// [`OpError`] when the session is over.
+    /// [`OpError`] when the session is over; [`OpError::OtherEngine`] for a peer of another engine than the scope's endpoint.
     pub fn send(
         &'scope self,
         peer: &Peer,
@@ -140,7 +140,7 @@ impl<'scope> Scope<'scope, '_> {
             Header { kind: Kind::EAGER, flags: Flags(0), dst: peer.dst, src: peer.endpoint.number, tag };
         let memory = Memory::Borrowed { data: NonNull::from(data).cast(), len: data.len() };
         if !Arc::ptr_eq(&peer.endpoint.shared, shared) {
-            return Err(OpError::EndpointClosed);
+            return Err(OpError::OtherEngine);
         }
         let (number, key) = shared.with(|core| {
             core.session_error(peer.session)?;

@@ -64,39 +64,12 @@ pub fn better<K>(present: &Present, standing_by: impl IntoIterator<Item = (K, u6
     present.yields_to(cost, expected).then_some(key)
 }
 
-/// One side of a session as far as choosing goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Chooser {
-    /// The identity of this engine.
-    pub own: [u8; 16],
-    /// The identity of the peer.
-    pub peer: [u8; 16],
-    /// This engine was told which path to take.
-    pub own_pinned: bool,
-    /// The peer was told which path to take.
-    pub peer_pinned: bool,
-}
-
-impl Chooser {
-    /// Whether this engine looks for better paths, moves to them and closes idle ones. Of two engines one does: two that
-    /// choose differently would move for ever.
-    #[must_use]
-    pub fn decides(&self) -> bool {
-        self.own >= self.peer
-    }
-
-    /// Whether paths are chosen at all: nobody has pinned one.
-    #[must_use]
-    pub const fn is_free(&self) -> bool {
-        !self.own_pinned && !self.peer_pinned
-    }
-
-    /// Whether this engine moves its sending to where the peer has moved its own, so that one path serves both directions.
-    /// Only one side follows, or both would change places for ever: the one that is not pinned, or does not decide.
-    #[must_use]
-    pub fn follows(&self) -> bool {
-        !self.own_pinned && (self.peer_pinned || !self.decides())
-    }
+/// Whether the engine `own` looks for better paths to `peer`, moves to them and closes idle ones; the other moves its sending to
+/// where this one has moved its own, so that one path serves both directions. Of two engines one decides: two that choose
+/// differently would move for ever.
+#[must_use]
+pub fn decides(own: [u8; 16], peer: [u8; 16]) -> bool {
+    own >= peer
 }
 
 #[cfg(test)]
@@ -149,22 +122,9 @@ mod tests {
         }
 
         #[test]
-        fn of_two_engines_one_decides_and_at_most_one_follows(
-            own: [u8; 16],
-            peer: [u8; 16],
-            own_pinned: bool,
-            peer_pinned: bool,
-        ) {
+        fn of_two_engines_one_decides(own: [u8; 16], peer: [u8; 16]) {
             prop_assume!(own != peer);
-            let here = Chooser { own, peer, own_pinned, peer_pinned };
-            let there =
-                Chooser { own: peer, peer: own, own_pinned: peer_pinned, peer_pinned: own_pinned };
-            prop_assert_ne!(here.decides(), there.decides());
-            prop_assert_eq!(here.is_free(), there.is_free());
-            // Somebody follows unless both are pinned, and whoever is pinned does not.
-            prop_assert!(!(here.follows() && there.follows()));
-            prop_assert_eq!(here.follows() || there.follows(), !(own_pinned && peer_pinned));
-            prop_assert!(!(own_pinned && here.follows()));
+            prop_assert_ne!(decides(own, peer), decides(peer, own));
         }
     }
 }

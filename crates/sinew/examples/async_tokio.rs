@@ -23,7 +23,7 @@ async fn ask(endpoint: &Endpoint, peer: &Peer, tag: u64) -> Result<String> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let engine = Engine::builder().domain("tokio").progress(Progress::Event).build()?;
-    let driver = sinew::tokio::drive(&engine)?;
+    let driver = sinew::on_tokio::drive(&engine)?;
     let (server, client) = (engine.endpoint("server")?, engine.endpoint("client")?);
     let peer = client.connect(server.address())?;
     let clients = async {

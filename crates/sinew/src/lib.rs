@@ -17,9 +17,9 @@
 #![deny(unsafe_code)]
 
 mod builder;
-mod options;
 #[cfg(feature = "tokio")]
-pub mod tokio;
+pub mod on_tokio;
+mod options;
 
 pub use builder::{Builder, Engine, transport_names};
 pub use options::TransportOptions;

@@ -697,7 +697,7 @@ mod tokio_adapter {
             let p = pair_with(lane, Progress::Event, second, common::options());
             let back = connect_back(&p);
             runtime.block_on(async {
-                let driver = sinew::tokio::drive(&p.here).unwrap();
+                let driver = sinew::on_tokio::drive(&p.here).unwrap();
                 for round in 0..30u64 {
                     let len = [0, 8, 3000, 17_000, 300_000][round as usize % 5];
                     let data = content(len, round);
@@ -716,5 +716,21 @@ mod tokio_adapter {
                 driver.abort();
             });
         }
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod importing_everything {
+    use sinew::*;
+
+    #[test]
+    fn hides_no_crate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let engine = Engine::builder().domain("glob").progress(Progress::Event).build().unwrap();
+        runtime.block_on(async {
+            let driver = on_tokio::drive(&engine).unwrap();
+            tokio::task::yield_now().await;
+            driver.abort();
+        });
     }
 }

@@ -67,14 +67,21 @@ fn len() -> impl Strategy<Value = usize> {
     ]
 }
 
-fn act() -> impl Strategy<Value = Act> {
+/// Tags of one session; those of the next one follow.
+const TAGS: u64 = 4;
+
+/// Messages of two sessions have no order among them, so that no pattern takes from both.
+fn act(sessions: u64) -> impl Strategy<Value = Act> {
+    let tags = 0..sessions * TAGS;
+    let all =
+        if sessions == 1 { Just(Pattern::Any).boxed() } else { tags.clone().prop_map(Pattern::Tag).boxed() };
     let pattern = prop_oneof![
-        4 => (0..4u64).prop_map(Pattern::Tag),
-        1 => (0..4u64).prop_map(Pattern::Half),
-        1 => Just(Pattern::Any),
+        4 => tags.clone().prop_map(Pattern::Tag),
+        1 => tags.clone().prop_map(Pattern::Half),
+        1 => all,
     ];
     prop_oneof![
-        6 => (0..4u64, len(), any::<bool>()).prop_map(|(tag, len, owned)| Act::Send { tag, len, owned }),
+        6 => (tags, len(), any::<bool>()).prop_map(|(tag, len, owned)| Act::Send { tag, len, owned }),
         6 => (pattern, prop_oneof![3 => Just(700_000usize), 1 => len()])
             .prop_map(|(pattern, room)| Act::Recv { pattern, room }),
         5 => (0..12usize).prop_map(Act::Turns),
@@ -84,7 +91,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// The same with messages that are taken back, most of them soon.
 fn act_or_take_back() -> impl Strategy<Value = Act> {
-    prop_oneof![4 => act(), 1 => (0..3usize).prop_map(Act::TakeBack)]
+    prop_oneof![4 => act(1), 1 => (0..3usize).prop_map(Act::TakeBack)]
 }
 
 /// A message as the oracle knows it.
@@ -101,7 +108,8 @@ struct Sent {
 struct Side {
     engine: Engine,
     endpoint: Endpoint,
-    to: Peer,
+    /// A peer on each session.
+    to: Vec<Peer>,
     sent: Vec<Sent>,
     /// Operations, and the messages that they send.
     sends: Vec<(SendOp, usize)>,
@@ -113,11 +121,12 @@ impl Side {
         match *act {
             Act::Send { tag, len, owned } => {
                 let data = content(len, seed);
+                let to = &self.to[(tag / TAGS) as usize];
                 if owned {
-                    let op = self.to.message(tag).immediate(seed).post(data).unwrap();
+                    let op = to.message(tag).immediate(seed).post(data).unwrap();
                     self.sends.push((op, self.sent.len()));
                 } else {
-                    match self.to.message(tag).immediate(seed).try_send(&data) {
+                    match to.message(tag).immediate(seed).try_send(&data) {
                         Ok(()) => {}
                         Err(OpError::WouldBlock) => return,
                         Err(other) => panic!("{other}"),
@@ -135,7 +144,7 @@ impl Side {
                 }
             }
             Act::Cut => {
-                self.engine.cut(&self.to);
+                self.engine.cut(&self.to[seed as usize % self.to.len()]);
             }
             Act::TakeBack(youngest) => {
                 let Some(at) = self.sends.len().checked_sub(youngest + 1) else { return };
@@ -190,7 +199,14 @@ fn check(at: &mut Side, from: &mut Side) {
     }
 }
 
-fn connected(lanes: &[&str]) -> (Side, Side) {
+/// The explicit form of the endpoint's address, by the Unix socket.
+fn by_uds(of: &Endpoint) -> String {
+    let address = of.address();
+    let path = address.locators().iter().find_map(|locator| locator.strip_prefix("uds:")).expect("a socket");
+    format!("uds://{path}#{}", of.number())
+}
+
+fn connected(lanes: &[&str], sessions: usize) -> (Side, Side) {
     let options = || {
         common::options()
             .endpoint_window(96usize << 10)
@@ -212,7 +228,12 @@ fn connected(lanes: &[&str]) -> (Side, Side) {
                 there.process();
             }
         });
-        let both = (a.connect(b.address()).expect("a path"), b.connect(a.address()).expect("a path"));
+        let connect = |from: &Endpoint, to: &Endpoint| {
+            let implicit = std::iter::once(to.address().to_string());
+            let targets = implicit.chain((1..sessions).map(|_| by_uds(to)));
+            targets.map(|target| from.connect(target).expect("a path")).collect()
+        };
+        let both: (Vec<Peer>, Vec<Peer>) = (connect(&a, &b), connect(&b, &a));
         done.store(true, std::sync::atomic::Ordering::Release);
         both
     });
@@ -228,7 +249,14 @@ fn connected(lanes: &[&str]) -> (Side, Side) {
 }
 
 fn run(lanes: &[&str], acts: &[(bool, Act)]) {
-    let (mut a, mut b) = connected(lanes);
+    run_between(connected(lanes, 1), acts);
+}
+
+fn run_on_two_sessions(lanes: &[&str], acts: &[(bool, Act)]) {
+    run_between(connected(lanes, 2), acts);
+}
+
+fn run_between((mut a, mut b): (Side, Side), acts: &[(bool, Act)]) {
     for (seed, (first, act)) in acts.iter().enumerate() {
         let side = if *first { &mut a } else { &mut b };
         side.act(act, seed as u64);
@@ -257,10 +285,10 @@ fn all_sends_end(a: &mut Side, b: &mut Side) {
 }
 
 fn drain(at: &mut Side, from: &mut Side) {
-    let left = from.sent.iter().filter(|sent| !sent.taken).count();
-    for _ in 0..left {
-        let op = at.endpoint.post_recv(Match::any_tag(), vec![0; 700_000]).unwrap();
-        at.receives.push((Pattern::Any, 700_000, op));
+    for sent in from.sent.iter().filter(|sent| !sent.taken) {
+        let pattern = if at.to.len() == 1 { Pattern::Any } else { Pattern::Tag(sent.tag) };
+        let op = at.endpoint.post_recv(pattern, vec![0; 700_000]).unwrap();
+        at.receives.push((pattern, 700_000, op));
     }
     check(at, from);
 }
@@ -312,7 +340,7 @@ fn check_order(got: &[(Pattern, Option<u64>)], from: &Side) {
 }
 
 fn run_with_messages_taken_back(lanes: &[&str], acts: &[(bool, Act)]) {
-    let (mut a, mut b) = connected(lanes);
+    let (mut a, mut b) = connected(lanes, 1);
     for (seed, (first, act)) in acts.iter().enumerate() {
         let side = if *first { &mut a } else { &mut b };
         match *act {
@@ -353,9 +381,13 @@ models! { act_or_take_back(), run_with_messages_taken_back;
     lanes_that_take_over_from_each_other_lose_nothing_beside_what_is_taken_back: ["shm", "uds", "tcp"],
 }
 
-models! { act(), run;
+models! { act(1), run;
     shm_gives_each_receive_what_the_oracle_says: ["shm"],
     uds_gives_each_receive_what_the_oracle_says: ["uds"],
     tcp_gives_each_receive_what_the_oracle_says: ["tcp"],
     lanes_that_take_over_from_each_other_give_each_receive_what_the_oracle_says: ["shm", "uds", "tcp"],
+}
+
+models! { act(2), run_on_two_sessions;
+    two_sessions_of_one_pair_give_each_receive_what_the_oracle_says: ["shm", "uds"],
 }

@@ -62,9 +62,12 @@ fn traffic_leaves_a_shared_memory_lane_that_has_become_slow() {
                 began_on_shm = true;
                 faults[slow_side].delay(Duration::from_millis(1));
             }
-            peer.path().starts_with("tcp")
+            began_on_shm && peer.path().starts_with("tcp")
         });
-        assert!(began_on_shm, "shared memory is the first choice");
+        assert!(
+            began_on_shm,
+            "shared memory is the first choice, or what a busy machine makes the second at first"
+        );
         assert!(reached, "side {slow_side}: traffic moves to TCP");
     }
 }

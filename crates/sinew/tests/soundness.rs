@@ -14,7 +14,7 @@ use sinew::{Buf, Failed, Match, OpError, Progress, Received, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use tampered::tampered;
@@ -360,4 +360,60 @@ fn a_forked_child_sees_nothing_of_a_loan() {
     assert_eq!(message.read_at(0, &mut [0; 64]), 64);
     drop(message);
     send.wait().unwrap();
+}
+
+/// A child has not inherited the memory of pools either: buffers there are empty, and dropping them neither waits for a thread
+/// of the parent nor changes anything of the parent's pool.
+#[test]
+fn a_forked_child_sees_nothing_of_the_parents_pools_and_changes_nothing_in_them() {
+    let p = pair("shm");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Somebody is in the middle of taking and giving back at each fork.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                drop((p.here.alloc(1 << 20).unwrap(), p.to_b.alloc(8 << 10).unwrap()));
+            }
+        });
+        for round in 0..30 {
+            let make = || [p.here.alloc(1 << 20).unwrap(), p.to_b.alloc(8 << 10).unwrap()];
+            let (mut kept, mut dropped) = (make(), make());
+            for buf in kept.iter_mut().chain(&mut dropped) {
+                assert!(buf.segment().is_some(), "of a pool");
+                buf.as_mut_slice().unwrap().fill(MINE);
+            }
+            let len = kept.each_ref().map(|buf| buf.len());
+            // SAFETY: the child reads and drops what it was given and leaves.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: a child that waits for ever is ended by a signal.
+                unsafe { libc::alarm(30) };
+                let mut seen = 0;
+                for (mut buf, kept) in dropped.into_iter().zip(&kept) {
+                    seen |= buf.len() | kept.len() | buf.as_slice().len() | kept.iter().count();
+                    seen |= buf.as_mut_slice().map_or(1, |bytes| bytes.len());
+                    seen |= usize::from(!buf.is_empty());
+                    drop(buf);
+                }
+                seen |= kept.map(Buf::into_vec).concat().len();
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(i32::from(seen != 0)) };
+            }
+            let mut status = 0;
+            // SAFETY: our own child.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{round}: {status:#x}");
+            assert_eq!(kept.each_ref().map(|buf| buf.len()), len);
+            for buf in kept.iter().chain(&dropped) {
+                assert!(buf.iter().all(|&byte| byte == MINE), "written by the child, or lent twice");
+            }
+        }
+        stop.store(true, Ordering::Release);
+    });
+    let mut buf = p.to_b.alloc(8 << 10).unwrap();
+    buf.as_mut_slice().unwrap().fill(SENT);
+    let receive = p.b.post_recv(1, vec![0; 8 << 10]).unwrap();
+    p.to_b.post_send(1, buf).unwrap().wait().unwrap();
+    let got = receive.wait().unwrap();
+    assert!(got.buf.len() == 8 << 10 && got.buf.iter().all(|&byte| byte == SENT));
 }

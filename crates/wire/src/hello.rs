@@ -7,7 +7,10 @@
 mod content;
 mod refusal;
 
-pub use content::{Credits, HELLO_LEN, Hello, LOCATORS_MAX, PART_LOCATORS, PART_REQUIRED};
+pub use content::{
+    Credits, HELLO_LEN, Hello, LOCATORS_MAX, PART_LOCATORS, PART_PINNED, PART_REQUIRED, PINNED_MAX,
+    is_transport_name,
+};
 pub use refusal::{REFUSAL_TEXT_MAX, Reason, Refusal};
 
 use core::fmt;
@@ -244,6 +247,8 @@ pub enum HelloError {
     },
     /// The locators are longer than allowed or not printable ASCII.
     BadLocators,
+    /// What the session is pinned to is no name of a transport, or is said twice.
+    BadTransportName,
 }
 
 impl fmt::Display for HelloError {
@@ -262,6 +267,10 @@ impl fmt::Display for HelloError {
             Self::BadLocators => {
                 write!(f, "locators are at most {LOCATORS_MAX} printable ASCII characters and spaces")
             }
+            Self::BadTransportName => write!(
+                f,
+                "the transport that the session is pinned to is named once, by 1 to {PINNED_MAX} characters of a-z, 0-9, + and -"
+            ),
         }
     }
 }

@@ -91,9 +91,15 @@ pub(crate) enum Runner {
 pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
     let mut outcome = Outcome::default();
     let mut skips = BTreeSet::new();
+    let mut place = String::new();
     for line in output.lines().map(str::trim) {
         let result = match runner {
-            Runner::Cargo => libtest(line),
+            Runner::Cargo => {
+                if let Some(running) = running(line) {
+                    place = running;
+                }
+                libtest(line, &place)
+            }
             Runner::Nextest => nextest(line),
         };
         match result {
@@ -112,9 +118,33 @@ pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
     let returned = skips.iter().filter(|(_, ran)| *ran).count();
     outcome.passed = outcome.passed.saturating_sub(returned);
     outcome.skips = skips.into_iter().map(|(skip, _)| skip).collect();
-    let skipped: Vec<&str> = outcome.skips.iter().map(|skip| last_segment(&skip.name)).collect();
-    outcome.passed_names.retain(|name| !skipped.contains(&last_segment(name)));
+    for skip in &mut outcome.skips {
+        let (said, passed) = outcome.passed_names.into_iter().partition(|name| is_same(name, &skip.name));
+        outcome.passed_names = passed;
+        // It knows itself by less than its whole path.
+        if let [whole] = &Vec::<String>::as_slice(&said) {
+            skip.name.clone_from(whole);
+        }
+    }
     outcome
+}
+
+/// Whether two names can be of one test: the shorter has the last segments of the longer.
+fn is_same(one: &str, other: &str) -> bool {
+    let ends = |long: &str, short| {
+        long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
+    };
+    ends(one, other) || ends(other, one)
+}
+
+/// Whether the test that ran is one that FEATURES.md names: `crate::file::test` is any test of that name in that file, also in
+/// modules within it, as macros make one for each lane.
+pub(crate) fn is_named(ran: &str, named: &str) -> bool {
+    let (ran, named): (Vec<&str>, Vec<&str>) = (ran.split("::").collect(), named.split("::").collect());
+    let ([krate, place @ .., name], [named_krate, named_place @ .., wanted]) = (&ran[..], &named[..]) else {
+        return false;
+    };
+    name == wanted && (krate == named_krate || *krate == ANY) && place.starts_with(named_place)
 }
 
 /// How runners end when tests have failed, nextest and cargo; any other end is a failure of its own.
@@ -165,10 +195,22 @@ enum Test {
     Ignored(String, String),
 }
 
+/// Stands for a crate that `cargo test` does not tell.
+const ANY: &str = "*";
+
+/// `Running unittests src/lib.rs (target/debug/deps/sinew_base-0123)`, `Running tests/it.rs (target/…)`: what the paths of the
+/// tests that follow begin with. `cargo test` names the crate of unit tests only.
+fn running(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("Running ")?;
+    let (what, binary) = rest.split_once(" (")?;
+    let name = binary.trim_end_matches(')').rsplit('/').next()?.rsplit_once('-')?.0;
+    Some(if what.starts_with("unittests") { format!("{name}::") } else { format!("{ANY}::{name}::") })
+}
+
 /// `test a::b ... ok`.
-fn libtest(line: &str) -> Option<Test> {
+fn libtest(line: &str, place: &str) -> Option<Test> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    let name = name.trim_end_matches(" - should panic").to_owned();
+    let name = format!("{place}{}", name.trim_end_matches(" - should panic"));
     match verdict {
         "ok" => Some(Test::Passed(name)),
         "FAILED" => Some(Test::Failed(name)),
@@ -187,8 +229,10 @@ fn nextest(line: &str) -> Option<Test> {
     let rest = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(rest, |(_, rest)| rest);
     let mut words = rest.split_whitespace();
     let (binary, test) = (words.next()?, words.next()?);
-    let krate = binary.split("::").next().unwrap_or(binary).replace('-', "_");
-    let name = format!("{krate}::{test}");
+    let (krate, file) = binary.split_once("::").unwrap_or((binary, ""));
+    // The path of a test in a program names the program no more than that of one in a library names the library.
+    let place = if file.is_empty() || file.contains('/') { String::new() } else { format!("{file}::") };
+    let name = format!("{}::{place}{test}", krate.replace('-', "_"));
     match verdict {
         "SKIP" => Some(Test::Ignored(name, IGNORED.to_owned())),
         "PASS" | "LEAK" | "FLAKY" => Some(Test::Passed(name)),
@@ -244,7 +288,49 @@ mod tests {
         let outcome = read(Runner::Nextest, output, "");
         assert_eq!(outcome.passed_names, ["sinew_base::tests::a"]);
         assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
-        assert_eq!(outcome.failures, ["sinew_base::b (SIGKILL)", "sinew_base::c (FAIL)"]);
+        assert_eq!(outcome.failures, ["sinew_base::it::b (SIGKILL)", "sinew_base::it::c (FAIL)"]);
+    }
+
+    #[test]
+    fn a_test_is_known_by_its_whole_path() {
+        let nextest = "PASS [ 0.1s] (1/9) sinew::forms shm::it_goes\nPASS [ 0.1s] (2/9) sinew-proto matching::tests::it_goes\nPASS [ 0.1s] (3/9) sinew-cli::bin/sinew units::tests::it_goes\n";
+        let ran = read(Runner::Nextest, nextest, "").passed_names;
+        assert_eq!(
+            ran,
+            [
+                "sinew::forms::shm::it_goes",
+                "sinew_proto::matching::tests::it_goes",
+                "sinew_cli::units::tests::it_goes"
+            ]
+        );
+        let cargo = "     Running unittests src/lib.rs (target/debug/deps/sinew_proto-01ab)\ntest matching::tests::it_goes ... ok\n     Running tests/forms.rs (target/debug/deps/forms-01ab)\ntest shm::it_goes ... ok\n";
+        assert_eq!(
+            read(Runner::Cargo, cargo, "").passed_names,
+            ["sinew_proto::matching::tests::it_goes", "*::forms::shm::it_goes"]
+        );
+        for named in ["sinew::forms::it_goes", "sinew::forms::shm::it_goes"] {
+            assert!(is_named(&ran[0], named) && is_named("*::forms::shm::it_goes", named), "{named}");
+            assert!(!is_named(&ran[1], named) && !is_named(&ran[2], named), "{named}");
+        }
+        for other in [
+            "sinew_cli::forms::it_goes",
+            "sinew::lanes::it_goes",
+            "sinew::forms::uds::it_goes",
+            "sinew::forms::goes",
+        ] {
+            assert!(!is_named(&ran[0], other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_skip_hides_no_test_of_the_same_name_elsewhere() {
+        let output = "PASS [ 0.1s] (1/2) sinew::forms shm::it_goes\nPASS [ 0.1s] (2/2) sinew::lanes shm::it_goes\nSKIP forms::shm::it_goes: [shm] no memfd\n";
+        let outcome = read(Runner::Nextest, output, "");
+        assert_eq!(
+            (outcome.passed, outcome.passed_names),
+            (1, vec!["sinew::lanes::shm::it_goes".to_owned()])
+        );
+        assert_eq!(outcome.skips[0].name, "sinew::forms::shm::it_goes");
     }
 
     #[test]

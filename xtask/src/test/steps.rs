@@ -306,12 +306,11 @@ fn proven(context: &Context, so_far: &Outcome) -> Result<Outcome> {
     let rows = features::rows(&context.workspace)?;
     for row in rows.iter().filter(|row| row.state == features::State::Proven) {
         for test in row.tests.iter().filter(|test| !test.contains('/')) {
-            let name = outcome::last_segment(test);
-            if so_far.passed_names.iter().any(|passed| outcome::last_segment(passed) == name) {
+            if so_far.passed_names.iter().any(|passed| outcome::is_named(passed, test)) {
                 outcome.passed += 1;
-            } else if so_far.skips.iter().any(|skip| outcome::last_segment(&skip.name) == name) {
+            } else if so_far.skips.iter().any(|skip| outcome::is_named(&skip.name, test)) {
                 outcome.absorb(Outcome::skipped(
-                    name,
+                    test,
                     format!("{} is proven by it, but not in this run", row.id),
                 ));
             } else {

@@ -1,20 +1,21 @@
 //! `sinew listen [ADDRESS]`: waits for `sinew send`, once or again and again, and writes what it brings, checked.
 
+use super::sink::Sink;
 use super::{ABORT, ANSWER, Answer, CHUNK, CHUNK_LEN, END, ENDPOINT, HELLO, Hello, Sum, WINDOW};
 use crate::access::{Access, Place};
 use crate::failure::{DIFFERENT, Failure, UNREACHABLE};
 use crate::output::{help, say};
 use sinew::{Buf, Endpoint, Match, OpError, Peer, Progress, RecvOp, Timeout};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Wait for `sinew send`, and write what it brings to standard output or a file
 ///
 /// The first line on standard error is the address to send to. Any size, in bounded memory; length and checksum (BLAKE2b)
-/// are checked at the end. A file gets its name only when they are right. Several senders are taken one after the other;
+/// are checked at the end. A file gets its name only when they are right, and what had that name stays until then; before that it
+/// has none, so that nothing is left of it however this program ends (on file systems that have no files without a name it is
+/// .FILE.PID.part beside it, which kill -9 leaves there). Several senders are taken one after the other;
 /// others wait meanwhile. Ends after one, unless --count or --keep says otherwise: then a transfer that fails is told on
 /// standard error and the next one awaited.
 #[derive(clap::Args, Clone, Debug)]
@@ -209,71 +210,4 @@ fn finished(sum: Sum, said: &[u8]) -> Result<u64, Failure> {
         Some(sent) if sent != len => format!("{len} bytes arrived of {sent}"),
         _ => format!("{len} bytes arrived with a checksum that is not the sender's"),
     }))
-}
-
-/// Where the bytes go. A file is written beside its place and renamed when everything is right.
-enum Sink {
-    Stdout,
-    /// Something that is no plain file, as `/dev/null` or a pipe.
-    Special(File, PathBuf),
-    File {
-        file: File,
-        part: PathBuf,
-        path: PathBuf,
-        kept: bool,
-    },
-}
-
-impl Sink {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path else { return Ok(Self::Stdout) };
-        let failed =
-            |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
-        if let Ok(meta) = std::fs::metadata(path)
-            && !meta.is_file()
-        {
-            let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            return Ok(Self::Special(file, path.to_owned()));
-        }
-        let Some(name) = path.file_name() else {
-            return Err(Failure::usage(format!("{} names no file", path.display())));
-        };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(hidden);
-        let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(failed)?;
-        Ok(Self::File { file, part, path: path.to_owned(), kept: false })
-    }
-
-    fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
-        match self {
-            Self::Stdout => std::io::stdout().lock().write_all(data).map_err(|error| Failure::stdout(&error)),
-            Self::Special(file, path) | Self::File { file, path, .. } => file
-                .write_all(data)
-                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display()))),
-        }
-    }
-
-    /// Everything is right: the file gets its name.
-    fn keep(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Stdout => std::io::stdout().lock().flush().map_err(|error| Failure::stdout(&error)),
-            Self::Special(..) => Ok(()),
-            Self::File { file, part, path, kept } => {
-                let done = file.sync_all().and_then(|()| std::fs::rename(&*part, &*path));
-                done.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
-                *kept = true;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Self::File { part, kept: false, .. } = self {
-            let _ = std::fs::remove_file(part);
-        }
-    }
 }

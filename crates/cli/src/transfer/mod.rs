@@ -6,6 +6,7 @@
 
 pub(crate) mod listen;
 pub(crate) mod send;
+mod sink;
 
 use blake2::digest::consts::U32;
 use blake2::{Blake2b, Digest};

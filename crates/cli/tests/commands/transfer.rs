@@ -127,6 +127,21 @@ fn insecure_by_name_works_and_both_sides_must_say_it() {
     assert_eq!(listening.finish().succeeded().text(), "hello");
 }
 
+/// Bytes that a process has written into files of a room, with a name or without.
+fn written_in(room: &Room, process: u32) -> u64 {
+    let directory = std::fs::canonicalize(room.path(".")).expect("a directory");
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let in_room =
+        |link: &std::path::PathBuf| std::fs::read_link(link).is_ok_and(|file| file.starts_with(&directory));
+    let files = open.map(|entry| entry.path()).filter(in_room);
+    files.filter_map(|file| std::fs::metadata(file).ok()).map(|meta| meta.len()).sum()
+}
+
+fn files_in(room: &Room) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(room.path(".")).expect("a directory").flatten();
+    entries.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name()).collect()
+}
+
 #[test]
 fn a_sender_that_dies_leaves_no_file_and_the_listener_says_so() {
     let room = Room::new();
@@ -136,17 +151,33 @@ fn a_sender_that_dies_leaves_no_file_and_the_listener_says_so() {
         room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
     let mut pipe = sender.stdin.take().expect("a pipe");
     pipe.write_all(&noise(6 << 20)).expect("the sender reads");
-    let part = || {
-        let entries = std::fs::read_dir(room.path(".")).expect("a directory").flatten();
-        entries
-            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
-            .find_map(|entry| entry.metadata().ok())
-    };
-    until("something has arrived", || part().is_some_and(|part| part.len() > 0));
+    until("something has arrived", || written_in(&room, listening.id()) > 0);
     kill(sender.id(), "KILL");
     finish(sender);
     has(listening.finish().failed_with(3), &["lost", "bytes"]);
-    assert!(!copy.exists() && part().is_none(), "no half file is left");
+    assert_eq!(files_in(&room), [""; 0], "no half file is left");
+}
+
+#[test]
+fn a_listener_that_is_killed_leaves_what_was_there_and_nothing_else() {
+    let room = Room::new();
+    let copy = room.file("copy", b"of yesterday");
+    let listening = Listening::start(&mut room.sinew(["listen", "uds", "--output", &arg(&copy)]));
+    let mut sender =
+        room.sinew(["send", &listening.address]).stdin(Stdio::piped()).spawn().expect("the binary starts");
+    let mut pipe = sender.stdin.take().expect("a pipe");
+    pipe.write_all(&noise(6 << 20)).expect("the sender reads");
+    until("something has arrived", || written_in(&room, listening.id()) > 0);
+    let has_name = files_in(&room).len() > 1;
+    kill(listening.id(), "KILL");
+    drop(pipe);
+    assert_ne!(finish(sender).code, Some(0));
+    drop(listening.finish());
+    if has_name {
+        sinew_testing::skip!("O_TMPFILE", "the file system of the test has no files without a name");
+    }
+    assert_eq!(files_in(&room), ["copy"]);
+    assert_eq!(std::fs::read(copy).expect("the file"), b"of yesterday");
 }
 
 #[test]

@@ -33,9 +33,9 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Direct {
+    sender: u64,
     /// The endpoint that receives; 0: nobody waits for a message.
     endpoint: u32,
-    sender: u32,
     /// This and the other words of a message: with [`Over::Done`].
     len: usize,
     data: NonNull<u8>,
@@ -64,8 +64,8 @@ enum Over {
 impl Default for Direct {
     fn default() -> Self {
         Self {
-            endpoint: 0,
             sender: 0,
+            endpoint: 0,
             len: 0,
             data: NonNull::dangling(),
             tag: 0,
@@ -96,7 +96,7 @@ impl Direct {
         unsafe { body.copy_to_raw(self.data.as_ptr(), len) };
         if body.len() <= self.room {
             (self.len, self.tag) = (info.len, info.tag);
-            (self.session, self.sender) = (info.source.session, info.source.endpoint);
+            (self.session, self.sender) = (info.source.session, info.source.key);
             self.has_immediate = info.immediate.is_some();
             self.immediate = info.immediate.unwrap_or(0);
             self.over = Over::Done;
@@ -111,13 +111,13 @@ impl Direct {
             len: self.len,
             tag: self.tag,
             immediate: self.has_immediate.then_some(self.immediate),
-            source: Source { session: self.session, endpoint: self.sender },
+            source: Source { session: self.session, key: self.sender },
         }
     }
 
-    /// The session in slot `index` is lost: a receive from it alone ends.
-    pub(crate) fn end_of_session(&mut self, index: u32, error: &OpError) {
-        if self.endpoint != 0 && self.wanted.source().is_some_and(|source| (source >> 32) as u32 == index) {
+    /// No session is left with the engine of this number: a receive from it alone ends.
+    pub(crate) fn end_of_engine(&mut self, engine: u32, error: &OpError) {
+        if self.endpoint != 0 && self.wanted.source().is_some_and(|source| (source >> 32) as u32 == engine) {
             self.endpoint = 0;
             self.over = Over::Failed(Box::new(error.clone()));
         }

@@ -104,12 +104,12 @@ impl DirectBatch {
         }
     }
 
-    /// The session in slot `index` is lost: receives from it alone end.
-    pub(crate) fn end_of_session(&mut self, index: u32, error: &OpError) {
+    /// No session is left with the engine of this number: receives from it alone end.
+    pub(crate) fn end_of_engine(&mut self, engine: u32, error: &OpError) {
         for at in 0..self.slots.len() {
             let slot = &self.slots[at];
             if slot.outcome.is_none()
-                && slot.wanted.source().is_some_and(|source| (source >> 32) as u32 == index)
+                && slot.wanted.source().is_some_and(|source| (source >> 32) as u32 == engine)
             {
                 self.end(at, Outcome::Done(Err(error.clone())));
             }

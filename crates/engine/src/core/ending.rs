@@ -3,10 +3,10 @@
 //! Called by the failover of lanes, by timers and by `close`. A session that is over stays over: every operation of it ends
 //! now, nothing of it arrives later, and what had arrived whole stays.
 
-use super::Core;
 use super::op::{Op, RecvState, SendState, Unexpected};
 use super::session::{Session, Standing};
 use super::table::Key;
+use super::{Core, inbound};
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern};
 use sinew_transport::LaneError;
@@ -50,7 +50,7 @@ impl Core {
         if !session.is_up() {
             return;
         }
-        let lanes = std::mem::take(&mut session.lanes);
+        let mut lanes = std::mem::take(&mut session.lanes);
         let mut unknown =
             session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
         session.replay.clear();
@@ -61,8 +61,10 @@ impl Core {
         session.active = None;
         session.ready = false;
         session.moving_to = None;
-        let peer = session.peer.id;
-        let epoch = session.epoch;
+        let (id, number, epoch) = (session.id(), session.peer.number, session.epoch);
+        // Those that are not proven yet are no members.
+        let of_it = |key: &Key| self.lanes.get(*key).is_some_and(|slot| slot.session == session_key);
+        lanes.extend(self.unproven.iter().copied().filter(of_it));
         for key in lanes {
             let Some(mut slot) = self.remove_lane(key) else { continue };
             if let Some(lane) = slot.lane.as_mut() {
@@ -78,16 +80,40 @@ impl Core {
                 flow.pending.clear();
             }
         }
-        if self.session_of.get(&peer) == Some(&session_key) {
-            self.session_of.remove(&peer);
+        if self.session_of.get(&id) == Some(&session_key) {
+            self.session_of.remove(&id);
         }
-        self.epochs.insert(peer, epoch.saturating_add(1));
+        self.epochs.insert(id, epoch.saturating_add(1));
         self.counters.sessions_lost += 1;
         self.end_operations_of(session_key, &error);
+        if self.sessions_with(id.engine).is_empty() {
+            self.end_receives_from(number, &error);
+        }
         self.forget_kept_of(session_key);
         self.connects_lost(session_key);
         self.bury(session_key);
-        crate::events::session_lost(&peer, reason, unknown);
+        crate::events::session_lost(&id.engine, reason, unknown);
+    }
+
+    /// A session whose lanes were all lost before one was proven never was: nobody has a handle of it, and the peer, who has not
+    /// heard of it, need not either.
+    pub(crate) fn forget_unproven(&mut self, session_key: Key, error: &LaneError) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let unused = (session.leg_out, session.leg_in) == (0, 0) && session.laneless_since.is_none();
+        let is_new = session.is_up() && unused && session.lanes.is_empty();
+        let of_it = |key: &Key| self.lanes.get(*key).is_some_and(|slot| slot.session == session_key);
+        if !is_new || self.unproven.iter().any(of_it) {
+            return;
+        }
+        let (id, number) = (session.id(), session.peer.number);
+        self.sessions.remove(session_key);
+        if self.session_of.get(&id) == Some(&session_key) {
+            self.session_of.remove(&id);
+        }
+        if self.sessions_with(id.engine).is_empty() {
+            let reason = format!("no lane to it could be proven ({error})");
+            self.end_receives_from(number, &OpError::PeerLost { reason, unknown_fate: 0 });
+        }
     }
 
     /// Keeps a lost session for a while, so that handles of it can say why; then its slot may be used again.
@@ -98,10 +124,14 @@ impl Core {
         }
         let Some(old) = self.lost.pop_front() else { return };
         for endpoint in self.endpoints.iter_mut().flatten() {
-            let other = |arrival: &Arrival, _: &mut Unexpected| (arrival.source >> 32) as u32 != old.index();
+            let other = |_: &Arrival, message: &mut Unexpected| inbound::kept_cost(message).session != old;
             endpoint.matcher.retain_unexpected(other, |_, _| {});
         }
-        self.sessions.remove(old);
+        if let Some(session) = self.sessions.remove(old)
+            && !self.session_of.contains_key(&session.id())
+        {
+            self.history.remove(&session.id());
+        }
     }
 
     fn end_operations_of(&mut self, session_key: Key, error: &OpError) {
@@ -127,14 +157,17 @@ impl Core {
                 _ => {}
             }
         }
-        let index = session_key.index();
-        self.direct.end_of_session(index, error);
-        self.direct_batch.end_of_session(index, error);
+    }
+
+    /// No session is left with the engine of this number: receives from it alone end.
+    fn end_receives_from(&mut self, engine: u32, error: &OpError) {
+        self.direct.end_of_engine(engine, error);
+        self.direct_batch.end_of_engine(engine, error);
         for number in 1..=self.endpoints.len() as u32 {
             let Some(endpoint) = self.endpoint(number) else { continue };
             let mut ended: Vec<Key> = Vec::new();
             let other = |pattern: &Pattern, _: &Key| {
-                pattern.source.is_none_or(|source| (source >> 32) as u32 != index)
+                pattern.source.is_none_or(|source| (source >> 32) as u32 != engine)
             };
             endpoint.matcher.retain_posted(other, |op| ended.push(op));
             for key in ended {

@@ -55,6 +55,9 @@ pub struct ExplainRow {
     pub rtt_ns: Option<u64>,
     /// Round trip of a full frame when it was proven, in nanoseconds.
     pub full_rtt_ns: Option<u64>,
+    /// How often before it had ended. Of lanes that the peer has dialled only the last few have a row: then the ends of older
+    /// ones of the same transport are counted here.
+    pub earlier: u32,
 }
 
 /// Which paths to a peer there are, and why the present one was chosen. Prints as a table.
@@ -62,6 +65,8 @@ pub struct ExplainRow {
 pub struct Explain {
     /// The peer's engine, in hexadecimal digits.
     pub peer: String,
+    /// The transport that the session is pinned to by an explicit connect; none: the engine chooses.
+    pub pinned: Option<String>,
     /// The ways, in the order in which they were considered.
     pub rows: Vec<ExplainRow>,
     /// Whether the bytes are authenticated on the way, for people.
@@ -70,12 +75,19 @@ pub struct Explain {
 
 impl fmt::Display for Explain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "peer {}; {}", self.peer, self.security)?;
+        write!(f, "peer {}; ", self.peer)?;
+        if let Some(transport) = &self.pinned {
+            write!(f, "pinned to {transport}; ")?;
+        }
+        writeln!(f, "{}", self.security)?;
         for row in &self.rows {
             let rtt = row.rtt_ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1} us", ns as f64 / 1000.0));
             write!(f, "  {:<9} {:<6} {:>10}  {}", row.verdict, row.transport, rtt, row.locator)?;
             if !row.reason.is_empty() {
                 write!(f, ": {}", row.reason)?;
+            }
+            if row.earlier > 0 {
+                write!(f, " (ended {} times before)", row.earlier)?;
             }
             writeln!(f)?;
         }
@@ -99,6 +111,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
         reason,
         rtt_ns: attempt.rtt_ns,
         full_rtt_ns: attempt.full_rtt_ns,
+        earlier: attempt.earlier,
     }
 }
 
@@ -148,17 +161,20 @@ impl Core {
         let Some(session) = self.sessions.get(session_key) else {
             return Explain {
                 peer: "unknown".into(),
+                pinned: None,
                 rows: Vec::new(),
                 security: "the session is over".into(),
             };
         };
         let mut rows: Vec<ExplainRow> =
-            self.history.get(&session.peer.id).into_iter().flatten().map(row_of).collect();
+            self.history.get(&session.id()).into_iter().flatten().map(row_of).collect();
         for &lane in &session.lanes {
             let Some(slot) = self.lanes.get(lane) else { continue };
             let verdict = if session.active == Some(lane) { Verdict::Chosen } else { Verdict::Works };
             match rows.iter_mut().find(|row| row.transport == slot.transport && row.locator == slot.locator) {
                 Some(row) => {
+                    let stood_by = row.verdict == Verdict::Works && !row.reason.is_empty();
+                    row.earlier += u32::from(row.verdict == Verdict::Refused || stood_by);
                     row.verdict = verdict;
                     row.reason.clear();
                     row.rtt_ns = slot.proof.rtt_ns;
@@ -171,10 +187,11 @@ impl Core {
                     reason: String::new(),
                     rtt_ns: slot.proof.rtt_ns,
                     full_rtt_ns: slot.proof.full_rtt_ns,
+                    earlier: 0,
                 }),
             }
         }
-        for absent in &self.absent {
+        for absent in self.absent.iter().filter(|_| session.pinned.is_none()) {
             rows.push(ExplainRow {
                 transport: absent.name.to_owned(),
                 locator: "(here)".to_owned(),
@@ -182,10 +199,12 @@ impl Core {
                 reason: absent.error.to_string(),
                 rtt_ns: None,
                 full_rtt_ns: None,
+                earlier: 0,
             });
         }
         Explain {
             peer: crate::hex(&session.peer.id),
+            pinned: session.pinned.map(str::to_owned),
             rows,
             security: self.config.security.describe().to_owned(),
         }
@@ -200,10 +219,11 @@ impl Core {
         }
     }
 
-    /// The flow of a session towards an endpoint of the peer.
-    pub(crate) fn open_flow(&mut self, session: Key, dst: u32) -> Result<u32, OpError> {
+    /// The flow of a session towards an endpoint of the peer, and what stands for the peer's engine in sources.
+    pub(crate) fn open_flow(&mut self, session: Key, dst: u32) -> Result<(u32, u32), OpError> {
         self.session_error(session)?;
-        self.sessions.get_mut(session).map(|session| session.flow_to(dst)).ok_or(OpError::EngineClosed)
+        let session = self.sessions.get_mut(session).ok_or(OpError::EngineClosed)?;
+        Ok((session.flow_to(dst), session.peer.number))
     }
 
     /// The address of an endpoint.

@@ -8,7 +8,6 @@
 use super::ending::GOODBYE_CLOSED;
 use super::inbound::Handled;
 use super::op::Op;
-use super::session::Session;
 use super::table::Key;
 use super::{Core, LaneSlot};
 use sinew_proto::select;
@@ -29,7 +28,13 @@ impl Core {
         if !session.lanes.contains(&key) {
             session.lanes.push(key);
         }
+        let carried = session.active.is_some();
         self.post_resume(session_key, key);
+        if carried {
+            // Whoever waits for this lane has it: the session is carried already, and may not need another.
+            self.session_has_lane(session_key);
+            self.close_doubles(session_key);
+        }
     }
 
     /// Says on a lane what has arrived, and whether more of the last leg may still count.
@@ -106,19 +111,14 @@ impl Core {
         if active == Some(lane) {
             return Ok(());
         }
-        let chosen = self.take_lane(session_key, lane);
+        if let Some(slot) = self.lanes.get_mut(lane) {
+            slot.listening = true;
+            slot.spare = !fenced;
+        }
         if active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
-            if chosen && let Some(session) = self.sessions.get_mut(session_key) {
-                session.moving_to = Some(lane);
-                session.ready = false;
-                self.mark_dirty(session_key);
-            } else {
-                self.consider_move(session_key);
-            }
-            return Ok(());
-        }
-        if !self.may_carry(session_key, lane) {
+            self.consider_move(session_key);
+            self.close_doubles(session_key);
             return Ok(());
         }
         if !fenced || leg != leg_out {
@@ -196,48 +196,17 @@ impl Core {
         Some(key)
     }
 
-    /// Whether a session may send on a lane.
-    fn may_carry(&self, session_key: Key, lane: Key) -> bool {
-        match (self.sessions.get(session_key), self.lanes.get(lane)) {
-            (Some(session), Some(slot)) => self.may_run_over(session, slot.transport),
-            _ => false,
-        }
-    }
-
-    /// Whether a session may use a transport: an explicit choice allows only what it names.
-    pub(crate) fn may_run_over(&self, session: &Session, transport: &str) -> bool {
-        let names_it = |scheme: &str| {
-            self.domains.iter().any(|slot| slot.name == transport && slot.domain.understands(scheme))
-        };
-        session.pinned.is_empty() || session.pinned.iter().any(|locator| names_it(locator.scheme()))
-    }
-
-    /// The peer listens on a lane: it may be sent on. `true`: an explicit connect asked for it, and the session is pinned to
-    /// it from now on.
-    fn take_lane(&mut self, session_key: Key, lane: Key) -> bool {
-        let Some(slot) = self.lanes.get_mut(lane) else { return false };
-        slot.listening = true;
-        let pinned = slot.pinned;
-        if pinned
-            && let (Some(session), Ok(locator)) = (self.sessions.get_mut(session_key), slot.locator.parse())
-        {
-            session.pinned = vec![locator];
-        }
-        pinned
-    }
-
-    /// Begins a leg: says that this side sends on `lane` from frame `count` on, and whether by an explicit choice.
+    /// Begins a leg: says that this side sends on `lane` from frame `count` on.
     fn post_switch(&mut self, session_key: Key, lane: Key, count: u64) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         session.leg_out += 1;
-        let pinned = u32::from(!session.pinned.is_empty());
-        let header = Header { src: pinned, dst: session.leg_out, ..Header::control(Kind::SWITCH, count) };
+        let header = Header { dst: session.leg_out, ..Header::control(Kind::SWITCH, count) };
         self.post_unsequenced(lane, header, &[]);
     }
 
     /// The peer begins a leg on this lane.
     fn handle_switch(&mut self, session_key: Key, lane: Key, header: &Header) -> Handled {
-        let (count, leg, pinned) = (header.tag, header.dst, header.src != 0);
+        let (count, leg) = (header.tag, header.dst);
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         if leg <= session.leg_in {
             // Its lane was lost meanwhile, and the leg is fenced.
@@ -256,15 +225,29 @@ impl Core {
         }
         self.heat(lane);
         self.warm_socket(lane);
-        self.follow_peer(session_key, lane, pinned);
+        self.follow_peer(session_key, lane);
+        self.offer_doubles(session_key, lane);
         Ok(())
     }
 
+    /// The peer's leg runs on `lane`: it may close others of the same transport, of which it was told before that.
+    fn offer_doubles(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        if session.lanes.len() < 2 || session.chooses(self.id) {
+            return;
+        }
+        let transport = |lane: Key| self.lanes.get(lane).map(|slot| slot.transport);
+        let others = session.lanes.iter().copied().filter(|&other| other != lane);
+        let doubles: Vec<Key> = others.filter(|&other| transport(other) == transport(lane)).collect();
+        for double in doubles {
+            self.post_resume(session_key, double);
+        }
+    }
+
     /// A healthy session moves its sending to where the peer's is, if this side is the one that follows.
-    fn follow_peer(&mut self, session_key: Key, lane: Key, pinned: bool) {
+    fn follow_peer(&mut self, session_key: Key, lane: Key) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        session.peer_pinned = pinned;
-        if session.chooser(self.id).follows()
+        if !session.chooses(self.id)
             && session.active.is_some_and(|active| active != lane)
             && session.moving_to != Some(lane)
         {
@@ -279,7 +262,7 @@ impl Core {
     pub(crate) fn consider_move(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         let Some(active) = session.active else { return };
-        if session.moving_to.is_some() || !session.may_choose(self.id) {
+        if session.moving_to.is_some() || !session.is_up() || !session.chooses(self.id) {
             return;
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
@@ -326,30 +309,41 @@ impl Core {
         true
     }
 
-    /// Closes lanes that neither side sends on any more. The engine with the greater id does, as it decides.
+    /// After a move: closes lanes that neither side sends on, but cheaper ones.
     fn close_idle_lanes(&mut self, session_key: Key) {
+        self.close_idle(session_key, |lane, carrier| {
+            lane.transport == carrier.transport || lane.cost_ns() >= carrier.cost_ns()
+        });
+    }
+
+    /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
+    /// each, and two engines that connect to each other at once make two.
+    pub(crate) fn close_doubles(&mut self, session_key: Key) {
+        self.close_idle(session_key, |lane, carrier| lane.spare && lane.transport == carrier.transport);
+    }
+
+    /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
+    /// it decides.
+    fn close_idle(&mut self, session_key: Key, superfluous: fn(&LaneSlot, &LaneSlot) -> bool) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        if !session.chooser(self.id).decides() {
+        if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
             return;
         }
         let Some(active) = session.active else { return };
-        if !self.lanes.get(active).is_some_and(|slot| slot.inbound) || session.moving_to.is_some() {
-            return;
-        }
-        let active_cost = self.lanes.get(active).map_or(u64::MAX, LaneSlot::cost_ns);
-        let idle: Vec<Key> = session
-            .lanes
-            .iter()
-            .copied()
-            .filter(|&lane| {
-                lane != active
-                    && self.lanes.get(lane).is_some_and(|slot| {
-                        slot.listening && slot.lane.is_some() && slot.cost_ns() >= active_cost
-                    })
-            })
-            .collect();
+        let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
+        let idle = |lane: &Key| {
+            let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
+            slot.is_some_and(|slot| superfluous(slot, carrier))
+        };
+        let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
         for lane in idle {
-            self.retire_lane(lane);
+            if self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()) {
+                self.retire_lane(lane);
+            } else if let Some(session) = self.sessions.get_mut(session_key) {
+                // It is being polled.
+                session.crowded = true;
+                self.mark_dirty(session_key);
+            }
         }
     }
 
@@ -410,10 +404,15 @@ impl Core {
         }
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !(was_member || was_active) || !session.is_up() {
+            self.forget_unproven(session_key, error);
             return;
         }
+        let peer = session.peer.id;
         if error.kind == ErrorKind::PeerDead {
-            self.lose_session(session_key, &format!("its process is gone ({error})"));
+            let reason = format!("its process is gone ({error})");
+            for session in self.sessions_with(peer) {
+                self.lose_session(session, &reason);
+            }
             return;
         }
         if session.active.is_none() {
@@ -457,11 +456,11 @@ impl Core {
                 continue;
             }
             self.post_unsequenced(lane, Header::control(Kind::LANE_DOWN, u64::from(lost)), &[]);
-            if !sending && self.may_carry(session_key, lane) {
+            if !sending {
                 self.post_fence(session_key, lane);
             }
         }
-        if !sending && !lanes.iter().any(|&lane| self.may_carry(session_key, lane)) {
+        if !sending && lanes.is_empty() {
             self.redial(session_key);
         }
     }

@@ -40,7 +40,7 @@ pub(crate) fn kept_cost(message: &Unexpected) -> Held {
 }
 
 fn arrival(header: &Header, source: Source) -> Arrival {
-    Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key() }
+    Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key }
 }
 
 impl Core {
@@ -56,7 +56,7 @@ impl Core {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
-        let source = Source { session: session_key.0, endpoint: header.src };
+        let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
         else {
@@ -226,12 +226,10 @@ impl Core {
         let charge = Charge::of(header);
         let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, charge };
         let held = Held { session: session_key, charge, cost: 1 };
-        let source = Source { session: session_key.0, endpoint: header.src };
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        let source = Source::new(session_key.0, session.peer.number, header.src);
         self.counters.envelopes += 1;
-        if charge == Charge::Shared
-            && let Some(session) = self.sessions.get_mut(session_key)
-            && session.granted_envelopes.receive(1).is_err()
-        {
+        if charge == Charge::Shared && session.granted_envelopes.receive(1).is_err() {
             return Err("more envelopes than granted");
         }
         let Some(endpoint) = self.endpoint(header.dst) else {

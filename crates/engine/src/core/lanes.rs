@@ -30,8 +30,8 @@ pub(crate) struct LaneSlot {
     pub(crate) inbound: bool,
     /// The peer has taken it into the session: frames may be sent on it.
     pub(crate) listening: bool,
-    /// An explicit connect asked for exactly this lane.
-    pub(crate) pinned: bool,
+    /// The peer has said so while what this side sends reached it on another lane: it can do without this one.
+    pub(crate) spare: bool,
     /// Frames outside the sequence that wait for room, or for the end of a poll.
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,

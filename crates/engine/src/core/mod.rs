@@ -36,7 +36,7 @@ pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use quick::{Delivered, Quick, Receiving};
-pub(crate) use session::{Session, Windows};
+pub(crate) use session::{Session, SessionId, Windows};
 pub(crate) use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};
 
@@ -99,11 +99,12 @@ pub(crate) struct Core {
     pub(crate) sessions: Table<Session>,
     /// Sessions that are over, the oldest first.
     pub(crate) lost: VecDeque<Key>,
-    pub(crate) session_of: HashMap<[u8; 16], Key>,
-    /// Sessions with a peer that this engine has declared lost: the next one has this epoch.
-    pub(crate) epochs: HashMap<[u8; 16], u64>,
-    /// What was tried towards a peer and how it went.
-    pub(crate) history: HashMap<[u8; 16], Vec<wireup::Attempt>>,
+    /// The sessions that live.
+    pub(crate) session_of: HashMap<SessionId, Key>,
+    /// How many of these sessions this engine has declared lost: the next one has this epoch.
+    pub(crate) epochs: HashMap<SessionId, u64>,
+    /// What was tried for a session and how it went.
+    pub(crate) history: HashMap<SessionId, Vec<wireup::Attempt>>,
     /// Endpoint `n` stands at `n - 1`; numbers are never used twice.
     pub(crate) endpoints: Vec<Option<Box<EndpointState>>>,
     pub(crate) names: HashMap<String, u32>,

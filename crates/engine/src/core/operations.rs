@@ -1,9 +1,9 @@
 //! Starting, ending and collecting operations.
 #![allow(unsafe_code)]
 
-use super::Core;
 use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
 use super::table::Key;
+use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern, Posted};
@@ -21,12 +21,7 @@ pub(crate) enum Started<T> {
 
 impl From<Match> for Pattern {
     fn from(m: Match) -> Self {
-        Self {
-            tag: m.tag,
-            ignore: m.ignore,
-            source: m.source.map(|source| source.key()),
-            untagged: m.untagged,
-        }
+        Self { tag: m.tag, ignore: m.ignore, source: m.source.map(|source| source.key), untagged: m.untagged }
     }
 }
 
@@ -52,7 +47,7 @@ fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
         Unexpected::Large { bytes, immediate, session, .. } => (*session, bytes.len(), *immediate),
         Unexpected::Envelope { envelope, immediate } => (envelope.session, envelope.len as usize, *immediate),
     };
-    let source = Source { session: session.0, endpoint: arrival.source as u32 };
+    let source = Source { session: session.0, key: arrival.source };
     Completion { len, tag: arrival.tag, immediate, source }
 }
 
@@ -135,9 +130,28 @@ impl Core {
         self.receives
     }
 
-    /// Why nothing more will ever come from a source, if so.
+    /// Why nothing more will ever come from a source, if so: no session is left with its engine.
+    #[inline]
     pub(crate) fn source_lost(&self, source: Source) -> Option<OpError> {
-        self.session_error(Key(source.session)).err()
+        let of_it = |session: &Session| session.is_up() && session.peer.number == source.engine();
+        if self.sessions.get(Key(source.session)).is_some_and(of_it) {
+            return None;
+        }
+        if self.sessions.iter().any(|(_, session)| of_it(session)) {
+            return None;
+        }
+        self.source_error(source).err()
+    }
+
+    /// Why the session on which a source's message came cannot be used, if it cannot.
+    #[cold]
+    pub(crate) fn source_error(&self, source: Source) -> Result<(), OpError> {
+        let session = Key(source.session);
+        match self.sessions.get(session) {
+            // Keys of two engines look alike, numbers never do.
+            Some(session) if session.peer.number != source.engine() => Err(OpError::OtherEngine),
+            _ => self.session_error(session),
+        }
     }
 
     #[inline(never)]
@@ -299,7 +313,7 @@ impl Core {
 
     /// A message that came whole and that nobody has seen waits for another receive, in its old place.
     pub(crate) fn put_back_whole(&mut self, endpoint: u32, untagged: bool, info: &Completion, bytes: &[u8]) {
-        let arrival = Arrival { tag: info.tag, untagged, source: info.source.key() };
+        let arrival = Arrival { tag: info.tag, untagged, source: info.source.key };
         let body = Body::from_slice(bytes);
         let Some(state) = self.endpoint(endpoint) else { return };
         if let Some(other) = state.matcher.arrive(&arrival) {

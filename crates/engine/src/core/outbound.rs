@@ -184,6 +184,10 @@ impl Core {
         if !session.is_up() {
             return true;
         }
+        if std::mem::take(&mut session.crowded) {
+            self.close_doubles(key);
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return true };
         if session.moving_to.is_some() && !self.try_move(key) {
             return false;
         }

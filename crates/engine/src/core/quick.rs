@@ -68,6 +68,8 @@ struct Permit {
     endpoint: u32,
     /// Where it sends to.
     flow: u32,
+    /// From whom it receives: what stands for the peer's engine in sources.
+    engine: u32,
     session: Key,
     lane: Key,
     /// Credit that may still be used.
@@ -83,6 +85,7 @@ impl Permit {
     const NONE: Self = Self {
         endpoint: 0,
         flow: 0,
+        engine: 0,
         session: Key::NONE,
         lane: Key::NONE,
         credit: 0,
@@ -205,8 +208,8 @@ impl Core {
             return Quick::Other;
         }
         let Peeked { tag, dst, src, flags, body } = message;
-        let source = Source { session: permit.session.0, endpoint: src };
-        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key() };
+        let source = Source::new(permit.session.0, permit.engine, src);
+        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
         let endpoint = self.endpoints.get((dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
         if !receiving.wanted.accepts(&arrival)
             || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
@@ -235,8 +238,8 @@ impl Core {
             return Delivered::Other;
         }
         let Peeked { tag, dst, src, flags, body } = message;
-        let source = Source { session: permit.session.0, endpoint: src };
-        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key() };
+        let source = Source::new(permit.session.0, permit.engine, src);
+        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
         let endpoint = self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
         let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
             return Delivered::Other;
@@ -284,10 +287,10 @@ impl Core {
             return false;
         };
         let credit = endpoint.inflow(session_key, &windows).bytes.headroom();
-        let credit = credit.min(session.granted_bytes.headroom());
+        let (credit, engine) = (credit.min(session.granted_bytes.headroom()), session.peer.number);
         self.stir(lane);
         self.permits.to_receive =
-            Permit { endpoint: number, session: session_key, lane, credit, ..Permit::NONE };
+            Permit { endpoint: number, engine, session: session_key, lane, credit, ..Permit::NONE };
         true
     }
 

@@ -364,7 +364,7 @@ impl Core {
         }
         let Some(state) = self.endpoint(endpoint) else { return };
         if let Some((other, wanted)) = state.matcher.arrive_wanted(&arrival) {
-            let source = Source { session: envelope.session.0, endpoint: arrival.source as u32 };
+            let source = Source { session: envelope.session.0, key: arrival.source };
             let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
             self.begin_fetch(other, envelope, info, arrival, wanted);
             return;

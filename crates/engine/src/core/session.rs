@@ -7,18 +7,28 @@ use super::wireup::Watch;
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use sinew_proto::credit::{ReceiveCredit, SendCredit, reserve_of_bytes, reserve_of_envelopes};
-use sinew_proto::select::Chooser;
+use sinew_proto::select;
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Which of the sessions with an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct SessionId {
+    pub(crate) engine: [u8; 16],
+    /// The name of the transport that explicit connects pinned it to; none: the implicit session.
+    pub(crate) pinned: Option<&'static str>,
+}
+
 /// What is known of the engine at the other end.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerEngine {
     pub(crate) id: [u8; 16],
     pub(crate) incarnation: u64,
+    /// Stands for it in sources: the same in all sessions with it, and never that of another, while one of them lives.
+    pub(crate) number: u32,
     pub(crate) locators: Vec<Locator>,
 }
 
@@ -97,6 +107,9 @@ impl Shortage {
     }
 }
 
+/// Places that a session remembers.
+const ASKED_MAX: usize = 8;
+
 /// Where a session stands.
 #[derive(Debug)]
 pub(crate) enum Standing {
@@ -108,6 +121,10 @@ pub(crate) enum Standing {
 
 pub(crate) struct Session {
     pub(crate) peer: PeerEngine,
+    /// The only transport that its lanes are of; none: any.
+    pub(crate) pinned: Option<&'static str>,
+    /// Where explicit connects of this engine have reached the peer: the last ones.
+    pub(crate) asked: VecDeque<Locator>,
     pub(crate) epoch: u64,
     pub(crate) standing: Standing,
     /// The lane that carries what this engine sends.
@@ -146,10 +163,6 @@ pub(crate) struct Session {
     pub(crate) transfers: VecDeque<Key>,
     /// Bytes of sends that the engine copied because credit was spent.
     pub(crate) buffered: usize,
-    /// Where an explicit connect pinned it to; empty: anywhere.
-    pub(crate) pinned: Vec<Locator>,
-    /// The peer has pinned the session.
-    pub(crate) peer_pinned: bool,
     /// When it is looked at, and whether for better lanes.
     pub(crate) watch: Watch,
     /// Since when it has had no lane to send on, after it had one.
@@ -162,6 +175,8 @@ pub(crate) struct Session {
     pub(crate) asks: bool,
     /// A flow waits for credit, and will not for long.
     pub(crate) starving: bool,
+    /// A lane that it does not need was being polled when it was to be closed.
+    pub(crate) crowded: bool,
     /// In the list of sessions to pump.
     pub(crate) dirty: bool,
     /// In the list of sessions that are looked at for better lanes.
@@ -190,9 +205,17 @@ pub(crate) struct Windows {
 
 impl Session {
     /// A session without lanes yet. `theirs` is what the peer grants, `ours` what this engine grants.
-    pub(crate) fn new(peer: PeerEngine, epoch: u64, theirs: Windows, ours: Windows) -> Self {
+    pub(crate) fn new(
+        peer: PeerEngine,
+        pinned: Option<&'static str>,
+        epoch: u64,
+        theirs: Windows,
+        ours: Windows,
+    ) -> Self {
         Self {
             peer,
+            pinned,
+            asked: VecDeque::new(),
             epoch,
             standing: Standing::Up,
             active: None,
@@ -217,14 +240,13 @@ impl Session {
             flow_envelopes: theirs.endpoint_envelopes,
             transfers: VecDeque::new(),
             buffered: 0,
-            pinned: Vec::new(),
-            peer_pinned: false,
             watch: Watch::default(),
             laneless_since: None,
             pool: None,
             starving: false,
             staged: 0,
             asks: false,
+            crowded: false,
             dirty: false,
             lively: false,
             traffic: 0,
@@ -336,16 +358,20 @@ impl Session {
         flow
     }
 
-    /// How the two engines choose the session's lane; `own` is this engine.
-    pub(crate) fn chooser(&self, own: [u8; 16]) -> Chooser {
-        let (own_pinned, peer_pinned) = (!self.pinned.is_empty(), self.peer_pinned);
-        Chooser { own, peer: self.peer.id, own_pinned, peer_pinned }
+    pub(crate) const fn id(&self) -> SessionId {
+        SessionId { engine: self.peer.id, pinned: self.pinned }
     }
 
-    /// Whether this engine chooses the lane: it is the one that decides, and nobody has pinned it.
-    pub(crate) fn may_choose(&self, own: [u8; 16]) -> bool {
-        let chooser = self.chooser(own);
-        self.is_up() && chooser.decides() && chooser.is_free()
+    /// Whether `own`, this engine, is the one that chooses the session's lane.
+    pub(crate) fn chooses(&self, own: [u8; 16]) -> bool {
+        select::decides(own, self.peer.id)
+    }
+
+    /// Remembers where an explicit connect has reached the peer, for when all lanes are lost.
+    pub(crate) fn reached_at(&mut self, locator: Locator) {
+        self.asked.retain(|known| *known != locator);
+        self.asked.push_front(locator);
+        self.asked.truncate(ASKED_MAX);
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -61,6 +61,13 @@ pub enum HandshakeError {
         /// Which is there.
         found: u64,
     },
+    /// The peer takes the link for one of another session than it was asked for.
+    OtherSession {
+        /// The transport to which the wanted session is pinned; empty: the implicit session.
+        asked: String,
+        /// What the peer answered.
+        answered: String,
+    },
     /// The peer said no.
     Refused(Box<Refusal>),
     /// The peer is not vouched for by the link, and there is no secret.
@@ -81,7 +88,9 @@ impl HandshakeError {
             | Self::Reflected
             | Self::NothingToProveWith
             | Self::Over => return None,
-            Self::Malformed(_) | Self::OutOfOrder { .. } | Self::Crypto(_) => Reason::MALFORMED,
+            Self::Malformed(_) | Self::OutOfOrder { .. } | Self::Crypto(_) | Self::OtherSession { .. } => {
+                Reason::MALFORMED
+            }
             Self::Myself => Reason::MYSELF,
             Self::OtherVersion { .. } => Reason::OTHER_VERSION,
             Self::OtherMode { .. } => Reason::OTHER_MODE,
@@ -106,6 +115,7 @@ impl HandshakeError {
             }
             Self::Malformed(error) => error.to_string(),
             Self::OutOfOrder { expected, found } => format!("{found} came instead of {expected}"),
+            Self::OtherSession { .. } => "the answer is for another session".into(),
             _ => String::new(),
         }
     }
@@ -132,6 +142,11 @@ impl From<snow::Error> for HandshakeError {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How people call a session.
+fn session(pinned: &str) -> String {
+    if pinned.is_empty() { "the implicit session".into() } else { format!("the session pinned to {pinned}") }
 }
 
 impl fmt::Display for HandshakeError {
@@ -173,6 +188,12 @@ impl fmt::Display for HandshakeError {
             Self::AnotherIncarnation { expected, found } => write!(
                 f,
                 "another incarnation: {expected:x} was expected, {found:x} is there; the peer was restarted, get its new address"
+            ),
+            Self::OtherSession { asked, answered } => write!(
+                f,
+                "the peer broke the protocol: asked for {}, it answered for {}",
+                session(asked),
+                session(answered)
             ),
             Self::Refused(refusal) => write!(f, "refused by the peer: {refusal}{}", remedy(refusal.reason)),
             Self::NothingToProveWith => f.write_str(

@@ -104,7 +104,8 @@ pub struct PeerHello {
 /// What to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Acceptor: somebody wants in. Call [`Handshake::answer`] or [`Handshake::refuse`]. Not proven to be fresh yet.
+    /// Acceptor: somebody wants in. Call [`Handshake::answer`] with the same `pinned`, or [`Handshake::refuse`]. Not proven
+    /// to be fresh yet.
     Introduced(Box<PeerHello>),
     /// Dialer: send this record, then the link can become a lane.
     SendAndDone(Box<Record>, Box<PeerHello>),
@@ -117,6 +118,8 @@ enum State {
     Dialed {
         first: Box<Record>,
         expected: Expected,
+        /// The transport to which the session is pinned; empty: the implicit session.
+        pinned: String,
         session: Session,
     },
     /// Acceptor waits for the first record.
@@ -166,7 +169,8 @@ pub struct Handshake {
 
 impl Handshake {
     /// Starts as the one who dialled. `hello` is what to say; engine, incarnation and domain are filled in from `config`. A
-    /// peer other than `hello.expected_engine` is an error. A link that vouches for itself ([`Trust::plain`]) is not proven
+    /// peer other than `hello.expected_engine`, or one that answers for another session than the one of `hello.pinned`, is an
+    /// error. A link that vouches for itself ([`Trust::plain`]) is not proven
     /// by secret as well; if the acceptor sees that otherwise, its refusal's modes say so, and the engine may dial again
     /// with `plain` off.
     ///
@@ -181,8 +185,9 @@ impl Handshake {
         let expected = Expected { engine: hello.expected_engine, incarnation: hello.expected_incarnation };
         let mut record = config.header(RecordKind::FIRST, mode).record();
         let mut session = Session::start(&config, mode, &record, entropy, Side::Dialer)?;
+        let pinned = hello.pinned.clone();
         session.write(&mut record, &config.sign(hello))?;
-        let state = State::Dialed { first: Box::new(record), expected, session };
+        let state = State::Dialed { first: Box::new(record), expected, pinned, session };
         Ok((Self { config, state }, record))
     }
 
@@ -199,11 +204,11 @@ impl Handshake {
     pub fn handle(&mut self, record: &Record) -> Result<Step, HandshakeError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Listening { entropy } => self.handle_first(record, entropy),
-            State::Dialed { first, expected, session } => {
+            State::Dialed { first, expected, pinned, session } => {
                 if *record == *first {
                     return Err(HandshakeError::Reflected);
                 }
-                self.handle_second(record, expected, session)
+                self.handle_second(record, expected, pinned, session)
             }
             State::Answered { peer, session } => self.handle_third(record, peer, session),
             State::Deciding { .. } | State::Over => Err(HandshakeError::Over),
@@ -229,6 +234,7 @@ impl Handshake {
         &self,
         record: &Record,
         expected: Expected,
+        pinned: String,
         mut session: Session,
     ) -> Result<Step, HandshakeError> {
         let header = self.read_header(record, RecordKind::SECOND)?;
@@ -237,6 +243,9 @@ impl Handshake {
         }
         let peer = self.introduce(&header, record, &mut session)?;
         expected.check(peer.hello.engine, peer.hello.incarnation)?;
+        if peer.hello.pinned != pinned {
+            return Err(HandshakeError::OtherSession { asked: pinned, answered: peer.hello.pinned });
+        }
         let mut third = self.config.header(RecordKind::THIRD, session.mode()).record();
         session.write_confirmation(&mut third)?;
         Ok(Step::SendAndDone(Box::new(third), peer))

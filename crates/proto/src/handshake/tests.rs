@@ -82,6 +82,29 @@ fn both_learn_who_the_other_is() {
 }
 
 #[test]
+fn both_sides_agree_which_session_the_link_is_for() {
+    let of = |pinned: &str| Hello { pinned: pinned.into(), ..hello(1) };
+    for trust in both_trusts() {
+        for (asked, answered) in [("tcp", "tcp"), ("", ""), ("tcp", ""), ("", "tcp"), ("tcp", "shm")] {
+            let met = meet(config(DIALER, trust.clone()), config(ACCEPTOR, trust.clone()), of(asked));
+            let (mut dialer, mut acceptor) = met.expect("meet");
+            let second = acceptor.answer(of(answered)).expect("answers");
+            let step = dialer.handle(&second);
+            if asked == answered {
+                let Ok(Step::SendAndDone(third, seen)) = step else { panic!("{step:?}") };
+                let Ok(Step::Done(by)) = acceptor.handle(&third) else { panic!("done") };
+                assert_eq!((seen.hello.pinned.as_str(), by.hello.pinned.as_str()), (asked, asked));
+            } else {
+                let (asked, answered) = (asked.to_owned(), answered.to_owned());
+                let error = step.expect_err("another session");
+                assert_eq!(error, HandshakeError::OtherSession { asked, answered });
+                assert_eq!(error.reason(), Some(Reason::MALFORMED));
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_of_a_secret_hello_is_readable_on_the_way() {
     let (_, first) = Handshake::dialer(config(DIALER, secret("s")), hello(1), [1; 32]).expect("dials");
     assert!(!first.windows(4).any(|window| window == b"tcp:" || window == &DIALER[..4]));

@@ -7,6 +7,7 @@
 use crate::Segment;
 use bytes::Bytes;
 use core::fmt;
+use sinew_base::fork::SmallForkGuard;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -21,6 +22,10 @@ pub trait Pool: Send + Sync {
 }
 
 /// Owned bytes with a length of at most their capacity. `Send` and `Sync`; dropping it frees or returns the memory.
+///
+/// A forked child has no memory of its parent's pools: there such a buffer is empty, and dropping it changes nothing for the
+/// parent. A slice that was borrowed before the fork must not be looked at in the child; that is the duty of whoever calls
+/// `fork`, which is `unsafe`. Buffers of the heap are the child's own copy, as all of its heap.
 pub struct Buf {
     data: NonNull<u8>,
     len: usize,
@@ -31,7 +36,7 @@ pub struct Buf {
 enum Owner {
     Vec,
     Bytes(Bytes),
-    Pool { pool: Arc<dyn Pool>, segment: Arc<dyn Segment>, offset: usize },
+    Pool { pool: Arc<dyn Pool>, segment: Arc<dyn Segment>, fork: SmallForkGuard },
     Foreign { release: Option<Box<dyn FnOnce() + Send + Sync>> },
 }
 
@@ -61,7 +66,12 @@ impl Buf {
     ) -> Self {
         // SAFETY: inside the segment, says the caller.
         let data = unsafe { segment.data().add(offset) };
-        Self { data, len: capacity, capacity, owner: Owner::Pool { pool, segment, offset } }
+        Self {
+            data,
+            len: capacity,
+            capacity,
+            owner: Owner::Pool { pool, segment, fork: SmallForkGuard::new() },
+        }
     }
 
     /// Memory that somebody else owns, as a mapping; `release` is called on drop.
@@ -82,14 +92,20 @@ impl Buf {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        if self.is_elsewhere() { 0 } else { self.len }
+    }
+
+    /// Whether the memory is that of the process that this one was forked from.
+    #[inline]
+    fn is_elsewhere(&self) -> bool {
+        matches!(&self.owner, Owner::Pool { fork, .. } if fork.forked())
     }
 
     /// Whether it has no byte.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// How long it can become by [`Buf::set_len`].
@@ -120,8 +136,8 @@ impl Buf {
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: initialised, owned, and not written while `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+        // SAFETY: initialised, owned, and not written while `self` is borrowed; in a forked child that lacks it, no byte.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len()) }
     }
 
     /// The bytes, for writing; `None` for `Bytes`, which others may share.
@@ -129,7 +145,7 @@ impl Buf {
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         // SAFETY: as above, and exclusive.
-        self.is_writable().then(|| unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) })
+        self.is_writable().then(|| unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len()) })
     }
 
     /// First byte. Stable for the life of the buffer, also when the `Buf` moves.
@@ -143,7 +159,7 @@ impl Buf {
     #[must_use]
     pub fn segment(&self) -> Option<(&Arc<dyn Segment>, usize)> {
         match &self.owner {
-            Owner::Pool { segment, offset, .. } => Some((segment, *offset)),
+            Owner::Pool { segment, .. } => Some((segment, offset_in(segment, self.data))),
             _ => None,
         }
     }
@@ -166,13 +182,22 @@ impl Buf {
     }
 }
 
+/// Where in a segment a byte of it lies.
+fn offset_in(segment: &Arc<dyn Segment>, data: NonNull<u8>) -> usize {
+    data.as_ptr().addr() - segment.data().as_ptr().addr()
+}
+
 impl Drop for Buf {
     fn drop(&mut self) {
         match &mut self.owner {
             // SAFETY: made by `From<Vec<u8>>` from exactly these parts; dropped once.
             Owner::Vec => drop(unsafe { Vec::from_raw_parts(self.data.as_ptr(), 0, self.capacity) }),
             Owner::Bytes(bytes) => drop(std::mem::take(bytes)),
-            Owner::Pool { pool, segment, offset } => pool.release(segment, *offset, self.capacity),
+            // What a child is told of the parent's pool is a copy, perhaps in the middle of a change.
+            Owner::Pool { fork, .. } if fork.forked() => {}
+            Owner::Pool { pool, segment, .. } => {
+                pool.release(segment, offset_in(segment, self.data), self.capacity);
+            }
             Owner::Foreign { release } => {
                 if let Some(release) = release.take() {
                     release();
@@ -241,7 +266,7 @@ impl fmt::Debug for Buf {
             Owner::Pool { .. } => "pool",
             Owner::Foreign { .. } => "foreign",
         };
-        write!(f, "Buf({} of {} bytes, {owner})", self.len, self.capacity)
+        write!(f, "Buf({} of {} bytes, {owner})", self.len(), self.capacity)
     }
 }
 

@@ -11,6 +11,13 @@ pub const LOCATORS_MAX: usize = 250;
 /// Type of the part that carries the locators.
 pub const PART_LOCATORS: u8 = 1;
 
+/// Type of the part that carries the transport to which the session is pinned. Required: whoever does not know it would take the
+/// lane for one of the implicit session.
+pub const PART_PINNED: u8 = 2 | PART_REQUIRED;
+
+/// Longest name of a transport in a hello, in bytes.
+pub const PINNED_MAX: usize = 15;
+
 /// Bit in a part's type: a receiver that does not know the type must not go on. Other unknown parts are skipped.
 pub const PART_REQUIRED: u8 = 0x80;
 
@@ -73,6 +80,9 @@ pub struct Hello {
     pub lane: u32,
     /// The sender wants what follows encrypted. Reserved: version 1 only says so.
     pub encryption_wanted: bool,
+    /// The session is the one that is pinned to the transport of this name; empty: the implicit one. 1 to [`PINNED_MAX`]
+    /// characters of `a-z 0-9 + -`; the receiver refuses any other name.
+    pub pinned: String,
     /// Where the sender can be dialled: `scheme:body` texts, separated by one space. At most [`LOCATORS_MAX`] bytes.
     pub locators: String,
 }
@@ -100,10 +110,19 @@ impl Hello {
         let flags = if self.encryption_wanted { FLAG_ENCRYPTION } else { 0 }
             | if self.resumes { FLAG_RESUMES } else { 0 };
         put(FLAGS, &flags.to_le_bytes());
+        let mut at = PARTS;
+        let mut put_part = |part: u8, text: &str| {
+            put(at, &[part, text.len() as u8]);
+            put(at + 2, text.as_bytes());
+            at += 2 + text.len();
+        };
+        if !self.pinned.is_empty() {
+            // Of what is no name the receiver is told, and refuses it: it must not become the implicit session.
+            put_part(PART_PINNED, if is_transport_name(&self.pinned) { &self.pinned } else { "" });
+        }
         let text = fitting(&self.locators);
         if !text.is_empty() {
-            put(PARTS, &[PART_LOCATORS, text.len() as u8]);
-            put(PARTS + 2, text.as_bytes());
+            put_part(PART_LOCATORS, text);
         }
         out
     }
@@ -123,6 +142,7 @@ impl Hello {
             return Err(HelloError::NoEngine);
         }
         let flags = u32_at(FLAGS);
+        let Parts { pinned, locators } = parts(content)?;
         Ok(Self {
             engine,
             incarnation: u64_at(INCARNATION),
@@ -141,7 +161,8 @@ impl Hello {
             process: u32_at(PROCESS),
             lane: u32_at(LANE),
             encryption_wanted: flags & FLAG_ENCRYPTION != 0,
-            locators: parts(content)?,
+            pinned,
+            locators,
         })
     }
 }
@@ -158,20 +179,40 @@ fn fitting(text: &str) -> &str {
     text[..end].rsplit_once(' ').map_or("", |(whole, _)| whole)
 }
 
-/// Walks the parts and returns the locators.
-fn parts(content: &[u8; HELLO_LEN]) -> Result<String, HelloError> {
-    let (mut at, mut locators) = (PARTS, String::new());
+/// Whether a text can stand in a hello as the name of a transport: 1 to [`PINNED_MAX`] characters of `a-z 0-9 + -`.
+#[must_use]
+pub fn is_transport_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-');
+    (1..=PINNED_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+#[derive(Default)]
+struct Parts {
+    pinned: String,
+    locators: String,
+}
+
+/// Walks the parts.
+fn parts(content: &[u8; HELLO_LEN]) -> Result<Parts, HelloError> {
+    let (mut at, mut found) = (PARTS, Parts::default());
     while at + 2 <= HELLO_LEN && content[at] != 0 {
         let (part, len) = (content[at], usize::from(content[at + 1]));
         let body = content.get(at + 2..at + 2 + len).ok_or(HelloError::PartTooLong { at })?;
-        if part == PART_LOCATORS {
-            let plain = body.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
-            let text = core::str::from_utf8(body).ok().filter(|_| plain && len <= LOCATORS_MAX);
-            locators = text.ok_or(HelloError::BadLocators)?.into();
-        } else if part & PART_REQUIRED != 0 {
-            return Err(HelloError::UnknownPart { part });
+        let text = core::str::from_utf8(body).ok();
+        match part {
+            PART_LOCATORS => {
+                let plain = body.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+                let text = text.filter(|_| plain && len <= LOCATORS_MAX);
+                found.locators = text.ok_or(HelloError::BadLocators)?.into();
+            }
+            PART_PINNED => {
+                let text = text.filter(|text| is_transport_name(text) && found.pinned.is_empty());
+                found.pinned = text.ok_or(HelloError::BadTransportName)?.into();
+            }
+            _ if part & PART_REQUIRED != 0 => return Err(HelloError::UnknownPart { part }),
+            _ => {}
         }
         at += 2 + len;
     }
-    Ok(locators)
+    Ok(found)
 }

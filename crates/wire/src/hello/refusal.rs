@@ -35,6 +35,8 @@ impl Reason {
     pub const CLOSING: Self = Self(11);
     /// An engine reached itself.
     pub const MYSELF: Self = Self(12);
+    /// The session is pinned to another transport than that of the link.
+    pub const OTHER_TRANSPORT: Self = Self(13);
 
     /// Whether the same attempt may succeed later without anybody changing anything.
     #[must_use]
@@ -64,6 +66,7 @@ impl fmt::Display for Reason {
             Self::FENCED => "session has ended",
             Self::CLOSING => "closing",
             Self::MYSELF => "an engine reached itself",
+            Self::OTHER_TRANSPORT => "pinned to another transport",
             Self(other) => return write!(f, "Unknown({other:#06x})"),
         })
     }

@@ -31,6 +31,7 @@ fn hello() -> Hello {
         process: 4711,
         lane: 2,
         encryption_wanted: true,
+        pinned: String::new(),
         locators: "tcp:10.0.0.1:4000 uds:/run/x".into(),
     }
 }
@@ -76,6 +77,52 @@ fn golden_bytes_of_the_content() {
     let content = hello().encode(&record);
     assert_eq!(content[..], golden[..]);
     assert_eq!(Hello::decode(&content, &record), Ok(hello()));
+}
+
+#[test]
+fn golden_bytes_of_a_session_that_is_pinned() {
+    let record = header().record();
+    let pinned = Hello { pinned: "tcp".into(), ..hello() };
+    let content = pinned.encode(&record);
+    let mut golden = hello().encode(&record);
+    golden[152..187].copy_from_slice(b"\x82\x03tcp\x01\x1ctcp:10.0.0.1:4000 uds:/run/x");
+    assert_eq!(content, golden);
+    assert_eq!(Hello::decode(&content, &record), Ok(pinned));
+}
+
+#[test]
+fn a_pinned_session_is_named_once_and_by_a_name_of_a_transport() {
+    let record = header().record();
+    let read = |parts: &[u8]| {
+        let mut content = hello().encode(&record);
+        content[152..].fill(0);
+        content[152..152 + parts.len()].copy_from_slice(parts);
+        Hello::decode(&content, &record).map(|hello| hello.pinned)
+    };
+    assert_eq!(read(b"\x82\x0ffi+verbs-and-09"), Ok("fi+verbs-and-09".into()));
+    for bad in [
+        &b"\x82\x00"[..],
+        b"\x82\x10abcdefghijklmnop",
+        b"\x82\x03TCP",
+        b"\x82\x03tc\x00",
+        b"\x82\x03tc\xff",
+        b"\x82\xff",
+        b"\x82\x03tcp\x82\x03shm",
+        b"\x82\x03tcp\x82\x03tcp",
+    ] {
+        assert_eq!(read(bad), Err(HelloError::BadTransportName), "{bad:?}");
+    }
+    let wrong = Hello { pinned: "no name of a transport".into(), ..hello() };
+    assert_eq!(Hello::decode(&wrong.encode(&record), &record), Err(HelloError::BadTransportName));
+    // Whoever skips it would take the lane for one of the implicit session.
+    assert_ne!(PART_PINNED & PART_REQUIRED, 0);
+}
+
+#[test]
+fn a_pinned_hello_keeps_room_for_all_locators() {
+    let record = header().record();
+    let full = Hello { pinned: "x".repeat(PINNED_MAX), locators: "y".repeat(LOCATORS_MAX), ..hello() };
+    assert_eq!(Hello::decode(&full.encode(&record), &record), Ok(full));
 }
 
 #[test]

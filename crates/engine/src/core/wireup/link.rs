@@ -1,10 +1,10 @@
 //! Links: accepting them, the mutual proof on each, and the lane that comes of it.
 
-use super::{AttemptState, Core, LaneSlot, Purpose, entropy, failed};
+use super::{AttemptState, Core, LaneSlot, entropy, failed};
 use crate::config::Security;
 use crate::core::Owner;
 use crate::core::lanes::{BUDGET, Proof};
-use crate::core::session::{PeerEngine, Session, Windows};
+use crate::core::session::{PeerEngine, Session, SessionId, Windows};
 use crate::core::table::Key;
 use sinew_proto::handshake::{self, Handshake, HandshakeError, PeerHello, Step, Trust, domain_hash};
 use sinew_transport::{
@@ -13,6 +13,7 @@ use sinew_transport::{
 };
 use sinew_wire::hello::{Credits, Hello, Reason};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// A link on its way to a lane.
@@ -32,7 +33,12 @@ pub(crate) struct LinkSlot {
     /// The dial that it belongs to: connect and candidate.
     pub(super) attempt: Option<(Key, usize)>,
     pub(super) lane_number: u32,
+    /// The transport to which its session is pinned; of an accepted link it is known once the peer has introduced itself.
+    pub(super) pinned: Option<&'static str>,
 }
+
+/// Numbers for engines in sources: of the whole process, so that a source of one engine is nothing to another.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 /// A link whose hello named an epoch that is over.
 const STALE: &str = "stale session";
@@ -63,6 +69,7 @@ impl Core {
                         refused: None,
                         attempt: None,
                         lane_number: 0,
+                        pinned: None,
                     };
                     let key = self.links.insert(slot);
                     self.owners[owner as usize] = Owner::Link(key);
@@ -182,13 +189,11 @@ impl Core {
 
     fn begin_handshake(&mut self, key: Key, identity: Identity) -> Result<(), TransportError> {
         let config = self.handshake_config(&identity);
-        let (role, attempt, number) = match self.links.get(key) {
-            Some(slot) => (slot.role, slot.attempt, slot.lane_number),
-            None => return Ok(()),
-        };
+        let Some(slot) = self.links.get(key) else { return Ok(()) };
+        let (role, attempt, number, pinned) = (slot.role, slot.attempt, slot.lane_number, slot.pinned);
         let expected =
             attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
-        let hello = self.hello(expected, number);
+        let hello = self.hello(expected, pinned, number);
         let started = match role {
             Role::Dialer => Handshake::dialer(config, hello, entropy(&*self.surroundings)?)
                 .map(|(handshake, record)| (handshake, Some(record)))
@@ -217,7 +222,7 @@ impl Core {
         }
     }
 
-    fn hello(&self, expected: Option<([u8; 16], u64)>, lane: u32) -> Hello {
+    fn hello(&self, expected: Option<([u8; 16], u64)>, pinned: Option<&'static str>, lane: u32) -> Hello {
         let windows = self.config.windows;
         let (engine, incarnation) = expected.unwrap_or_default();
         Hello {
@@ -226,7 +231,7 @@ impl Core {
             domain: [0; 32],
             expected_engine: engine,
             expected_incarnation: incarnation,
-            epoch: self.epochs.get(&engine).copied().unwrap_or(0),
+            epoch: self.epoch_of(SessionId { engine, pinned }),
             resumes: false,
             credits: Credits {
                 session_bytes: windows.session_bytes,
@@ -238,6 +243,7 @@ impl Core {
             process: std::process::id(),
             lane,
             encryption_wanted: false,
+            pinned: pinned.unwrap_or_default().to_owned(),
             locators: locators_text(&self.locators()),
         }
     }
@@ -289,17 +295,24 @@ impl Core {
         handshake: &mut Handshake,
         peer: &PeerHello,
     ) -> Result<(), HandshakeError> {
+        let transport = self.links.get(key).map_or("", |slot| slot.transport);
+        let pinned = Some(transport).filter(|name| *name == peer.hello.pinned);
         let answer = if self.closed {
             Err((Reason::CLOSING, "this engine is closing"))
         } else if peer.hello.engine == self.id {
             Err((Reason::MYSELF, "an engine does not dial itself"))
+        } else if pinned.is_none() && !peer.hello.pinned.is_empty() {
+            Err((Reason::OTHER_TRANSPORT, "the session is pinned to another transport than that of the link"))
         } else {
             Ok(())
         };
         let record = match answer {
             Ok(()) => {
-                let mut hello =
-                    self.hello(Some((peer.hello.engine, peer.hello.incarnation)), peer.hello.lane);
+                if let Some(slot) = self.links.get_mut(key) {
+                    slot.pinned = pinned;
+                }
+                let dialer = Some((peer.hello.engine, peer.hello.incarnation));
+                let mut hello = self.hello(dialer, pinned, peer.hello.lane);
                 hello.epoch = hello.epoch.max(peer.hello.epoch);
                 handshake.answer(hello)?
             }
@@ -317,23 +330,14 @@ impl Core {
         Ok(())
     }
 
-    /// Whether an explicit connect has bound the session with a peer to other transports than this one.
-    fn is_pinned_elsewhere(&self, peer: &PeerHello, transport: &str) -> bool {
-        let session = self.session_of.get(&peer.hello.engine).and_then(|&key| self.sessions.get(key));
-        session.is_some_and(|session| {
-            session.is_up()
-                && session.peer.incarnation == peer.hello.incarnation
-                && !self.may_run_over(session, transport)
-        })
-    }
-
     /// Makes the lane, finds or makes its session, and starts to prove the lane.
     fn establish(&mut self, key: Key, link: Box<dyn Link>, peer: &PeerHello) -> Result<(), TransportError> {
         let Some(slot) = self.links.get(key) else { return Ok(()) };
         let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
+        let id = SessionId { engine: peer.hello.engine, pinned: slot.pinned };
         let number = peer.hello.lane;
         let locator = slot.locator.clone();
-        let lost = self.epochs.get(&peer.hello.engine).copied().unwrap_or(0);
+        let lost = self.epoch_of(id);
         if role == Role::Dialer && lost > peer.hello.epoch {
             // The hello could not say so, as it was not known who would answer: dial again, knowing it.
             if let Some(connecting) = attempt.and_then(|(connect, _)| self.connects.get_mut(connect)) {
@@ -341,18 +345,11 @@ impl Core {
             }
             return Err(TransportError::new(ErrorKind::Protocol, STALE, ""));
         }
-        if role == Role::Acceptor && self.is_pinned_elsewhere(peer, transport) {
-            return Err(TransportError::new(ErrorKind::Refused, "accept", locator)
-                .hint("this engine was told to reach the peer by another transport only"));
-        }
         let params =
             LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
         let lane = link.into_lane(params)?;
-        let session = self.session_with(peer);
+        let session = self.session_with(id, peer);
         let memory_polled = lane.info().capabilities.memory_polled;
-        let pinned = attempt
-            .and_then(|(connect, _)| self.connects.get(connect))
-            .is_some_and(|connect| connect.purpose == Purpose::Pinned);
         let now = self.surroundings.now();
         let lane_key = self.lanes.insert(LaneSlot {
             owner,
@@ -367,7 +364,7 @@ impl Core {
             idle: 0,
             inbound: false,
             listening: false,
-            pinned,
+            spare: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy(&*self.surroundings)?),
@@ -399,25 +396,24 @@ impl Core {
         Ok(())
     }
 
-    /// The session that a proven peer belongs to. A later epoch fences what was before.
-    fn session_with(&mut self, peer: &PeerHello) -> Key {
-        let id = peer.hello.engine;
-        let epoch = peer.hello.epoch.max(self.epochs.get(&id).copied().unwrap_or(0));
+    /// The session that a proven peer means. A later epoch fences what was before.
+    fn session_with(&mut self, id: SessionId, peer: &PeerHello) -> Key {
+        for key in self.sessions_with(id.engine) {
+            let restarted = |session: &Session| session.peer.incarnation != peer.hello.incarnation;
+            if self.sessions.get(key).is_some_and(restarted) {
+                self.lose_session(key, "the peer was restarted");
+            }
+        }
+        let epoch = peer.hello.epoch.max(self.epoch_of(id));
         if let Some(&known) = self.session_of.get(&id)
             && let Some(session) = self.sessions.get(known)
         {
-            if session.peer.incarnation == peer.hello.incarnation && session.epoch == epoch && session.is_up()
-            {
+            if session.epoch == epoch && session.is_up() {
                 return known;
             }
-            let reason = if session.peer.incarnation == peer.hello.incarnation {
-                "the peer had given the session up"
-            } else {
-                "the peer was restarted"
-            };
-            self.lose_session(known, reason);
+            self.lose_session(known, "the peer had given the session up");
         }
-        let epoch = epoch.max(self.epochs.get(&id).copied().unwrap_or(0).min(peer.hello.epoch));
+        let epoch = epoch.max(self.epoch_of(id).min(peer.hello.epoch));
         let locators = peer.hello.locators.split(' ').filter_map(|text| text.parse().ok()).collect();
         let theirs = Windows {
             endpoint_bytes: peer.hello.credits.endpoint_bytes,
@@ -425,11 +421,34 @@ impl Core {
             endpoint_envelopes: u64::from(peer.hello.credits.endpoint_envelopes),
             session_envelopes: u64::from(peer.hello.credits.session_envelopes),
         };
-        let engine = PeerEngine { id, incarnation: peer.hello.incarnation, locators };
-        let key = self.sessions.insert(Session::new(engine, epoch, theirs, self.config.windows));
+        let (incarnation, number) = (peer.hello.incarnation, self.number_for(id.engine));
+        let engine = PeerEngine { id: id.engine, incarnation, number, locators };
+        let session = Session::new(engine, id.pinned, epoch, theirs, self.config.windows);
+        let key = self.sessions.insert(session);
         self.epochs.insert(id, epoch);
         self.session_of.insert(id, key);
         key
+    }
+
+    /// The sessions that live with an engine: the implicit one and those that are pinned.
+    pub(crate) fn sessions_with(&self, engine: [u8; 16]) -> Vec<Key> {
+        let names = self.domains.iter().map(|slot| Some(slot.name));
+        let ids = std::iter::once(None).chain(names).map(|pinned| SessionId { engine, pinned });
+        ids.filter_map(|id| self.session_of.get(&id).copied()).collect()
+    }
+
+    /// What stands for an engine in sources: what it has in the sessions that live with it, else a number of its own.
+    pub(super) fn number_for(&mut self, engine: [u8; 16]) -> u32 {
+        let known = self.sessions_with(engine);
+        if let Some(session) = known.first().and_then(|&key| self.sessions.get(key)) {
+            return session.peer.number;
+        }
+        NUMBERS.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many of these sessions this engine has declared lost.
+    fn epoch_of(&self, id: SessionId) -> u64 {
+        self.epochs.get(&id).copied().unwrap_or(0)
     }
 
     /// Where peers can reach this engine.

@@ -3,10 +3,12 @@
 //! Candidates come from addresses and hellos, best expectation first; each next one starts a little later unless the ones
 //! before it have failed. The first that is proven carries traffic; a better one takes over later (`failover`, `upgrade`).
 
+mod history;
 mod link;
 mod proof;
 mod upgrade;
 
+use super::session::{Session, SessionId};
 use super::table::Key;
 use super::{Core, LaneSlot, Owner, Surroundings};
 pub(crate) use link::LinkSlot;
@@ -39,6 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) state: AttemptState,
     pub(crate) rtt_ns: Option<u64>,
     pub(crate) full_rtt_ns: Option<u64>,
+    /// Ends before this one that have no row of their own.
+    pub(crate) earlier: u32,
     to: Option<Locator>,
 }
 
@@ -56,9 +60,9 @@ pub(crate) enum ConnectState {
 pub(crate) enum Purpose {
     /// Any session with a lane.
     Connect,
-    /// A session on one of these candidates, whatever else there is.
+    /// The session that is pinned to the transport of the only candidate, which is dialled whatever else there is.
     Pinned,
-    /// This session has lost its last lane; only these candidates if it is pinned.
+    /// This session has lost its last lane.
     Redial(Key),
     /// This session may have a better lane.
     Trial(Key),
@@ -108,7 +112,8 @@ impl Core {
     ) -> Key {
         let now = self.surroundings.now();
         let known = |(engine, incarnation)| {
-            let (key, session) = self.session_of.get(&engine).map(|&key| (key, self.sessions.get(key)))?;
+            let id = SessionId { engine, pinned: None };
+            let (key, session) = self.session_of.get(&id).map(|&key| (key, self.sessions.get(key)))?;
             session.filter(|session| session.peer.incarnation == incarnation).map(|session| (key, session))
         };
         let state = match expected.and_then(known) {
@@ -153,6 +158,7 @@ impl Core {
                     state,
                     rtt_ns: None,
                     full_rtt_ns: None,
+                    earlier: 0,
                     to: Some(locator),
                 };
                 (cost, attempt)
@@ -196,17 +202,26 @@ impl Core {
     }
 
     fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
-        let Some(attempt) = self.connects.get(key).and_then(|connecting| connecting.attempts.get(index))
-        else {
-            return;
-        };
-        let Some(to) = attempt.to.clone() else { return };
+        let Some(connecting) = self.connects.get(key) else { return };
+        let purpose = connecting.purpose;
+        let Some(to) = connecting.attempts.get(index).and_then(|attempt| attempt.to.clone()) else { return };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
         let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else {
             return;
         };
         let transport = domain.name;
+        let pinned = match purpose {
+            Purpose::Connect => None,
+            Purpose::Pinned => Some(transport),
+            Purpose::Redial(session) | Purpose::Trial(session) => match self.sessions.get(session) {
+                Some(session) => session.pinned,
+                None => {
+                    self.connects.remove(key);
+                    return self.free_owner(owner);
+                }
+            },
+        };
         match domain.domain.dial(&to, owner) {
             Ok(link) => {
                 let slot = LinkSlot {
@@ -222,6 +237,7 @@ impl Core {
                     refused: None,
                     attempt: Some((key, index)),
                     lane_number: u32::from_le_bytes(self.surroundings.random().unwrap_or([1; 4])) | 1,
+                    pinned,
                 };
                 let link_key = self.links.insert(slot);
                 self.set_attempt(key, index, AttemptState::Dialing(link_key));
@@ -298,8 +314,7 @@ impl Core {
         if self.connects.iter().any(|(_, connecting)| dialling(connecting)) {
             return;
         }
-        let pinned = !session.pinned.is_empty();
-        let locators = if pinned { session.pinned.clone() } else { session.peer.locators.clone() };
+        let locators = self.where_to_redial(session);
         let expected = Some((session.peer.id, session.peer.incarnation));
         let now = self.surroundings.now();
         let wait = if locators.is_empty() {
@@ -310,36 +325,55 @@ impl Core {
         self.start_connect(expected, locators, now + wait, Purpose::Redial(session_key));
     }
 
+    /// Where a session's peer is dialled again. Of a pinned session, where this engine was told to; if only the peer was told,
+    /// where the peer can be reached by that transport.
+    fn where_to_redial(&self, session: &Session) -> Vec<Locator> {
+        let of = |name: &str, scheme: &str| {
+            self.domains.iter().any(|slot| slot.name == name && slot.domain.understands(scheme))
+        };
+        match session.pinned {
+            Some(_) if !session.asked.is_empty() => session.asked.iter().cloned().collect(),
+            pinned => {
+                let locators = session.peer.locators.iter();
+                locators.filter(|to| pinned.is_none_or(|name| of(name, to.scheme()))).cloned().collect()
+            }
+        }
+    }
+
     /// A session can send: connects that waited for it are answered.
     pub(crate) fn session_has_lane(&mut self, session_key: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
-        let (peer, incarnation, active) = (session.peer.id, session.peer.incarnation, session.active);
+        let (id, incarnation) = (session.id(), session.peer.incarnation);
         for key in self.connects.keys() {
             let Some(connecting) = self.connects.get(key) else { continue };
-            let reached = connecting.attempts.iter().any(|attempt| match attempt.state {
-                AttemptState::Proving(lane) | AttemptState::Verified(lane)
-                    if connecting.purpose == Purpose::Pinned =>
-                {
-                    active == Some(lane)
-                }
+            let reached = connecting.attempts.iter().find(|attempt| match attempt.state {
                 AttemptState::Proving(lane) | AttemptState::Verified(lane) => {
                     self.lanes.get(lane).is_some_and(|slot| slot.session == session_key)
                 }
                 _ => false,
             });
-            let expected = connecting.purpose != Purpose::Pinned
-                && connecting
-                    .expected
-                    .is_some_and(|(engine, of)| engine == peer && (of == 0 || of == incarnation));
-            if !connecting.is_live()
-                || matches!(connecting.purpose, Purpose::Trial(_))
-                || !(reached || expected)
-            {
+            let expects =
+                |(engine, of): ([u8; 16], u64)| engine == id.engine && (of == 0 || of == incarnation);
+            let answered = match connecting.purpose {
+                Purpose::Connect => {
+                    id.pinned.is_none() && (reached.is_some() || connecting.expected.is_some_and(expects))
+                }
+                Purpose::Pinned => reached.is_some(),
+                Purpose::Redial(session) => session == session_key,
+                Purpose::Trial(_) => false,
+            };
+            if !connecting.is_live() || !answered {
                 continue;
+            }
+            let asked = reached.filter(|_| connecting.purpose == Purpose::Pinned);
+            if let (Some(to), Some(session)) =
+                (asked.and_then(|attempt| attempt.to.clone()), self.sessions.get_mut(session_key))
+            {
+                session.reached_at(to);
             }
             let attempts = connecting.attempts.clone();
             let redial = matches!(connecting.purpose, Purpose::Redial(_));
-            self.history.insert(peer, attempts);
+            self.remember(id, attempts);
             if redial {
                 self.connects.remove(key);
             } else if let Some(connecting) = self.connects.get_mut(key) {
@@ -468,40 +502,6 @@ impl Core {
                 connecting.state = ConnectState::Failed("the engine was closed".into());
             }
             self.wake_connect(key);
-        }
-    }
-
-    /// Remembers what became of a lane, for `explain`.
-    pub(crate) fn note(&mut self, slot: &LaneSlot, text: &str) {
-        let active = self.sessions.get(slot.session).and_then(|session| session.active);
-        let other_carries = active.is_some_and(|active| self.lanes.get(active).is_some());
-        let text = text.to_owned();
-        let state = if slot.proof.verified && other_carries && !slot.inbound {
-            AttemptState::StoodBy(text)
-        } else {
-            AttemptState::Failed { kind: ErrorKind::Broken, text }
-        };
-        self.note_state(slot, state);
-    }
-
-    fn note_state(&mut self, slot: &LaneSlot, state: AttemptState) {
-        let Some(peer) = self.sessions.get(slot.session).map(|session| session.peer.id) else { return };
-        let rows = self.history.entry(peer).or_default();
-        match rows.iter().position(|row| row.transport == slot.transport && row.locator == slot.locator) {
-            Some(row) => {
-                rows[row].state = state;
-                rows[row].rtt_ns = slot.proof.rtt_ns.or(rows[row].rtt_ns);
-                rows[row].full_rtt_ns = slot.proof.full_rtt_ns.or(rows[row].full_rtt_ns);
-            }
-            None if rows.len() < 64 => rows.push(Attempt {
-                transport: slot.transport.to_owned(),
-                locator: slot.locator.clone(),
-                state,
-                rtt_ns: slot.proof.rtt_ns,
-                full_rtt_ns: slot.proof.full_rtt_ns,
-                to: None,
-            }),
-            None => {}
         }
     }
 }

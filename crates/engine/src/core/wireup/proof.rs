@@ -2,7 +2,7 @@
 
 use super::{AttemptState, Core, LaneSlot, failed};
 use crate::core::lanes::Proof;
-use crate::core::session::{PeerEngine, Session};
+use crate::core::session::{PeerEngine, Session, SessionId};
 use crate::core::table::Key;
 use sinew_transport::LaneError;
 use sinew_wire::frame::{Header, Kind};
@@ -105,13 +105,15 @@ impl Core {
 
     /// The session of the engine with itself.
     pub(crate) fn self_session(&mut self) -> Key {
-        if let Some(&known) = self.session_of.get(&self.id) {
+        let id = SessionId { engine: self.id, pinned: None };
+        if let Some(&known) = self.session_of.get(&id) {
             return known;
         }
         let windows = self.config.windows;
-        let peer = PeerEngine { id: self.id, incarnation: self.incarnation, locators: Vec::new() };
-        let session = self.sessions.insert(Session::new(peer, 0, windows, windows));
-        self.session_of.insert(self.id, session);
+        let (incarnation, number) = (self.incarnation, self.number_for(self.id));
+        let peer = PeerEngine { id: self.id, incarnation, number, locators: Vec::new() };
+        let session = self.sessions.insert(Session::new(peer, None, 0, windows, windows));
+        self.session_of.insert(id, session);
         let lane = self.lanes.insert(LaneSlot {
             lane: Some(Box::new(crate::core::self_lane::SelfLane::new())),
             owner: crate::core::SELF_OWNER,
@@ -126,7 +128,7 @@ impl Core {
             idle: 0,
             inbound: true,
             listening: true,
-            pinned: false,
+            spare: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: 0,

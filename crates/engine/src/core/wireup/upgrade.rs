@@ -46,7 +46,9 @@ impl Core {
             }
             at += 1;
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            if session.traffic == 0 || session.active.is_none() || !session.may_choose(self.id) {
+            // Of one that is pinned there is nothing to choose.
+            let chooses = session.is_up() && session.pinned.is_none() && session.chooses(self.id);
+            if session.traffic == 0 || session.active.is_none() || !chooses {
                 continue;
             }
             match session.watch.look_at {

@@ -26,7 +26,7 @@ impl Tasks {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             say.send(runtime.handle().clone()).unwrap();
             runtime.block_on(async move {
-                let driver = sinew::tokio::drive(&engine).unwrap();
+                let driver = sinew::on_tokio::drive(&engine).unwrap();
                 drop(engine);
                 let _ = stopped.await;
                 driver.abort();
