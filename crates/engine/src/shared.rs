@@ -75,7 +75,7 @@ pub(crate) const TURNS_DIRECT: u32 = 64;
 pub(crate) const TURNS_POLL: u32 = 2;
 /// Looks at the busiest lane before each of them.
 const QUICK_LOOKS: u32 = 16;
-/// Turns of a receive on a thread that has not the engine's bias and therefore makes no such looks.
+/// Turns of a receive for which there are no such looks: over sockets, with a source, without the bias.
 const TURNS_ALONE: u32 = 256;
 
 /// Runs code of the application; the first panic is kept.
@@ -234,9 +234,10 @@ impl Shared {
         mut note: impl FnMut(Key),
     ) -> Result<Completion, Taken> {
         let receiving = Receiving::new(endpoint, &pattern, NonNull::from(&mut *buf).cast(), buf.len());
+        let mut turns = TURNS_ALONE;
         for _ in 0..TURNS_DIRECT {
             let Some(mut core) = self.core.lock_if_biased() else { break };
-            if core.recv_has_more_to_see(&pattern, &receiving) {
+            if !core.polls_memory() || core.recv_has_more_to_see(&pattern, &receiving) {
                 break;
             }
             for _ in 0..QUICK_LOOKS {
@@ -262,12 +263,13 @@ impl Shared {
             if let Some(taken) = unsafe { self.recv_in_turns(1, &pattern, &receiving, &mut note) } {
                 return Err(taken);
             }
+            turns = 0;
             if self.core.contended() {
                 break;
             }
         }
         // SAFETY: as above.
-        Err(unsafe { self.recv_slowly(pattern, &receiving, &mut note) })
+        Err(unsafe { self.recv_slowly(turns, pattern, &receiving, &mut note) })
     }
 
     /// The long way of a direct receive: some turns of progress. An operation that comes of it is noted under the lock.
@@ -306,7 +308,7 @@ impl Shared {
         })
     }
 
-    /// For those who have not the bias, some turns; then the receive is posted.
+    /// Some turns where there was no short way to try, as without the bias or over sockets; then the receive is posted.
     ///
     /// # Safety
     /// As [`Shared::recv_in_turns`].
@@ -314,11 +316,11 @@ impl Shared {
     #[inline(never)]
     unsafe fn recv_slowly(
         self: &Arc<Self>,
+        turns: u32,
         pattern: Match,
         receiving: &Receiving,
         note: &mut dyn FnMut(Key),
     ) -> Taken {
-        let turns = if self.core.is_biased_to_me() { 0 } else { TURNS_ALONE };
         // SAFETY: the caller's promise.
         if let Some(taken) = unsafe { self.recv_in_turns(turns, &pattern, receiving, note) } {
             return taken;
