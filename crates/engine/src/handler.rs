@@ -65,7 +65,8 @@ pub struct Handler {
 
 impl Endpoint {
     /// Calls `function` for each message that matches, in order. `depth` receives of `len_max` bytes are kept posted
-    /// (memory: their product); a longer message is dropped and counted as truncated. Never blocks.
+    /// (memory: their product); a longer message is dropped and counted as truncated. Never blocks. One that names a source
+    /// hears nothing more when no session with the source's engine is left.
     ///
     /// # Errors
     /// [`OpError::EngineClosed`], [`OpError::Forked`].

@@ -129,7 +129,8 @@ impl Incoming {
     ///
     /// # Safety
     /// The sender does not write the memory until this message is dropped. That is true of a sender that uses Sinew's safe
-    /// calls while the session lives; a session that is lost gives the sender its memory back, while this message remains.
+    /// calls and waits for its send: one that cancels it, or whose deadline passes, has its memory back while this message
+    /// remains, as has one whose session is lost.
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
         match &self.content {
