@@ -160,6 +160,8 @@ pub(crate) struct Core {
 pub(crate) const SELF_OWNER: u32 = u32::MAX;
 /// Idle turns between looks at descriptors while memory-polled lanes are spun on: one look costs as much as several messages.
 const TURNS_PER_LOOK: u32 = 128;
+/// Turns between looks at descriptors while a socket is busy: a look hands up what nobody waits for yet, which costs more.
+const TURNS_PER_LOOK_SOCKET: u32 = 512;
 /// Turns between looks at descriptors while memory-polled lanes are busy, so that they starve no socket.
 const TURNS_PER_LOOK_BUSY: u32 = 4096;
 /// Idle turns, and busy ones, between looks at lanes that were cooled.
@@ -301,7 +303,7 @@ impl Core {
             if self.turns.is_multiple_of(TURNS_PER_WARM_BUSY) {
                 done += self.poll_warm();
             }
-            let often = if self.hot.is_empty() { TURNS_PER_LOOK } else { TURNS_PER_LOOK_BUSY };
+            let often = if self.hot.is_empty() { TURNS_PER_LOOK_SOCKET } else { TURNS_PER_LOOK_BUSY };
             if self.turns.is_multiple_of(often) {
                 done += self.look(Some(Duration::ZERO));
             }
