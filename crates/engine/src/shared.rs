@@ -191,8 +191,10 @@ impl Shared {
             let mut core = self.core.lock_if_biased()?;
             let mut done = check(&mut core);
             let mut looks = 0;
-            while done.is_none() && looks < QUICK_LOOKS && !core.effects.must_run() {
+            while done.is_none() && looks < QUICK_LOOKS {
                 match core.deliver_quick(endpoint) {
+                    // It may panic: what `check` would take out of the engine must not be lost by that.
+                    Delivered::One if core.effects.must_run() => break,
                     Delivered::One => done = check(&mut core),
                     Delivered::Nothing if self.core.contended() => break,
                     Delivered::Nothing => {

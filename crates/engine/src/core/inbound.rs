@@ -9,6 +9,7 @@ use super::session::{Control, ControlBody};
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
+use sinew_proto::credit::ReceiveCredit;
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Body, Descriptor};
 use sinew_wire::frame::{Flags, Header, Kind};
@@ -71,53 +72,28 @@ impl Core {
             if receiver.is_none() && !direct { self.direct_batch.find(header.dst, &arrival) } else { None };
         let inflow = endpoint.inflow(session_key, &self.config.windows);
         let waits = receiver.is_none() && !direct && of_batch.is_none();
-        if header.flags.contains(Flags::RESERVE) {
-            let credit = &mut inflow.reserve_bytes;
-            if (if waits { credit.receive(cost) } else { credit.pass(cost) }).is_err() {
-                return Err(OVERRUN);
-            }
-            if waits {
-                return self.keep_eager(session_key, header, body, immediate, arrival);
-            }
-            if credit.is_due() {
-                self.announce_credit(session_key, header.dst);
-            }
-            let info = Completion { len: body.len(), tag: header.tag, immediate, source };
-            self.hand_over(receiver, of_batch, &info, body);
-            return Ok(());
-        }
-        let credit = &mut inflow.bytes;
-        if waits {
-            if credit.receive(cost).is_err() || session.granted_bytes.receive(cost).is_err() {
-                return Err(OVERRUN);
-            }
-            return self.keep_eager(session_key, header, body, immediate, arrival);
-        }
-        if credit.pass(cost).is_err() || session.granted_bytes.pass(cost).is_err() {
+        // A reserve is the endpoint's alone: the session's shared credit has no part in it.
+        let shared = !header.flags.contains(Flags::RESERVE);
+        let credit = if shared { &mut inflow.bytes } else { &mut inflow.reserve_bytes };
+        let count = |credit: &mut ReceiveCredit| {
+            if waits { credit.receive(cost).is_ok() } else { credit.pass(cost).is_ok() }
+        };
+        if !count(credit) || (shared && !count(&mut session.granted_bytes)) {
             return Err(OVERRUN);
         }
-        if credit.is_due() || session.granted_bytes.is_due() {
+        if waits {
+            return self.keep_eager(session_key, header, body, immediate, arrival);
+        }
+        if credit.is_due() || (shared && session.granted_bytes.is_due()) {
             self.announce_credit(session_key, header.dst);
         }
         let info = Completion { len: body.len(), tag: header.tag, immediate, source };
-        self.hand_over(receiver, of_batch, &info, body);
-        Ok(())
-    }
-
-    /// Gives a message to whom it is for: a posted receive, one of the batch under way, or the receive under way.
-    #[inline(always)]
-    fn hand_over(
-        &mut self,
-        receiver: Option<Key>,
-        of_batch: Option<usize>,
-        info: &Completion,
-        body: Body<'_>,
-    ) {
         match (receiver, of_batch) {
-            (Some(op), _) => self.deliver(op, info, body),
-            (None, Some(at)) => self.direct_batch.deliver(at, info, body),
-            (None, None) => self.direct.deliver(info, body),
+            (Some(op), _) => self.deliver(op, &info, body),
+            (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
+            (None, None) => self.direct.deliver(&info, body),
         }
+        Ok(())
     }
 
     /// Keeps a message that nobody asked for yet.
