@@ -1,8 +1,9 @@
 //! The table of lines: what is measured, by which programs, and the budget of each. The runner walks it.
 //! A budget changes here and in the project's page of budgets together; nothing here runs anything.
 
-use crate::peers::ucx::{Perftest, Transports};
-use crate::sample::Unit;
+use sinew_yardstick::against::Against;
+use sinew_yardstick::peers::ucx::{Perftest, Transports};
+use sinew_yardstick::sample::Unit;
 
 /// One program that takes part in a line.
 #[derive(Debug, Clone)]
@@ -15,14 +16,10 @@ pub struct Contender {
 /// How a contender is run.
 #[derive(Debug, Clone)]
 pub enum Program {
-    /// `sinew-bench raw …`
-    Raw(String),
     /// `sinew-bench ours …`: Sinew through its public safe API.
     Ours(String),
-    /// `sinew-bench zmq …`
-    Zmq(String),
-    /// `ucx_perftest`, server and client.
-    Ucx(Perftest),
+    /// A raw program or a peer.
+    Against(Against),
 }
 
 /// The side on which a ratio must stay.
@@ -75,7 +72,7 @@ impl Line {
     /// A raw program; `arguments` without the size, which is the line's.
     fn raw(self, name: &str, arguments: &str) -> Self {
         let arguments = self.sized(arguments);
-        self.with(name, Program::Raw(arguments))
+        self.with(name, Program::Against(Against::Raw(arguments)))
     }
 
     /// Sinew; `arguments` without the size, which is the line's.
@@ -87,7 +84,7 @@ impl Line {
     fn ucx(self, test: &'static str, transports: Transports) -> Self {
         let name = format!("UCX {} {test}", transports.name());
         let size_bytes = self.size_bytes.unwrap_or(8);
-        self.with(&name, Program::Ucx(Perftest { test, transports, size_bytes }))
+        self.with(&name, Program::Against(Against::Ucx(Perftest { test, transports, size_bytes })))
     }
 
     fn sized(&self, arguments: &str) -> String {
@@ -269,7 +266,7 @@ fn tcp_streams() -> Vec<Line> {
                 .raw("raw tcp, one per write", "tcp-stream")
                 .raw("raw tcp, 256 per write", "tcp-stream --per-write 256")
                 .ucx("tag_bw", Tcp)
-                .with("ZeroMQ push/pull", Program::Zmq(format!("--size {size}")))
+                .with("ZeroMQ push/pull", Program::Against(Against::Zmq(format!("--size {size}"))))
                 .ours("Sinew", "rate --transport tcp")
                 .budget("Sinew", AtLeast(factor), &["ZeroMQ push/pull"]),
         );

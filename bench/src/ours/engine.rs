@@ -9,8 +9,8 @@ use sinew::{Buf, Endpoint, Engine, Match, OpError, Peer, Progress, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, check, stamp};
-use crate::raw::pair;
-use crate::sample::{Sample, median};
+use sinew_yardstick::raw::pair;
+use sinew_yardstick::sample::{Sample, median};
 
 /// Endpoints whose memory is averaged.
 const MANY: usize = 10_000;

@@ -6,9 +6,9 @@ use sinew::{Engine, Peer, Progress};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
-use crate::raw::ping_pong::ping_pong;
-use crate::raw::wake::wakes;
-use crate::sample::Sample;
+use sinew_yardstick::raw::ping_pong::ping_pong;
+use sinew_yardstick::raw::wake::wakes;
+use sinew_yardstick::sample::Sample;
 
 /// The tag of the one message that comes by each idle lane.
 const IDLE: u64 = 1 << 59;

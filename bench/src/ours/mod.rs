@@ -13,8 +13,8 @@ mod stream;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::raw::pair;
-use crate::sample::{Missing, Sample};
+use sinew_yardstick::raw::pair;
+use sinew_yardstick::sample::{Missing, Sample};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use sinew::{Buf, Endpoint, Match, OpError, Outgoing, Progress, Receive, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
-use crate::sample::Sample;
+use sinew_yardstick::sample::Sample;
 
 /// Messages between two looks at the clock, in a stream of small ones.
 const BATCH: u64 = 256;

@@ -57,8 +57,11 @@ impl Transports {
 /// One test of `ucx_perftest`.
 #[derive(Debug, Clone)]
 pub struct Perftest {
+    /// Its name, such as `tag_lat`.
     pub test: &'static str,
+    /// What UCX may use.
     pub transports: Transports,
+    /// Bytes of one message.
     pub size_bytes: usize,
 }
 
