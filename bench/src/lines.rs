@@ -176,6 +176,7 @@ fn shm_bandwidth() -> Vec<Line> {
         lines.push(
             Line::new("S4", "shm bandwidth, private buffers, tagged", size, BytesPerS)
                 .raw("raw window", "window")
+                .raw("raw slots", "slots")
                 .ucx("tag_bw", Posix)
                 .ucx("tag_bw", PosixCma)
                 .ucx("stream_bw", Posix)

@@ -17,7 +17,7 @@ const ZMQ_MAX: usize = 1 << 20;
 /// What a cache line carries beside its number.
 const LINE_MAX: usize = 56;
 /// From this size on a window of chunks is faster than a ring of slots.
-const SLOTS_BELOW: usize = 8 << 10;
+const SLOTS_BELOW: usize = 128 << 10;
 /// Bytes that the raw stream which gathers small messages writes in one call.
 const GATHERED: usize = 64 << 10;
 

@@ -16,8 +16,9 @@ use crate::sample::Sample;
 /// Bytes of a cache line, and of the sequence number at the start of a slot.
 const LINE: usize = 64;
 const NUMBER: usize = 8;
-/// Bytes of all slots together, and how many there are at most: they fit the second-level cache.
-const RING_BYTES: usize = 128 << 10;
+/// Bytes of all slots together, and how many there are at most: enough that neither side waits for the other's hiccups. A
+/// ring in the second-level cache is faster on some days (see the window of chunks) and slower on others.
+const RING_BYTES: usize = SLOTS_MAX * (65 << 10);
 const SLOTS_MAX: usize = 64;
 /// Room in front of the slots; its first line is the consumer's position.
 const HEAD: usize = 4096;
