@@ -125,15 +125,18 @@ pub fn over_sizes(transport: &str, pattern: Pattern, size: usize) -> Vec<Beside>
             ucx("UCX tag_bw", "tag_bw", Transports::Posix),
             ucx("UCX tag_bw, cma", "tag_bw", Transports::PosixCma),
         ],
-        ("tcp", Pattern::Latency) => {
-            vec![raw("raw: read and write", "tcp"), ucx("UCX tag_lat", "tag_lat", Transports::Tcp)]
-        }
+        ("tcp", Pattern::Latency) => vec![
+            raw("raw: read and write", "tcp"),
+            raw("raw, cubic", "tcp --congestion cubic"),
+            ucx("UCX tag_lat", "tag_lat", Transports::Tcp),
+        ],
         ("tcp", Pattern::Stream) => {
             let per_write = (GATHERED / size.max(1)).max(1);
             let gathered = format!("tcp-stream --per-write {per_write}");
             let mut all = vec![
                 raw("raw: one write for each message", "tcp-stream"),
                 raw("raw: small messages gathered", &gathered),
+                raw("raw: gathered, cubic", &format!("{gathered} --congestion cubic")),
                 ucx("UCX tag_bw", "tag_bw", Transports::Tcp),
             ];
             if (8..=ZMQ_MAX).contains(&size) {

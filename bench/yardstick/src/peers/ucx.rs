@@ -81,7 +81,8 @@ impl Perftest {
         let trips = if self.is_latency() { 2.0 } else { 1.0 };
         let guess_ns = trips * self.transports.guess_ns(self.size_bytes);
         let iterations = (seconds * 1e9 / guess_ns).clamp(20.0, 2e7) as u64;
-        let warm_up_s = if self.is_latency() { seconds / 10.0 } else { stream_warm_up(seconds).as_secs_f64() };
+        let warm_up_s =
+            if self.is_latency() { seconds / 10.0 } else { stream_warm_up(seconds).as_secs_f64() };
         // Its own default is 10,000.
         let warm_up = (warm_up_s * 1e9 / guess_ns).clamp(10.0, 10_000.0) as u64;
         let common =
