@@ -123,6 +123,7 @@ pub fn all() -> Vec<Line> {
     lines.extend(tcp_streams());
     lines.extend(uds());
     lines.extend(engine());
+    lines.extend(scale());
     lines
 }
 
@@ -334,6 +335,59 @@ fn engine() -> Vec<Line> {
     ]
 }
 
+/// How it goes with many: not on the page of budgets, whose bounds are ours, and generous.
+fn scale() -> Vec<Line> {
+    let mut lines = Vec::new();
+    for transport in ["shm", "tcp"] {
+        let mut line =
+            Line::new("N1", &format!("{transport}: one turn of progress, idle peers"), None, LatencyNs);
+        for peers in [1, 10, 100, 1000] {
+            let arguments = format!("progress --transport {transport} --idle-lanes {peers}");
+            line = line.ours(&format!("{peers} peers"), &arguments);
+        }
+        lines.push(line.budget("1000 peers", AtMost(1.5), &["1 peers"]));
+    }
+    let ours = |id: &'static str, what: String, unit: Unit, arguments: String, most: f64| {
+        Line::new(id, &what, None, unit).ours("Sinew", &arguments).budget("Sinew", AtMost(most), &[])
+    };
+    for transport in ["shm", "tcp"] {
+        let what = format!("{transport}: memory of the process for each connected peer");
+        let arguments = format!("peer-memory --transport {transport} --idle-lanes 200");
+        lines.push(ours("N2", what, Bytes, arguments, PEER_BYTES));
+        let what = format!("{transport}: 1,000 connects at once, all answered");
+        let arguments = format!("storm --transport {transport} --idle-lanes 1000");
+        lines.push(ours("N3", what, LatencyNs, arguments, STORM_NS));
+    }
+    for transport in ["shm", "tcp"] {
+        lines.push(
+            Line::new("N4", &format!("{transport}: all-to-all on two cores"), 64, MessagesPerS)
+                .ours("2 processes", &format!("all-to-all --transport {transport} --processes 2"))
+                .ours("16 processes", &format!("all-to-all --transport {transport} --processes 16"))
+                .ours("64 processes", &format!("all-to-all --transport {transport} --processes 64"))
+                .budget("64 processes", AtLeast(ALL_TO_ALL_PER_S), &[]),
+        );
+    }
+    lines.push(
+        Line::new("N5", "shm rate, threads that share an endpoint", None, MessagesPerS)
+            .ours("1 thread", "shared --threads 1")
+            .ours("2 threads", "shared --threads 2")
+            .ours("8 threads", "shared --threads 8")
+            .budget("8 threads", AtLeast(0.2), &["1 thread"]),
+    );
+    lines.push(
+        Line::new("N6", "death of a local peer noticed, 30 deaths", None, LatencyNs)
+            .ours("median", "death --deaths 30")
+            .ours("99th percentile", "death --deaths 30 --quantile 0.99")
+            .budget("median", AtMost(10e6), &[]),
+    );
+    lines
+}
+
+/// Most memory for a connected peer; longest time of a storm; least rate of 64 processes.
+const PEER_BYTES: f64 = 512.0 * 1024.0;
+const STORM_NS: f64 = 5e9;
+const ALL_TO_ALL_PER_S: f64 = 100_000.0;
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -357,7 +411,8 @@ mod tests {
 
     #[test]
     fn every_line_of_the_page_of_budgets_is_here() {
-        let ids: BTreeSet<&str> = all().iter().map(|line| line.id).collect();
+        let is_budget = |id: &&str| !id.starts_with('N');
+        let ids: BTreeSet<&str> = all().iter().map(|line| line.id).filter(is_budget).collect();
         let wanted = "S1 S2 S3 S4 S5 S6 S7 S8 T1 T2 T3 T4 T5 T6 E1 E2 E3 E4 E5 E6 E7";
         assert_eq!(ids, wanted.split(' ').collect());
     }

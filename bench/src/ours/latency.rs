@@ -39,7 +39,7 @@ pub(super) fn first(args: &OursArgs) -> Result<Sample> {
 }
 
 /// Engines with a lane each to the first side's, which nobody uses any more.
-fn idle_lanes(args: &OursArgs, side: &Side) -> Result<Vec<(Engine, Peer)>> {
+pub(super) fn idle_lanes(args: &OursArgs, side: &Side) -> Result<Vec<(Engine, Peer)>> {
     if args.idle_lanes == 0 {
         return Ok(Vec::new());
     }
@@ -71,7 +71,7 @@ fn idle_lanes(args: &OursArgs, side: &Side) -> Result<Vec<(Engine, Peer)>> {
 }
 
 /// Each lane has a few descriptors at both ends.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     // If it is too low even so, the engine says what to do.
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
