@@ -66,7 +66,8 @@ pub(super) fn idle_lanes(args: &OursArgs, side: &Side) -> Result<Vec<(Engine, Pe
         connecting.join().ok().context("the connecting thread panicked")?
     })?;
     let lanes = side.engine.counters().lanes - before;
-    ensure!(lanes == args.idle_lanes, "{lanes} idle lanes");
+    // An engine that was slow to answer may have been dialled at a second address beside the first.
+    ensure!(lanes >= args.idle_lanes, "{lanes} idle lanes");
     Ok(idle)
 }
 

@@ -179,7 +179,7 @@ fn rounds(args: &OursArgs) -> u64 {
 pub(super) fn all_to_all_second(args: &OursArgs) -> Result<()> {
     pair::allow(&args.cpus)?;
     let engine = pairing::engine(args, Progress::Caller)?;
-    let endpoint = engine.endpoint("one of many")?;
+    let endpoint = engine.endpoint("one-of-many")?;
     pairing::print_address(&endpoint)?;
     let mut lines = BufReader::new(std::fs::File::from(pair::input()?)).lines();
     let own: usize = lines.next().context("no number")??.parse()?;
