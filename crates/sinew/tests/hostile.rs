@@ -122,7 +122,7 @@ fn half_open_connections_are_bounded(lane: &str) {
             skip!("descriptors", "{wanted} descriptors are wanted and {limit:?} allowed: {errno}");
         }
     }
-    let p = pair_with(lane, THREAD, THREAD, options().half_open_max(64));
+    let p = pair_with(lane, THREAD, THREAD, options().half_open_max(64usize));
     undisturbed_pair(&p, |p| {
         let mut open = Vec::new();
         until("all of them have come", || {
