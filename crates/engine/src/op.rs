@@ -38,7 +38,7 @@ pub(crate) struct Operation {
 }
 
 /// Waits that are shorter look at the clock from the start.
-const SHORT: Duration = Duration::from_micros(200);
+pub(crate) const SHORT: Duration = Duration::from_micros(200);
 
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 

@@ -200,11 +200,11 @@ pub fn what_is_not_advertised_is_unsupported(make: &dyn Fn() -> Fixture) {
     let target = Target::filled(64, 0);
     if !capabilities.pull {
         // SAFETY: `target` lives longer than the lane.
-        let pulled = unsafe { pair.b.lane().pull(&Descriptor([0; 32]), target.data(), 64, Token(1)) };
+        let pulled = unsafe { pair.b.lane().pull(&Descriptor([0; 24]), target.data(), 64, Token(1)) };
         assert_eq!(pulled.map_err(|error| error.kind), Err(ErrorKind::Unsupported));
     }
     if !capabilities.view {
-        let viewed = pair.b.lane().view(&Descriptor([0; 32]));
+        let viewed = pair.b.lane().view(&Descriptor([0; 24]));
         assert_eq!(viewed.map(|_| ()).map_err(|error| error.kind), Err(ErrorKind::Unsupported));
     }
     if !capabilities.pull && !capabilities.view {

@@ -332,7 +332,7 @@ impl Open {
         !self.released.is_empty() || self.starving || self.segments.is_fetching()
     }
 
-    /// Shows the next frame if it is a whole message. What is wrong with a frame is for [`Open::poll`] to say.
+    /// Shows the next frame if it is of a kind that a receive can take by itself. What is wrong with a frame is for [`Open::poll`] to say.
     #[inline]
     pub(crate) fn peek(&mut self, socket: &GuardedFd) -> Option<Peeked<'_>> {
         if self.has_to_report() {
@@ -346,7 +346,7 @@ impl Open {
             return None;
         };
         let header = header_of(head);
-        if header.kind != Kind::EAGER {
+        if !matches!(header.kind, Kind::EAGER | Kind::ENVELOPE | Kind::DONE) {
             return None;
         }
         let peer = &self.watch.peer;
@@ -361,7 +361,7 @@ impl Open {
             return None;
         };
         self.peeked = Some(windowed as u32);
-        Some(Peeked { tag: header.tag, dst: header.dst, src: header.src, flags: header.flags, body })
+        Some(Peeked { header, body })
     }
 
     /// Takes the frame that was shown.
@@ -488,9 +488,9 @@ impl Open {
         }
     }
 
-    /// How often memory that was described has been taken back.
-    pub(crate) fn recalled(&self) -> u64 {
-        self.watch.own.control().recalled.load(Ordering::Relaxed)
+    /// How often memory that was described has been taken back: the low half, which descriptors carry.
+    pub(crate) fn recalled(&self) -> u32 {
+        self.watch.own.control().recalled.load(Ordering::Relaxed) as u32
     }
 
     /// From now on the peer believes nothing of what was described.
