@@ -170,9 +170,9 @@ pub fn a_forged_descriptor_is_an_error(make: &dyn Fn() -> Fixture) {
         let mut forged = good;
         let garbage = round % 2 == 0;
         if garbage {
-            forged.0.copy_from_slice(&random.bytes(32));
+            forged.0.copy_from_slice(&random.bytes(good.0.len()));
         } else {
-            forged.0[random.below(32)] ^= 1 << random.below(8);
+            forged.0[random.below(good.0.len())] ^= 1 << random.below(8);
         }
         // SAFETY: as above.
         let pulled = unsafe { pair.b.lane().pull(&forged, target.data(), 4096, Token(round)) };
