@@ -488,6 +488,8 @@ impl Message<'_> {
                 Ok(key) => return Ok(SendOp::new(Arc::clone(&peer.endpoint), key)),
                 Err(buf) => buf,
             }
+        } else if !described && shared.with_bias(|core| self.send_quick(core, &buf)) == Some(true) {
+            return Ok(SendOp::done(Arc::clone(&peer.endpoint), buf));
         } else {
             buf
         };

@@ -222,10 +222,21 @@ pub struct LaneParams {
 /// A frame that lies in a lane, shown before it is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Peeked<'a> {
-    /// Its header: of kind [`Kind::EAGER`], [`Kind::ENVELOPE`] or [`Kind::DONE`].
+    /// Its header; of any kind that a session knows.
     pub header: Header,
     /// Its body, with what the flags put in front of the payload.
     pub body: Body<'a>,
+}
+
+/// What [`Lane::peek`] sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Peek<'a> {
+    /// The next frame.
+    Frame(Peeked<'a>),
+    /// No frame yet.
+    Nothing,
+    /// What there is only [`Lane::poll`] can tell.
+    Poll,
 }
 
 /// Sizes that a lane is built for.
@@ -477,17 +488,17 @@ pub unsafe trait Lane: Send {
         false
     }
 
-    /// Looks at the next frame where it lies, if it is a message, an envelope or the answer to one and nothing else must be
-    /// handed up before it; `None` says nothing of what [`Lane::poll`] would find. The same frame is shown until [`Lane::take_peeked`]. For lanes that
-    /// are polled in memory: a receiver that waits copies straight from here.
-    fn peek(&mut self) -> Option<Peeked<'_>> {
-        None
+    /// Looks at the next frame where it lies, after taking the one that was shown before if `take` says so. The same frame is
+    /// shown until it is taken. For lanes that are polled in memory: a receiver that waits copies straight from here.
+    fn peek(&mut self, _take: bool) -> Peek<'_> {
+        Peek::Poll
     }
 
     /// Takes the frame that [`Lane::peek`] has just shown; without one, does nothing that a peer or caller would notice.
     fn take_peeked(&mut self) {}
 
-    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them, and returns how many frames or releases it handed up.
+    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them or where they are
+    /// `DATA`, which somebody waits for, and returns how many frames or releases it handed up.
     ///
     /// # Errors
     /// The lane is over. Whatever arrived whole before that has been handed up.

@@ -43,7 +43,7 @@ const ENVELOPE_MAX: usize = 8 + 8 + 8 + size_of::<Descriptor>();
 /// Bytes of staged messages, their overhead counted, that go out without being told to.
 const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
-const FRAGMENTS_PER_TURN: usize = 4;
+const FRAGMENTS_PER_TURN: usize = 16;
 
 impl Core {
     /// Posts a whole message at once, copying it.

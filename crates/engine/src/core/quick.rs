@@ -13,13 +13,14 @@
 #![allow(unsafe_code)]
 
 use super::inbound::OVERHEAD;
-use super::op::{Charge, Loan, Memory, Op, SendOp, SendState};
+use super::endpoint::EndpointState;
+use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
 use super::rendezvous::Status;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Buf, Descriptor, Lane, Peeked, View};
+use sinew_transport::{Buf, Descriptor, Lane, Peek, Peeked, View};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -115,11 +116,8 @@ impl Permit {
 
     /// The next message of the permit's lane.
     #[inline(always)]
-    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Option<Peeked<'a>> {
-        if std::mem::take(&mut self.received) {
-            lane.take_peeked();
-        }
-        lane.peek()
+    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
+        lane.peek(std::mem::take(&mut self.received))
     }
 
     /// Whether the message is for the permit's endpoint, plain and paid for.
@@ -239,7 +237,11 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Look::Other;
         };
-        let Some(message) = permit.look(lane.as_mut()) else { return Look::Nothing };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
         if !permit.covers(&message) || message.body.len() > receiving.room {
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
@@ -275,7 +277,11 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Look::Other;
         };
-        let Some(message) = permit.look(lane.as_mut()) else { return Look::Nothing };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
         let lent = permit.covers_loan(&message);
         if lent.is_none() && !permit.covers(&message) {
             let (header, status) = (message.header, message.body.prefix());
@@ -340,7 +346,11 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Look::Other;
         };
-        let Some(message) = permit.look(lane.as_mut()) else { return Look::Nothing };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
         if !permit.covers(&message) {
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
@@ -359,6 +369,22 @@ impl Core {
             self.finish_recv(key, result);
         }
         Look::Done(())
+    }
+
+    /// Posts a receive from anybody while no message waits; else `Err`: nothing has happened.
+    #[inline]
+    pub(crate) fn post_recv_quick(&mut self, endpoint: u32, pattern: Match, buf: Buf) -> Result<Key, Buf> {
+        if pattern.source.is_some() {
+            return Err(buf);
+        }
+        let key = self.ops.next_key();
+        let queue = |state: &mut EndpointState| state.matcher.queue(pattern.into(), key);
+        let Some(post) = self.endpoint(endpoint).and_then(queue) else { return Err(buf) };
+        let order = self.next_order();
+        let receiver = Receiver { endpoint, order, handler: None };
+        let op = RecvOp::new(receiver, pattern.untagged, Memory::Owned(buf), RecvState::Posted(post));
+        self.ops.insert(Op::Recv(op));
+        Ok(key)
     }
 
     /// Announces a message that lies in the engine's pool, on a lane that is polled in memory: an operation that ends when the
