@@ -416,7 +416,11 @@ impl Core {
             return;
         }
         if session.active.is_none() {
-            session.laneless_since.get_or_insert_with(|| self.surroundings.now());
+            // A lane that ends by silence tells that nothing has come for as long.
+            let silent = (error.kind == ErrorKind::TimedOut).then(|| self.config.lane_timeout());
+            let now = self.surroundings.now();
+            let since = silent.and_then(|silent| now.checked_sub(silent)).unwrap_or(now);
+            session.laneless_since.get_or_insert(since);
             if !self.laneless.contains(&session_key) {
                 self.laneless.push(session_key);
             }

@@ -2,43 +2,10 @@
 
 use crate::campaign::{Random, rounds, seed};
 use crate::common::until;
-use crate::net::Host;
 use crate::stream::{Side, begin, end, flows_on};
-use crate::wire::{Fate, Weather, Wire};
+use crate::wire::{Fate, Net, Weather, Wire};
 use sinew_testing::skip;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-
-/// Two hosts, each with an interface for each wire.
-struct Net {
-    hosts: [Host; 2],
-    wires: Vec<Wire>,
-}
-
-fn address(wire: usize, host: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, wire as u8, host as u8 + 1)
-}
-
-impl Net {
-    fn new(wires: usize, mtu: u16, seed: u64) -> Result<Self, String> {
-        let host = |number| {
-            let addresses: Vec<Ipv4Addr> = (0..wires).map(|wire| address(wire, number)).collect();
-            Host::new(&addresses, mtu)
-        };
-        let ((one, one_ends), (other, other_ends)) = (host(0)?, host(1)?);
-        let ends = one_ends.into_iter().zip(other_ends);
-        let wires = ends.enumerate().map(|(number, (one, other))| Wire::new([one, other], seed + number as u64));
-        Ok(Self { wires: wires.collect(), hosts: [one, other] })
-    }
-
-    fn sides(&self, peer_timeout: Duration, may_be_lost: bool) -> [Side; 2] {
-        [0, 1].map(|number| {
-            let bind: Vec<String> =
-                (0..self.wires.len()).map(|wire| address(wire, number).to_string()).collect();
-            Side::new(&self.hosts[number], &bind.join(" "), peer_timeout, may_be_lost)
-        })
-    }
-}
 
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -94,12 +61,59 @@ fn cut_connections_lose_nothing_and_double_nothing() {
     taken.sort();
     println!(
         "campaign cut/connections: {rounds} rounds, 0 lost, 0 doubled, 0 out of order of {messages} messages, {} resets, {} half-closed, {} packets lost, {} slowed, {} lanes lost, {} frames sent again, flowing again after {:?}/{:?} (median/max), seed {seed}",
-        done.resets, done.half_closed, done.lost, done.late,
+        done.resets,
+        done.half_closed,
+        done.lost,
+        done.late,
         seen[0].lanes_lost + seen[1].lanes_lost,
         seen[0].replayed + seen[1].replayed,
-        taken[taken.len() / 2], taken[taken.len() - 1],
+        taken[taken.len() / 2],
+        taken[taken.len() - 1],
     );
     assert_eq!(seen.map(|seen| seen.sessions_lost), [0, 0], "a session outlives its lanes");
     assert!(done.resets >= 2 * (rounds / 5) && done.half_closed >= rounds / 5 && done.lost > 0);
-    sides.map(Side::finish);
+    sides.into_iter().for_each(Side::finish);
+}
+
+/// One of two wires goes dead for good, again and again: the session moves to the other one before it is lost.
+#[test]
+fn a_dead_wire_beside_a_good_one_loses_nothing() {
+    let (rounds, seed) = (rounds().div_ceil(10), seed());
+    let net = match Net::new(2, 9000, seed) {
+        Ok(net) => net,
+        Err(reason) => skip!("netns", "{reason}"),
+    };
+    let mut sides = net.sides(Duration::from_secs(3), false);
+    begin(&mut sides);
+    flows_on(&mut sides, 2);
+    let dead = Weather { fate: [Fate::Lost; 2], ..Weather::default() };
+    let (mut taken, mut moved) = (Vec::new(), 0);
+    for _ in 0..rounds {
+        let passed = |wire: &Wire| wire.done().passed;
+        let before: Vec<u64> = net.wires.iter().map(passed).collect();
+        flows_on(&mut sides, 5);
+        let grown = net.wires.iter().zip(&before).map(|(wire, before)| passed(wire) - before);
+        let busy = grown.enumerate().max_by_key(|(_, grown)| *grown).map_or(0, |(number, _)| number);
+        let start = Instant::now();
+        net.wires[busy].set(dead);
+        let lost = net.wires[busy].done().lost;
+        until("packets were lost", || net.wires[busy].done().lost > lost + 3);
+        let other = passed(&net.wires[1 - busy]);
+        flows_on(&mut sides, 2);
+        taken.push(start.elapsed());
+        moved += u64::from(passed(&net.wires[1 - busy]) > other);
+        net.wires[busy].set(Weather::default());
+    }
+    let seen = sides.each_mut().map(Side::seen);
+    let messages = end(&mut sides);
+    taken.sort();
+    println!(
+        "campaign cut/second wire: {rounds} rounds, {moved} moves, 0 lost, 0 doubled of {messages} messages, {} lanes lost, flowing again after {:?}/{:?} (median/max, peer_timeout 3 s), seed {seed}",
+        seen[0].lanes_lost + seen[1].lanes_lost,
+        taken[taken.len() / 2],
+        taken[taken.len() - 1],
+    );
+    assert_eq!(seen.map(|seen| seen.sessions_lost), [0, 0], "a session outlives its lanes");
+    assert_eq!(moved, rounds, "each time the other wire carried on");
+    sides.into_iter().for_each(Side::finish);
 }

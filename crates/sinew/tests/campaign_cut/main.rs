@@ -7,6 +7,7 @@ mod campaign;
 #[path = "../common/mod.rs"]
 mod common;
 mod cuts;
+mod fence;
 mod net;
 mod packet;
 mod stream;

@@ -60,9 +60,7 @@ impl Counts {
 }
 
 fn pour(to: &Peer, flow: usize, counts: &Counts) {
-    let send = |tag, number: u64, data: &[u8]| {
-        to.message(tag).immediate(number).timeout(PATIENCE).send(data)
-    };
+    let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(PATIENCE).send(data);
     for number in 0.. {
         if counts.stop.load(Ordering::Acquire) {
             let ended = send(END, number, b"").and_then(|()| to.flush_within(PATIENCE));
@@ -80,7 +78,7 @@ fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
     for number in 0.. {
         let got = match at.recv_within(Match::any_tag().from(from.source()), &mut buf, PATIENCE) {
             Ok(got) => got,
-            Err(error) => return counts.note("a receive", &error),
+            Err(error) => return counts.note(&format!("a receive, {}", from.explain()), &error),
         };
         assert_eq!(got.immediate, Some(number), "lost, doubled or out of order in flow {flow}");
         if got.tag == END {
@@ -104,13 +102,17 @@ impl Streams {
         Self { endpoints, counts: Arc::default(), threads: Vec::new() }
     }
 
-    fn start(&mut self, addresses: &[&str]) {
+    /// Whoever only listens sends nothing.
+    fn start(&mut self, addresses: &[&str], only_listens: bool) {
         let ways = self.endpoints.iter().zip(addresses);
         let peers: Vec<Peer> =
             ways.map(|(at, to)| at.connect_within(*to, PATIENCE).expect("a path")).collect();
         for (flow, (at, peer)) in self.endpoints.iter().zip(peers).enumerate() {
             let (at, from, counts) = (at.clone(), peer.clone(), Arc::clone(&self.counts));
             self.threads.push(std::thread::spawn(move || drink(&at, &from, flow, &counts)));
+            if only_listens {
+                continue;
+            }
             let counts = Arc::clone(&self.counts);
             self.threads.push(std::thread::spawn(move || pour(&peer, flow, &counts)));
         }
@@ -145,7 +147,10 @@ pub(crate) fn child() {
     let mut streams = Streams::open(&engine);
     let mut before: Option<Streams> = None;
     while let Some(line) = hear() {
-        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        let (word, rest) = match line.split_once(' ') {
+            Some((word @ ("go" | "listen"), rest)) => (word, rest),
+            _ => (line.as_str(), ""),
+        };
         match word {
             "open" => {
                 let fresh = Streams::open(&engine);
@@ -154,8 +159,8 @@ pub(crate) fn child() {
                     streams.endpoints.iter().map(|at| at.address().to_string()).collect();
                 say(texts.join(" "));
             }
-            "go" => {
-                streams.start(&rest.split(' ').collect::<Vec<_>>());
+            "go" | "listen" => {
+                streams.start(&rest.split(' ').collect::<Vec<_>>(), word == "listen");
                 say("going");
             }
             "counts" => {
@@ -179,9 +184,9 @@ pub(crate) fn child() {
                 say(format!("{} {} {lost}", Counts::all(&counts.sent), Counts::all(&counts.received)));
             }
             "why" => say(streams.counts.lost.lock().unwrap().join("; ").replace('\n', " ")),
-            "level" => say(before.as_ref().map_or(0, Streams::level)),
+            "level" => say(streams.level()),
+            "level before" => say(before.as_ref().map_or(0, Streams::level)),
             "leaks" => say(format!("{} {}", common::open_descriptors(), common::threads())),
-            "explain" => say("nothing"),
             other => panic!("no command {other}"),
         }
     }
@@ -264,12 +269,21 @@ fn numbers(line: &str) -> Vec<u64> {
     line.split(' ').map(|text| text.parse().expect("numbers")).collect()
 }
 
-/// Opens new endpoints on both sides and lets messages flow between them.
+/// Opens new endpoints on both sides and lets messages flow between them, both ways.
 pub(crate) fn begin(sides: &mut [Side; 2]) {
+    begin_with(sides, "go");
+}
+
+/// Messages flow from the first side to the second only.
+pub(crate) fn begin_one_way(sides: &mut [Side; 2]) {
+    begin_with(sides, "listen");
+}
+
+fn begin_with(sides: &mut [Side; 2], second: &str) {
     let addresses = [sides[0].ask("open"), sides[1].ask("open")];
     let [here, there] = sides;
     here.other.tell(&format!("go {}", addresses[1]));
-    there.other.tell(&format!("go {}", addresses[0]));
+    there.other.tell(&format!("{second} {}", addresses[0]));
     assert_eq!((here.other.line(), there.other.line()), ("going".to_owned(), "going".to_owned()));
 }
 
@@ -284,10 +298,10 @@ pub(crate) fn end(sides: &mut [Side; 2]) -> u64 {
     here.sent.iter().chain(&there.sent).sum()
 }
 
-/// Waits until every flow of both sides has had `more` messages.
-pub(crate) fn flows_on(sides: &mut [Side; 2], more: u64) {
+/// Waits until every flow of these sides has had `more` messages.
+pub(crate) fn flows_on(sides: &mut [Side], more: u64) {
     let before: Vec<Vec<u64>> = sides.iter_mut().map(|side| side.seen().received).collect();
-    common::until("messages flow both ways", || {
+    common::until("messages flow", || {
         sides.iter_mut().zip(&before).all(|(side, before)| {
             side.seen().received.iter().zip(before).all(|(now, before)| *now >= before + more)
         })

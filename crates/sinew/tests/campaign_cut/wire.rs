@@ -4,11 +4,14 @@
 //! one half of them. Made by the campaigns; [`crate::net`] makes the hosts. What it did is counted: no fault is taken for granted.
 
 use crate::campaign::Random;
+use crate::net::Host;
 use crate::packet::{FIN, Flow, RST, Segment, bare};
+use crate::stream::Side;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -267,5 +270,40 @@ fn deliver_late(state: &mut State, ends: &[OwnedFd; 2]) -> Duration {
             Some(Reverse((due, ..))) => return (*due - now).min(Duration::from_millis(20)),
             None => return Duration::from_millis(20),
         }
+    }
+}
+
+/// Two hosts, each with an interface for each wire.
+pub(crate) struct Net {
+    hosts: [Host; 2],
+    pub(crate) wires: Vec<Wire>,
+}
+
+fn address(wire: usize, host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, wire as u8, host as u8 + 1)
+}
+
+impl Net {
+    /// # Errors
+    /// What the system refuses, for people.
+    pub(crate) fn new(wires: usize, mtu: u16, seed: u64) -> Result<Self, String> {
+        let host = |number| {
+            let addresses: Vec<Ipv4Addr> = (0..wires).map(|wire| address(wire, number)).collect();
+            Host::new(&addresses, mtu)
+        };
+        let ((one, one_ends), (other, other_ends)) = (host(0)?, host(1)?);
+        let ends = one_ends.into_iter().zip(other_ends);
+        let wires =
+            ends.enumerate().map(|(number, (one, other))| Wire::new([one, other], seed + number as u64));
+        Ok(Self { wires: wires.collect(), hosts: [one, other] })
+    }
+
+    /// A process on each.
+    pub(crate) fn sides(&self, peer_timeout: Duration, may_be_lost: bool) -> [Side; 2] {
+        [0, 1].map(|number| {
+            let bind: Vec<String> =
+                (0..self.wires.len()).map(|wire| address(wire, number).to_string()).collect();
+            Side::new(&self.hosts[number], &bind.join(" "), peer_timeout, may_be_lost)
+        })
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Connecting {
 /// Waits between two rounds of a redial.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Least time between two dials to the same place of which the first has not been answered.
+const BESIDE_MIN: Duration = Duration::from_millis(100);
 /// How long a session waits for its peer to dial again when the peer cannot be dialled.
 const UNDIALLABLE_GRACE: Duration = Duration::from_secs(1);
 
@@ -203,7 +205,7 @@ impl Core {
 
     fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
         let Some(connecting) = self.connects.get(key) else { return };
-        let purpose = connecting.purpose;
+        let (purpose, expected) = (connecting.purpose, connecting.expected);
         let Some(to) = connecting.attempts.get(index).and_then(|attempt| attempt.to.clone()) else { return };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
@@ -236,6 +238,8 @@ impl Core {
                     done: None,
                     refused: None,
                     attempt: Some((key, index)),
+                    expected,
+                    again_at: matches!(purpose, Purpose::Redial(_)).then(|| now + self.beside_after()),
                     lane_number: u32::from_le_bytes(self.surroundings.random().unwrap_or([1; 4])) | 1,
                     pinned,
                 };
@@ -317,7 +321,8 @@ impl Core {
         let locators = self.where_to_redial(session);
         let expected = Some((session.peer.id, session.peer.incarnation));
         let now = self.surroundings.now();
-        let wait = if locators.is_empty() {
+        let silent = session.laneless_since.is_some_and(|since| now - since >= self.config.lane_timeout());
+        let wait = if locators.is_empty() && !silent {
             UNDIALLABLE_GRACE.min(self.config.peer_timeout)
         } else {
             self.config.peer_timeout
@@ -431,7 +436,7 @@ impl Core {
 
     /// When dials, proofs or sessions want to be looked at.
     pub(crate) fn next_wireup_timer(&self) -> Option<Instant> {
-        let links = self.links.iter().map(|(_, slot)| slot.deadline);
+        let links = self.links.iter().flat_map(|(_, slot)| [Some(slot.deadline), slot.again_at]).flatten();
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
         let connects =
@@ -464,6 +469,7 @@ impl Core {
                 self.lane_failed(key, &error);
             }
         }
+        self.dial_beside(now);
         for key in self.connects.keys() {
             let Some(connecting) = self.connects.get_mut(key) else { continue };
             if !connecting.is_live() {
@@ -491,6 +497,26 @@ impl Core {
         self.check_laneless(now);
         self.run_upgrades(now);
         0
+    }
+
+    /// How long a dial of a session without a lane may be without an answer before another one is tried beside it: the system
+    /// sends the first packet of each anew too rarely for a way that is back.
+    fn beside_after(&self) -> Duration {
+        (self.config.peer_timeout / 16).max(BESIDE_MIN)
+    }
+
+    /// Dials of sessions without a lane that have not been answered go on alone, and their candidates are tried anew.
+    fn dial_beside(&mut self, now: Instant) {
+        for key in self.links.keys() {
+            let Some(slot) = self.links.get_mut(key) else { continue };
+            if slot.again_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            slot.again_at = None;
+            if let Some((connect, index)) = slot.attempt.take() {
+                self.set_attempt(connect, index, AttemptState::Untried);
+            }
+        }
     }
 
     pub(crate) fn abandon_wireup(&mut self) {
