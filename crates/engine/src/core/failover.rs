@@ -9,6 +9,7 @@ use super::ending::GOODBYE_CLOSED;
 use super::inbound::Handled;
 use super::op::Op;
 use super::table::Key;
+use super::wireup::Watch;
 use super::{Core, LaneSlot};
 use sinew_proto::select;
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
@@ -394,6 +395,8 @@ impl Core {
         let was_active = session.active == Some(key);
         if was_active {
             session.active = None;
+            // What made better lanes fail before may be over.
+            session.watch = Watch::default();
             session.ready = false;
             session.moving_to = None;
             let mut replay: VecDeque<_> =

@@ -8,8 +8,10 @@ mod campaign;
 mod common;
 mod cuts;
 mod fence;
+mod lanes;
 mod net;
 mod packet;
+mod slow;
 mod stream;
 mod wire;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) const FLOWS: usize = 3;
 const LENGTH_MAX: usize = 400_000;
 /// The tag after the last message.
-const END: u64 = 2;
+pub(crate) const END: u64 = 2;
 
 /// Short ones that go at once; whole frames up to what needs to be fetched; those that are fetched in pieces.
 fn length(flow: usize, number: u64) -> usize {
@@ -33,15 +33,15 @@ fn noise() -> &'static [u8] {
     NOISE.get_or_init(|| content(LENGTH_MAX + 4096, 7))
 }
 
-fn body(flow: usize, number: u64) -> &'static [u8] {
+pub(crate) fn body(flow: usize, number: u64) -> &'static [u8] {
     &noise()[number as usize % 4096..][..length(flow, number)]
 }
 
 #[derive(Default)]
-struct Counts {
-    sent: [AtomicU64; FLOWS],
-    received: [AtomicU64; FLOWS],
-    stop: AtomicBool,
+pub(crate) struct Counts {
+    pub(crate) sent: [AtomicU64; FLOWS],
+    pub(crate) received: [AtomicU64; FLOWS],
+    pub(crate) stop: AtomicBool,
     /// Why the session ended, if it may.
     lost: Mutex<Vec<String>>,
 }
@@ -59,7 +59,7 @@ impl Counts {
     }
 }
 
-fn pour(to: &Peer, flow: usize, counts: &Counts) {
+pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
     let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(PATIENCE).send(data);
     for number in 0.. {
         if counts.stop.load(Ordering::Acquire) {
@@ -73,7 +73,7 @@ fn pour(to: &Peer, flow: usize, counts: &Counts) {
     }
 }
 
-fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
+pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
     let mut buf = vec![0; LENGTH_MAX];
     for number in 0.. {
         let got = match at.recv_within(Match::any_tag().from(from.source()), &mut buf, PATIENCE) {
