@@ -3,7 +3,7 @@
 
 use crate::campaign::{Random, rounds, seed};
 use crate::common::until;
-use crate::stream::{FLOWS, Side, begin, begin_one_way, flows_on};
+use crate::stream::{FLOWS, Side, begin, begin_one_way, end, flows_on};
 use crate::wire::{Fate, Net, Weather};
 use sinew_testing::skip;
 use std::time::{Duration, Instant};
@@ -96,12 +96,14 @@ fn one_pair(net: &Net, rounds: u64, seed: u64) -> Result {
     result
 }
 
+fn nets(pairs: u64, seed: u64) -> std::result::Result<Vec<Net>, String> {
+    (0..pairs).map(|pair| Net::new(1, 9000, seed + pair)).collect()
+}
+
 #[test]
 fn a_blackhole_longer_than_peer_timeout_fences_the_session() {
     let (rounds, seed) = (rounds(), seed());
-    let nets: std::result::Result<Vec<Net>, String> =
-        (0..PAIRS).map(|pair| Net::new(1, 9000, seed + pair)).collect();
-    let nets = match nets {
+    let nets = match nets(PAIRS, seed) {
         Ok(nets) => nets,
         Err(reason) => skip!("netns", "{reason}"),
     };
@@ -124,4 +126,63 @@ fn a_blackhole_longer_than_peer_timeout_fences_the_session() {
     );
     assert!(count >= rounds && held > 0);
     assert!(after[0] >= PEER_TIMEOUT * 9 / 10, "lost before its time");
+}
+
+/// More of them, as they wait longer.
+const GAP_PAIRS: u64 = 9;
+const LONGER: Duration = Duration::from_secs(3);
+
+/// The only wire is dead for a time that is long enough to end the lane and too short to end the session.
+fn gaps(net: &Net, rounds: u64, seed: u64) -> (u64, u64, Vec<Duration>) {
+    let mut sides = net.sides(LONGER, false);
+    let (wire, mut random) = (&net.wires[0], Random::new(seed));
+    let mut after = Vec::new();
+    begin(&mut sides);
+    flows_on(&mut sides, 2);
+    for _ in 0..rounds {
+        let start = Instant::now();
+        wire.set(Weather { fate: [Fate::Lost; 2], ..Weather::default() });
+        let share = 600 + random.below(150) as u32;
+        std::thread::sleep(LONGER * share / 1000); // This is the fault, not a wait for something.
+        if start.elapsed() > LONGER * 8 / 10 {
+            // The machine was too busy for it: the session may be lost by right.
+            wire.set(Weather::default());
+            return (after.len() as u64, 0, after);
+        }
+        wire.set(Weather::default());
+        let back = Instant::now();
+        flows_on(&mut sides, 2);
+        after.push(back.elapsed());
+    }
+    let seen = sides.each_mut().map(Side::seen);
+    end(&mut sides);
+    assert_eq!(seen.each_ref().map(|seen| seen.sessions_lost), [0, 0], "a gap shorter than peer_timeout");
+    sides.into_iter().for_each(Side::finish);
+    (rounds, seen[0].lanes_lost + seen[1].lanes_lost, after)
+}
+
+#[test]
+fn a_gap_shorter_than_peer_timeout_loses_nothing() {
+    let (rounds, seed) = (rounds(), seed());
+    let nets = match nets(GAP_PAIRS, seed) {
+        Ok(nets) => nets,
+        Err(reason) => skip!("netns", "{reason}"),
+    };
+    let results: Vec<(u64, u64, Vec<Duration>)> = std::thread::scope(|scope| {
+        let pairs = nets.iter().enumerate().map(|(number, net)| {
+            scope.spawn(move || gaps(net, rounds.div_ceil(GAP_PAIRS), seed ^ number as u64))
+        });
+        let pairs: Vec<_> = pairs.collect();
+        pairs.into_iter().map(|pair| pair.join().unwrap()).collect()
+    });
+    let count: u64 = results.iter().map(|result| result.0).sum();
+    let lanes: u64 = results.iter().map(|result| result.1).sum();
+    let mut after: Vec<Duration> = results.into_iter().flat_map(|result| result.2).collect();
+    after.sort();
+    println!(
+        "campaign cut/gap: {count} rounds of 60 to 75 % of peer_timeout, 0 sessions lost, {lanes} lanes lost, flowing again after {:?}/{:?} (median/max), seed {seed}",
+        after[after.len() / 2],
+        after[after.len() - 1],
+    );
+    assert!(lanes > 0 && count * 10 >= rounds * 8, "{count} rounds");
 }

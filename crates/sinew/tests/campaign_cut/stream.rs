@@ -136,11 +136,14 @@ pub(crate) fn child() {
     let bind: Vec<String> =
         std::env::var("BIND").unwrap().split(' ').map(|address| format!("{address}:0")).collect();
     let peer_timeout = Duration::from_millis(std::env::var("PEER_TIMEOUT").unwrap().parse().unwrap());
+    // Little is copied while the wire is dead, so that little is left to be fetched in the end.
+    let options =
+        EngineOptions::default().timeout(PATIENCE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
     let engine = Engine::builder()
         .domain("cut")
         .security(Security::Open)
         .progress(Progress::Thread { cpu: None })
-        .options(EngineOptions::default().timeout(PATIENCE).peer_timeout(peer_timeout))
+        .options(options)
         .transport_options(TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind))
         .build()
         .expect("an engine");
