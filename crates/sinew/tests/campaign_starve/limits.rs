@@ -276,14 +276,14 @@ fn virtual_bytes() -> u64 {
 /// What can be mapped is an error when it cannot be. The heap is given room: a program that has none left for a few bytes is
 /// ended by the allocator, as every Rust program is.
 pub(crate) fn address_space(lane: &str) {
-    const HEAP: u64 = 24 << 20;
+    const HEAP: u64 = 6 << 20;
     let (echo, mut random) = (env("ECHO"), Random::new(number("SEED")));
     // So that later rounds need no new threads' stacks and arenas for the first time.
     talk(&build(lane).unwrap(), &echo).expect("without a limit");
     let (before, maps) = (left(), mappings());
     let (mut texts, mut worked) = (Texts::default(), 0);
     for _ in 0..number("ROUNDS") {
-        let room = HEAP + random.below(64 << 20);
+        let room = HEAP + random.below(48 << 20) * (random.below(2));
         set(Resource::As, Some(virtual_bytes() + room));
         let result = build(lane).map_err(|error| error.to_string()).and_then(|engine| {
             talk(&engine, &echo)?;

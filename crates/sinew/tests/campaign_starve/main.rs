@@ -8,6 +8,7 @@
 mod campaign;
 #[path = "../common/mod.rs"]
 mod common;
+mod connects;
 mod flood;
 mod limits;
 mod places;
