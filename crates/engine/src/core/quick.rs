@@ -12,8 +12,8 @@
 //! and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
-use super::inbound::OVERHEAD;
 use super::endpoint::EndpointState;
+use super::inbound::OVERHEAD;
 use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
 use super::rendezvous::Status;
 use super::table::Key;

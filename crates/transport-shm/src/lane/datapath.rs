@@ -18,7 +18,8 @@ use crate::shared::sleep::{Barrier, Waker};
 use crate::window::{Mark, Window};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    ErrorKind, LaneError, Peek, Peeked, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
+    ErrorKind, LaneError, Peek, Peeked, PostError, Sink, Token, TransportError, Unacknowledged,
+    UnacknowledgedBody,
 };
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::VecDeque;

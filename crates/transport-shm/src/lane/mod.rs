@@ -25,8 +25,8 @@ use setup::Setup;
 use sinew_base::fork::ForkGuard;
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek, PostError,
-    Pull, Sink, Token, TransportError, Unacknowledged, View,
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek, PostError, Pull,
+    Sink, Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
