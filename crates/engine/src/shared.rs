@@ -15,7 +15,7 @@ use crate::pool::SegmentPool;
 use crate::progress::Progress;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use sinew_base::biased::{BiasedLock, Guard};
+use sinew_base::biased::{BiasedGuard, BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
 use sinew_proto::matching::Wanted;
 use sinew_transport::{Event, Interest, PollKey, Poller};
@@ -204,13 +204,12 @@ impl Shared {
         if !may(&mut core) {
             return None;
         }
-        let mut done = None;
         let mut looks = 0;
         while looks < QUICK_LOOKS {
             match look(&mut core) {
                 Look::Done(value) => {
-                    done = Some(value);
-                    break;
+                    self.leave_quick(core, true);
+                    return Some(Some(value));
                 }
                 // It may panic: nothing must be taken out of the engine before that.
                 Look::More if core.effects.must_run() => break,
@@ -223,17 +222,27 @@ impl Shared {
                 Look::Other => break,
             }
         }
+        self.leave_quick(core, false);
+        Some(None)
+    }
+
+    /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
+    #[inline(always)]
+    fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
+        if core.effects.any() || (done && self.sleepers.load(Ordering::Relaxed) > 0) {
+            self.leave_slowly(core, done);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_slowly(self: &Arc<Self>, mut core: BiasedGuard<'_, Core>, done: bool) {
         let sleepers = self.sleepers.load(Ordering::Relaxed) > 0;
-        let more = core.effects.must_run() || (sleepers && (done.is_some() || core.effects.any()));
-        if !more {
+        if core.effects.must_run() || (sleepers && (done || core.effects.any())) {
+            drop(core);
+            self.hand_over();
+        } else {
             core.effects.clear();
         }
-        drop(core);
-        if more {
-            // This thread stops polling if it is done: whoever sleeps takes over.
-            self.hand_over();
-        }
-        Some(done)
     }
 
     /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
