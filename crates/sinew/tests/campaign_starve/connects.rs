@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 crate::on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [connects_on_a_busy_machine_take_longer_and_do_not_fail] }
 
 /// Threads that only use processor time.
-const BUSY: usize = 30;
+const BUSY: usize = 10;
 
 fn connects_on_a_busy_machine_take_longer_and_do_not_fail(lane: &str) {
-    let (rounds, seed) = (rounds(), seed());
+    // Each takes a good part of a second.
+    let (rounds, seed) = (rounds().div_ceil(5), seed());
     let mut other = spawn("echo", lane, &[]);
     let address = other.line();
     let stop = AtomicBool::new(false);
