@@ -22,7 +22,7 @@ fn shared_credit_that_comes_back_is_waited_for_each_time_anew(lane: &str) {
     let there: Vec<Endpoint> = (0..ENDPOINTS).map(|_| p.there.endpoint("").unwrap()).collect();
     let peers: Vec<Peer> = there.iter().map(|at| p.a.connect(at.address()).unwrap()).collect();
     let start = Instant::now();
-    let least = Duration::from_millis(800);
+    let least = Duration::from_millis(1500);
     let rounds = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut round = 0u64;

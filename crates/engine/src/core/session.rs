@@ -92,9 +92,9 @@ pub(crate) struct Flow {
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
 /// that shares its processor is kept from running.
 const STARVED_AFTER: Duration = Duration::from_millis(200);
-/// The same while the receiver has not even read what was sent: it, or the way to it, stands still, which tells nothing of whether
-/// it would receive.
-const UNREAD_AFTER: Duration = Duration::from_secs(2);
+/// The same where less is known: the receiver has not even read what was sent, so that it or the way to it stands still; or what
+/// is short is what all endpoints share, which any of them gives back, while this one has a whole reserve to receive yet.
+const UNSURE_AFTER: Duration = Duration::from_secs(2);
 
 /// Since when credit of a flow has been missing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -342,7 +342,8 @@ impl Session {
         let shortage = if of_its_own { &mut flow.shortage } else { &mut self.shortage };
         let now = surroundings.now();
         let since = *shortage.since.get_or_insert(now);
-        shortage.long |= since + if unread { UNREAD_AFTER } else { STARVED_AFTER } <= now;
+        let sure = of_its_own && !unread;
+        shortage.long |= since + if sure { STARVED_AFTER } else { UNSURE_AFTER } <= now;
         if !shortage.long {
             let at = (since + STARVED_AFTER).max(now + STARVED_AFTER / 4);
             *due = Some(due.map_or(at, |due| due.min(at)));
