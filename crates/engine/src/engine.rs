@@ -101,12 +101,7 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
         let poller = Arc::new(Poller::new().map_err(|errno| {
-            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(match errno {
-                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
-                    "raise the limit of open files (ulimit -n)"
-                }
-                _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
-            }))
+            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(descriptors_hint(errno)))
         })?);
         let mut core = Core::new(
             random()?,
@@ -116,8 +111,9 @@ impl Builder {
             Box::new(System),
         );
         open_transports(&mut core, &self.transports, self.listen)?;
-        let shared = Shared::new(core, poller, self.progress)
-            .map_err(|errno| BuildError::System(TransportError::os(errno, "eventfd", "")))?;
+        let shared = Shared::new(core, poller, self.progress).map_err(|errno| {
+            BuildError::System(TransportError::os(errno, "eventfd", "").hint(descriptors_hint(errno)))
+        })?;
         let shared = Arc::new(shared);
         let thread = match self.progress {
             Progress::Thread { cpu } => Some(spawn(&shared, cpu)?),
@@ -177,6 +173,17 @@ impl std::fmt::Debug for Builder {
             .field("domain", &self.domain)
             .field("security", &self.security)
             .finish_non_exhaustive()
+    }
+}
+
+/// What helps when a descriptor that the engine cannot do without is refused.
+fn descriptors_hint(errno: rustix::io::Errno) -> &'static str {
+    match errno {
+        rustix::io::Errno::MFILE => {
+            "no descriptor left in this process; raise the limit of open files (ulimit -n)"
+        }
+        rustix::io::Errno::NFILE => "no descriptor left on this machine; raise fs.file-max",
+        _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
     }
 }
 
@@ -249,10 +256,10 @@ fn spawn(shared: &Arc<Shared>, cpu: Option<usize>) -> Result<JoinHandle<()>, Bui
         std::thread::Builder::new().name("sinew".into()).spawn(move || progress::run(&shared, cpu))
     })
     .map_err(|error| {
-        BuildError::System(TransportError::new(
-            sinew_transport::ErrorKind::Limit,
-            "spawn thread",
-            error.to_string(),
+        let refused =
+            TransportError::new(sinew_transport::ErrorKind::Limit, "start the thread of progress", error.to_string());
+        BuildError::System(refused.hint(
+            "raise the limit of threads (ulimit -u, pids.max of the control group), or choose Progress::Caller or Event",
         ))
     })
 }

@@ -67,7 +67,8 @@ impl Peer {
     /// fetched them; blocks up to the option `timeout`. At the deadline the send is really cancelled.
     ///
     /// A short message for which the receiver gives no credit for 200 ms is copied, and the send ends: the copy is fetched when
-    /// the receiver asks for it. Copies of one peer's messages are bounded by the option `send_buffer`; beyond it the send
+    /// the receiver asks for it. It takes 2 s where the receiver has not even read what was sent before, or where only what all
+    /// its endpoints share is spent. Copies of one peer's messages are bounded by the option `send_buffer`; beyond it the send
     /// waits. With [`crate::Progress::Caller`] a copy moves only while this engine is called: [`Peer::flush`] before you stop
     /// calling it for long. [`crate::Engine::close`] and dropping the engine drain copies up to their deadlines.
     ///
