@@ -9,7 +9,7 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Delivered, Effects, Quick, Receiving, Taken};
+use crate::core::{Core, Delivered, Effects, Quick, Receiving, Surroundings, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     /// Dropped by hand: not in a forked child, whose copies of sockets and mappings belong to the parent.
     core: ManuallyDrop<BiasedLock<Core>>,
     poller: Arc<Poller>,
+    surroundings: Arc<dyn Surroundings>,
     /// Wakes threads that sleep on the poller.
     waker: OwnedFd,
     /// Threads that sleep, or are about to; changed under the lock.
@@ -96,10 +97,12 @@ impl Shared {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
+        let surroundings = Arc::clone(&core.surroundings);
         core.effects = Effects::default();
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
+            surroundings,
             waker,
             sleepers: AtomicUsize::new(0),
             fork: ForkGuard::new(),
@@ -108,6 +111,11 @@ impl Shared {
             stop: AtomicBool::new(false),
             pool: Arc::default(),
         })
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Instant {
+        self.surroundings.now()
     }
 
     /// Whether this is a child of the process that made the engine.
@@ -436,7 +444,7 @@ impl Shared {
             if moved > 0 {
                 idle_since = None;
             }
-            let now = Instant::now();
+            let now = self.now();
             if deadline.is_none() {
                 deadline = limit.and_then(|limit| now.checked_add(limit));
             }
@@ -505,7 +513,7 @@ impl Shared {
             let _ = rustix::io::read(&self.waker, &mut count);
         }
         core.dispatch(events);
-        core.run_timers(Instant::now());
+        core.run_timers(self.now());
         // What the events brought may have an answer: it must not wait for the next call.
         core.progress();
     }
@@ -518,7 +526,7 @@ impl Shared {
             if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !self.arm(core) {
                 return None;
             }
-            let now = Instant::now();
+            let now = self.now();
             Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })
     }
@@ -535,7 +543,7 @@ impl Shared {
                 self.awake(core, &events);
             } else {
                 core.dispatch(&events);
-                core.run_timers(Instant::now());
+                core.run_timers(self.now());
             }
             core.progress()
         })
