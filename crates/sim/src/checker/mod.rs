@@ -329,9 +329,10 @@ impl Checker {
         let missing = all.filter(|(_, message)| {
             message.to.process == process
                 && message.got_by.is_none()
-                && matches!(message.end, None | Some(End::Done | End::LetGo))
+                && (message.end == Some(End::Done)
+                    || matches!(message.end, None | Some(End::LetGo)) && !self.is_gone(message.from))
                 && !self.is_gone(message.to)
-                && !self.is_gone(message.from)
+                && !self.dead.contains_key(&message.from.process)
                 && !self.sessions.is_over((message.from.process, message.session))
         });
         missing.map(|(number, _)| number).collect()

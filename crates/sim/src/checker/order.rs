@@ -49,7 +49,9 @@ impl Checker {
             }
             let left = receives.iter().take_while(|&&earlier| earlier < other);
             let mut left = left.map(|&earlier| &self.receives[earlier]);
-            let was_left = left.any(|earlier| earlier.given_up && earlier.wanted.takes(message));
+            // What a receive leaves goes before all that waits: it may overtake, or be overtaken.
+            let takes = |earlier: &Receive| earlier.wanted.takes(message) || earlier.wanted.takes(taken);
+            let was_left = left.any(|earlier| earlier.given_up && takes(earlier));
             if !was_left && !self.was_busy(by, messages) {
                 found.push(format!(
                     "message {before} was overtaken: receive {receive} got {got}, and the later receive {other} got {before}"

@@ -73,6 +73,10 @@ pub(super) struct SimLane {
     said: u64,
     owes_since: Option<Nanos>,
     asked: bool,
+    /// The peer is to be asked; frames posted in all, and how many of them the last question was about.
+    wants_ask: bool,
+    frames: u64,
+    asked_for: u64,
     pulls: Vec<Pulling>,
     over: Option<LaneError>,
     closed: bool,
@@ -108,6 +112,9 @@ impl SimLane {
             said: 0,
             owes_since: None,
             asked: false,
+            wants_ask: false,
+            frames: 0,
+            asked_for: 0,
             pulls: Vec::new(),
             over: None,
             closed: false,
@@ -135,6 +142,7 @@ impl SimLane {
         }
         self.posted.push_back(Posted { header: *header, kept: kept() });
         self.bytes += len;
+        self.frames += 1;
         if self.kind == Kind::Near || self.bytes > self.style.retention / 2 {
             self.push();
         }
@@ -177,6 +185,9 @@ impl SimLane {
                     self.released.push(token);
                 }
             }
+        }
+        if std::mem::take(&mut self.wants_ask) {
+            net.put(self.end, Piece::Ask);
         }
     }
 
@@ -542,8 +553,10 @@ unsafe impl Lane for SimLane {
     }
 
     fn request_acknowledgement(&mut self) {
-        if self.kind != Kind::Near && !self.posted.is_empty() {
-            lock(&self.net).put(self.end, Piece::Ask);
+        // One question is enough for what is out now: the answer comes in its turn.
+        if self.kind != Kind::Near && !self.posted.is_empty() && self.asked_for != self.frames {
+            self.asked_for = self.frames;
+            self.wants_ask = true;
         }
     }
 

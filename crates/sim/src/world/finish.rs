@@ -24,7 +24,6 @@ impl World {
             self.go_on(host);
         }
         self.rest(SECONDS);
-        self.flush_all();
         self.receive_all();
         self.cancel_rest();
         self.flush_all();
@@ -72,21 +71,23 @@ impl World {
     /// Receives whatever is there, until all that must come has come.
     fn receive_all(&self) {
         let until = self.now() + 60 * SECONDS;
-        let mut quiet = 0;
-        while self.now() < until && quiet < 6 {
+        let (mut quiet, mut received) = (0, 0);
+        while self.now() < until && quiet < 4 {
             let mut missing = 0;
             for process in self.alive_processes() {
                 missing += self.checker.borrow().missing(process).len();
                 let open: Vec<_> = self.processes.borrow()[process.0].endpoints.clone();
                 for open in open {
-                    for untagged in [false, true] {
+                    for untagged in [false, true, false] {
                         self.post_any(process, open.id, untagged);
                     }
                 }
             }
             self.rest(200 * MILLIS);
             // What is of unknown fate may come, or not.
-            quiet = if missing == 0 { quiet + 1 } else { 0 };
+            let so_far = self.checker.borrow().received_count();
+            quiet = if missing == 0 && so_far == received { quiet + 1 } else { 0 };
+            received = so_far;
         }
     }
 
