@@ -29,7 +29,7 @@ pub(crate) fn nanos(at: Instant) -> Nanos {
 }
 
 /// Readings of the clock without any of them moving, after which an engine is taken to run in circles.
-const READINGS_MAX: u64 = 2_000_000;
+const READINGS_MAX: u64 = 100_000;
 
 /// What one process has around it. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -58,7 +58,14 @@ impl Surroundings for Around {
     fn now(&self) -> Instant {
         let mut net = lock(&self.net);
         net.readings += 1;
-        assert!(net.readings < READINGS_MAX, "host {} runs in circles: its clock stands still", self.host);
+        if net.readings >= READINGS_MAX {
+            let mut events = Vec::new();
+            net.ready(self.host, &mut events);
+            let ends = net.hosts[self.host].ends.clone();
+            let ends: Vec<_> = ends.iter().filter_map(|&id| Some((id, net.ends[id].as_ref()?.brief()))).collect();
+            drop(net);
+            panic!("host {} runs in circles: its clock stands still; ready: {events:?}; ends: {ends:?}", self.host);
+        }
         instant(net.now + self.ahead.load(Ordering::Relaxed))
     }
 

@@ -99,6 +99,8 @@ pub(crate) struct Receive {
     got: Option<MessageId>,
     ended_at: Option<Nanos>,
     given_up: bool,
+    /// Its handle went, and nobody knows what it had got.
+    let_go: bool,
 }
 
 /// See the module.
@@ -196,7 +198,7 @@ impl Checker {
 
     /// A receive was posted.
     pub(crate) fn posted(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
-        self.receives.push(Receive { at, wanted, room, got: None, ended_at: None, given_up: false });
+        self.receives.push(Receive { at, wanted, room, got: None, ended_at: None, given_up: false, let_go: false });
         self.receives.len() - 1
     }
 
@@ -211,6 +213,7 @@ impl Checker {
             return self.violation(format!("receive {receive} ended twice"));
         }
         known.given_up = true;
+        known.let_go = end == End::LetGo;
         let from = known.wanted.from;
         match end {
             End::Lost if from.is_none() => {
@@ -332,10 +335,17 @@ impl Checker {
                 && (message.end == Some(End::Done)
                     || matches!(message.end, None | Some(End::LetGo)) && !self.is_gone(message.from))
                 && !self.is_gone(message.to)
+                && !self.may_be_cut(message)
                 && !self.dead.contains_key(&message.from.process)
                 && !self.sessions.is_over((message.from.process, message.session))
         });
         missing.map(|(number, _)| number).collect()
+    }
+
+    /// Whether the beginning of a message may have gone with a receive that was too small for it.
+    fn may_be_cut(&self, message: &Message) -> bool {
+        let small = |receive: &Receive| receive.let_go && receive.room < message.len;
+        self.receives.iter().any(|receive| small(receive) && receive.at == message.to && receive.wanted.takes(message))
     }
 
     /// Everything has come to rest.
@@ -347,7 +357,7 @@ impl Checker {
             if message.end == Some(End::Refused) && message.got_by.is_some() {
                 lost.push(format!("message {number} was refused and came"));
             }
-            if message.got_by.is_some() || self.is_gone(message.to) {
+            if message.got_by.is_some() || self.is_gone(message.to) || self.may_be_cut(message) {
                 continue;
             }
             match &message.end {

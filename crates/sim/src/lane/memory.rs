@@ -133,6 +133,11 @@ pub(crate) fn segments_alive() -> usize {
     ALIVE.with(|alive| alive.load(Ordering::Relaxed))
 }
 
+/// Another simulation begins: what a broken one left does not count.
+pub(crate) fn forget_segments() {
+    ALIVE.with(|alive| alive.store(0, Ordering::Relaxed));
+}
+
 fn blocks<R>(f: impl FnOnce(&mut HashMap<u64, Weak<Block>>) -> R) -> R {
     BLOCKS.with(|blocks| f(&mut blocks.lock().unwrap_or_else(PoisonError::into_inner)))
 }

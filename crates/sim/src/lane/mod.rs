@@ -18,7 +18,7 @@ use sinew_transport::{
     Segment, Transport, TransportError,
 };
 
-pub(crate) use memory::segments_alive;
+pub(crate) use memory::{forget_segments, segments_alive};
 
 /// One family of lanes as the process on one host sees it.
 #[derive(Clone)]

@@ -127,6 +127,15 @@ impl End {
         !self.arrived.is_empty() || over || self.is_lane && self.wants_room && self.has_room()
     }
 
+    /// For people who look for a fault.
+    pub(crate) fn brief(&self) -> String {
+        let Self { kind, state, is_lane, dirty, news, wants_room, abandoned, .. } = self;
+        let (waiting, out) = (self.arrived.len(), self.out.len());
+        format!(
+            "{kind:?} {state:?} lane {is_lane} dirty {dirty} news {news} wants_room {wants_room} abandoned {abandoned} waiting {waiting} out {out}"
+        )
+    }
+
     fn is_idle(&self) -> bool {
         self.state != State::Connecting && self.out.is_empty()
     }

@@ -339,7 +339,10 @@ impl World {
         } else {
             let Some(receiving) = self.some_receive(host) else { return };
             drop(receiving.op);
-            self.received(receiving.receive, &Err(OpError::Cancelled), &[]);
+            let receive = receiving.receive;
+            self.note(&[38, receive as u64], format_args!("receive {receive} is let go"));
+            let now = self.now();
+            self.checker.borrow_mut().receive_ended(now, receive, End::LetGo);
         }
     }
 
@@ -403,7 +406,9 @@ impl World {
             2 | 3 => {
                 let Some(known) = self.some_peer(host) else { return };
                 let Some(engine) = self.engine(host) else { return };
-                let cut = self.plan.weather != crate::plan::Weather::Calm && engine.cut(&known.peer);
+                // There is no lane to cut between an engine and itself.
+                let rough = self.plan.weather != crate::plan::Weather::Calm && known.to.process != known.from.process;
+                let cut = rough && engine.cut(&known.peer);
                 self.note(&[36, u64::from(cut)], format_args!("{:?} cuts its lane: {cut}", known.from));
             }
             _ => {

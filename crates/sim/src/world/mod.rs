@@ -98,6 +98,7 @@ pub(crate) fn let_pass(host: usize, timeout: Option<Duration>, done: &mut dyn Fn
 /// Runs one seed to its end.
 #[must_use]
 pub fn run(seed: u64, setting: &Setting) -> Report {
+    crate::lane::forget_segments();
     let world = Rc::new(World::new(seed, setting));
     WORLD.with(|current| *current.borrow_mut() = Some(Rc::clone(&world)));
     let result = catch_unwind(AssertUnwindSafe(|| world.live()));

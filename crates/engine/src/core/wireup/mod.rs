@@ -94,6 +94,26 @@ impl Connecting {
     fn is_live(&self) -> bool {
         matches!(self.state, ConnectState::Waiting)
     }
+
+    /// Every candidate has failed, as there is none that has not.
+    fn has_failed(&self) -> bool {
+        self.attempts.iter().all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }))
+    }
+
+    /// When it wants to be looked at. What is under way has deadlines of its own, and who waits for a connect his: a time that
+    /// has passed without anything to do then would keep the engine awake.
+    fn next_timer(&self) -> Option<Instant> {
+        if !self.is_live() {
+            return None;
+        }
+        let untried = self.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
+        let next = untried.then_some(self.next_at);
+        match self.purpose {
+            Purpose::Trial(_) => Some(next.map_or(self.deadline, |next| next.min(self.deadline))),
+            Purpose::Redial(_) if self.has_failed() => Some(self.next_at.min(self.deadline)),
+            _ => next,
+        }
+    }
 }
 
 /// Random bytes that a connection cannot do without.
@@ -435,11 +455,7 @@ impl Core {
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
         let connects =
-            self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
-                let more = matches!(connecting.purpose, Purpose::Redial(_))
-                    || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
-                if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
-            });
+            self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
         links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
     }
 
@@ -471,10 +487,7 @@ impl Core {
             }
             let retry = matches!(connecting.purpose, Purpose::Redial(_))
                 && now >= connecting.next_at
-                && connecting
-                    .attempts
-                    .iter()
-                    .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
+                && connecting.has_failed();
             if retry {
                 connecting.rests = false;
                 for attempt in connecting.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
