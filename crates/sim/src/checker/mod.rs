@@ -32,15 +32,17 @@ pub(crate) struct Wanted {
     /// Bits of the tag that do not count.
     pub(crate) ignore: u64,
     pub(crate) untagged: bool,
-    /// Only from this endpoint.
-    pub(crate) from: Option<EndpointId>,
+    /// Only from this endpoint, on the session that the receiver calls so.
+    pub(crate) from: Option<(EndpointId, u64)>,
 }
 
 impl Wanted {
     fn takes(&self, message: &Message) -> bool {
         self.untagged == message.untagged
             && (self.untagged || (self.tag ^ message.tag) & !self.ignore == 0)
-            && self.from.is_none_or(|from| from == message.from)
+            && self.from.is_none_or(|(from, session)| {
+                from == message.from && message.came_on.is_none_or(|came_on| came_on == session)
+            })
     }
 }
 
@@ -88,6 +90,8 @@ pub(crate) struct Message {
     sent_at: Nanos,
     end: Option<End>,
     got_by: Option<ReceiveId>,
+    /// The receiver's name for the session.
+    came_on: Option<u64>,
     /// Everything before it was flushed, with success, while it was done.
     flushed: bool,
 }
@@ -165,6 +169,7 @@ impl Checker {
             sent_at: now,
             end: None,
             got_by: None,
+            came_on: None,
             flushed: false,
         });
         self.messages.len() - 1
@@ -242,6 +247,7 @@ impl Checker {
             return self.violation(format!("receive {receive} got a message that nobody sent: {number}"));
         };
         known.got = Some(number);
+        message.came_on = Some(arrived.session);
         let mut wrong = Vec::new();
         if message.to != at {
             wrong.push(format!("was for {:?} and came to {at:?}", message.to));

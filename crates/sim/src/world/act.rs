@@ -173,7 +173,8 @@ impl World {
         let source = if self.chance(150) {
             let processes = self.processes.borrow();
             let mut peers = processes[host].peers.iter();
-            peers.find(|known| known.from == at && !known.lost).map(|known| (known.to, known.peer.source()))
+            let known = peers.find(|known| known.from == at && !known.lost);
+            known.map(|known| ((known.to, known.session), known.peer.source()))
         } else {
             None
         };

@@ -39,6 +39,7 @@ impl World {
     fn end(&self, what: &str, begun: &Begun) -> bool {
         let now = self.now();
         let stopped = self.stopped_until.get();
+        self.note(&[44], format_args!("{what} of {:?} is back; its deadline was {}", begun.process, begun.deadline));
         self.checker.borrow_mut().returned(what, begun.process, begun.deadline.max(stopped), now);
         self.is_alive(begun.process)
     }
@@ -210,6 +211,8 @@ impl World {
             };
             (sent, receiving.wait_within(half).0)
         });
+        // A process that was stopped in the first half has the second one before it all the same.
+        let begun = Begun { deadline: begun.deadline.max(self.stopped_until.get() + begun.limit / 2), ..begun };
         if self.end("a scope", &begun) {
             self.sent(number, sent.map_or_else(|error| end_of(&error), |()| End::Done));
             self.received(receive, &received, &buf);

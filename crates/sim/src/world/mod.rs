@@ -210,7 +210,9 @@ impl World {
         for (index, (at, _)) in self.plan.faults.iter().enumerate() {
             self.alarm(*at, Alarm::Fault(index));
         }
-        while !self.has_acted() && self.pump(u64::MAX) {}
+        while !self.has_acted() {
+            self.pump(self.now() + SECONDS);
+        }
         self.finish();
     }
 
@@ -218,7 +220,7 @@ impl World {
     fn has_acted(&self) -> bool {
         let processes = self.processes.borrow();
         let last = self.plan.faults.last().map_or(0, |(at, _)| *at);
-        processes.iter().all(|process| process.acts_left == 0) && self.now() >= last
+        processes.iter().all(|process| process.acts_left == 0 || process.engine.is_none()) && self.now() >= last
     }
 
     /// Does the next thing that happens before `until`. `false`: nothing does, and it is `until` now.
@@ -259,10 +261,7 @@ impl World {
             if !stopped && (done() || self.now() >= deadline) {
                 break;
             }
-            let until = if stopped { u64::MAX } else { deadline };
-            if !self.pump(until) && stopped {
-                break;
-            }
+            self.pump(if stopped { self.now() + SECONDS } else { deadline });
         }
         self.waiting.set(before);
     }
