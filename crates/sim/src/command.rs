@@ -1,14 +1,17 @@
 //! The command line, and running many seeds on several threads.
 
-use crate::{Report, Setting, Weather, run};
+use crate::{Breach, Report, Setting, Weather, run};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N]
+const USAGE: &str =
+    "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N]
+          [--breach drop|twice|swap|garble] [--after COUNT]
 
-Without --seed it runs COUNT seeds (default 1000) from N (default 0) on, and prints those that fail.";
+Without --seed it runs COUNT seeds (default 1000) from N (default 0) on, and prints those that fail.
+--breach makes one lane break its contract, once COUNT messages have passed: the checker must notice.";
 
 /// What many seeds came to.
 #[derive(Debug, Default)]
@@ -59,7 +62,11 @@ impl Summary {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for report in self.failed.iter().take(20) {
-            writeln!(f, "seed {} failed; replay: cargo run -p sinew-sim -- --seed {} --trace", report.seed, report.seed)?;
+            writeln!(
+                f,
+                "seed {} failed; replay: cargo run -p sinew-sim -- --seed {} --trace",
+                report.seed, report.seed
+            )?;
             for violation in report.violations.iter().take(6) {
                 writeln!(f, "    {violation}")?;
             }
@@ -131,6 +138,20 @@ pub fn main(arguments: &[String]) -> Result<bool, String> {
             "--from" => from = number()?,
             "--threads" => threads = number()? as usize,
             "--trace" => setting.trace = true,
+            "--breach" => {
+                let breach = match words.next().map(String::as_str) {
+                    Some("drop") => Breach::Drop,
+                    Some("twice") => Breach::Twice,
+                    Some("swap") => Breach::Swap,
+                    Some("garble") => Breach::Garble,
+                    _ => return Err(USAGE.to_owned()),
+                };
+                setting.breach = Some((breach, 0));
+            }
+            "--after" => {
+                let after = number()?;
+                setting.breach = setting.breach.map(|(breach, _)| (breach, after));
+            }
             "--weather" => {
                 setting.weather = Some(match words.next().map(String::as_str) {
                     Some("calm") => Weather::Calm,
@@ -144,7 +165,16 @@ pub fn main(arguments: &[String]) -> Result<bool, String> {
     }
     if let Some(seed) = seed {
         let report = run(seed, &setting);
-        println!("seed {seed}: hash {:016x}, {} messages, {} received, {} outcomes judged, {} events, faults: {:?}, {:?} of virtual time", report.hash, report.messages, report.received, report.judged, report.events, report.faults, report.lasted);
+        println!(
+            "seed {seed}: hash {:016x}, {} messages, {} received, {} outcomes judged, {} events, faults: {:?}, {:?} of virtual time",
+            report.hash,
+            report.messages,
+            report.received,
+            report.judged,
+            report.events,
+            report.faults,
+            report.lasted
+        );
         for violation in &report.violations {
             println!("    {violation}");
         }

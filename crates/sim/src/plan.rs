@@ -23,22 +23,49 @@ pub enum Weather {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// Every connection between two hosts, or one of them, breaks.
-    Cut { one: usize, other: usize, all: bool },
+    Cut {
+        one: usize,
+        other: usize,
+        all: bool,
+    },
     /// Nothing passes from one host to another, both ways or one, for so long.
-    Block { from: usize, to: usize, both: bool, lasts: Nanos },
+    Block {
+        from: usize,
+        to: usize,
+        both: bool,
+        lasts: Nanos,
+    },
     /// What was blocked passes again.
-    Unblock { from: usize, to: usize, both: bool },
+    Unblock {
+        from: usize,
+        to: usize,
+        both: bool,
+    },
     /// The process dies; the machine with it, if it `crash`es.
-    Kill { host: usize, crash: bool },
+    Kill {
+        host: usize,
+        crash: bool,
+    },
     /// The engine is closed in order.
-    Close { host: usize },
+    Close {
+        host: usize,
+    },
     /// Another process starts where one died.
-    Birth { host: usize },
+    Birth {
+        host: usize,
+    },
     /// The process is stopped, its kernel goes on.
-    Stop { host: usize, lasts: Nanos },
-    Continue { host: usize },
+    Stop {
+        host: usize,
+        lasts: Nanos,
+    },
+    Continue {
+        host: usize,
+    },
     /// The engine gives a session up, as after `peer_timeout`.
-    Lose { host: usize },
+    Lose {
+        host: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +93,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(seed: u64, weather: Option<Weather>) -> Self {
         let mut random = Random::new(seed ^ 0x51_4d_55_4c_41_54_45);
-        let drawn = *random.pick(&[Weather::Calm, Weather::Rough, Weather::Rough, Weather::Wild, Weather::Wild]);
+        let drawn =
+            *random.pick(&[Weather::Calm, Weather::Rough, Weather::Rough, Weather::Wild, Weather::Wild]);
         let weather = weather.unwrap_or(drawn);
         let hosts = 2 + random.index(3);
         let apart = random.chance(500);

@@ -25,7 +25,12 @@ pub(crate) fn instant(at: Nanos) -> Instant {
 
 /// The virtual time that an engine names.
 pub(crate) fn nanos(at: Instant) -> Nanos {
-    u64::try_from(at.saturating_duration_since(origin()).as_nanos()).unwrap_or(u64::MAX)
+    length(at.saturating_duration_since(origin()))
+}
+
+/// A length of time.
+pub(crate) fn length(of: Duration) -> Nanos {
+    u64::try_from(of.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Readings of the clock without any of them moving, after which an engine is taken to run in circles.
@@ -62,9 +67,13 @@ impl Surroundings for Around {
             let mut events = Vec::new();
             net.ready(self.host, &mut events);
             let ends = net.hosts[self.host].ends.clone();
-            let ends: Vec<_> = ends.iter().filter_map(|&id| Some((id, net.ends[id].as_ref()?.brief()))).collect();
+            let ends: Vec<_> =
+                ends.iter().filter_map(|&id| Some((id, net.ends[id].as_ref()?.brief()))).collect();
             drop(net);
-            panic!("host {} runs in circles: its clock stands still; ready: {events:?}; ends: {ends:?}", self.host);
+            panic!(
+                "host {} runs in circles: its clock stands still; ready: {events:?}; ends: {ends:?}",
+                self.host
+            );
         }
         instant(net.now + self.ahead.load(Ordering::Relaxed))
     }
@@ -86,7 +95,8 @@ impl Readiness for Around {
             !events.is_empty()
         };
         if self.is_dead() {
-            let forward = timeout.map_or(1, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX / 4));
+            let forward =
+                timeout.map_or(1, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX / 4));
             self.ahead.fetch_add(forward.max(1), Ordering::Relaxed);
             lock(&self.net).readings = 0;
             return;

@@ -194,7 +194,9 @@ impl Checker {
         match end {
             End::Lost => self.sessions.lost(now, (process, session)),
             End::NoEndpoint if !self.closed.contains_key(&to) => {
-                self.violation(format!("the send of message {message} says that its endpoint is gone, which is open"));
+                self.violation(format!(
+                    "the send of message {message} says that its endpoint is gone, which is open"
+                ));
             }
             End::Other(text) => self.violation(format!("the send of message {message} ended with {text}")),
             _ => {}
@@ -203,7 +205,15 @@ impl Checker {
 
     /// A receive was posted.
     pub(crate) fn posted(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
-        self.receives.push(Receive { at, wanted, room, got: None, ended_at: None, given_up: false, let_go: false });
+        self.receives.push(Receive {
+            at,
+            wanted,
+            room,
+            got: None,
+            ended_at: None,
+            given_up: false,
+            let_go: false,
+        });
         self.receives.len() - 1
     }
 
@@ -257,7 +267,8 @@ impl Checker {
             wrong.push(format!("was ({:#x}, {}) and is ({tag:#x}, {len})", message.tag, message.len));
         }
         if !arrived.truncated && message.immediate != arrived.immediate.is_some()
-            || message.from.number != arrived.source_endpoint {
+            || message.from.number != arrived.source_endpoint
+        {
             wrong.push("has another immediate or source".to_owned());
         }
         if arrived.truncated != (message.len > room) {
@@ -350,8 +361,12 @@ impl Checker {
 
     /// Whether the beginning of a message may have gone with a receive that was too small for it.
     fn may_be_cut(&self, message: &Message) -> bool {
-        let small = |receive: &Receive| receive.let_go && receive.room < message.len;
-        self.receives.iter().any(|receive| small(receive) && receive.at == message.to && receive.wanted.takes(message))
+        let small = |receive: &Receive| {
+            receive.let_go && receive.room < message.len && receive.ended_at >= Some(message.sent_at)
+        };
+        self.receives
+            .iter()
+            .any(|receive| small(receive) && receive.at == message.to && receive.wanted.takes(message))
     }
 
     /// Everything has come to rest.

@@ -16,7 +16,8 @@ impl Checker {
         endpoints.sort_by_key(|(endpoint, _)| (endpoint.process, endpoint.number));
         let mut found = Vec::new();
         for (endpoint, receives) in endpoints {
-            let to: Vec<usize> = (0..self.messages.len()).filter(|&at| self.messages[at].to == endpoint).collect();
+            let to: Vec<usize> =
+                (0..self.messages.len()).filter(|&at| self.messages[at].to == endpoint).collect();
             self.judge(&receives, &to, &mut found);
         }
         found
@@ -50,8 +51,11 @@ impl Checker {
             let left = receives.iter().take_while(|&&earlier| earlier < other);
             let mut left = left.map(|&earlier| &self.receives[earlier]);
             // What a receive leaves goes before all that waits: it may overtake, or be overtaken.
-            let takes = |earlier: &Receive| earlier.wanted.takes(message) || earlier.wanted.takes(taken);
-            let was_left = left.any(|earlier| earlier.given_up && takes(earlier));
+            let had = |earlier: &Receive, message: &Message| {
+                earlier.wanted.takes(message) && earlier.ended_at.is_none_or(|ended| ended >= message.sent_at)
+            };
+            let was_left =
+                left.any(|earlier| earlier.given_up && (had(earlier, message) || had(earlier, taken)));
             if !was_left && !self.was_busy(by, messages) {
                 found.push(format!(
                     "message {before} was overtaken: receive {receive} got {got}, and the later receive {other} got {before}"
@@ -79,10 +83,14 @@ impl Checker {
             let fetching = |&other: &usize| {
                 let message = &self.messages[other];
                 let end = message.got_by.and_then(|by| self.receives[by].ended_at);
-                other != got && passed.wanted.takes(message) && end.is_none_or(|end| Some(end) >= passed.ended_at)
+                other != got
+                    && passed.wanted.takes(message)
+                    && end.is_none_or(|end| Some(end) >= passed.ended_at)
             };
             if !self.was_busy(passed, messages) && !messages.iter().any(fetching) {
-                found.push(format!("receive {earlier} was passed over: the later receive {receive} got message {got}"));
+                found.push(format!(
+                    "receive {earlier} was passed over: the later receive {receive} got message {got}"
+                ));
             }
         }
     }
@@ -90,7 +98,10 @@ impl Checker {
     /// Whether a receive may have had a message for a while that was taken back or went with its session.
     fn was_busy(&self, receive: &Receive, messages: &[usize]) -> bool {
         messages.iter().map(|&at| &self.messages[at]).any(|message| {
-            message.got_by.is_none() && receive.wanted.takes(message) && self.may_be_gone(message)
+            message.got_by.is_none()
+                && receive.ended_at.is_none_or(|ended| ended >= message.sent_at)
+                && receive.wanted.takes(message)
+                && self.may_be_gone(message)
         })
     }
 

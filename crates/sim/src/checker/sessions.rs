@@ -50,11 +50,14 @@ impl Sessions {
         let there = *self.paired.entry(theirs).or_insert(ours);
         let here = *self.paired.entry(ours).or_insert(theirs);
         if there != ours || here != theirs {
-            return Err(format!("came on session {ours:?}, and was sent on {theirs:?}, which is paired with {there:?}"));
+            return Err(format!(
+                "came on session {ours:?}, and was sent on {theirs:?}, which is paired with {there:?}"
+            ));
         }
         match self.lost.get(&ours) {
             Some(&lost) if lost < sent_at => {
-                Err("was sent after its receiver had declared the session lost, and came all the same".to_owned())
+                Err("was sent after its receiver had declared the session lost, and came all the same"
+                    .to_owned())
             }
             _ => Ok(()),
         }
@@ -70,7 +73,9 @@ impl Sessions {
             let died = |process: ProcessId| dead.get(&process).is_some_and(|&died| died <= at);
             let excused = self.excuses.iter().any(|&(one, other, from, until)| {
                 let (here, there) = (own.0.0, with.0);
-                ((one, other) == (here, there) || (other, one) == (here, there)) && from <= at && until >= since
+                ((one, other) == (here, there) || (other, one) == (here, there))
+                    && from <= at
+                    && until >= since
             });
             if !died(own.0) && !died(with) && !excused {
                 let at = at as f64 / 1e9;

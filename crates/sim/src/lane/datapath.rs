@@ -66,6 +66,8 @@ pub(super) struct SimLane {
     acknowledged: u64,
     released: Vec<Token>,
     told_full: bool,
+    /// Something was confirmed since the last poll said so.
+    has_room: bool,
     arriving: Option<Arriving>,
     /// A piece that is shown, or was put back.
     shown: Option<Arc<Piece>>,
@@ -98,7 +100,7 @@ impl SimLane {
             kind,
             style,
             info,
-            peer_timeout: u64::try_from(peer_timeout.as_nanos()).unwrap_or(u64::MAX),
+            peer_timeout: crate::surroundings::length(peer_timeout),
             posted: VecDeque::new(),
             bytes: 0,
             begun: 0,
@@ -106,6 +108,7 @@ impl SimLane {
             acknowledged: 0,
             released: Vec::new(),
             told_full: false,
+            has_room: false,
             arriving: None,
             shown: None,
             handed_up: 0,
@@ -206,6 +209,7 @@ impl SimLane {
     fn confirmed(&mut self, count: u64) {
         while self.acknowledged < count.min(self.acknowledged + self.begun as u64) {
             self.acknowledged += 1;
+            self.has_room = true;
             self.begun -= 1;
             if let Some(frame) = self.posted.pop_front() {
                 self.bytes -= frame.kept.len();
@@ -229,7 +233,9 @@ impl SimLane {
                 let into = if header.kind == sinew_transport::Kind::DATA {
                     match sink.place(header, *len) {
                         // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.
-                        Placement::Into { target, token } => Into::Placed(unsafe { Target::new(target, token) }),
+                        Placement::Into { target, token } => {
+                            Into::Placed(unsafe { Target::new(target, token) })
+                        }
                         Placement::Discard => Into::Nowhere,
                     }
                 } else {
@@ -291,7 +297,17 @@ impl SimLane {
                 }
                 self.swapped = Some((held, body));
             }
-            match lock(&self.net).is_to_break() {
+            let breach = lock(&self.net).is_to_break();
+            if let Some(breach) = breach {
+                let mut net = lock(&self.net);
+                let (now, end) = (net.now, self.end);
+                net.trace.note(
+                    now,
+                    &[60],
+                    format_args!("  the lane of end {end} breaks its contract: {breach:?} {header:?}"),
+                );
+            }
+            match breach {
                 None => {}
                 Some(Breach::Drop) => return,
                 Some(Breach::Twice) => sink.frame(header, Body::from_slice(bytes)),
@@ -492,8 +508,7 @@ unsafe impl Lane for SimLane {
         } else if std::mem::take(&mut self.asked) {
             Self::acknowledge_in(&mut lock(&self.net), self.end, self.handed_up);
         }
-        if self.told_full && self.posted.len() < FRAMES_MAX && self.bytes < self.style.retention {
-            self.told_full = false;
+        if std::mem::take(&mut self.has_room) && std::mem::take(&mut self.told_full) {
             count += 1;
         }
         let mut net = lock(&self.net);
@@ -603,7 +618,9 @@ unsafe impl Lane for SimLane {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        let Some((segment, offset)) = buf.segment().filter(|_| self.kind == Kind::Near) else { return Ok(None) };
+        let Some((segment, offset)) = buf.segment().filter(|_| self.kind == Kind::Near) else {
+            return Ok(None);
+        };
         let Some(segment) = segment.as_any().downcast_ref::<SimSegment>() else { return Ok(None) };
         let recalled = lock(&self.net).end(self.end).map_or(0, |end| end.recalled);
         Ok(Some(segment.describe(offset, buf.len(), recalled)))
@@ -677,7 +694,8 @@ unsafe impl Lane for SimLane {
         }
         self.begun = self.posted.len();
         self.over.get_or_insert_with(|| {
-            TransportError::new(ErrorKind::Broken, "use", self.info.peer.clone()).hint("this side closed the lane")
+            TransportError::new(ErrorKind::Broken, "use", self.info.peer.clone())
+                .hint("this side closed the lane")
         });
     }
 }

@@ -82,11 +82,7 @@ impl Link for SimLink {
     }
 
     fn identity(&self) -> Identity {
-        if self.style.vouches {
-            Identity::SameUser { pid: None }
-        } else {
-            Identity::Remote(self.describe())
-        }
+        if self.style.vouches { Identity::SameUser { pid: None } } else { Identity::Remote(self.describe()) }
     }
 
     fn describe(&self) -> String {
@@ -102,12 +98,20 @@ impl Link for SimLink {
         end.is_lane = true;
         end.dirty = true;
         end.owner = params.key.owner;
+        net.keep_alive_from_now(self.end, crate::surroundings::length(params.peer_timeout));
         drop(net);
         self.handed_on = true;
         let (capabilities, cost, limits) = expectation(self.kind);
         let info =
             LaneInfo { transport: self.kind.name(), peer: self.describe(), capabilities, cost, limits };
-        Ok(Box::new(SimLane::new(self.net.clone(), self.end, self.kind, self.style, info, params.peer_timeout)))
+        Ok(Box::new(SimLane::new(
+            self.net.clone(),
+            self.end,
+            self.kind,
+            self.style,
+            info,
+            params.peer_timeout,
+        )))
     }
 }
 

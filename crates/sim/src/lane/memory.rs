@@ -1,8 +1,8 @@
 //! Memory that a lane refers to: bodies that were posted borrowed, and segments that peers read.
 #![allow(unsafe_code)]
 
-use sinew_transport::{Body, Descriptor, Segment, Token, Unacknowledged, UnacknowledgedBody, View};
 use sinew_transport::Header;
+use sinew_transport::{Body, Descriptor, Segment, Token, Unacknowledged, UnacknowledgedBody, View};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -211,7 +211,12 @@ impl Named {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| descriptor.0[at * 8 + byte]));
         let block = blocks(|blocks| blocks.get(&word(0)).and_then(Weak::upgrade))?;
         let (offset, len) = (word(1) as usize, word(2) as usize);
-        (offset.checked_add(len)? <= block.bytes.len()).then_some(Self { block, offset, len, recalled: word(3) })
+        (offset.checked_add(len)? <= block.bytes.len()).then_some(Self {
+            block,
+            offset,
+            len,
+            recalled: word(3),
+        })
     }
 
     /// A copy of the first bytes.

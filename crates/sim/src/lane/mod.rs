@@ -126,7 +126,8 @@ impl Domain for SimDomain {
 
     fn dial(&mut self, to: &Locator, owner: u32) -> Result<Box<dyn Link>, TransportError> {
         let error = |kind| TransportError::new(kind, "dial", to.to_string());
-        let place = to.body().split_once('.').and_then(|(host, port)| Some((host.parse().ok()?, port.parse().ok()?)));
+        let place =
+            to.body().split_once('.').and_then(|(host, port)| Some((host.parse().ok()?, port.parse().ok()?)));
         let place = place.ok_or_else(|| error(ErrorKind::InvalidAddress))?;
         if !self.is_current() {
             return Err(error(ErrorKind::NoRoute));

@@ -60,6 +60,7 @@ pub(crate) struct End {
     timed: bool,
     /// Since when the peer's kernel has owed an answer.
     pub(crate) owed_since: Option<Nanos>,
+    peer_timeout: Nanos,
     expected: u64,
     early: BTreeMap<u64, Arc<Piece>>,
     pub(crate) arrived: VecDeque<Arc<Piece>>,
@@ -97,6 +98,7 @@ impl End {
             round: 0,
             timed: false,
             owed_since: None,
+            peer_timeout: 0,
             expected: 0,
             early: BTreeMap::new(),
             arrived: VecDeque::new(),
@@ -222,12 +224,36 @@ impl Net {
         self.start_timer(id);
     }
 
+    /// From now on the kernel looks after a peer that is silent, as of a lane that has nothing to say.
+    pub(crate) fn keep_alive_from_now(&mut self, id: EndId, peer_timeout: Nanos) {
+        let Some(end) = self.end(id) else { return };
+        end.peer_timeout = peer_timeout;
+        if end.kind == Kind::Far {
+            self.push(self.now + peer_timeout / 3, Event::KeepAlive { end: id });
+        }
+    }
+
+    pub(super) fn keep_alive(&mut self, id: EndId) {
+        let now = self.now;
+        let Some(end) = self.end(id) else { return };
+        if end.abandoned || end.state != State::Open {
+            return;
+        }
+        let since = *end.owed_since.get_or_insert(now);
+        if since + end.peer_timeout <= now {
+            end.state = State::Over(ErrorKind::TimedOut);
+            return self.note(id);
+        }
+        let after = end.peer_timeout / 3;
+        self.say(id, Word::Probe);
+        self.push(now + after, Event::KeepAlive { end: id });
+    }
+
     /// Sends a packet from an end.
     pub(super) fn say(&mut self, id: EndId, word: Word) {
         let Some(end) = self.end(id) else { return };
         end.told_edge = end.taken + ROOM;
-        let packet =
-            Packet { from: id, to: end.peer, word, received: end.expected, edge: end.told_edge };
+        let packet = Packet { from: id, to: end.peer, word, received: end.expected, edge: end.told_edge };
         let (kind, host, to) = (end.kind, end.host, end.peer_host);
         self.transmit(kind, host, to, packet);
     }

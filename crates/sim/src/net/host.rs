@@ -145,7 +145,10 @@ impl Net {
         let from = self.places[packet.from].host;
         let fits = self.hosts[to].alive && (port == 0 || port == self.hosts[to].generation);
         let used = std::mem::replace(&mut self.places[packet.to].used, true);
-        if !fits || used || self.share(to, kind).is_none_or(|share| !share.listens || share.waiting.len() > 32) {
+        if !fits
+            || used
+            || self.share(to, kind).is_none_or(|share| !share.listens || share.waiting.len() > 32)
+        {
             return self.answer(packet, kind, Word::Reset);
         }
         let mut end = End::new(kind, to, packet.from, u32::MAX);

@@ -73,6 +73,7 @@ pub(crate) enum Alarm {
 enum Event {
     Arrival(Packet),
     Resend { end: EndId, round: u64 },
+    KeepAlive { end: EndId },
     Alarm(Alarm),
 }
 
@@ -195,6 +196,7 @@ impl Net {
         match next.event {
             Event::Arrival(packet) => self.arrive(packet),
             Event::Resend { end, round } => self.resend(end, round),
+            Event::KeepAlive { end } => self.keep_alive(end),
             Event::Alarm(alarm) => return Some(Some(alarm)),
         }
         Some(None)

@@ -10,11 +10,7 @@ pub(crate) enum Piece {
     /// A record of the handshake.
     Record(Box<Record>),
     /// A frame begins: `len` bytes of body in all, of which these are the first.
-    Head {
-        header: Header,
-        len: usize,
-        bytes: Vec<u8>,
-    },
+    Head { header: Header, len: usize, bytes: Vec<u8> },
     /// The body goes on.
     More(Vec<u8>),
     /// So many frames were handed up.

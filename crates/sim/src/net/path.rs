@@ -1,7 +1,7 @@
 //! What befalls packets from one host to another.
 
-use super::{Kind, MICROS, Nanos, Net, Packet, Word};
 use super::{Event, Place};
+use super::{Kind, MICROS, Nanos, Net, Packet, Word};
 
 /// One direction between two hosts.
 #[derive(Clone, Debug, Default)]

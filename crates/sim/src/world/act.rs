@@ -16,7 +16,7 @@ pub(super) struct Draft {
 }
 
 /// Room that holds every message.
-pub(super) const ROOM: usize = 200 << 10;
+pub(super) const ROOM: usize = 100 << 10;
 /// Operations of one kind that a process has under way at most.
 const UNDER_WAY_MAX: usize = 24;
 
@@ -40,8 +40,11 @@ impl Draft {
     }
 
     pub(super) fn outgoing(&self) -> Outgoing<'_> {
-        let outgoing =
-            if self.untagged { Outgoing::untagged(&self.data) } else { Outgoing::tagged(self.tag, &self.data) };
+        let outgoing = if self.untagged {
+            Outgoing::untagged(&self.data)
+        } else {
+            Outgoing::tagged(self.tag, &self.data)
+        };
         if self.immediate { outgoing.immediate(self.number as u64) } else { outgoing }
     }
 }
@@ -392,7 +395,10 @@ impl World {
         let Some(open) = self.some_endpoint(host) else { return };
         let (_, pattern) = self.pattern(host, open.id);
         let found = open.endpoint.probe(pattern);
-        self.note(&[35, u64::from(found.is_some())], format_args!("{:?} probes: {}", open.id, found.is_some()));
+        self.note(
+            &[35, u64::from(found.is_some())],
+            format_args!("{:?} probes: {}", open.id, found.is_some()),
+        );
     }
 
     /// What applications do now and then only.
@@ -408,7 +414,8 @@ impl World {
                 let Some(known) = self.some_peer(host) else { return };
                 let Some(engine) = self.engine(host) else { return };
                 // There is no lane to cut between an engine and itself.
-                let rough = self.plan.weather != crate::plan::Weather::Calm && known.to.process != known.from.process;
+                let rough =
+                    self.plan.weather != crate::plan::Weather::Calm && known.to.process != known.from.process;
                 let cut = rough && engine.cut(&known.peer);
                 self.note(&[36, u64::from(cut)], format_args!("{:?} cuts its lane: {cut}", known.from));
             }
@@ -436,7 +443,8 @@ impl World {
             let mut processes = self.processes.borrow_mut();
             let process = &mut processes[host];
             let sends: Vec<Sending> = process.sends.extract_if(.., |sending| sending.from == id).collect();
-            let receives: Vec<Receiving> = process.receives.extract_if(.., |receiving| receiving.at == id).collect();
+            let receives: Vec<Receiving> =
+                process.receives.extract_if(.., |receiving| receiving.at == id).collect();
             let peers: Vec<Connected> = process.peers.extract_if(.., |known| known.from == id).collect();
             let endpoints: Vec<Open> = process.endpoints.extract_if(.., |open| open.id == id).collect();
             (sends, receives, (peers, endpoints))

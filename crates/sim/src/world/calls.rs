@@ -39,7 +39,10 @@ impl World {
     fn end(&self, what: &str, begun: &Begun) -> bool {
         let now = self.now();
         let stopped = self.stopped_until.get();
-        self.note(&[44], format_args!("{what} of {:?} is back; its deadline was {}", begun.process, begun.deadline));
+        self.note(
+            &[44],
+            format_args!("{what} of {:?} is back; its deadline was {}", begun.process, begun.deadline),
+        );
         self.checker.borrow_mut().returned(what, begun.process, begun.deadline.max(stopped), now);
         self.is_alive(begun.process)
     }
@@ -77,13 +80,20 @@ impl World {
                 self.processes.borrow_mut()[host].peers.push(known);
             }
             Err(error) => {
-                self.note(&[41, to.process.0 as u64], format_args!("{:?} does not reach {to:?}: {error}", open.id));
+                self.note(
+                    &[41, to.process.0 as u64],
+                    format_args!("{:?} does not reach {to:?}: {error}", open.id),
+                );
                 let gone = self.checker.borrow().is_gone(to);
                 if matches!(error, ConnectError::NoSuchEndpoint { .. }) && !gone {
-                    self.checker.borrow_mut().complain(format!("{to:?} is open, and a connect says it is not there"));
+                    self.checker
+                        .borrow_mut()
+                        .complain(format!("{to:?} is open, and a connect says it is not there"));
                 }
                 if self.plan.weather == crate::plan::Weather::Calm && !gone {
-                    self.checker.borrow_mut().complain(format!("connecting to {to:?} in calm weather: {error}"));
+                    self.checker
+                        .borrow_mut()
+                        .complain(format!("connecting to {to:?} in calm weather: {error}"));
                 }
             }
         }
@@ -212,7 +222,8 @@ impl World {
             (sent, receiving.wait_within(half).0)
         });
         // A process that was stopped in the first half has the second one before it all the same.
-        let begun = Begun { deadline: begun.deadline.max(self.stopped_until.get() + begun.limit / 2), ..begun };
+        let begun =
+            Begun { deadline: begun.deadline.max(self.stopped_until.get() + begun.limit / 2), ..begun };
         if self.end("a scope", &begun) {
             self.sent(number, sent.map_or_else(|error| end_of(&error), |()| End::Done));
             self.received(receive, &received, &buf);

@@ -54,9 +54,8 @@ impl World {
 
     fn cut(&self, one: usize, other: usize, all: bool) -> Option<&'static str> {
         let mut net = lock(&self.net);
-        let between = |id: &EndId| {
-            net.ends[*id].as_ref().is_some_and(|end| end.peer_host == other && !end.abandoned)
-        };
+        let between =
+            |id: &EndId| net.ends[*id].as_ref().is_some_and(|end| end.peer_host == other && !end.abandoned);
         let mut ends: Vec<EndId> = net.hosts[one].ends.iter().copied().filter(between).collect();
         if !all && !ends.is_empty() {
             let at = net.random.index(ends.len());
@@ -121,7 +120,7 @@ impl World {
         let now = self.now();
         let mut checker = self.checker.borrow_mut();
         if self.is_alive(process) {
-            checker.returned("close", process, deadline, now);
+            checker.returned("close", process, deadline.max(self.stopped_until.get()), now);
         }
         checker.died(now, process);
         drop(checker);

@@ -138,7 +138,9 @@ impl World {
         let pending = self.processes.borrow()[host].sends.len();
         if counters.operations > 0 || pending > 0 {
             let operations = counters.operations;
-            checker.complain(format!("{process:?} has {operations} operations left over, {pending} of them sends"));
+            checker.complain(format!(
+                "{process:?} has {operations} operations left over, {pending} of them sends"
+            ));
         }
         drop(checker);
         let (lost, replayed) = self.counted.get();
@@ -159,7 +161,9 @@ impl World {
     fn check_given_up(&self, host: usize) {
         let given_up = std::mem::take(&mut self.processes.borrow_mut()[host].given_up);
         if given_up.iter().any(|(buf, copy)| buf != copy) {
-            self.checker.borrow_mut().complain(format!("host {host}: a receive that was given up was written"));
+            self.checker
+                .borrow_mut()
+                .complain(format!("host {host}: a receive that was given up was written"));
         }
     }
 

@@ -220,7 +220,8 @@ impl World {
     fn has_acted(&self) -> bool {
         let processes = self.processes.borrow();
         let last = self.plan.faults.last().map_or(0, |(at, _)| *at);
-        processes.iter().all(|process| process.acts_left == 0 || process.engine.is_none()) && self.now() >= last
+        processes.iter().all(|process| process.acts_left == 0 || process.engine.is_none())
+            && self.now() >= last
     }
 
     /// Does the next thing that happens before `until`. `false`: nothing does, and it is `until` now.

@@ -69,11 +69,8 @@ impl World {
         };
         let random = self.draw(crate::random::Random::fork);
         let around = Around::new(self.net.clone(), host, generation, random);
-        let security = if self.plan.secret {
-            Security::Secret("sixteen bytes or more".into())
-        } else {
-            Security::Open
-        };
+        let security =
+            if self.plan.secret { Security::Secret("sixteen bytes or more".into()) } else { Security::Open };
         let mut builder = Engine::builder()
             .domain("simulation")
             .security(security)
@@ -231,7 +228,10 @@ impl World {
                 let (process, session) = (known.from.process, known.session);
                 self.checker.borrow_mut().saw_lost(now, process, session);
                 drop(processes);
-                self.note(&[12, host as u64], format_args!("{process:?} sees that session {session:#x} is over"));
+                self.note(
+                    &[12, host as u64],
+                    format_args!("{process:?} sees that session {session:#x} is over"),
+                );
             }
         }
     }

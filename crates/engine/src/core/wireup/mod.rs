@@ -454,8 +454,7 @@ impl Core {
         let links = self.links.iter().map(|(_, slot)| slot.deadline);
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
-        let connects =
-            self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
+        let connects = self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
         links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
     }
 

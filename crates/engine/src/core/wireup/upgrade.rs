@@ -34,7 +34,8 @@ impl Core {
     pub(crate) fn upgrade_timer(&self) -> Option<Instant> {
         let sessions = self.lively.iter().filter_map(|&key| self.sessions.get(key));
         // One without a lane is not looked at before it has one again: its time would have come all the while.
-        let looked_at = |session: &&Session| session.traffic > 0 && session.active.is_some() && session.is_up();
+        let looked_at =
+            |session: &&Session| session.traffic > 0 && session.active.is_some() && session.is_up();
         let busy = sessions.filter(looked_at);
         busy.filter_map(|session| session.watch.look_at).min()
     }
