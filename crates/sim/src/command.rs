@@ -62,11 +62,7 @@ impl Summary {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for report in self.failed.iter().take(20) {
-            writeln!(
-                f,
-                "seed {} failed; replay: cargo run -p sinew-sim -- --seed {} --trace",
-                report.seed, report.seed
-            )?;
+            writeln!(f, "seed {} failed; replay: {}", report.seed, report.replay())?;
             for violation in report.violations.iter().take(6) {
                 writeln!(f, "    {violation}")?;
             }

@@ -232,8 +232,8 @@ impl SimLane {
                 }
                 let into = if header.kind == sinew_transport::Kind::DATA {
                     match sink.place(header, *len) {
-                        // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.
                         Placement::Into { target, token } => {
+                            // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.
                             Into::Placed(unsafe { Target::new(target, token) })
                         }
                         Placement::Discard => Into::Nowhere,

@@ -149,10 +149,12 @@ impl Net {
         let Some(end) = self.end(id) else { return };
         end.news = true;
         let (host, kind, owner) = (end.host, end.kind, end.owner);
-        if end.is_polled() && !std::mem::replace(&mut end.dirty, true) && std::mem::take(&mut end.cooled) {
-            if let Some(share) = self.share(host, kind) {
-                share.warm.push(owner);
-            }
+        if end.is_polled()
+            && !std::mem::replace(&mut end.dirty, true)
+            && std::mem::take(&mut end.cooled)
+            && let Some(share) = self.share(host, kind)
+        {
+            share.warm.push(owner);
         }
         self.touch(host);
     }

@@ -38,6 +38,8 @@ pub struct Setting {
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// The weather that was asked for instead of the seed's.
+    pub weather: Option<Weather>,
     /// What happened, as one number: the same for each run of the seed.
     pub hash: u64,
     /// What was promised and not kept.
@@ -60,6 +62,20 @@ pub struct Report {
     pub lasted: Duration,
     /// The breach that was asked for was made.
     pub breached: bool,
+}
+
+impl Report {
+    /// The words that run the seed again, with every event as a line.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let weather = match self.weather {
+            None => "",
+            Some(Weather::Calm) => " --weather calm",
+            Some(Weather::Rough) => " --weather rough",
+            Some(Weather::Wild) => " --weather wild",
+        };
+        format!("cargo xtask sim --seed {}{weather} --trace", self.seed)
+    }
 }
 
 /// Events after which a simulation is taken to never come to rest.
@@ -114,7 +130,7 @@ pub fn run(seed: u64, setting: &Setting) -> Report {
         }
     }
     WORLD.with(|current| *current.borrow_mut() = None);
-    world.report(seed)
+    world.report(seed, setting)
 }
 
 impl World {
@@ -145,12 +161,13 @@ impl World {
         }
     }
 
-    fn report(&self, seed: u64) -> Report {
+    fn report(&self, seed: u64, setting: &Setting) -> Report {
         let net = lock(&self.net);
         let checker = self.checker.borrow();
         let (lanes_lost, replayed) = self.counted.get();
         Report {
             seed,
+            weather: setting.weather,
             hash: net.trace.hash(),
             violations: checker.violations.clone(),
             messages: checker.messages.len() as u64,
