@@ -8,7 +8,7 @@
 
 use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
-use super::quick::{Quick, Receiving};
+use super::quick::{Look, Receiving};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
 use crate::batch::{Place, Receive};
@@ -186,6 +186,25 @@ impl Core {
         }
     }
 
+    /// Takes one message the short way, if it is for this receive, the first open one of its batch.
+    #[inline]
+    pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look<()> {
+        let Some(Place { pattern, data, len, .. }) = receive.place() else { return Look::Other };
+        if pattern.source.is_some() {
+            return Look::Other;
+        }
+        // SAFETY: the memory is the receive's, which is borrowed here.
+        match unsafe { self.recv_quick(&Receiving::new(endpoint, &pattern, data, len)) } {
+            Look::Done(info) => {
+                receive.end(Ok(info));
+                Look::Done(())
+            }
+            Look::More => Look::More,
+            Look::Nothing => Look::Nothing,
+            Look::Other => Look::Other,
+        }
+    }
+
     /// Takes messages the short way as long as each is for the oldest open receive. Returns how many.
     fn receive_in_order(&mut self) -> usize {
         let mut done = 0;
@@ -193,7 +212,7 @@ impl Core {
             let endpoint = self.direct_batch.endpoint;
             let receiving = Receiving { endpoint, wanted: slot.wanted, data: slot.data, room: slot.room };
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Quick::Done(info) = (unsafe { self.recv_quick(&receiving) }) else { break };
+            let Look::Done(info) = (unsafe { self.recv_quick(&receiving) }) else { break };
             self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(info)));
             done += 1;
         }
