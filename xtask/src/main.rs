@@ -14,6 +14,7 @@ mod loom;
 mod process;
 mod rust_file;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 mod workspace;
@@ -64,6 +65,12 @@ enum Command {
         /// Only this target
         target: Option<String>,
     },
+    /// Engines in a simulated network: `--seed N [--trace]` replays a seed, `--seeds COUNT` runs many; further words go to it
+    Sim {
+        /// Words for the simulator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// The models of the concurrent parts
     Loom {
         /// Deeper models
@@ -92,6 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::Features => features::run(&Workspace::load()?),
         Command::Bench { setup, words } => bench::run(&Workspace::load()?, setup, &words),
         Command::Fuzz { long, target } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
+        Command::Sim { words } => sim::run(&Workspace::load()?, &words),
         Command::Loom { long } => loom::run(&Workspace::load()?, long),
     }
 }

@@ -120,6 +120,26 @@ impl Connecting {
     fn is_live(&self) -> bool {
         matches!(self.state, ConnectState::Waiting)
     }
+
+    /// Every candidate has failed, as there is none that has not.
+    fn has_failed(&self) -> bool {
+        self.attempts.iter().all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }))
+    }
+
+    /// When it wants to be looked at. What is under way has deadlines of its own, and who waits for a connect his: a time that
+    /// has passed without anything to do then would keep the engine awake.
+    fn next_timer(&self) -> Option<Instant> {
+        if !self.is_live() {
+            return None;
+        }
+        let untried = self.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
+        let again = self.has_failed() && (self.rests || matches!(self.purpose, Purpose::Redial(_)));
+        let next = (untried || again).then_some(self.next_at);
+        match self.purpose {
+            Purpose::Trial(_) => Some(next.map_or(self.deadline, |next| next.min(self.deadline))),
+            _ => next.map(|next| next.min(self.deadline)),
+        }
+    }
 }
 
 /// Random bytes that a connection cannot do without.
@@ -472,13 +492,7 @@ impl Core {
         let links = self.links.iter().flat_map(|(_, slot)| [Some(slot.deadline), slot.again_at]).flatten();
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
-        let connects =
-            self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
-                let more = connecting.rests
-                    || matches!(connecting.purpose, Purpose::Redial(_))
-                    || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
-                if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
-            });
+        let connects = self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
         links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
     }
 
@@ -511,10 +525,7 @@ impl Core {
             }
             let retry = (connecting.rests || matches!(connecting.purpose, Purpose::Redial(_)))
                 && now >= connecting.next_at
-                && connecting
-                    .attempts
-                    .iter()
-                    .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
+                && connecting.has_failed();
             if retry {
                 connecting.begin_anew();
             }
