@@ -382,6 +382,7 @@ impl Core {
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
         let number = slot.number;
+        let because = format!("{}: {error}", slot.transport);
         drop(slot);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let was_member = session.lanes.contains(&key);
@@ -416,6 +417,7 @@ impl Core {
             return;
         }
         if session.active.is_none() {
+            session.laneless_because = because;
             session.laneless_since.get_or_insert_with(|| self.surroundings.now());
             if !self.laneless.contains(&session_key) {
                 self.laneless.push(session_key);

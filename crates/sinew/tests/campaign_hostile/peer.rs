@@ -90,15 +90,16 @@ pub(crate) struct Report {
     pub(crate) scribbles: u64,
     pub(crate) arena: u64,
     pub(crate) connects: u64,
-    /// Connections that the survivor ended, and that went silent.
+    /// Connections that the survivor ended, those of them where it said that the protocol was broken, and those that went silent.
     pub(crate) ended: u64,
+    pub(crate) refused: u64,
     pub(crate) stalled: u64,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { words, covered, scribbles, arena, connects, ended, stalled } = self;
-        write!(f, "{words} {covered} {scribbles} {arena} {connects} {ended} {stalled}")
+        let Self { words, covered, scribbles, arena, connects, ended, refused, stalled } = self;
+        write!(f, "{words} {covered} {scribbles} {arena} {connects} {ended} {refused} {stalled}")
     }
 }
 
@@ -107,10 +108,10 @@ impl FromStr for Report {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Vec<u64> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
-        let [words, covered, scribbles, arena, connects, ended, stalled] = numbers[..] else {
+        let [words, covered, scribbles, arena, connects, ended, refused, stalled] = numbers[..] else {
             return Err(text.to_owned());
         };
-        Ok(Self { words, covered, scribbles, arena, connects, ended, stalled })
+        Ok(Self { words, covered, scribbles, arena, connects, ended, refused, stalled })
     }
 }
 
@@ -206,7 +207,8 @@ impl Connection {
     fn new(address: &str, slots: usize) -> Option<Self> {
         let options = ShmOptions { ring_slots: slots, ..ShmOptions::default() };
         let timeout = EngineOptions::default().timeout(Duration::from_millis(20));
-        let builder = Engine::builder().domain("faults").options(timeout).progress(Progress::Thread { cpu: None });
+        let builder =
+            Engine::builder().domain("faults").options(timeout).progress(Progress::Thread { cpu: None });
         let engine = builder.without_own_transports().transport(ShmTransport::new(options)).build().ok()?;
         let endpoint = engine.endpoint("hostile").ok()?;
         let to = endpoint.connect_within(address, Duration::from_secs(5)).ok()?;
@@ -242,7 +244,9 @@ impl Connection {
         for (place, (area, words)) in self.control.iter().enumerate() {
             if at < *words {
                 let live = match place {
-                    0 => (CONSUMED..=LAST).contains(&at) || (PAGE_WORDS..PAGE_WORDS + slots * 8).contains(&at),
+                    0 => {
+                        (CONSUMED..=LAST).contains(&at) || (PAGE_WORDS..PAGE_WORDS + slots * 8).contains(&at)
+                    }
                     _ => at == 0 || (8..72).contains(&at),
                 };
                 return (area.word(at), live);
@@ -268,6 +272,11 @@ impl Connection {
     /// Frames that the survivor says to have taken.
     fn taken(&self) -> u64 {
         self.theirs.as_ref().map_or(0, |half| half.word(CONSUMED).read())
+    }
+
+    /// The survivor has written into its half that this side broke the protocol.
+    fn was_refused(&self) -> bool {
+        self.theirs.as_ref().is_some_and(|half| half.word(CLOSED).read() == 2)
     }
 
     fn is_over(&self) -> bool {
@@ -375,8 +384,9 @@ impl<'a> Attack<'a> {
 
     /// Connects anew when it is over.
     fn connected(&mut self) -> &Connection {
-        if self.connection.as_ref().is_some_and(Connection::is_over) {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_over()) {
             self.report.ended += 1;
+            self.report.refused += u64::from(connection.was_refused());
             self.connection = None;
         }
         while self.connection.is_none() {
@@ -397,7 +407,8 @@ impl<'a> Attack<'a> {
 
     fn in_turn(&mut self) {
         let words = self.connected().words();
-        let (from, to) = (words * self.job.part / self.job.parts, words * (self.job.part + 1) / self.job.parts);
+        let (from, to) =
+            (words * self.job.part / self.job.parts, words * (self.job.part + 1) / self.job.parts);
         for number in from..to {
             // Fewer values than there are: others in each round.
             let first = if self.job.values < VALUES_ALL { number + self.luck.below(VALUES_ALL) } else { 0 };
@@ -443,7 +454,7 @@ impl<'a> Attack<'a> {
             if connection.is_over() || (around && spent > Duration::from_micros(100)) {
                 return true;
             }
-            if spent > Duration::from_millis(3) {
+            if spent > Duration::from_millis(if connection.taken() == before { 8 } else { 3 }) {
                 break;
             }
             std::thread::yield_now();
@@ -482,15 +493,16 @@ impl<'a> Attack<'a> {
 
     /// A word has one value now and another one at the next look.
     fn flip(&mut self) {
-        const MASKS: [u64; 8] =
-            [0xff, 0xff00, 0xffff_0000, !0 << 32, !0, 1, 0xffff_ffff, 0xffff_00ff];
+        const MASKS: [u64; 8] = [0xff, 0xff00, 0xffff_0000, !0 << 32, !0, 1, 0xffff_ffff, 0xffff_00ff];
         let slots = self.job.slots;
         let mut luck = self.luck.clone();
         let connection = self.connected();
-        let number = if luck.below(4) == 0 {
-            CONSUMED + luck.below(LAST - CONSUMED + 1)
-        } else {
-            PAGE_WORDS + luck.below(slots * 8)
+        let number = match luck.below(8) {
+            0 => CONSUMED + luck.below(LAST - CONSUMED + 1),
+            // The first word of a frame, and the place of its body.
+            1..4 => PAGE_WORDS + luck.below(slots) * 8,
+            4 => PAGE_WORDS + luck.below(slots) * 8 + 3,
+            _ => PAGE_WORDS + luck.below(slots * 8),
         };
         let (word, _) = connection.word(number, slots);
         let mask = MASKS[luck.below(MASKS.len())] & if luck.below(2) == 0 { luck.next() } else { !0 };
