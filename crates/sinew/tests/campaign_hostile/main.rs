@@ -6,11 +6,16 @@
 //! `SINEW_CAMPAIGN_ROUNDS` and `SINEW_SEED`.
 
 mod campaign;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod forge;
+mod frames;
+mod handshakes;
 mod peer;
 mod scribble;
 mod survivor;
+mod wire;
 
 /// The hostile peer.
 #[test]

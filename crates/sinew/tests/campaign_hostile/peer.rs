@@ -5,7 +5,8 @@
 //! the campaign, one line answers each.
 
 use crate::campaign::Luck;
-use crate::common::{hear, say};
+use crate::common::{PATIENCE, hear, say};
+use crate::forge::{self, Forgery};
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::{Endpoint, Engine, EngineOptions, Match, Peer, Progress};
 use std::fmt;
@@ -58,6 +59,8 @@ pub(crate) enum What {
     Random,
     /// One word of the part after the other flips while it is read.
     Flip,
+    /// Frames of a part, put into the slots that are read next.
+    Forge,
 }
 
 impl fmt::Display for Job {
@@ -72,7 +75,9 @@ impl FromStr for Job {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (what, rest) = text.split_once(' ').ok_or("a job")?;
-        let what = [What::Turn, What::Random, What::Flip].into_iter().find(|w| format!("{w:?}") == what);
+        let what = [What::Turn, What::Random, What::Flip, What::Forge]
+            .into_iter()
+            .find(|w| format!("{w:?}") == what);
         let numbers: Vec<u64> = rest.split(' ').filter_map(|word| word.parse().ok()).collect();
         let [slots, seed, part, parts, values, millis] = numbers[..] else { return Err(text.to_owned()) };
         let (slots, part, parts, values) = (slots as usize, part as usize, parts as usize, values as usize);
@@ -94,6 +99,19 @@ pub(crate) struct Report {
     pub(crate) ended: u64,
     pub(crate) refused: u64,
     pub(crate) stalled: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.words = other.words;
+        self.covered += other.covered;
+        self.scribbles += other.scribbles;
+        self.arena += other.arena;
+        self.connects += other.connects;
+        self.ended += other.ended;
+        self.refused += other.refused;
+        self.stalled += other.stalled;
+    }
 }
 
 impl fmt::Display for Report {
@@ -204,17 +222,20 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(address: &str, slots: usize) -> Option<Self> {
+    /// Connects; who is not to talk makes no progress of its own afterwards.
+    fn new(address: &str, slots: usize, talks: bool) -> Option<Self> {
         let options = ShmOptions { ring_slots: slots, ..ShmOptions::default() };
         let timeout = EngineOptions::default().timeout(Duration::from_millis(20));
-        let builder =
-            Engine::builder().domain("faults").options(timeout).progress(Progress::Thread { cpu: None });
+        let progress = if talks { Progress::Thread { cpu: None } } else { Progress::Caller };
+        let builder = Engine::builder().domain("faults").options(timeout).progress(progress);
         let engine = builder.without_own_transports().transport(ShmTransport::new(options)).build().ok()?;
         let endpoint = engine.endpoint("hostile").ok()?;
         let to = endpoint.connect_within(address, Duration::from_secs(5)).ok()?;
-        // Opens a segment.
-        let lent = to.alloc(64 << 10).ok()?;
-        let _ = to.post_send(0, lent).ok()?.wait_within(Duration::from_millis(50));
+        if talks {
+            // Opens a segment.
+            let lent = to.alloc(64 << 10).ok()?;
+            let _ = to.post_send(0, lent).ok()?.wait_within(Duration::from_millis(50));
+        }
         let ring = (PAGE_WORDS * 8 + slots * 64).next_multiple_of(PAGE_WORDS * 8) / 8;
         let (mut control, mut segments) = (Vec::new(), Vec::new());
         for area in areas(" rw-s ") {
@@ -230,7 +251,7 @@ impl Connection {
             return None;
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let traffic = vec![talk(&to, &stop), listen(endpoint, &stop)];
+        let traffic = if talks { vec![talk(&to, &stop), listen(endpoint, &stop)] } else { Vec::new() };
         Some(Self { control, segments, theirs, to, stop, traffic, engine })
     }
 
@@ -277,6 +298,32 @@ impl Connection {
     /// The survivor has written into its half that this side broke the protocol.
     fn was_refused(&self) -> bool {
         self.theirs.as_ref().is_some_and(|half| half.word(CLOSED).read() == 2)
+    }
+
+    /// The number of the frame that is read next, when everything of this side's engine has been taken.
+    fn settled(&self, slots: u64) -> Option<u64> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && !self.is_over() {
+            let index = self.taken();
+            let first = self.control[0].0.word(PAGE_WORDS + (index % slots) as usize * 8);
+            if first.read() & 0xff != lap(index, slots) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn publish(&self, forgery: &Forgery, index: u64, slots: u64) {
+        let (half, ring) = &self.control[0];
+        let slot = PAGE_WORDS + (index % slots) as usize * 8;
+        for (at, word) in forge::words(&forgery.window).enumerate() {
+            half.word(ring + at).write(word);
+        }
+        for (at, &word) in forgery.slot.iter().enumerate().skip(1) {
+            half.word(slot + at).write(word);
+        }
+        std::sync::atomic::fence(Ordering::Release);
+        half.word(slot).write(forgery.slot[0] & !0xff | lap(index, slots));
     }
 
     fn is_over(&self) -> bool {
@@ -335,6 +382,11 @@ fn listen(at: Endpoint, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     })
 }
 
+/// The lap of a slot that holds frame `index`.
+fn lap(index: u64, slots: u64) -> u64 {
+    (index / slots + 1) & 0xff
+}
+
 struct Attack<'a> {
     job: Job,
     address: &'a str,
@@ -368,6 +420,7 @@ impl<'a> Attack<'a> {
         let end = Instant::now() + Duration::from_millis(self.job.millis);
         match self.job.what {
             What::Turn => self.in_turn(),
+            What::Forge => self.forge(),
             What::Random => {
                 while Instant::now() < end {
                     self.anywhere();
@@ -390,7 +443,7 @@ impl<'a> Attack<'a> {
             self.connection = None;
         }
         while self.connection.is_none() {
-            self.connection = Connection::new(self.address, self.job.slots);
+            self.connection = Connection::new(self.address, self.job.slots, self.job.what != What::Forge);
             self.report.connects += 1;
         }
         let connection = self.connection.as_ref().expect("connected");
@@ -488,6 +541,34 @@ impl<'a> Attack<'a> {
         }
         if self.report.scribbles.is_multiple_of(2048) {
             self.hold(word, |_| value);
+        }
+    }
+
+    /// Puts frames into the slots that are read next, each as if this side had published it.
+    fn forge(&mut self) {
+        let all = forge::all();
+        let (from, to) =
+            (all.len() * self.job.part / self.job.parts, all.len() * (self.job.part + 1) / self.job.parts);
+        for forgery in &all[from..to] {
+            let slots = self.job.slots as u64;
+            let index = loop {
+                let connection = self.connected();
+                if let Some(index) = connection.settled(slots) {
+                    connection.publish(forgery, index, slots);
+                    break index;
+                }
+            };
+            self.report.scribbles += 1;
+            let start = Instant::now();
+            let Some(connection) = &self.connection else { continue };
+            let is_taken = || connection.taken() > index || connection.is_over();
+            while !is_taken() && start.elapsed() < PATIENCE {
+                std::hint::spin_loop();
+            }
+            if !is_taken() {
+                self.report.stalled += 1;
+                self.connection = None;
+            }
         }
     }
 

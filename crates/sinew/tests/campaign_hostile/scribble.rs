@@ -38,15 +38,8 @@ impl Campaign {
             hostile.tell(&job.to_string());
             let report: Report = hostile.line().parse().expect("a report");
             survivor.goes_on();
-            total.words = report.words;
-            // Only the first time around is counted.
-            total.covered += if round < parts { report.covered } else { 0 };
-            total.scribbles += report.scribbles;
-            total.arena += report.arena;
-            total.connects += report.connects;
-            total.ended += report.ended;
-            total.refused += report.refused;
-            total.stalled += report.stalled;
+            // Of the words only the first time around counts.
+            total.add(&Report { covered: if round < parts { report.covered } else { 0 }, ..report });
         }
         hostile.finish();
         let lost = survivor.sessions_lost();
@@ -78,7 +71,8 @@ impl Campaign {
     }
 }
 
-fn start(survivor: &Survivor) -> Other {
+/// The hostile peer of a survivor.
+pub(crate) fn start(survivor: &Survivor) -> Other {
     spawn("hostile", "shm", &[("OTHER_ADDRESS", &survivor.address())])
 }
 

@@ -6,7 +6,7 @@ use crate::peer::is_whole;
 use sinew::{Endpoint, Engine, Match, OpError, Peer, Progress};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,15 +49,21 @@ pub(crate) struct Survivor {
     threads: Vec<JoinHandle<()>>,
     descriptors: usize,
     lost_before: u64,
+    /// One campaign at a time in a process, as its descriptors are counted.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Survivor {
     pub(crate) fn new(lane: &str) -> Self {
-        Self::of(engine_with(lane, THREAD, options()), engine_with(lane, THREAD, options()))
+        Self::of(|| engine_with(lane, THREAD, options()))
     }
 
-    /// An engine under attack and an honest one.
-    pub(crate) fn of(engine: Engine, honest: Engine) -> Self {
+    /// An engine under attack and an honest one, both made by `make`.
+    pub(crate) fn of(make: impl Fn() -> Engine) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (engine, honest) = (make(), make());
         let (main, prey) = (engine.endpoint("main").unwrap(), engine.endpoint("prey").unwrap());
         let friend = honest.endpoint("friend").unwrap();
         let to_main = friend.connect(main.address()).expect("a path");
@@ -74,7 +80,8 @@ impl Survivor {
         threads
             .push(std::thread::spawn(move || echo(&here, &main, Match::any_tag().from(source), &to_friend)));
         threads.push(std::thread::spawn(move || ask(&there, &friend, &to_main)));
-        let survivor = Self { engine, tally, prey, honest, threads, descriptors: 0, lost_before: 0 };
+        let survivor =
+            Self { engine, tally, prey, honest, threads, descriptors: 0, lost_before: 0, _alone: alone };
         survivor.goes_on();
         Self { descriptors: descriptors(), lost_before: survivor.engine.counters().sessions_lost, ..survivor }
     }
