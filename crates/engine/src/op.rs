@@ -38,7 +38,7 @@ pub(crate) struct Operation {
 }
 
 /// Waits that are shorter look at the clock from the start.
-const SHORT: Duration = Duration::from_micros(200);
+pub(crate) const SHORT: Duration = Duration::from_micros(200);
 
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
@@ -50,7 +50,7 @@ impl Operation {
         }
     }
 
-    pub(crate) fn collect(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+    pub(crate) fn collect(core: &mut Core, key: Key) -> Option<Outcome> {
         if let Some((result, memory)) = core.collect_recv(key) {
             return Some(Self::outcome(owned(memory), result.map(Some)));
         }
@@ -63,7 +63,7 @@ impl Operation {
         let shared = &self.endpoint.shared;
         // A send has its buffer back, but may still wait for company: where nobody else makes progress, this is its wait.
         if matches!(result, Ok(None)) && shared.progress == Progress::Caller {
-            shared.with_unless_forked((), crate::core::Core::send_staged);
+            shared.with_unless_forked((), Core::send_staged);
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Done(buf, result) => Some(Self::outcome(buf, result)),
@@ -101,15 +101,28 @@ impl Operation {
         let State::Pending(key) = self.state else { return None };
         let shared = &self.endpoint.shared;
         let limit = timeout.resolve(&shared.config);
-        let quick = if limit.is_none_or(|limit| limit > SHORT) {
-            shared.wait_quick(self.endpoint.number, TURNS_DIRECT, |core| Self::collect(core, key))
-        } else {
-            None
+        let done = shared.wait(limit, |core| Self::collect(core, key))?;
+        self.state = State::Taken;
+        Some(done)
+    }
+
+    /// Waits a while for a success, which `collect` shall find. `None`: it takes longer, or is none.
+    #[inline(always)]
+    fn wait_quick<T>(
+        &mut self,
+        limit: Option<Duration>,
+        mut collect: impl FnMut(&mut Core, Key) -> Option<T>,
+    ) -> Option<T> {
+        let State::Pending(key) = self.state else { return None };
+        let shared = &self.endpoint.shared;
+        if limit.is_some_and(|limit| limit <= SHORT) || shared.check_fork().is_err() {
+            return None;
+        }
+        let ended = |core: &mut Core| match collect(core, key) {
+            None if !core.is_over(key) => None,
+            done => Some(done),
         };
-        let done = match quick {
-            Some(done) => done,
-            None => shared.wait(limit, |core| Self::collect(core, key))?,
-        };
+        let done = shared.wait_quick(self.endpoint.number, TURNS_DIRECT, ended)??;
         self.state = State::Taken;
         Some(done)
     }
@@ -122,7 +135,7 @@ impl Operation {
         self.endpoint.shared.with(|core| Self::cancel_in(core, key))
     }
 
-    pub(crate) fn cancel_in(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+    pub(crate) fn cancel_in(core: &mut Core, key: Key) -> Option<Outcome> {
         if let Some((result, memory)) = core.cancel_recv(key) {
             return Some(Self::outcome(owned(memory), result.map(Some)));
         }
@@ -216,6 +229,9 @@ impl SendOp {
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Buf, Failed> {
         let timeout = timeout.into();
         let limit = timeout.resolve(&self.0.endpoint.shared.config);
+        if let Some(buf) = self.0.wait_quick(limit, Core::collect_sent) {
+            return Ok(buf);
+        }
         match self.0.wait(timeout) {
             Some(outcome) => outcome.map(|(buf, _)| buf),
             None => timed_out(self.0.cancel(), limit).map(|(buf, _)| buf),
@@ -265,6 +281,9 @@ impl RecvOp {
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
         let timeout = timeout.into();
         let limit = timeout.resolve(&self.operation.endpoint.shared.config);
+        if let Some(received) = self.operation.wait_quick(limit, Core::collect_received) {
+            return Ok(received);
+        }
         match self.operation.wait(timeout) {
             Some(outcome) => received(outcome),
             None => received(timed_out(self.operation.cancel(), limit)),
@@ -337,6 +356,9 @@ impl Drop for SendOp {
 impl Drop for RecvOp {
     fn drop(&mut self) {
         let Operation { endpoint, state } = &mut self.operation;
+        if matches!(state, State::Taken) {
+            return;
+        }
         if endpoint.shared.check_fork().is_err() {
             return;
         }
