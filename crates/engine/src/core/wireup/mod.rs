@@ -349,10 +349,12 @@ impl Core {
         if gone || undiallable {
             let table = table_text(&connecting.attempts);
             self.connects.remove(key);
-            self.lose_session(
-                session,
-                &format!("its last lane broke and nobody answers where it was\n{}", table.trim_end()),
+            let because = self.sessions.get(session).map_or("", |session| &session.laneless_because);
+            let reason = format!(
+                "its last lane broke ({because}) and nobody answers where it was\n{}",
+                table.trim_end()
             );
+            self.lose_session(session, &reason);
             return;
         }
         if now >= connecting.deadline {
