@@ -84,8 +84,9 @@ pub(crate) struct Connecting {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Waits between two rounds of a redial.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Waits between two rounds of a redial. The first one is short: a process that is dying may still take a connection, and
+/// refuses the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a session waits for its peer to dial again when the peer cannot be dialled.
 const UNDIALLABLE_GRACE: Duration = Duration::from_secs(1);
