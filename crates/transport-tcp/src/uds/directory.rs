@@ -49,24 +49,3 @@ fn is_deserted(path: &Path) -> bool {
     };
     rustix::net::connect(&fd, &address) == Err(Errno::CONNREFUSED)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::UnixListener;
-
-    #[test]
-    fn the_sockets_of_the_dead_go_at_once_and_those_that_may_be_starting_stay() {
-        let folder = std::env::temp_dir().join(format!("sinew-stale-{}", std::process::id()));
-        std::fs::create_dir(&folder).expect("made");
-        let bound = |name: &str| UnixListener::bind(folder.join(name)).expect("bound");
-        let alive = bound("alive.uds");
-        drop((bound("dead.uds"), bound("young.new"), bound("other.sock")));
-        remove_stale(&folder);
-        let there = |name: &str| folder.join(name).exists();
-        assert!(there("alive.uds") && there("young.new") && there("other.sock"));
-        assert!(!there("dead.uds"), "nobody listens there, and nobody will");
-        drop(alive);
-        std::fs::remove_dir_all(&folder).expect("removed");
-    }
-}
