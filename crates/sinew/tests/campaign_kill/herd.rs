@@ -151,6 +151,27 @@ pub(crate) fn send_signal(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// Whether a process waits in a system call.
+pub(crate) fn is_asleep(pid: i32) -> bool {
+    state(pid) == Some('S')
+}
+
+/// Whether a process stands still.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    state(pid) == Some('T')
+}
+
+/// Bytes of memory that a process has.
+pub(crate) fn resident(pid: i32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
 /// The body of the process: forks for each line that it is told.
 pub(crate) fn process() {
     let folder = PathBuf::from(std::env::var_os("CAMPAIGN_FOLDER").expect("set by the survivor"));
@@ -158,6 +179,7 @@ pub(crate) fn process() {
     // SAFETY: dead children are not waited for.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     die_with_parent();
+    crate::traffic::prepare();
     while let Some(line) = hear() {
         let (slot, role) = line.split_once(' ').expect("slot and role");
         // SAFETY: this process has one thread, which holds no lock here.

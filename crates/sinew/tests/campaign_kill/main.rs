@@ -5,11 +5,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod detect;
 mod herd;
 mod ledger;
 mod random;
 mod rounds;
+mod steps;
 mod survivor;
+mod three;
+mod tracer;
 mod traffic;
 mod victims;
 
@@ -33,6 +37,9 @@ fn other_process() {
             let side = if side == "sender" { Side::Sender } else { Side::Receiver };
             random::campaign(lane_named(lane), tier, side);
         }
+        ["three", lane] => three::campaign(lane_named(lane)),
+        ["detect", lane, mode] => detect::campaign(lane_named(lane), mode),
+        ["step", side, tier] => steps::campaign(side, tier),
         _ => panic!("no campaign {role}"),
     }
 }
@@ -46,8 +53,14 @@ fn tell(row: String) {
     common::say(format!("campaign {row}"));
 }
 
-/// Runs a campaign in another process and prints its row.
+/// Runs a campaign in another process and prints its row. One that cannot be run here says so.
 fn run(campaign: &str) {
+    if let Some(reason) = row_of(campaign).strip_prefix("skip ") {
+        sinew_testing::skip!("ptrace", "{reason}");
+    }
+}
+
+fn row_of(campaign: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["other_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
@@ -82,7 +95,7 @@ fn run(campaign: &str) {
     }
     let status = survivor.wait().expect("it was started");
     assert!(status.success(), "{campaign} failed: {status}");
-    assert!(last.is_some(), "{campaign} said nothing");
+    last.unwrap_or_else(|| panic!("{campaign} said nothing"))
 }
 
 macro_rules! kills {
@@ -106,4 +119,47 @@ kills! {
     shm: inline, eager, pipelined, in_place, one_copy, batch;
     uds: inline, eager, pipelined, batch;
     tcp: inline, eager, pipelined, batch;
+}
+
+macro_rules! steps {
+    ($($side:ident: $($tier:ident),*;)*) => {
+        mod every_instruction { $( pub(crate) mod $side { $(
+            #[test]
+            fn $tier() {
+                crate::run(concat!("step/", stringify!($side), "/", stringify!($tier)));
+            }
+        )* } )* }
+    };
+}
+
+steps! {
+    send: short, try_send, eager, rendezvous, pipelined, one_copy, loan, batch;
+    receive: short, eager, rendezvous, pipelined, one_copy, loan, batch, asleep;
+}
+
+macro_rules! each_lane {
+    ($($lane:ident),*) => { $(
+        mod $lane {
+            #[test]
+            fn three_senders_share_a_processor_and_one_dies() {
+                crate::run(concat!("three/", stringify!($lane)));
+            }
+            #[test]
+            fn a_death_is_noticed_by_callers() {
+                crate::run(concat!("detect/", stringify!($lane), "/caller"));
+            }
+            #[test]
+            fn a_death_is_noticed_by_the_thread() {
+                crate::run(concat!("detect/", stringify!($lane), "/thread"));
+            }
+            #[test]
+            fn a_death_is_noticed_by_event_loops() {
+                crate::run(concat!("detect/", stringify!($lane), "/event"));
+            }
+        }
+    )* };
+}
+
+mod together {
+    each_lane!(shm, uds, tcp);
 }

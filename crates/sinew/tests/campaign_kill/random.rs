@@ -182,7 +182,7 @@ pub(crate) fn campaign(lane: &'static str, tier: &str, side: Side) {
         round(&mut world, which, (tier, side, fault), (&executioner, start), &mut random, &mut counts);
         world.check(&format!("round {number} of {lane}/{tier}/{side:?}, {fault:?}, seed {seed}"));
     }
-    let heap = world.heap_per_loss();
+    let heap = world.heap_per_loss(1);
     world.check_sockets();
     let Counts { inside, loans, stops, late, continued, messages, mut detected, mut rates } = counts;
     let side = format!("{side:?}").to_lowercase();

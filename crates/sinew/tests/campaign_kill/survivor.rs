@@ -9,7 +9,7 @@ use crate::rounds::until;
 use crate::traffic::{HELLO, PING, fill, is_whole};
 use crate::victims;
 use sinew::{Endpoint, Engine, Match, OpError, Peer, Progress, RecvOp};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What an engine may remember of a lost peer, so that handles of it can say why: an engine remembers 1,024 of them.
@@ -48,12 +48,23 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(lane: &'static str, modes: &[(&'static str, Progress)]) -> Self {
+        let make = |folder: &Path, progress| victims::engine(lane, folder, progress);
+        Self::with(lane, modes, "partner", make)
+    }
+
+    /// A world of other engines; `partner` is the role of the process that they talk with.
+    pub(crate) fn with(
+        lane: &'static str,
+        modes: &[(&'static str, Progress)],
+        partner: &str,
+        make: impl Fn(&Path, Progress) -> Engine,
+    ) -> Self {
         let folder = scratch();
         crate::traffic::prepare();
         let mut herd = Herd::start(&folder, lane);
-        let partner = herd.victim(crate::herd::SLOTS - 1, "partner");
+        let partner = herd.victim(crate::herd::SLOTS - 1, partner);
         let survivors = modes.iter().map(|&(mode, progress)| {
-            let engine = victims::engine(lane, &folder, progress);
+            let engine = make(&folder, progress);
             let a = engine.endpoint("a").unwrap();
             let to = a.connect(&partner.address).expect("a path to the partner");
             Survivor { mode, progress, a, engine, partner: to, pings: 0, buf: vec![0; 1 << 20] }
@@ -98,9 +109,11 @@ impl World {
         self.heap.push(ledger::heap());
     }
 
-    /// Bytes of the heap that a loss costs, since [`World::settle`]: the middle one, as tables grow once for all.
-    pub(crate) fn heap_per_loss(&self) -> i64 {
-        let mut costs: Vec<i64> = self.heap.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    /// Bytes of the heap that each of the losses between two checks costs, since [`World::settle`]: the middle of them, as tables
+    /// grow once for all.
+    pub(crate) fn heap_per_loss(&self, losses: usize) -> i64 {
+        let mut costs: Vec<i64> =
+            self.heap.windows(2).map(|pair| (pair[1] - pair[0]) / losses as i64).collect();
         costs.sort_unstable();
         let cost = costs.get(costs.len() / 2).copied().unwrap_or(0);
         assert!(cost < HEAP_MAX, "each loss leaves {cost} bytes of heap behind");
@@ -170,22 +183,25 @@ impl Survivor {
             if start.elapsed() > limit {
                 return op.cancel().map(|_| ()).map_err(|failed| failed.error);
             }
-            self.doze();
+            doze(&self.engine);
         }
     }
+}
 
-    /// One turn of an event loop.
-    pub(crate) fn doze(&self) {
-        let Some(armed) = self.engine.arm() else {
-            self.engine.process();
-            return;
-        };
-        let most = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-        let fd = self.engine.event_fd();
-        let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-        let _ = rustix::event::poll(&mut fds, Some(&most));
-        armed.process();
-    }
+/// One turn of an event loop, which sleeps for a while if nothing is there.
+pub(crate) fn doze(engine: &Engine) {
+    let Some(armed) = engine.arm() else {
+        engine.process();
+        return;
+    };
+    let most = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let fd = engine.event_fd();
+    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let most = armed
+        .timeout()
+        .map_or(most, |timeout| rustix::event::Timespec::try_from(timeout).unwrap_or(most).min(most));
+    let _ = rustix::event::poll(&mut fds, Some(&most));
+    armed.process();
 }
 
 /// That everything towards a peer that died ends at once, and says so.

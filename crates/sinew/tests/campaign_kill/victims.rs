@@ -30,6 +30,16 @@ pub(crate) fn engine_with(lane: &str, progress: Progress, options: EngineOptions
 pub(crate) fn live(role: &str, folder: &Path, diary: &Diary) {
     let lane = std::env::var("OTHER_LANE").expect("set by the survivor");
     let words: Vec<&str> = role.split(' ').collect();
+    match words[..] {
+        ["step", "partner"] => {
+            let engine = crate::steps::engine(folder, Duration::from_micros(300), Progress::Caller);
+            let endpoint = engine.endpoint("victim").unwrap();
+            introduce(endpoint.address());
+            return answer(&endpoint);
+        }
+        ["step", what] => return crate::steps::victim(what, folder, diary),
+        _ => {}
+    }
     let engine = engine(&lane, folder, Progress::Caller);
     let endpoint = engine.endpoint("victim").unwrap();
     if let Some(cpu) = words.get(2) {
@@ -51,6 +61,18 @@ pub(crate) fn pin(cpu: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set).expect("a processor of this process");
+}
+
+/// The processors that this thread may run on.
+pub(crate) fn processors() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None).expect("a set of processors");
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+/// Runs this thread, and the processes that it starts, on one of its processors.
+pub(crate) fn pin_to_one() {
+    let processors = processors();
+    pin(processors[std::process::id() as usize % processors.len()]);
 }
 
 /// The survivor, when it has greeted.
