@@ -257,8 +257,13 @@ impl Endpoint {
             return Err(Failed { buf, error: OpError::NotWritable });
         }
         let pattern = pattern.into();
-        let started =
-            shared.with(|core| core.start_recv(self.inner.number, pattern, Memory::Owned(buf), None));
+        let quick = |core: &mut Core, buf| core.post_recv_quick(self.inner.number, pattern, buf);
+        let started = match shared.try_with_bias(buf, quick) {
+            Ok(key) => Started::Pending(key),
+            Err(buf) => {
+                shared.with(|core| core.start_recv(self.inner.number, pattern, Memory::Owned(buf), None))
+            }
+        };
         Ok(RecvOp::new(Arc::clone(&self.inner), started, pattern.untagged))
     }
 

@@ -3,9 +3,10 @@
 
 use crate::completion::{Completion, Match};
 use crate::core::op::{Loan, Memory};
-use crate::core::{Core, Started};
+use crate::core::{Core, Shown, Started};
 use crate::endpoint::{Borrowed, Endpoint};
 use crate::error::OpError;
+use crate::op::SHORT;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_transport::{Body, Buf, View};
@@ -50,14 +51,23 @@ impl Endpoint {
     ) -> Result<Incoming, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
+        let (pattern, timeout) = (pattern.into(), timeout.into());
+        let limit = timeout.resolve(&shared.config);
+        if limit.is_none_or(|limit| limit > SHORT)
+            && let Some((info, shown)) = shared.view_quick(self.inner.number, &pattern, len_max)
+        {
+            let content = match shown {
+                Shown::Copied(bytes) => Content::Own(bytes.into()),
+                Shown::Lent(view, loan) => Content::Lent { view, loan },
+            };
+            return Ok(Incoming { shared: Arc::clone(shared), info, content });
+        }
         let memory = Memory::Later { len_max };
         let mut guard = Borrowed::none(shared);
-        let start =
-            |core: &mut Core| guard.note(core.start_recv(self.inner.number, pattern.into(), memory, None));
+        let start = |core: &mut Core| guard.note(core.start_recv(self.inner.number, pattern, memory, None));
         let (result, memory) = match shared.with(start) {
             Started::Done(result, memory) => (result, memory),
             Started::Pending(key) => {
-                let limit = timeout.into().resolve(&shared.config);
                 let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
                 // Collected, or cancelled here.
                 std::mem::forget(guard);
@@ -146,7 +156,9 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         if let Content::Lent { view, loan } = std::mem::replace(&mut self.content, Content::Gone) {
             drop(view);
-            if self.shared.check_fork().is_ok() {
+            if self.shared.check_fork().is_ok()
+                && self.shared.with_bias(|core| core.return_quick(loan)) != Some(true)
+            {
                 self.shared.with(|core| {
                     core.return_loan(loan);
                     core.progress();

@@ -38,7 +38,7 @@ pub(crate) struct Operation {
 }
 
 /// Waits that are shorter look at the clock from the start.
-const SHORT: Duration = Duration::from_micros(200);
+pub(crate) const SHORT: Duration = Duration::from_micros(200);
 
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
@@ -50,7 +50,7 @@ impl Operation {
         }
     }
 
-    pub(crate) fn collect(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+    pub(crate) fn collect(core: &mut Core, key: Key) -> Option<Outcome> {
         if let Some((result, memory)) = core.collect_recv(key) {
             return Some(Self::outcome(owned(memory), result.map(Some)));
         }
@@ -63,7 +63,7 @@ impl Operation {
         let shared = &self.endpoint.shared;
         // A send has its buffer back, but may still wait for company: where nobody else makes progress, this is its wait.
         if matches!(result, Ok(None)) && shared.progress == Progress::Caller {
-            shared.with_unless_forked((), crate::core::Core::send_staged);
+            shared.with_unless_forked((), Core::send_staged);
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Done(buf, result) => Some(Self::outcome(buf, result)),
@@ -101,15 +101,49 @@ impl Operation {
         let State::Pending(key) = self.state else { return None };
         let shared = &self.endpoint.shared;
         let limit = timeout.resolve(&shared.config);
-        let quick = if limit.is_none_or(|limit| limit > SHORT) {
-            shared.wait_quick(self.endpoint.number, TURNS_DIRECT, |core| Self::collect(core, key))
-        } else {
-            None
+        let done = shared.wait(limit, |core| Self::collect(core, key))?;
+        self.state = State::Taken;
+        Some(done)
+    }
+
+    /// Waits a while for a success, which `collect` shall find. `None`: it takes longer, or is none.
+    #[inline(always)]
+    fn wait_quick<T>(
+        &mut self,
+        limit: Option<Duration>,
+        collect: impl FnMut(&mut Core, Key) -> Option<T>,
+    ) -> Option<T> {
+        if limit.is_some_and(|limit| limit <= SHORT) {
+            return None;
+        }
+        self.turn_quick(TURNS_DIRECT, collect)
+    }
+
+    /// The same for the poll of a future.
+    #[inline(always)]
+    fn poll_quick<T>(&mut self, collect: impl FnMut(&mut Core, Key) -> Option<T>) -> Option<T> {
+        if self.endpoint.shared.progress != Progress::Caller {
+            return None;
+        }
+        self.turn_quick(TURNS_POLL, collect)
+    }
+
+    #[inline(always)]
+    fn turn_quick<T>(
+        &mut self,
+        turns: u32,
+        mut collect: impl FnMut(&mut Core, Key) -> Option<T>,
+    ) -> Option<T> {
+        let State::Pending(key) = self.state else { return None };
+        let shared = &self.endpoint.shared;
+        if shared.check_fork().is_err() {
+            return None;
+        }
+        let ended = |core: &mut Core| match collect(core, key) {
+            None if !core.is_over(key) => None,
+            done => Some(done),
         };
-        let done = match quick {
-            Some(done) => done,
-            None => shared.wait(limit, |core| Self::collect(core, key))?,
-        };
+        let done = shared.wait_quick(self.endpoint.number, turns, ended)??;
         self.state = State::Taken;
         Some(done)
     }
@@ -122,7 +156,7 @@ impl Operation {
         self.endpoint.shared.with(|core| Self::cancel_in(core, key))
     }
 
-    pub(crate) fn cancel_in(core: &mut crate::core::Core, key: Key) -> Option<Outcome> {
+    pub(crate) fn cancel_in(core: &mut Core, key: Key) -> Option<Outcome> {
         if let Some((result, memory)) = core.cancel_recv(key) {
             return Some(Self::outcome(owned(memory), result.map(Some)));
         }
@@ -139,23 +173,16 @@ impl Operation {
         };
         let shared = &self.endpoint.shared;
         let by_caller = shared.progress == Progress::Caller;
-        let quick = if by_caller {
-            shared.wait_quick(self.endpoint.number, TURNS_POLL, |core| Self::collect(core, key))
-        } else {
-            None
-        };
-        let done = quick.or_else(|| {
-            if by_caller {
-                // By itself, as what it leaves to run may panic: the result must not be lost by that.
-                shared.with(Core::progress);
+        if by_caller {
+            // By itself, as what it leaves to run may panic: the result must not be lost by that.
+            shared.with(Core::progress);
+        }
+        let done = shared.with(|core| {
+            let done = Self::collect(core, key);
+            if done.is_none() {
+                core.set_waker(key, context.waker());
             }
-            shared.with(|core| {
-                let done = Self::collect(core, key);
-                if done.is_none() {
-                    core.set_waker(key, context.waker());
-                }
-                done
-            })
+            done
         });
         match done {
             Some(done) => {
@@ -216,6 +243,9 @@ impl SendOp {
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Buf, Failed> {
         let timeout = timeout.into();
         let limit = timeout.resolve(&self.0.endpoint.shared.config);
+        if let Some(buf) = self.0.wait_quick(limit, Core::collect_sent) {
+            return Ok(buf);
+        }
         match self.0.wait(timeout) {
             Some(outcome) => outcome.map(|(buf, _)| buf),
             None => timed_out(self.0.cancel(), limit).map(|(buf, _)| buf),
@@ -265,6 +295,9 @@ impl RecvOp {
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
         let timeout = timeout.into();
         let limit = timeout.resolve(&self.operation.endpoint.shared.config);
+        if let Some(received) = self.operation.wait_quick(limit, Core::collect_received) {
+            return Ok(received);
+        }
         match self.operation.wait(timeout) {
             Some(outcome) => received(outcome),
             None => received(timed_out(self.operation.cancel(), limit)),
@@ -312,6 +345,9 @@ impl Future for SendOp {
     type Output = Result<Buf, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(buf) = self.0.poll_quick(Core::collect_sent) {
+            return Poll::Ready(Ok(buf));
+        }
         self.0.poll(context).map(|outcome| outcome.map(|(buf, _)| buf))
     }
 }
@@ -320,6 +356,9 @@ impl Future for RecvOp {
     type Output = Result<Received, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(received) = self.operation.poll_quick(Core::collect_received) {
+            return Poll::Ready(Ok(received));
+        }
         self.operation.poll(context).map(received)
     }
 }
@@ -337,6 +376,9 @@ impl Drop for SendOp {
 impl Drop for RecvOp {
     fn drop(&mut self) {
         let Operation { endpoint, state } = &mut self.operation;
+        if matches!(state, State::Taken) {
+            return;
+        }
         if endpoint.shared.check_fork().is_err() {
             return;
         }

@@ -481,8 +481,19 @@ impl Message<'_> {
         if let Err(error) = shared.check_fork() {
             return Err(Failed { buf, error });
         }
+        let described = crate::core::op::is_described(&buf, peer.session);
+        let buf = if described && self.immediate.is_none() {
+            let lend = |core: &mut Core, buf| core.lend_quick(peer.session, peer.flow, &self.header(), buf);
+            match shared.try_with_bias(buf, lend) {
+                Ok(key) => return Ok(SendOp::new(Arc::clone(&peer.endpoint), key)),
+                Err(buf) => buf,
+            }
+        } else if !described && shared.with_bias(|core| self.send_quick(core, &buf)) == Some(true) {
+            return Ok(SendOp::done(Arc::clone(&peer.endpoint), buf));
+        } else {
+            buf
+        };
         let started = shared.with(|core| {
-            let described = crate::core::op::is_described(&buf, peer.session);
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
                 core.staged(peer.session, buf.len());
                 return Ok(Err(buf));

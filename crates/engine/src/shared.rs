@@ -9,14 +9,15 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Delivered, Effects, Quick, Receiving, Taken};
+use crate::core::{Core, Effects, Look, Receiving, Shown, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use sinew_base::biased::{BiasedLock, Guard};
+use sinew_base::biased::{BiasedGuard, BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
+use sinew_proto::matching::Wanted;
 use sinew_transport::{Event, Interest, PollKey, Poller};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -173,10 +174,75 @@ impl Shared {
         self.core.lock_if_biased().map(|mut core| f(&mut core))
     }
 
+    /// The same for a call that is given something, and gives it back when it does nothing.
+    #[inline(always)]
+    pub(crate) fn try_with_bias<A, R>(
+        &self,
+        given: A,
+        f: impl FnOnce(&mut Core, A) -> Result<R, A>,
+    ) -> Result<R, A> {
+        match self.core.lock_if_biased() {
+            Some(mut core) => f(&mut core, given),
+            None => Err(given),
+        }
+    }
+
     /// Whether another thread waits for the lock.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
         self.core.contended()
+    }
+
+    /// Some quick looks of a thread that has the bias. `None`: there may be none.
+    #[inline(always)]
+    fn look_quick<T>(
+        self: &Arc<Self>,
+        may: impl FnOnce(&mut Core) -> bool,
+        mut look: impl FnMut(&mut Core) -> Look<T>,
+    ) -> Option<Option<T>> {
+        let mut core = self.core.lock_if_biased()?;
+        if !may(&mut core) {
+            return None;
+        }
+        let mut looks = 0;
+        while looks < QUICK_LOOKS {
+            match look(&mut core) {
+                Look::Done(value) => {
+                    self.leave_quick(core, true);
+                    return Some(Some(value));
+                }
+                // It may panic: nothing must be taken out of the engine before that.
+                Look::More if core.effects.must_run() => break,
+                Look::More => {}
+                Look::Nothing if self.core.contended() => break,
+                Look::Nothing => {
+                    looks += 1;
+                    std::hint::spin_loop();
+                }
+                Look::Other => break,
+            }
+        }
+        self.leave_quick(core, false);
+        Some(None)
+    }
+
+    /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
+    #[inline(always)]
+    fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
+        if core.effects.any() || (done && self.sleepers.load(Ordering::Relaxed) > 0) {
+            self.leave_slowly(core, done);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_slowly(self: &Arc<Self>, mut core: BiasedGuard<'_, Core>, done: bool) {
+        let sleepers = self.sleepers.load(Ordering::Relaxed) > 0;
+        if core.effects.must_run() || (sleepers && (done || core.effects.any())) {
+            drop(core);
+            self.hand_over();
+        } else {
+            core.effects.clear();
+        }
     }
 
     /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
@@ -188,34 +254,46 @@ impl Shared {
         mut check: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
         for _ in 0..turns {
-            let mut core = self.core.lock_if_biased()?;
-            let mut done = check(&mut core);
-            let mut looks = 0;
-            while done.is_none() && looks < QUICK_LOOKS {
-                match core.deliver_quick(endpoint) {
-                    // It may panic: what `check` would take out of the engine must not be lost by that.
-                    Delivered::One if core.effects.must_run() => break,
-                    Delivered::One => done = check(&mut core),
-                    Delivered::Nothing if self.core.contended() => break,
-                    Delivered::Nothing => {
-                        looks += 1;
-                        std::hint::spin_loop();
-                    }
-                    Delivered::Other => break,
+            let mut changed = true;
+            let look = |core: &mut Core| {
+                if std::mem::take(&mut changed)
+                    && let Some(done) = check(core)
+                {
+                    return Look::Done(done);
                 }
+                let look = core.deliver_quick(endpoint);
+                changed = matches!(look, Look::Done(()) | Look::More);
+                match look {
+                    Look::Done(()) | Look::More => Look::More,
+                    Look::Nothing => Look::Nothing,
+                    Look::Other => Look::Other,
+                }
+            };
+            if let Some(done) = self.look_quick(|_| true, look)? {
+                return Some(done);
             }
-            let more =
-                core.effects.any() && (core.effects.must_run() || self.sleepers.load(Ordering::Relaxed) > 0);
-            if !more {
-                core.effects.clear();
+            self.with(|core| core.turn(1));
+            if self.core.contended() {
+                break;
             }
-            drop(core);
-            if more {
-                // Runs what there is.
-                self.with(|_| ());
-            }
-            if done.is_some() {
-                return done;
+        }
+        None
+    }
+
+    /// Waits for a message without memory for it for a while, the short way. `None`: it takes longer, or this thread is not
+    /// the one that may.
+    pub(crate) fn view_quick(
+        self: &Arc<Self>,
+        endpoint: u32,
+        pattern: &Match,
+        len_max: usize,
+    ) -> Option<(Completion, Shown)> {
+        let wanted = Wanted::new(&(*pattern).into());
+        for _ in 0..TURNS_DIRECT {
+            let may = |core: &mut Core| core.may_receive_quick(endpoint, pattern);
+            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max);
+            if let Some(done) = self.look_quick(may, look)? {
+                return Some(done);
             }
             self.with(|core| core.turn(1));
             if self.core.contended() {
@@ -238,28 +316,13 @@ impl Shared {
         let receiving = Receiving::new(endpoint, &pattern, NonNull::from(&mut *buf).cast(), buf.len());
         let mut turns = TURNS_ALONE;
         for _ in 0..TURNS_DIRECT {
-            let Some(mut core) = self.core.lock_if_biased() else { break };
-            if !core.polls_memory() || core.recv_has_more_to_see(&pattern, &receiving) {
-                break;
+            let may = |core: &mut Core| core.may_receive_quick(endpoint, &pattern);
+            // SAFETY: `buf` is borrowed meanwhile.
+            match self.look_quick(may, |core| unsafe { core.recv_quick(&receiving) }) {
+                Some(Some(info)) => return Ok(info),
+                Some(None) => {}
+                None => break,
             }
-            for _ in 0..QUICK_LOOKS {
-                // SAFETY: `buf` is borrowed meanwhile.
-                match unsafe { core.recv_quick(&receiving) } {
-                    Quick::Done(info) => {
-                        let more = core.effects.any();
-                        drop(core);
-                        // This thread stops polling: whoever sleeps takes over.
-                        if more || self.sleepers.load(Ordering::Relaxed) > 0 {
-                            self.hand_over();
-                        }
-                        return Ok(info);
-                    }
-                    Quick::Nothing if self.core.contended() => break,
-                    Quick::Nothing => std::hint::spin_loop(),
-                    Quick::Other => break,
-                }
-            }
-            drop(core);
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
             if let Some(taken) = unsafe { self.recv_in_turns(1, &pattern, &receiving, &mut note) } {

@@ -2,7 +2,7 @@
 
 use crate::buf::Buf;
 use crate::{Body, Capabilities, Cost, Event, LaneError, Locator, PollKey, Poller, TransportError};
-use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::frame::{Header, Kind};
 use std::any::Any;
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -219,19 +219,24 @@ pub struct LaneParams {
     pub peer_timeout: std::time::Duration,
 }
 
-/// A whole message ([`Kind::EAGER`]) that lies in a lane, shown before it is taken.
+/// A frame that lies in a lane, shown before it is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Peeked<'a> {
-    /// Its tag.
-    pub tag: u64,
-    /// Endpoint that it is for.
-    pub dst: u32,
-    /// Endpoint that it comes from.
-    pub src: u32,
-    /// What else its header says.
-    pub flags: Flags,
+    /// Its header; of any kind that a session knows.
+    pub header: Header,
     /// Its body, with what the flags put in front of the payload.
     pub body: Body<'a>,
+}
+
+/// What [`Lane::peek`] sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Peek<'a> {
+    /// The next frame.
+    Frame(Peeked<'a>),
+    /// No frame yet.
+    Nothing,
+    /// What there is only [`Lane::poll`] can tell.
+    Poll,
 }
 
 /// Sizes that a lane is built for.
@@ -290,7 +295,7 @@ pub enum Pull {
 /// Names a range of a segment towards the peer: made by [`Lane::describe`], carried in an envelope, used by the peer's
 /// [`Lane::pull`] or [`Lane::view`] on the same lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Descriptor(pub [u8; 32]);
+pub struct Descriptor(pub [u8; 24]);
 
 // SAFETY: the pointer of a borrowed body is only a name for memory that the engine has lent to the lane; the engine
 // dereferences it under its lock, while the operation that the memory belongs to lives.
@@ -483,17 +488,17 @@ pub unsafe trait Lane: Send {
         false
     }
 
-    /// Looks at the next frame where it lies, if it is a whole message and nothing else must be handed up before it; `None`
-    /// says nothing of what [`Lane::poll`] would find. The same frame is shown until [`Lane::take_peeked`]. For lanes that
-    /// are polled in memory: a receiver that waits copies straight from here.
-    fn peek(&mut self) -> Option<Peeked<'_>> {
-        None
+    /// Looks at the next frame where it lies, after taking the one that was shown before if `take` says so. The same frame is
+    /// shown until it is taken. For lanes that are polled in memory: a receiver that waits copies straight from here.
+    fn peek(&mut self, _take: bool) -> Peek<'_> {
+        Peek::Poll
     }
 
     /// Takes the frame that [`Lane::peek`] has just shown; without one, does nothing that a peer or caller would notice.
     fn take_peeked(&mut self) {}
 
-    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them, and returns how many frames or releases it handed up.
+    /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them or where they are
+    /// `DATA`, which somebody waits for, and returns how many frames or releases it handed up.
     ///
     /// # Errors
     /// The lane is over. Whatever arrived whole before that has been handed up.

@@ -141,9 +141,14 @@ impl Drop for Under<'_> {
 impl Core {
     /// Whether a receive has to look at more than lanes: messages that came before, a source that may be lost.
     #[inline(always)]
-    pub(crate) fn recv_has_more_to_see(&mut self, pattern: &Match, receiving: &Receiving) -> bool {
-        pattern.source.is_some()
-            || self.endpoint(receiving.endpoint).is_none_or(|state| state.matcher.has_unexpected())
+    fn recv_has_more_to_see(&mut self, pattern: &Match, endpoint: u32) -> bool {
+        pattern.source.is_some() || self.endpoint(endpoint).is_none_or(|state| state.matcher.has_unexpected())
+    }
+
+    /// Whether a receive that has not been posted may look for its message the short way.
+    #[inline(always)]
+    pub(crate) fn may_receive_quick(&mut self, endpoint: u32, pattern: &Match) -> bool {
+        self.polls_memory() && !self.recv_has_more_to_see(pattern, endpoint)
     }
 
     /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
@@ -151,7 +156,7 @@ impl Core {
         if self.endpoint(receiving.endpoint).is_none() {
             return Some(Taken::Failed(Box::new(OpError::EngineClosed)));
         }
-        if self.recv_has_more_to_see(pattern, receiving) {
+        if self.recv_has_more_to_see(pattern, receiving.endpoint) {
             return self.recv_waiting(pattern, receiving);
         }
         None

@@ -8,7 +8,7 @@
 
 use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
-use super::quick::{Quick, Receiving};
+use super::quick::{Look, Receiving};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
 use crate::batch::{Place, Receive};
@@ -193,7 +193,7 @@ impl Core {
             let endpoint = self.direct_batch.endpoint;
             let receiving = Receiving { endpoint, wanted: slot.wanted, data: slot.data, room: slot.room };
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Quick::Done(info) = (unsafe { self.recv_quick(&receiving) }) else { break };
+            let Look::Done(info) = (unsafe { self.recv_quick(&receiving) }) else { break };
             self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(info)));
             done += 1;
         }

@@ -1,7 +1,7 @@
 //! Lanes in the core: polling them, and being the sink that they hand frames to.
 
-use super::Core;
 use super::table::Key;
+use super::{Core, Session};
 use crate::histogram::Measures;
 use sinew_transport::{Body, ErrorKind, Lane, LaneError, Placement, Sink, Token, TransportError};
 use sinew_wire::frame::{Header, Kind};
@@ -39,6 +39,16 @@ pub(crate) struct LaneSlot {
     pub(crate) frames_received: u64,
     /// Made by the first call that is measured.
     pub(crate) measures: Option<Box<Measures>>,
+}
+
+impl LaneSlot {
+    /// One frame more of the session's sequence has gone out here.
+    #[inline]
+    pub(crate) fn count_sent(&mut self, session: &mut Session) {
+        session.sent += 1;
+        session.traffic += 1;
+        self.frames_sent += 1;
+    }
 }
 
 /// So many looks a lane is judged by while it carries traffic.

@@ -35,7 +35,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Delivered, Quick, Receiving};
+pub(crate) use quick::{Look, Receiving, Shown};
 pub(crate) use session::{Session, SessionId, Windows};
 pub(crate) use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};

@@ -6,8 +6,9 @@ use super::table::Key;
 use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
 use crate::error::OpError;
+use crate::op::Received;
 use sinew_proto::matching::{Arrival, Pattern, Posted};
-use sinew_transport::{Body, Token, UnacknowledgedBody};
+use sinew_transport::{Body, Buf, Token, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
 
 /// An operation after its first step.
@@ -252,6 +253,40 @@ impl Core {
             buf.set_len(info.len);
         }
         Some((result, memory))
+    }
+
+    /// Takes a receive with an owned buffer out of the table if it has got its message.
+    #[inline]
+    pub(crate) fn collect_received(&mut self, key: Key) -> Option<Received> {
+        let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
+        let (&mut RecvState::Finished(Ok(info)), Memory::Owned(_)) = (&mut op.state, &op.memory) else {
+            return None;
+        };
+        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        let mut buf = memory.into_buf()?;
+        self.ops.discard(key);
+        buf.set_len(info.len);
+        Some(Received { buf, info })
+    }
+
+    /// Takes a send with an owned buffer out of the table if it has gone well.
+    #[inline]
+    pub(crate) fn collect_sent(&mut self, key: Key) -> Option<Buf> {
+        let Some(Op::Send(op)) = self.ops.get_mut(key) else { return None };
+        let (SendState::Finished(Ok(())), Memory::Owned(_)) = (&op.state, &op.memory) else { return None };
+        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        self.ops.discard(key);
+        memory.into_buf()
+    }
+
+    /// Whether an operation has ended.
+    #[inline]
+    pub(crate) fn is_over(&self, key: Key) -> bool {
+        match self.ops.get(key) {
+            Some(Op::Recv(op)) => matches!(op.state, RecvState::Finished(_)),
+            Some(Op::Send(op)) => matches!(op.state, SendState::Finished(_)),
+            None => true,
+        }
     }
 
     /// Whether a receive waits for a message.

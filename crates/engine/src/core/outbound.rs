@@ -7,7 +7,7 @@ use super::session::{Control, ControlBody, Session, Standing};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::error::OpError;
-use sinew_transport::{Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
+use sinew_transport::{Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -39,11 +39,11 @@ impl Blocked {
 }
 
 /// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
-const ENVELOPE_MAX: usize = 8 + 8 + 8 + 32;
+const ENVELOPE_MAX: usize = 8 + 8 + 8 + size_of::<Descriptor>();
 /// Bytes of staged messages, their overhead counted, that go out without being told to.
 const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
-const FRAGMENTS_PER_TURN: usize = 4;
+const FRAGMENTS_PER_TURN: usize = 16;
 
 impl Core {
     /// Posts a whole message at once, copying it.
@@ -80,9 +80,7 @@ impl Core {
         match lane.try_post(&charge.mark(*header), parts) {
             Ok(()) => {
                 session.pay(flow, charge, cost);
-                session.sent += 1;
-                session.traffic += 1;
-                slot.frames_sent += 1;
+                slot.count_sent(session);
                 if let (Some(active), false) = (session.active, slot.astir) {
                     self.stir(active);
                 }

@@ -12,37 +12,39 @@
 //! and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
+use super::endpoint::EndpointState;
 use super::inbound::OVERHEAD;
-use super::op::Op;
+use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
+use super::rendezvous::Status;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Lane, Peeked};
-use sinew_wire::frame::{Flags, Header};
+use sinew_transport::{Buf, Descriptor, Lane, Peek, Peeked, View};
+use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
 
 /// What a look at the busiest lane has brought.
 #[derive(Debug)]
-pub(crate) enum Quick {
-    /// The message; it is in the caller's memory.
-    Done(Completion),
+pub(crate) enum Look<T> {
+    /// What was looked for.
+    Done(T),
+    /// Something else, that is over now: look again.
+    More,
     /// Nothing is there yet.
     Nothing,
     /// Something else is to be done first.
     Other,
 }
 
-/// What a look for anybody's message has brought.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Delivered {
-    /// A message; its receive has ended.
-    One,
-    /// Nothing is there yet.
-    Nothing,
-    /// Something else is to be done first.
-    Other,
+/// A message that was received without memory for it.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    /// A short one, copied.
+    Copied(Vec<u8>),
+    /// The sender's memory.
+    Lent(View, Loan),
 }
 
 /// A receive that looks for its message.
@@ -77,6 +79,13 @@ struct Permit {
     /// Messages since, and their bytes.
     messages: u64,
     bytes: u64,
+    /// Envelopes that may still come.
+    envelopes: u64,
+    /// Messages on loan since, and their bytes.
+    loans: u64,
+    lent: u64,
+    /// Answers to envelopes since.
+    answers: u64,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
     received: bool,
 }
@@ -91,6 +100,10 @@ impl Permit {
         credit: 0,
         messages: 0,
         bytes: 0,
+        envelopes: 0,
+        loans: 0,
+        lent: 0,
+        answers: 0,
         received: false,
     };
 
@@ -103,19 +116,40 @@ impl Permit {
 
     /// The next message of the permit's lane.
     #[inline(always)]
-    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Option<Peeked<'a>> {
-        if std::mem::take(&mut self.received) {
-            lane.take_peeked();
-        }
-        lane.peek()
+    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
+        lane.peek(std::mem::take(&mut self.received))
     }
 
     /// Whether the message is for the permit's endpoint, plain and paid for.
     #[inline(always)]
-    fn covers(&self, message: &Peeked<'_>) -> bool {
-        message.dst == self.endpoint
-            && message.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0) == 0
-            && self.credit >= message.body.len() as u64 + OVERHEAD
+    fn covers(&self, Peeked { header, body }: &Peeked<'_>) -> bool {
+        header.kind == Kind::EAGER
+            && header.dst == self.endpoint
+            && header.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0) == 0
+            && self.credit >= body.len() as u64 + OVERHEAD
+    }
+
+    /// The same for the envelope of a message on loan: who will hear of its return, how long it is, and where.
+    #[inline(always)]
+    fn covers_loan(&self, Peeked { header, body }: &Peeked<'_>) -> Option<(Loan, u64, Descriptor)> {
+        let plain = header.kind == Kind::ENVELOPE
+            && header.dst == self.endpoint
+            && header.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0 | Flags::DESCRIPTOR.0)
+                == Flags::DESCRIPTOR.0
+            && self.envelopes > 0;
+        if !plain {
+            return None;
+        }
+        let loan = Loan { session: self.session, sender_op: body.u64_at(0)? };
+        Some((loan, body.u64_at(8)?, Descriptor(body.skip(16).prefix()?)))
+    }
+
+    /// Where the message comes from.
+    #[inline(always)]
+    fn source(&self, header: &Header) -> (Source, Arrival) {
+        let source = Source::new(self.session.0, self.engine, header.src);
+        let untagged = header.flags.contains(Flags::UNTAGGED);
+        (source, Arrival { tag: header.tag, untagged, source: source.key })
     }
 
     /// The message that was shown last has been received.
@@ -195,62 +229,237 @@ impl Core {
     /// # Safety
     /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
     #[inline(always)]
-    pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Quick {
+    pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Look<Completion> {
         if !self.may_look(receiving.endpoint) {
-            return Quick::Other;
+            return Look::Other;
         }
         let permit = &mut self.permits.to_receive;
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
-            return Quick::Other;
+            return Look::Other;
         };
-        let Some(message) = permit.look(lane.as_mut()) else { return Quick::Nothing };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
         if !permit.covers(&message) || message.body.len() > receiving.room {
-            return Quick::Other;
+            let (header, status) = (message.header, message.body.prefix());
+            return self.answer_quick(header, status);
         }
-        let Peeked { tag, dst, src, flags, body } = message;
-        let source = Source::new(permit.session.0, permit.engine, src);
-        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
-        let endpoint = self.endpoints.get((dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        let Peeked { header, body } = message;
+        let (source, arrival) = permit.source(&header);
+        let endpoint = self.endpoints.get((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
         if !receiving.wanted.accepts(&arrival)
             || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
         {
-            return Quick::Other;
+            return Look::Other;
         }
         let len = body.len();
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
         permit.receive(len);
-        Quick::Done(Completion { len, tag, immediate: None, source })
+        Look::Done(Completion { len, tag: header.tag, immediate: None, source })
+    }
+
+    /// Takes one message of at most `len_max` bytes from the lane that had the last one, if it is what was `wanted` and nobody
+    /// else wants it: where it is, when it was sent on loan.
+    #[inline]
+    pub(crate) fn view_quick(
+        &mut self,
+        number: u32,
+        wanted: &Wanted,
+        len_max: usize,
+    ) -> Look<(Completion, Shown)> {
+        if !self.may_look(number) {
+            return Look::Other;
+        }
+        let permit = &mut self.permits.to_receive;
+        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
+            return Look::Other;
+        };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
+        let lent = permit.covers_loan(&message);
+        if lent.is_none() && !permit.covers(&message) {
+            let (header, status) = (message.header, message.body.prefix());
+            return self.answer_quick(header, status);
+        }
+        let Peeked { header, body } = message;
+        let len = lent.map_or(body.len() as u64, |(_, len, _)| len);
+        let (source, arrival) = permit.source(&header);
+        let endpoint = self.endpoints.get((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        if len > len_max as u64
+            || !wanted.accepts(&arrival)
+            || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
+        {
+            return Look::Other;
+        }
+        let info = Completion { len: len as usize, tag: header.tag, immediate: None, source };
+        let Some((loan, _, descriptor)) = lent else {
+            let bytes = body.to_vec();
+            permit.receive(bytes.len());
+            return Look::Done((info, Shown::Copied(bytes)));
+        };
+        match lane.view(&descriptor) {
+            Ok(view) if view.len() == info.len => {
+                permit.received = true;
+                permit.envelopes -= 1;
+                permit.loans += 1;
+                permit.lent = permit.lent.wrapping_add(len);
+                self.counters.envelopes += 1;
+                Look::Done((info, Shown::Lent(view, loan)))
+            }
+            _ => Look::Other,
+        }
+    }
+
+    /// The frame that was shown is no message for whoever looks: it may be the word that a loan of ours is over.
+    #[inline(never)]
+    fn answer_quick<T>(&mut self, header: Header, status: Option<[u8; 4]>) -> Look<T> {
+        let key = Key(header.tag);
+        let taken = header.kind == Kind::DONE && status.map(u32::from_le_bytes) == Some(Status::Taken as u32);
+        let of_it = |op: &SendOp| {
+            op.session == self.permits.to_receive.session
+                && op.references == 0
+                && matches!(op.state, SendState::Announced)
+        };
+        match self.ops.get(key) {
+            Some(Op::Send(op)) if taken && of_it(op) => {}
+            _ => return Look::Other,
+        }
+        self.permits.to_receive.received = true;
+        self.permits.to_receive.answers += 1;
+        self.finish_send(key, Ok(()));
+        Look::More
     }
 
     /// Takes one message from the lane that had the last one, if a posted receive of the endpoint waits for it.
     #[inline]
-    pub(crate) fn deliver_quick(&mut self, number: u32) -> Delivered {
+    pub(crate) fn deliver_quick(&mut self, number: u32) -> Look<()> {
         if !self.may_look(number) {
-            return Delivered::Other;
+            return Look::Other;
         }
         let permit = &mut self.permits.to_receive;
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
-            return Delivered::Other;
+            return Look::Other;
         };
-        let Some(message) = permit.look(lane.as_mut()) else { return Delivered::Nothing };
+        let message = match permit.look(lane.as_mut()) {
+            Peek::Frame(message) => message,
+            Peek::Nothing => return Look::Nothing,
+            Peek::Poll => return Look::Other,
+        };
         if !permit.covers(&message) {
-            return Delivered::Other;
+            let (header, status) = (message.header, message.body.prefix());
+            return self.answer_quick(header, status);
         }
-        let Peeked { tag, dst, src, flags, body } = message;
-        let source = Source::new(permit.session.0, permit.engine, src);
-        let arrival = Arrival { tag, untagged: flags.contains(Flags::UNTAGGED), source: source.key };
-        let endpoint = self.endpoints.get_mut((dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
+        let Peeked { header, body } = message;
+        let (source, arrival) = permit.source(&header);
+        let endpoint =
+            self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
         let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
-            return Delivered::Other;
+            return Look::Other;
         };
         let len = body.len();
         permit.receive(len);
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
-            let result = op.fill(&Completion { len, tag, immediate: None, source }, body);
+            let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
             self.finish_recv(key, result);
         }
-        Delivered::One
+        Look::Done(())
+    }
+
+    /// Posts a receive from anybody while no message waits; else `Err`: nothing has happened.
+    #[inline]
+    pub(crate) fn post_recv_quick(&mut self, endpoint: u32, pattern: Match, buf: Buf) -> Result<Key, Buf> {
+        if pattern.source.is_some() {
+            return Err(buf);
+        }
+        let key = self.ops.next_key();
+        let queue = |state: &mut EndpointState| state.matcher.queue(pattern.into(), key);
+        let Some(post) = self.endpoint(endpoint).and_then(queue) else { return Err(buf) };
+        let order = self.next_order();
+        let receiver = Receiver { endpoint, order, handler: None };
+        let op = RecvOp::new(receiver, pattern.untagged, Memory::Owned(buf), RecvState::Posted(post));
+        self.ops.insert(Op::Recv(op));
+        Ok(key)
+    }
+
+    /// Announces a message that lies in the engine's pool, on a lane that is polled in memory: an operation that ends when the
+    /// receiver has given the memory back. `Err`: nothing has happened, take the long way.
+    #[inline]
+    pub(crate) fn lend_quick(
+        &mut self,
+        session_key: Key,
+        flow: u32,
+        header: &Header,
+        buf: Buf,
+    ) -> Result<Key, Buf> {
+        let Some(session) = self.sessions.get_mut(session_key) else { return Err(buf) };
+        let Some(state) = session.flows.get(flow as usize) else { return Err(buf) };
+        let may = session.ready && state.pending.is_empty() && !state.closed;
+        if !may || session.charge_envelope(state) != Some(Charge::Shared) {
+            return Err(buf);
+        }
+        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return Err(buf) };
+        let Some(lane) = slot.lane.as_mut().filter(|_| slot.memory_polled && slot.owner != SELF_OWNER) else {
+            return Err(buf);
+        };
+        let Ok(Some(Descriptor(descriptor))) = lane.describe(&buf) else { return Err(buf) };
+        let len = buf.len() as u64;
+        let envelope =
+            Header { kind: Kind::ENVELOPE, flags: header.flags.with(Flags::DESCRIPTOR), ..*header };
+        let mut body = [0; 16 + size_of::<Descriptor>()];
+        body[..8].copy_from_slice(&self.ops.next_key().0.to_le_bytes());
+        body[8..16].copy_from_slice(&len.to_le_bytes());
+        body[16..].copy_from_slice(&descriptor);
+        if lane.try_post(&envelope, &[IoSlice::new(&body)]).is_err() {
+            return Err(buf);
+        }
+        session.pay_envelope(flow, Charge::Shared);
+        slot.count_sent(session);
+        if let (Some(active), false) = (session.active, slot.astir) {
+            self.stir(active);
+        }
+        if let Some(endpoint) = self.endpoint(header.src) {
+            endpoint.messages_sent += 1;
+            endpoint.bytes_sent += len;
+        }
+        Ok(self.ops.insert(Op::Send(SendOp {
+            session: session_key,
+            flow,
+            header: *header,
+            immediate: None,
+            memory: Memory::Owned(buf),
+            state: SendState::Announced,
+            references: 0,
+            waiter: None,
+            detached: false,
+            buffered: false,
+        })))
+    }
+
+    /// Gives a loan back at once. `false`: nothing has happened, take the long way.
+    #[inline]
+    pub(crate) fn return_quick(&mut self, loan: Loan) -> bool {
+        let Some(session) = self.sessions.get_mut(loan.session) else { return true };
+        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return false };
+        let memory_polled = slot.memory_polled && slot.owner != SELF_OWNER;
+        let Some(lane) = slot.lane.as_mut().filter(|_| session.ready && memory_polled) else { return false };
+        let header = Header::control(Kind::DONE, loan.sender_op);
+        if lane.try_post(&header, &[IoSlice::new(&(Status::Taken as u32).to_le_bytes())]).is_err() {
+            return false;
+        }
+        if !session.kept.is_empty() {
+            session.kept.remove(&loan.sender_op);
+        }
+        slot.count_sent(session);
+        if let (Some(active), false) = (session.active, slot.astir) {
+            self.stir(active);
+        }
+        true
     }
 
     /// Whether there is a permit to look for messages of the endpoint; now and then there is none.
@@ -286,11 +495,20 @@ impl Core {
         else {
             return false;
         };
-        let credit = endpoint.inflow(session_key, &windows).bytes.headroom();
-        let (credit, engine) = (credit.min(session.granted_bytes.headroom()), session.peer.number);
+        let inflow = endpoint.inflow(session_key, &windows);
+        let credit = inflow.bytes.headroom().min(session.granted_bytes.headroom());
+        let envelopes = inflow.envelopes.headroom().min(session.granted_envelopes.headroom());
+        let engine = session.peer.number;
         self.stir(lane);
-        self.permits.to_receive =
-            Permit { endpoint: number, engine, session: session_key, lane, credit, ..Permit::NONE };
+        self.permits.to_receive = Permit {
+            endpoint: number,
+            engine,
+            session: session_key,
+            lane,
+            credit,
+            envelopes,
+            ..Permit::NONE
+        };
         true
     }
 
@@ -334,28 +552,32 @@ impl Core {
 
     fn settle_received(&mut self) {
         let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
-        if permit.messages == 0 {
+        let frames = permit.messages + permit.loans + permit.answers;
+        if frames == 0 {
             return;
         }
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
             slot.idle = 0;
-            slot.frames_received += permit.messages;
+            slot.frames_received += frames;
             if let (true, Some(lane)) = (permit.received, &mut slot.lane) {
                 lane.take_peeked();
             }
         }
         let windows = self.config.windows;
         let Some(session) = self.sessions.get_mut(permit.session) else { return };
-        session.received += permit.messages;
-        session.traffic += permit.messages;
+        session.received += frames;
+        session.traffic += frames;
         session.granted_bytes.pass_allowed(permit.cost());
-        let mut due = session.granted_bytes.is_due();
+        session.granted_envelopes.pass_allowed(permit.loans);
+        let mut due = session.granted_bytes.is_due() || session.granted_envelopes.is_due();
         if let Some(endpoint) = self.endpoint(permit.endpoint) {
-            endpoint.messages_received += permit.messages;
-            endpoint.bytes_received = endpoint.bytes_received.wrapping_add(permit.bytes);
-            let credit = &mut endpoint.inflow(permit.session, &windows).bytes;
-            credit.pass_allowed(permit.cost());
-            due |= credit.is_due();
+            endpoint.messages_received += permit.messages + permit.loans;
+            endpoint.bytes_received =
+                endpoint.bytes_received.wrapping_add(permit.bytes).wrapping_add(permit.lent);
+            let inflow = endpoint.inflow(permit.session, &windows);
+            inflow.bytes.pass_allowed(permit.cost());
+            inflow.envelopes.pass_allowed(permit.loans);
+            due |= inflow.bytes.is_due() || inflow.envelopes.is_due();
         }
         if due {
             self.announce_credit(permit.session, permit.endpoint);

@@ -198,6 +198,19 @@ impl<P, U> Matcher<P, U> {
         Posted::Queued(PostId(queue.push(&wanted, handle)))
     }
 
+    /// Queues a receive while no message is stored; `None`: one is, which [`Matcher::post`] looks at.
+    #[inline]
+    pub fn queue(&mut self, pattern: Pattern, handle: P) -> Option<PostId> {
+        if self.has_unexpected() {
+            return None;
+        }
+        let queue = match &mut self.posted {
+            Some(queue) => queue,
+            none => Self::start(none, self.seed, self.names),
+        };
+        Some(PostId(queue.push(&Compiled::new(&pattern), handle)))
+    }
+
     #[cold]
     #[inline(never)]
     fn start(none: &mut Option<Box<PostedQueue<P>>>, seed: u64, names: Names) -> &mut PostedQueue<P> {
@@ -230,7 +243,7 @@ impl<P, U> Matcher<P, U> {
 
     /// Whether [`Matcher::arrive`] might find a receive for the message: `false` is sure. Changes nothing.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn may_want(&self, arrival: &Arrival) -> bool {
         self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
     }

@@ -77,11 +77,20 @@ impl<P> PostedQueue<P> {
     pub(super) fn push(&mut self, wanted: &Compiled, handle: P) -> u64 {
         let age = self.age_next;
         self.age_next += 1;
-        if self.slab.oldest() == NONE && self.window.has_room() {
+        if (self.slab.oldest() == NONE || self.make_room()) && self.window.has_room() {
             self.window.push(wanted, age, handle);
             return age;
         }
         self.push_listed(wanted, age, handle)
+    }
+
+    /// Whether the window can take all that is listed, so that the next receive gets into it too.
+    #[inline(never)]
+    fn make_room(&mut self) -> bool {
+        if self.window.wants_refill() {
+            self.refill();
+        }
+        self.slab.oldest() == NONE
     }
 
     #[inline(never)]
@@ -95,7 +104,7 @@ impl<P> PostedQueue<P> {
         self.slab.name(at) | LISTED
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_want(&self, key: &Key) -> bool {
         self.slab.oldest() != NONE || (self.window.may_have(key) && self.window.has(key))
     }

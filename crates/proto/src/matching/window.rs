@@ -16,7 +16,7 @@ const fn fingerprint(tag: u64) -> u8 {
     (tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// A receive in the window.
+/// A receive in the window. It stays in its lane while its position changes.
 #[derive(Debug)]
 pub(super) struct Lane<P> {
     pub(super) wanted: Compiled,
@@ -27,8 +27,11 @@ pub(super) struct Lane<P> {
 
 #[derive(Debug)]
 pub(super) struct Window<P> {
-    /// A power of two of them; that of a position is the position modulo their number.
+    /// A power of two of them.
     lanes: Box<[Lane<P>]>,
+    /// A bit for each lane without a receive, and the lane of each position.
+    free: u64,
+    lane_of: [u8; LANES_MAX],
     /// Position of the oldest, and how many positions from there on were given out.
     head: u32,
     span: u32,
@@ -52,7 +55,18 @@ impl<P> Window<P> {
     }
 
     const fn with(lanes: Box<[Lane<P>]>) -> Self {
-        Self { lanes, head: 0, span: 0, live: 0, masked: 0, prints: [0; 8], known: [0; 4], gone: 0 }
+        Self {
+            free: u64::MAX >> (LANES_MAX - lanes.len()),
+            lanes,
+            lane_of: [0; LANES_MAX],
+            head: 0,
+            span: 0,
+            live: 0,
+            masked: 0,
+            prints: [0; 8],
+            known: [0; 4],
+            gone: 0,
+        }
     }
 
     #[inline]
@@ -73,18 +87,19 @@ impl<P> Window<P> {
     #[cold]
     #[inline(never)]
     fn make_room(&mut self) -> bool {
-        if self.len() <= self.lanes.len() / 2 {
-            self.close_holes();
-        } else if self.lanes.len() < LANES_MAX {
+        if self.lanes.len() < LANES_MAX && self.len() > self.lanes.len() / 2 {
             self.grow();
+        } else if self.span as usize - self.len() >= self.lanes.len() / 4 {
+            // So many go in before it is done again.
+            self.close_holes();
         }
         (self.span as usize) < self.lanes.len()
     }
 
-    /// Few enough receives to take a batch of younger ones in.
+    /// Few enough receives to take a batch of younger ones in, however old some are that stay.
     #[inline]
     pub(super) const fn wants_refill(&self) -> bool {
-        self.span as usize <= LANES_MAX / 4
+        self.len() <= LANES_MAX - LANES_MAX / 4
     }
 
     /// Adds a receive younger than all others. The caller asked [`Window::has_room`].
@@ -92,6 +107,9 @@ impl<P> Window<P> {
     pub(super) fn push(&mut self, wanted: &Compiled, name: u64, handle: P) {
         let position = (self.head + self.span) % POSITIONS;
         self.span += 1;
+        let number = self.free.trailing_zeros();
+        self.free &= self.free - 1;
+        self.lane_of[position as usize] = number as u8;
         let lane = self.lane_mut(position);
         lane.wanted = *wanted;
         lane.name = name;
@@ -109,13 +127,13 @@ impl<P> Window<P> {
     #[inline]
     fn lane(&self, position: u32) -> &Lane<P> {
         let mask = self.lanes.len() - 1;
-        &self.lanes[position as usize & mask]
+        &self.lanes[usize::from(self.lane_of[(position % POSITIONS) as usize]) & mask]
     }
 
     #[inline]
     fn lane_mut(&mut self, position: u32) -> &mut Lane<P> {
         let mask = self.lanes.len() - 1;
-        &mut self.lanes[position as usize & mask]
+        &mut self.lanes[usize::from(self.lane_of[(position % POSITIONS) as usize]) & mask]
     }
 
     /// Whether the oldest accepts the message. Only when not empty.
@@ -125,7 +143,7 @@ impl<P> Window<P> {
     }
 
     /// Whether any receive might accept the message, without asking one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_have(&self, key: &Key) -> bool {
         let print = fingerprint(key.tag);
         self.masked & self.live != 0 || self.known[usize::from(print >> 6)] & 1 << (print & 63) != 0
@@ -171,6 +189,7 @@ impl<P> Window<P> {
     #[inline]
     pub(super) fn remove(&mut self, position: u32) -> Option<P> {
         let handle = self.lane_mut(position).handle.take();
+        self.free |= 1 << self.lane_of[position as usize];
         self.live &= !(1 << position);
         self.gone += 1;
         if self.gone >= GONE_MAX {
@@ -193,7 +212,7 @@ impl<P> Window<P> {
         let mut rest = self.live;
         while rest != 0 {
             let position = rest.trailing_zeros();
-            let print = (self.prints[position as usize / 8] >> (position % 8 * 8)) as u8;
+            let print = self.print(position);
             self.known[usize::from(print >> 6)] |= 1 << (print & 63);
             rest &= rest - 1;
         }
@@ -202,33 +221,48 @@ impl<P> Window<P> {
     fn grow(&mut self) {
         let count = self.lanes.len() * 4;
         let mut old = std::mem::replace(self, Self::with(lanes(count)));
-        for offset in 0..old.span {
-            let lane = old.lane_mut(old.head + offset);
+        let mut rest = old.live.rotate_right(old.head);
+        while rest != 0 {
+            let lane = old.lane_mut(old.head + rest.trailing_zeros());
+            rest &= rest - 1;
             if let Some(handle) = lane.handle.take() {
                 self.push(&lane.wanted, lane.name, handle);
             }
         }
     }
 
-    /// Moves all receives close together.
+    /// Moves all positions close together.
     fn close_holes(&mut self) {
-        let span = self.span;
-        (self.span, self.live) = (0, 0);
-        for offset in 0..span {
-            let lane = self.lane_mut(self.head + offset);
-            if let Some(handle) = lane.handle.take() {
-                let (wanted, name) = (lane.wanted, lane.name);
-                self.push(&wanted, name, handle);
-            }
+        let mut prints = [0; LANES_MAX];
+        let mut lane_of = [0; LANES_MAX];
+        let (mut masked, mut count) = (0, 0);
+        let mut rest = self.live.rotate_right(self.head);
+        while rest != 0 {
+            let position = (self.head + rest.trailing_zeros()) % POSITIONS;
+            prints[count] = self.print(position);
+            lane_of[count] = self.lane_of[position as usize];
+            masked |= (self.masked >> position & 1) << count;
+            count += 1;
+            rest &= rest - 1;
         }
+        (self.lane_of, self.masked) = (lane_of, masked);
+        let (words, _) = prints.as_chunks::<8>();
+        self.prints = std::array::from_fn(|at| u64::from_le_bytes(words[at]));
+        (self.head, self.span) = (0, count as u32);
+        self.live = u64::MAX.checked_shr((LANES_MAX - count) as u32).unwrap_or(0);
+    }
+
+    #[inline]
+    fn print(&self, position: u32) -> u8 {
+        (self.prints[position as usize / 8] >> (position % 8 * 8)) as u8
     }
 
     /// Position and receive of each, oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &Lane<P>)> {
         (0..self.span)
             .map(|offset| (self.head + offset) % POSITIONS)
+            .filter(|position| self.live >> position & 1 != 0)
             .map(|position| (position, self.lane(position)))
-            .filter(|(_, lane)| lane.handle.is_some())
     }
 }
 

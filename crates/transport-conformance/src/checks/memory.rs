@@ -170,9 +170,9 @@ pub fn a_forged_descriptor_is_an_error(make: &dyn Fn() -> Fixture) {
         let mut forged = good;
         let garbage = round % 2 == 0;
         if garbage {
-            forged.0.copy_from_slice(&random.bytes(32));
+            forged.0.copy_from_slice(&random.bytes(good.0.len()));
         } else {
-            forged.0[random.below(32)] ^= 1 << random.below(8);
+            forged.0[random.below(good.0.len())] ^= 1 << random.below(8);
         }
         // SAFETY: as above.
         let pulled = unsafe { pair.b.lane().pull(&forged, target.data(), 4096, Token(round)) };
@@ -200,11 +200,11 @@ pub fn what_is_not_advertised_is_unsupported(make: &dyn Fn() -> Fixture) {
     let target = Target::filled(64, 0);
     if !capabilities.pull {
         // SAFETY: `target` lives longer than the lane.
-        let pulled = unsafe { pair.b.lane().pull(&Descriptor([0; 32]), target.data(), 64, Token(1)) };
+        let pulled = unsafe { pair.b.lane().pull(&Descriptor([0; 24]), target.data(), 64, Token(1)) };
         assert_eq!(pulled.map_err(|error| error.kind), Err(ErrorKind::Unsupported));
     }
     if !capabilities.view {
-        let viewed = pair.b.lane().view(&Descriptor([0; 32]));
+        let viewed = pair.b.lane().view(&Descriptor([0; 24]));
         assert_eq!(viewed.map(|_| ()).map_err(|error| error.kind), Err(ErrorKind::Unsupported));
     }
     if !capabilities.pull && !capabilities.view {

@@ -18,7 +18,8 @@ use crate::shared::sleep::{Barrier, Waker};
 use crate::window::{Mark, Window};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    ErrorKind, LaneError, Peeked, PostError, Sink, Token, TransportError, Unacknowledged, UnacknowledgedBody,
+    ErrorKind, LaneError, Peek, Peeked, PostError, Sink, Token, TransportError, Unacknowledged,
+    UnacknowledgedBody,
 };
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+/// Pieces of long messages that one poll hands up beyond its budget.
+const PIECES_MORE: usize = 16;
 /// Length field of a frame whose body lies in the window.
 const WINDOWED: u16 = 0xffff;
 
@@ -303,12 +306,17 @@ impl Open {
             done = self.report(sink)?;
         }
         let mut drained = false;
+        // A piece of a long message costs a turn of its own only when it comes late.
+        let (mut budget, pieces) = (budget, budget.saturating_add(PIECES_MORE));
         while done < budget {
-            if !self.take_one(sink)? {
+            let Some(kind) = self.take_one(sink)? else {
                 drained = true;
                 break;
-            }
+            };
             done += 1;
+            if kind == Kind::DATA && budget < pieces {
+                budget += 1;
+            }
             if self.has_much_to_give_back() {
                 self.publish_index(socket);
             }
@@ -332,22 +340,25 @@ impl Open {
         !self.released.is_empty() || self.starving || self.segments.is_fetching()
     }
 
-    /// Shows the next frame if it is a whole message. What is wrong with a frame is for [`Open::poll`] to say.
+    /// Shows the next frame, after taking the one before if told to. What is wrong with a frame is for [`Open::poll`] to say.
     #[inline]
-    pub(crate) fn peek(&mut self, socket: &GuardedFd) -> Option<Peeked<'_>> {
+    pub(crate) fn peek(&mut self, take: bool, socket: &GuardedFd) -> Peek<'_> {
+        if take {
+            self.take_peeked(socket);
+        }
         if self.has_to_report() {
-            return None;
+            return Peek::Poll;
         }
         let Some(head) = self.consumer.peek(self.watch.peer.ring()) else {
             // A drained ring gives everything back, so that the peer knows what has arrived.
             if self.consumer.unpublished() > 0 {
                 self.publish_index(socket);
             }
-            return None;
+            return Peek::Nothing;
         };
         let header = header_of(head);
-        if header.kind != Kind::EAGER {
-            return None;
+        if !is_known(header.kind) {
+            return Peek::Poll;
         }
         let peer = &self.watch.peer;
         let slot = self.consumer.slot(peer.ring());
@@ -356,12 +367,15 @@ impl Open {
             (peer.slot_body(slot, usize::from(len)), 0)
         } else if len == WINDOWED {
             let (offset, len) = place_of(slot.payload_word(0));
-            (peer.window_body(offset, len)?, len)
+            match peer.window_body(offset, len) {
+                Some(body) => (body, len),
+                None => return Peek::Poll,
+            }
         } else {
-            return None;
+            return Peek::Poll;
         };
         self.peeked = Some(windowed as u32);
-        Some(Peeked { tag: header.tag, dst: header.dst, src: header.src, flags: header.flags, body })
+        Peek::Frame(Peeked { header, body })
     }
 
     /// Takes the frame that was shown.
@@ -398,14 +412,14 @@ impl Open {
         Ok(done)
     }
 
-    /// Hands up the next frame, if there is one.
+    /// Hands up the next frame, if there is one: of which kind it was.
     #[inline]
-    fn take_one(&mut self, sink: &mut dyn Sink) -> Result<bool, LaneError> {
+    fn take_one(&mut self, sink: &mut dyn Sink) -> Result<Option<Kind>, LaneError> {
         let ring = self.watch.peer.ring();
-        let Some(head) = self.consumer.peek(ring) else { return Ok(false) };
+        let Some(head) = self.consumer.peek(ring) else { return Ok(None) };
         let slot = self.consumer.slot(ring);
         let header = header_of(head);
-        if header.kind == Kind::EMPTY || header.kind.0 >= Kind::LANE_PRIVATE {
+        if !is_known(header.kind) {
             return Err(broken("kind of a frame"));
         }
         let len = (head.first >> 16) as u16;
@@ -424,7 +438,7 @@ impl Open {
         // Before the sink is called: should it panic, the frame is not handed up twice.
         self.consumer.advance();
         sink.frame(&header, body);
-        Ok(true)
+        Ok(Some(header.kind))
     }
 
     /// Gives room back to the peer, and wakes it if it waits for that.
@@ -488,9 +502,9 @@ impl Open {
         }
     }
 
-    /// How often memory that was described has been taken back.
-    pub(crate) fn recalled(&self) -> u64 {
-        self.watch.own.control().recalled.load(Ordering::Relaxed)
+    /// How often memory that was described has been taken back: the low half, which descriptors carry.
+    pub(crate) fn recalled(&self) -> u32 {
+        self.watch.own.control().recalled.load(Ordering::Relaxed) as u32
     }
 
     /// From now on the peer believes nothing of what was described.
@@ -541,6 +555,12 @@ fn hint(bell: &Bell, socket: &GuardedFd) {
 #[inline(never)]
 fn ring(bell: &Bell, socket: &GuardedFd) {
     bell.ring(socket);
+}
+
+/// Whether a session may have a frame of this kind.
+#[inline]
+fn is_known(kind: Kind) -> bool {
+    kind != Kind::EMPTY && kind.0 < Kind::LANE_PRIVATE
 }
 
 /// Offset and length of a body in the window.

@@ -25,8 +25,8 @@ use setup::Setup;
 use sinew_base::fork::ForkGuard;
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peeked, PostError,
-    Pull, Sink, Token, TransportError, Unacknowledged, View,
+    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek, PostError, Pull,
+    Sink, Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
@@ -345,11 +345,11 @@ unsafe impl Lane for ShmLane {
     }
 
     #[inline]
-    fn peek(&mut self) -> Option<Peeked<'_>> {
-        if !self.is_usable() {
-            return None;
+    fn peek(&mut self, take: bool) -> Peek<'_> {
+        match &mut self.open {
+            Some(open) if self.live && !self.fork.forked() => open.peek(take, &self.socket),
+            _ => Peek::Poll,
         }
-        self.open.as_mut()?.peek(&self.socket)
     }
 
     #[inline]

@@ -31,7 +31,7 @@ pub(crate) struct Segments {
     foreign: Vec<(u32, Option<Arc<ForeignSegment>>)>,
     foreign_bytes: u64,
     /// With how often the peer had recalled something when it described what is fetched.
-    fetches: VecDeque<(Token, u64, Fetch)>,
+    fetches: VecDeque<(Token, u32, Fetch)>,
 }
 
 /// The words of a descriptor.
@@ -39,17 +39,17 @@ struct Range {
     id: u32,
     offset: u64,
     len: u64,
-    /// How often its sender had recalled something.
-    recalled: u64,
+    /// How often its sender had recalled something: the low half.
+    recalled: u32,
 }
 
 impl Range {
     fn encode(&self) -> Descriptor {
-        let mut out = [0; 32];
+        let mut out = [0; 24];
         out[..4].copy_from_slice(&self.id.to_le_bytes());
+        out[4..8].copy_from_slice(&self.recalled.to_le_bytes());
         out[8..16].copy_from_slice(&self.offset.to_le_bytes());
-        out[16..24].copy_from_slice(&self.len.to_le_bytes());
-        out[24..].copy_from_slice(&self.recalled.to_le_bytes());
+        out[16..].copy_from_slice(&self.len.to_le_bytes());
         Descriptor(out)
     }
 
@@ -59,8 +59,8 @@ impl Range {
             word.copy_from_slice(&bytes[at..at + 8]);
             u64::from_le_bytes(word)
         };
-        let id = (u64_at(0) & 0xffff_ffff) as u32;
-        Self { id, offset: u64_at(8), len: u64_at(16), recalled: u64_at(24) }
+        let (id, recalled) = (u64_at(0) as u32, (u64_at(0) >> 32) as u32);
+        Self { id, offset: u64_at(8), len: u64_at(16), recalled }
     }
 }
 
@@ -81,7 +81,7 @@ impl Segments {
     pub(crate) fn describe(
         &mut self,
         buf: &Buf,
-        recalled: u64,
+        recalled: u32,
         socket: &GuardedFd,
     ) -> Result<Option<Descriptor>, TransportError> {
         let Some((segment, offset)) = buf.segment() else { return Ok(None) };
@@ -230,10 +230,10 @@ impl Segments {
 
 /// That the peer has not taken back what it described after it had recalled something for so many times. Of bytes that were read
 /// before this call it says that they were still there.
-fn check_recalled(recalled: u64, peer: &PeerHalf) -> Result<(), LaneError> {
+fn check_recalled(recalled: u32, peer: &PeerHalf) -> Result<(), LaneError> {
     // Reads before this come before the load: whoever writes the memory has stored the word before that.
     fence(Ordering::Acquire);
-    if peer.control().recalled.load(Ordering::Relaxed) == recalled {
+    if peer.control().recalled.load(Ordering::Relaxed) as u32 == recalled {
         return Ok(());
     }
     Err(TransportError::new(ErrorKind::Broken, "descriptor of the peer", "the peer may have taken it back"))

@@ -102,7 +102,7 @@ macro_rules! forward {
     (@ Lane flush) => { fn flush(&mut self) -> Result<(), $crate::LaneError> { self.inner.flush() } };
     (@ Lane is_held_up) => { fn is_held_up(&self) -> bool { self.inner.is_held_up() } };
     (@ Lane has_more) => { fn has_more(&self) -> bool { self.inner.has_more() } };
-    (@ Lane peek) => { fn peek(&mut self) -> Option<$crate::Peeked<'_>> { self.inner.peek() } };
+    (@ Lane peek) => { fn peek(&mut self, take: bool) -> $crate::Peek<'_> { self.inner.peek(take) } };
     (@ Lane take_peeked) => { fn take_peeked(&mut self) { self.inner.take_peeked(); } };
     (@ Lane poll) => {
         fn poll(&mut self, sink: &mut dyn $crate::Sink, budget: usize) -> Result<usize, $crate::LaneError> {
