@@ -186,8 +186,9 @@ pub(crate) fn campaign(lane: &'static str, tier: &str, side: Side) {
     world.check_sockets();
     let Counts { inside, loans, stops, late, continued, messages, mut detected, mut rates } = counts;
     let side = format!("{side:?}").to_lowercase();
+    let what = if Tier::named(tier).is_fetched() { "rendezvous" } else { "call" };
     crate::tell(format!(
-        "kill/{lane}/{tier}/{side}: {rounds} rounds, 0 wedged, 0 corrupted, 0 leaked, {inside} killed inside a call, {loans} with a loan held, {stops} stopped ({late} deadlines passed, {continued} continued), {messages} messages, detected in {}, partner at {:.2} of its rate, {heap} B of heap a loss, seed {seed}",
+        "kill/{lane}/{tier}/{side}: {rounds} rounds, 0 wedged, 0 corrupted, 0 leaked, {inside} killed inside a {what}, {loans} with a loan held, {stops} stopped ({late} deadlines passed, {continued} continued), {messages} messages, detected in {}, partner at {:.2} of its rate, {heap} B of heap a loss, seed {seed}",
         detected.row(),
         middle(&mut rates),
     ));
