@@ -123,12 +123,12 @@ kills! {
 
 macro_rules! steps {
     ($($side:ident: $($tier:ident),*;)*) => {
-        mod every_instruction { $( pub(crate) mod $side { $(
+        mod every_instruction { $( mod $side { $( mod $tier {
             #[test]
-            fn $tier() {
+            fn a_death_at_each_leaves_whole_messages_or_none() {
                 crate::run(concat!("step/", stringify!($side), "/", stringify!($tier)));
             }
-        )* } )* }
+        } )* } )* }
     };
 }
 

@@ -158,10 +158,13 @@ fn receive((engine, at): (&Engine, &Endpoint), tier: Tier, pid: i32, diary: &Dia
         Tier::Loan => at.recv_message(FLOW, buf.len()).map(|message| {
             message.read_at(0, &mut buf);
         }),
-        Tier::Asleep => {
+        Tier::Asleep => loop {
             crate::survivor::doze(engine);
-            at.recv(FLOW, &mut buf).map(drop)
-        }
+            match at.try_recv(FLOW, &mut buf) {
+                Err(OpError::WouldBlock) => {}
+                got => break got.map(drop),
+            }
+        },
         _ => at.recv(FLOW, &mut buf).map(drop),
     };
     mark(pid);
