@@ -86,9 +86,12 @@ pub(crate) struct Connecting {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Waits between two rounds of a redial.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Times the least wait, from which on a connect that failed is not tried again: with doubled waits three tries in all.
+/// The first wait between two rounds of a redial. It is short: a process that is dying may still take a connection, and
+/// refuses the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(2);
+/// The first wait before a connect that failed is tried again.
+const AGAIN_MIN: Duration = Duration::from_millis(50);
+/// Times that wait, from which on it is not tried again: with doubled waits three tries in all.
 const TRIES_DOUBLED: u32 = 4;
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Least time between two dials to the same place of which the first has not been answered.
@@ -174,7 +177,7 @@ impl Core {
             attempts: self.order(candidates),
             next_at: now,
             deadline,
-            backoff: BACKOFF_MIN,
+            backoff: if matches!(purpose, Purpose::Redial(_)) { BACKOFF_MIN } else { AGAIN_MIN },
             rests: false,
             state,
             waker: None,
@@ -322,7 +325,7 @@ impl Core {
             };
             // Somebody may be there who was too busy, or had too many connections at once.
             let again = connecting.attempts.iter().any(unsure)
-                && connecting.backoff < BACKOFF_MIN * TRIES_DOUBLED
+                && connecting.backoff < AGAIN_MIN * TRIES_DOUBLED
                 && now + connecting.backoff < connecting.deadline;
             if connecting.rests || again {
                 return connecting.rest(now);
