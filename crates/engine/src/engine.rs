@@ -349,6 +349,12 @@ impl Engine {
         self.inner.shared.with_unless_forked(0, Core::progress)
     }
 
+    /// How long whoever waits on this engine polls before it sleeps: the option `spin`.
+    #[must_use]
+    pub fn spin(&self) -> Duration {
+        self.inner.shared.config.spin
+    }
+
     /// The descriptor to watch for readability with [`Progress::Event`].
     #[must_use]
     pub fn event_fd(&self) -> BorrowedFd<'_> {

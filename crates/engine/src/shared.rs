@@ -195,7 +195,7 @@ impl Shared {
 
     /// Some quick looks of a thread that has the bias. `None`: there may be none.
     #[inline(always)]
-    fn look_quick<T>(
+    pub(crate) fn look_quick<T>(
         self: &Arc<Self>,
         may: impl FnOnce(&mut Core) -> bool,
         mut look: impl FnMut(&mut Core) -> Look<T>,
