@@ -154,7 +154,7 @@ impl Builder {
             spin: options.spin,
             eager_max: options.eager_max,
             send_buffer: options.send_buffer,
-            half_open_max: options.half_open_max,
+            half_open_max: options.half_open_max.min(descriptor_share()),
             windows: Windows {
                 endpoint_bytes: options.endpoint_window as u64,
                 session_bytes: options.session_window as u64,
@@ -192,6 +192,13 @@ fn random<const N: usize>() -> Result<[u8; N], BuildError> {
 }
 
 /// Refuses a nothing of which no message, link or session could come.
+/// An eighth of the descriptors that this process may have, so that strangers cannot take them all.
+fn descriptor_share() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
+    share.max(16)
+}
+
 fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
     let nothings = [
         ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),

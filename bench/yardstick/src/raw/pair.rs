@@ -15,7 +15,7 @@ pub fn pin(cpu: Option<usize>) -> Result<()> {
 }
 
 /// Lets this thread run on any of `cpus`.
-fn allow(cpus: &[usize]) -> Result<()> {
+pub fn allow(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     cpus.iter().for_each(|cpu| set.set(*cpu));
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot pin to cores {cpus:?}"))

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::memory::Private;
 use super::pair::{self, Second};
 use super::{Mode, RawArgs, ping_pong};
-use crate::sample::Sample;
+use crate::sample::{self, Sample};
 
 /// The receiver of a stream reads at least and at most this much in a call.
 const READ_BYTES: (usize, usize) = (256 << 10, 4 << 20);
@@ -163,7 +163,7 @@ pub(super) fn stream_first(args: &RawArgs) -> Result<Sample> {
     socket.set_block(args.block)?;
     let mut buffer = Private::new(args.size.clamp(READ_BYTES.0, READ_BYTES.1), 1)?;
     let warm_up = Instant::now();
-    while warm_up.elapsed() < Duration::from_secs_f64(args.seconds / 2.0) {
+    while warm_up.elapsed() < sample::stream_warm_up(args.seconds) {
         socket.receive_some(&mut buffer)?;
     }
     let start = Instant::now();

@@ -14,8 +14,11 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 /// A command line that can be shown, then started: environment, program, arguments.
 #[derive(Debug, Clone, Default)]
 pub struct CommandLine {
+    /// Names and values.
     pub environment: Vec<(String, String)>,
+    /// The program, by path or by a name to look for.
     pub program: String,
+    /// Its arguments.
     pub arguments: Vec<String>,
 }
 

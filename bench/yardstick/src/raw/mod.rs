@@ -9,6 +9,7 @@ mod memory;
 pub mod pair;
 pub mod ping_pong;
 mod ring;
+mod slots;
 mod socket;
 pub mod wake;
 
@@ -30,6 +31,8 @@ pub enum Mode {
     Window,
     /// Stream of 64-byte slots, sequence number and payload (at most 56 B) in one cache line.
     Ring,
+    /// Stream of slots of any size, sequence number in front of the payload, copied in and out.
+    Slots,
     /// memcpy between two private buffers, one process.
     Memcpy,
     /// process_vm_readv of the other process's private memory.
@@ -92,6 +95,7 @@ pub fn run(args: &RawArgs) -> Result<Option<Sample>> {
             Mode::Copy => copy::second(args)?,
             Mode::Window => copy::window_second(args)?,
             Mode::Ring => ring::second(args)?,
+            Mode::Slots => slots::second(args)?,
             Mode::Memcpy => {}
             Mode::CrossRead => memcpy::cross_read_second(args)?,
             Mode::Eventfd => wake::eventfd_second()?,
@@ -107,6 +111,7 @@ pub fn run(args: &RawArgs) -> Result<Option<Sample>> {
         Mode::Copy => copy::first(args),
         Mode::Window => copy::window_first(args),
         Mode::Ring => ring::first(args),
+        Mode::Slots => slots::first(args),
         Mode::Memcpy => memcpy::memcpy(args),
         Mode::CrossRead => memcpy::cross_read_first(args),
         Mode::Eventfd => wake::eventfd_first(args),

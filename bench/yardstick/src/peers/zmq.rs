@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::raw::pair::{self, Second};
-use crate::sample::Sample;
+use crate::sample::{self, Sample};
 
 /// How to get it.
 pub const REMEDY: &str = "libzmq.so.5 is absent: sinew-bench --setup, or apt-get install libzmq5";
@@ -216,7 +216,7 @@ fn receive(args: &ZmqArgs) -> Result<Sample> {
         }
         Ok((number - before, start.elapsed()))
     };
-    receive_for(args.seconds / 2.0)?;
+    receive_for(sample::stream_warm_up(args.seconds).as_secs_f64())?;
     let (messages, elapsed) = receive_for(args.seconds)?;
     Ok(Sample::stream(messages, args.size, elapsed))
 }

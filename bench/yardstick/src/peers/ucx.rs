@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::program::{CommandLine, Running};
-use crate::sample::Sample;
+use crate::sample::{Sample, stream_warm_up};
 
 /// How to get it.
 pub const REMEDY: &str = "ucx_perftest is absent: sinew-bench --setup, or apt-get install ucx-utils";
@@ -57,8 +57,11 @@ impl Transports {
 /// One test of `ucx_perftest`.
 #[derive(Debug, Clone)]
 pub struct Perftest {
+    /// Its name, such as `tag_lat`.
     pub test: &'static str,
+    /// What UCX may use.
     pub transports: Transports,
+    /// Bytes of one message.
     pub size_bytes: usize,
 }
 
@@ -78,7 +81,10 @@ impl Perftest {
         let trips = if self.is_latency() { 2.0 } else { 1.0 };
         let guess_ns = trips * self.transports.guess_ns(self.size_bytes);
         let iterations = (seconds * 1e9 / guess_ns).clamp(20.0, 2e7) as u64;
-        let warm_up = (iterations / 10).clamp(10, 10_000);
+        let warm_up_s =
+            if self.is_latency() { seconds / 10.0 } else { stream_warm_up(seconds).as_secs_f64() };
+        // Its own default is 10,000.
+        let warm_up = (warm_up_s * 1e9 / guess_ns).clamp(10.0, 10_000.0) as u64;
         let common =
             format!("-t {} -s {} -n {iterations} -w {warm_up} -p {port}", self.test, self.size_bytes);
         let line = |front: &str, cpu: usize| CommandLine {

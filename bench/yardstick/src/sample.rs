@@ -90,6 +90,11 @@ impl Sample {
     }
 }
 
+/// How long a stream that is measured for `seconds` runs before: sockets find their buffers' sizes in a fifth of a second.
+pub fn stream_warm_up(seconds: f64) -> Duration {
+    Duration::from_secs_f64((seconds / 4.0).max(0.2))
+}
+
 /// What a line of the bench is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

@@ -17,29 +17,29 @@ const HUGE: usize = 2 << 20;
 
 /// One cache line: sequence number and 56 B of payload.
 #[repr(C, align(64))]
-pub struct Line {
+pub(super) struct Line {
     /// The sequence number, written last.
-    pub sequence: AtomicU64,
+    pub(super) sequence: AtomicU64,
     /// The payload.
-    pub words: [AtomicU64; 7],
+    pub(super) words: [AtomicU64; 7],
 }
 
 /// A mapping shared by the two sides.
-pub struct Shared {
+pub(super) struct Shared {
     base: NonNull<u8>,
     len: usize,
 }
 
 impl Shared {
     /// Makes zeroed shared memory of `len` bytes (rounded up to whole pages) and its descriptor.
-    pub fn create(len: usize) -> Result<(Self, OwnedFd)> {
+    pub(super) fn create(len: usize) -> Result<(Self, OwnedFd)> {
         let memory = rustix::fs::memfd_create("sinew-bench", MemfdFlags::CLOEXEC).context("memfd_create")?;
         rustix::fs::ftruncate(&memory, len.next_multiple_of(4096) as u64).context("ftruncate")?;
         Ok((Self::map(&memory)?, memory))
     }
 
     /// Maps what [`Shared::create`] made.
-    pub fn map(memory: impl AsFd) -> Result<Self> {
+    pub(super) fn map(memory: impl AsFd) -> Result<Self> {
         let len = usize::try_from(rustix::fs::fstat(memory.as_fd()).context("fstat")?.st_size)?;
         ensure!(len > 0, "an empty shared mapping");
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of this process; it is shared,
@@ -59,14 +59,14 @@ impl Shared {
     }
 
     /// The whole mapping as cache lines.
-    pub fn lines(&self) -> &[Line] {
+    pub(super) fn lines(&self) -> &[Line] {
         // SAFETY: the mapping is page-aligned, `len` bytes long and initialised (zeroes); a `Line` is all atomics, so
         // any bytes are valid and changes by the other side are allowed.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast::<Line>(), self.len / size_of::<Line>()) }
     }
 
     /// The whole mapping as futex words.
-    pub fn futex_words(&self) -> &[AtomicU32] {
+    pub(super) fn futex_words(&self) -> &[AtomicU32] {
         // SAFETY: as in `lines`, with the smaller alignment of a word; the kernel, too, takes the words as atomics.
         unsafe {
             std::slice::from_raw_parts(self.base.as_ptr().cast::<AtomicU32>(), self.len / size_of::<u32>())
@@ -75,7 +75,7 @@ impl Shared {
 
     /// Copies `from` into the mapping at `offset`. The protocol of the caller keeps the other side away meanwhile.
     #[inline]
-    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+    pub(super) fn copy_in(&self, offset: usize, from: &[u8]) {
         assert!(offset <= self.len && from.len() <= self.len - offset);
         // SAFETY: the range was just checked to lie in the mapping, and `from` is another object of this process.
         unsafe { self.base.as_ptr().add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) }
@@ -83,7 +83,7 @@ impl Shared {
 
     /// Copies from the mapping at `offset` into `to`. The protocol of the caller keeps the other side away meanwhile.
     #[inline]
-    pub fn copy_out(&self, offset: usize, to: &mut [u8]) {
+    pub(super) fn copy_out(&self, offset: usize, to: &mut [u8]) {
         assert!(offset <= self.len && to.len() <= self.len - offset);
         // SAFETY: the range was just checked to lie in the mapping, and `to` is another object of this process.
         unsafe { self.base.as_ptr().add(offset).copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) }
@@ -98,7 +98,7 @@ impl Drop for Shared {
 }
 
 /// A private buffer, touched, on huge pages where the system gives them.
-pub struct Private {
+pub(super) struct Private {
     mapping: NonNull<c_void>,
     mapped: usize,
     base: NonNull<u8>,
@@ -107,7 +107,7 @@ pub struct Private {
 
 impl Private {
     /// A buffer of `len` bytes, every byte `fill`.
-    pub fn new(len: usize, fill: u8) -> Result<Self> {
+    pub(super) fn new(len: usize, fill: u8) -> Result<Self> {
         let mapped = len.next_multiple_of(HUGE) + HUGE;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing.
