@@ -11,7 +11,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(crate) const TAG: u64 = 1;
@@ -107,24 +107,7 @@ fn one(at: &Endpoint, form: &str, time: Duration, stream: &mut Stream) -> bool {
             stream.unsure += 1;
             return true;
         }
-        "future" => {
-            let mut receive = pin!(at.post_recv(any(), buf).expect("posted"));
-            let start = Instant::now();
-            loop {
-                match receive.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    std::task::Poll::Ready(Ok(got)) => {
-                        stream.got(&got.info, got.buf.as_slice());
-                        return false;
-                    }
-                    std::task::Poll::Ready(Err(failed)) => panic!("{failed}"),
-                    std::task::Poll::Pending if start.elapsed() >= time => break,
-                    std::task::Poll::Pending => std::thread::yield_now(),
-                }
-            }
-            // Dropped at the end of this block.
-            stream.unsure += 1;
-            return true;
-        }
+        "future" => return future(at, buf, time, stream),
         "handler" => {
             drop(buf);
             return handler(at, time, stream);
@@ -142,6 +125,25 @@ fn one(at: &Endpoint, form: &str, time: Duration, stream: &mut Stream) -> bool {
         }
     }
     false
+}
+
+/// A future that is polled for a while, by nobody's waker, and dropped.
+fn future(at: &Endpoint, buf: Vec<u8>, time: Duration, stream: &mut Stream) -> bool {
+    let mut receive = pin!(at.post_recv(any(), buf).expect("posted"));
+    let start = Instant::now();
+    loop {
+        match receive.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(got)) => {
+                stream.got(&got.info, got.buf.as_slice());
+                return false;
+            }
+            Poll::Ready(Err(failed)) => panic!("{failed}"),
+            Poll::Pending if start.elapsed() >= time => break,
+            Poll::Pending => std::thread::yield_now(),
+        }
+    }
+    stream.unsure += 1;
+    true
 }
 
 /// A handler that is unregistered after a while, with its receives posted.

@@ -60,6 +60,9 @@ const QUEUE: Duration = Duration::from_millis(100);
 /// How much later than those behind it a reordered packet is.
 const LATER: Duration = Duration::from_millis(3);
 
+/// A packet that is due later: by time, then in order of arrival; to which side, and its bytes.
+type Late = (Instant, u64, usize, Vec<u8>);
+
 #[derive(Default)]
 struct State {
     weather: Weather,
@@ -75,8 +78,7 @@ struct State {
     /// When the rate of a flow has room again.
     free_at: HashMap<Flow, Instant>,
     held: Vec<(usize, Vec<u8>)>,
-    /// By time, then in order of arrival: to which side, and the packet.
-    late: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    late: BinaryHeap<Reverse<Late>>,
     number: u64,
     random: Random,
 }

@@ -43,7 +43,7 @@ fn connects_on_a_busy_machine_take_longer_and_do_not_fail(lane: &str) {
 
 /// A new engine connects, and has one message come back.
 fn once(lane: &str, address: &str, round: u64) -> Duration {
-    let progress = if round % 2 == 0 { Progress::Caller } else { Progress::Thread { cpu: None } };
+    let progress = if round.is_multiple_of(2) { Progress::Caller } else { Progress::Thread { cpu: None } };
     let engine: Engine = engine_with(lane, progress, options());
     let at = engine.endpoint("").unwrap();
     let start = Instant::now();
