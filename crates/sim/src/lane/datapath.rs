@@ -6,8 +6,8 @@ use super::memory::{Borrowed, Kept, Named, SimSegment, Target};
 use crate::net::{Breach, EndId, Kind, MILLIS, Nanos, Net, Piece, Shared, State, lock};
 use crate::surroundings::{instant, nanos};
 use sinew_transport::{
-    Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peeked, Placement, PostError, Pull,
-    Sink, Token, TransportError, Unacknowledged, View,
+    Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement, PostError,
+    Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -71,6 +71,8 @@ pub(super) struct SimLane {
     arriving: Option<Arriving>,
     /// A piece that is shown, or was put back.
     shown: Option<Arc<Piece>>,
+    /// The engine has seen it.
+    peeked: bool,
     handed_up: u64,
     said: u64,
     owes_since: Option<Nanos>,
@@ -111,6 +113,7 @@ impl SimLane {
             has_room: false,
             arriving: None,
             shown: None,
+            peeked: false,
             handed_up: 0,
             said: 0,
             owes_since: None,
@@ -219,6 +222,7 @@ impl SimLane {
 
     /// The next piece that has arrived.
     fn next(&mut self) -> Option<Arc<Piece>> {
+        self.peeked = false;
         self.shown.take().or_else(|| lock(&self.net).take(self.end))
     }
 
@@ -430,30 +434,32 @@ unsafe impl Lane for SimLane {
         self.shown.is_some()
     }
 
-    fn peek(&mut self) -> Option<Peeked<'_>> {
-        if self.kind != Kind::Near || self.over.is_some() || self.arriving.is_some() {
-            return None;
+    fn peek(&mut self, take: bool) -> Peek<'_> {
+        if take {
+            self.take_peeked();
+        }
+        if self.kind != Kind::Near
+            || self.over.is_some()
+            || self.arriving.is_some()
+            || !self.released.is_empty()
+        {
+            return Peek::Poll;
         }
         if self.shown.is_none() {
             self.shown = lock(&self.net).take(self.end);
         }
         match self.shown.as_deref() {
-            Some(Piece::Head { header, len, bytes })
-                if header.kind == sinew_transport::Kind::EAGER && bytes.len() == *len =>
-            {
-                let Header { tag, dst, src, flags, .. } = *header;
-                Some(Peeked { tag, dst, src, flags, body: Body::from_slice(bytes) })
+            None => Peek::Nothing,
+            Some(Piece::Head { header, len, bytes }) if bytes.len() == *len => {
+                self.peeked = true;
+                Peek::Frame(Peeked { header: *header, body: Body::from_slice(bytes) })
             }
-            _ => None,
+            Some(_) => Peek::Poll,
         }
     }
 
     fn take_peeked(&mut self) {
-        if let Some(Piece::Head { header, len, bytes }) = self.shown.as_deref()
-            && header.kind == sinew_transport::Kind::EAGER
-            && bytes.len() == *len
-        {
-            self.shown = None;
+        if std::mem::take(&mut self.peeked) && self.shown.take().is_some() {
             self.handed_up += 1;
             self.said = self.handed_up;
             Self::acknowledge_in(&mut lock(&self.net), self.end, self.handed_up);
