@@ -71,6 +71,8 @@ pub(super) struct SimLane {
     arriving: Option<Arriving>,
     /// A piece that is shown, or was put back.
     shown: Option<Arc<Piece>>,
+    /// The engine has seen it.
+    peeked: bool,
     handed_up: u64,
     said: u64,
     owes_since: Option<Nanos>,
@@ -111,6 +113,7 @@ impl SimLane {
             has_room: false,
             arriving: None,
             shown: None,
+            peeked: false,
             handed_up: 0,
             said: 0,
             owes_since: None,
@@ -219,6 +222,7 @@ impl SimLane {
 
     /// The next piece that has arrived.
     fn next(&mut self) -> Option<Arc<Piece>> {
+        self.peeked = false;
         self.shown.take().or_else(|| lock(&self.net).take(self.end))
     }
 
@@ -440,27 +444,28 @@ unsafe impl Lane for SimLane {
         if take {
             self.take_peeked();
         }
-        if self.kind != Kind::Near || self.over.is_some() || self.arriving.is_some() {
+        if self.kind != Kind::Near
+            || self.over.is_some()
+            || self.arriving.is_some()
+            || !self.released.is_empty()
+        {
             return Peek::Poll;
         }
         if self.shown.is_none() {
             self.shown = lock(&self.net).take(self.end);
         }
         match self.shown.as_deref() {
-            Some(Piece::Head { header, len, bytes }) if is_shown(header) && bytes.len() == *len => {
+            None => Peek::Nothing,
+            Some(Piece::Head { header, len, bytes }) if bytes.len() == *len => {
+                self.peeked = true;
                 Peek::Frame(Peeked { header: *header, body: Body::from_slice(bytes) })
             }
             Some(_) => Peek::Poll,
-            None => Peek::Nothing,
         }
     }
 
     fn take_peeked(&mut self) {
-        if let Some(Piece::Head { header, len, bytes }) = self.shown.as_deref()
-            && is_shown(header)
-            && bytes.len() == *len
-        {
-            self.shown = None;
+        if std::mem::take(&mut self.peeked) && self.shown.take().is_some() {
             self.handed_up += 1;
             self.said = self.handed_up;
             Self::acknowledge_in(&mut lock(&self.net), self.end, self.handed_up);

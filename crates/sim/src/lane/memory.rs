@@ -170,8 +170,7 @@ impl SimSegment {
     pub(super) fn describe(&self, offset: usize, len: usize, recalled: u64) -> Descriptor {
         self.block.shown.store(true, Ordering::Relaxed);
         let mut bytes = [0; 24];
-        // No run makes four thousand million of either.
-        let words = [self.block.number | recalled << 32, offset as u64, len as u64];
+        let words = [self.block.number << 32 | offset as u64, len as u64, recalled];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
@@ -210,14 +209,13 @@ pub(super) struct Named {
 impl Named {
     pub(super) fn find(descriptor: &Descriptor) -> Option<Self> {
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| descriptor.0[at * 8 + byte]));
-        let number = word(0) & u64::from(u32::MAX);
-        let block = blocks(|blocks| blocks.get(&number).and_then(Weak::upgrade))?;
-        let (offset, len) = (word(1) as usize, word(2) as usize);
+        let block = blocks(|blocks| blocks.get(&(word(0) >> 32)).and_then(Weak::upgrade))?;
+        let (offset, len) = (word(0) as u32 as usize, word(1) as usize);
         (offset.checked_add(len)? <= block.bytes.len()).then_some(Self {
             block,
             offset,
             len,
-            recalled: word(0) >> 32,
+            recalled: word(2),
         })
     }
 
