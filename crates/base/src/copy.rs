@@ -14,7 +14,7 @@
 /// # Safety
 /// `src` is valid for reads and `dst` for writes of `len` bytes for the duration of the call, they do not overlap, and
 /// nothing else accesses `dst` meanwhile. `src` may be written by others; what is read then is unspecified bytes.
-#[inline]
+#[inline(always)]
 pub unsafe fn from_shared(src: *const u8, dst: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= SHORT_MAX {

@@ -9,13 +9,13 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Look, Receiving, Shown, Taken};
+use crate::core::{Core, Effects, Look, Receiving, Shown, Surroundings, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use sinew_base::biased::{BiasedLock, Guard};
+use sinew_base::biased::{BiasedGuard, BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
 use sinew_proto::matching::Wanted;
 use sinew_transport::{Event, Interest, PollKey, Poller};
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     /// Dropped by hand: not in a forked child, whose copies of sockets and mappings belong to the parent.
     core: ManuallyDrop<BiasedLock<Core>>,
     poller: Arc<Poller>,
+    surroundings: Arc<dyn Surroundings>,
     /// Wakes threads that sleep on the poller.
     waker: OwnedFd,
     /// Threads that sleep, or are about to; changed under the lock.
@@ -97,10 +98,12 @@ impl Shared {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
+        let surroundings = Arc::clone(&core.surroundings);
         core.effects = Effects::default();
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
+            surroundings,
             waker,
             sleepers: AtomicUsize::new(0),
             fork: ForkGuard::new(),
@@ -109,6 +112,11 @@ impl Shared {
             stop: AtomicBool::new(false),
             pool: Arc::default(),
         })
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Instant {
+        self.surroundings.now()
     }
 
     /// Whether this is a child of the process that made the engine.
@@ -195,7 +203,7 @@ impl Shared {
 
     /// Some quick looks of a thread that has the bias. `None`: there may be none.
     #[inline(always)]
-    fn look_quick<T>(
+    pub(crate) fn look_quick<T>(
         self: &Arc<Self>,
         may: impl FnOnce(&mut Core) -> bool,
         mut look: impl FnMut(&mut Core) -> Look<T>,
@@ -204,13 +212,12 @@ impl Shared {
         if !may(&mut core) {
             return None;
         }
-        let mut done = None;
         let mut looks = 0;
         while looks < QUICK_LOOKS {
             match look(&mut core) {
                 Look::Done(value) => {
-                    done = Some(value);
-                    break;
+                    self.leave_quick(core, true);
+                    return Some(Some(value));
                 }
                 // It may panic: nothing must be taken out of the engine before that.
                 Look::More if core.effects.must_run() => break,
@@ -223,17 +230,27 @@ impl Shared {
                 Look::Other => break,
             }
         }
+        self.leave_quick(core, false);
+        Some(None)
+    }
+
+    /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
+    #[inline(always)]
+    fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
+        if core.effects.any() || (done && self.sleepers.load(Ordering::Relaxed) > 0) {
+            self.leave_slowly(core, done);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_slowly(self: &Arc<Self>, mut core: BiasedGuard<'_, Core>, done: bool) {
         let sleepers = self.sleepers.load(Ordering::Relaxed) > 0;
-        let more = core.effects.must_run() || (sleepers && (done.is_some() || core.effects.any()));
-        if !more {
+        if core.effects.must_run() || (sleepers && (done || core.effects.any())) {
+            drop(core);
+            self.hand_over();
+        } else {
             core.effects.clear();
         }
-        drop(core);
-        if more {
-            // This thread stops polling if it is done: whoever sleeps takes over.
-            self.hand_over();
-        }
-        Some(done)
     }
 
     /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
@@ -490,7 +507,7 @@ impl Shared {
             if moved > 0 {
                 idle_since = None;
             }
-            let now = Instant::now();
+            let now = self.now();
             if deadline.is_none() {
                 deadline = limit.and_then(|limit| now.checked_add(limit));
             }
@@ -559,7 +576,7 @@ impl Shared {
             let _ = rustix::io::read(&self.waker, &mut count);
         }
         core.dispatch(events);
-        core.run_timers(Instant::now());
+        core.run_timers(self.now());
         // What the events brought may have an answer: it must not wait for the next call.
         core.progress();
     }
@@ -572,7 +589,7 @@ impl Shared {
             if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !self.arm(core) {
                 return None;
             }
-            let now = Instant::now();
+            let now = self.now();
             Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })
     }
@@ -589,7 +606,7 @@ impl Shared {
                 self.awake(core, &events);
             } else {
                 core.dispatch(&events);
-                core.run_timers(Instant::now());
+                core.run_timers(self.now());
             }
             core.progress()
         })

@@ -75,7 +75,7 @@ impl<'a> Body<'a> {
     ///
     /// # Panics
     /// When the body has fewer than `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn copy_to_raw(&self, target: *mut u8, len: usize) {
         assert!(len <= self.len, "copy of {len} bytes out of a body of {}", self.len);
         // SAFETY: checked above and by the caller.

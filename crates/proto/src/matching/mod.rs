@@ -243,7 +243,7 @@ impl<P, U> Matcher<P, U> {
 
     /// Whether [`Matcher::arrive`] might find a receive for the message: `false` is sure. Changes nothing.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn may_want(&self, arrival: &Arrival) -> bool {
         self.posted.as_ref().is_some_and(|queue| queue.may_want(&Key::of(arrival)))
     }

@@ -104,7 +104,7 @@ impl<P> PostedQueue<P> {
         self.slab.name(at) | LISTED
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_want(&self, key: &Key) -> bool {
         self.slab.oldest() != NONE || (self.window.may_have(key) && self.window.has(key))
     }

@@ -143,7 +143,7 @@ impl<P> Window<P> {
     }
 
     /// Whether any receive might accept the message, without asking one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_have(&self, key: &Key) -> bool {
         let print = fingerprint(key.tag);
         self.masked & self.live != 0 || self.known[usize::from(print >> 6)] & 1 << (print & 63) != 0
