@@ -6,9 +6,59 @@ use crate::setup;
 use crate::workspace::{Workspace, cargo};
 use anyhow::{Context as _, Result, bail};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Debian packages of the peers that the benchmarks compare with.
 const PEERS: [&str; 3] = ["ucx-utils", "libzmq5", "util-linux"];
+
+/// Longest build of the command from nothing, on two cores, and its largest size without symbols.
+const BUILD_MAX: Duration = Duration::from_secs(240);
+const BINARY_BYTES_MAX: u64 = 12_000_000;
+
+/// Builds the command as it is shipped, without symbols and from nothing, and judges time and size.
+///
+/// # Errors
+/// When it cannot be built, or a budget is missed.
+pub(crate) fn measure_build(workspace: &Workspace) -> Result<()> {
+    let target = workspace.scratch()?.join("bench-build");
+    if target.exists() {
+        std::fs::remove_dir_all(&target).context("the last build cannot be removed")?;
+    }
+    let start = Instant::now();
+    let status = Command::new(cargo())
+        .args(["build", "--release", "--package", "sinew-cli", "--manifest-path"])
+        .arg(workspace.root.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        .status()
+        .context("cargo cannot be started")?;
+    let took = start.elapsed();
+    if !status.success() {
+        bail!("the build ended with {status}");
+    }
+    let bytes = std::fs::metadata(target.join("release/sinew")).context("the binary")?.len();
+    std::fs::remove_dir_all(&target).context("the build cannot be removed")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let word = |met| if met { "met" } else { "MISSED" };
+    let (fast, small) = (took <= BUILD_MAX, bytes <= BINARY_BYTES_MAX);
+    println!(
+        "build of sinew from nothing, {cores} cores: {:.0} s, budget {} s on two: {}",
+        took.as_secs_f64(),
+        BUILD_MAX.as_secs(),
+        word(fast)
+    );
+    println!(
+        "sinew without symbols: {:.1} MB, budget {} MB: {}",
+        bytes as f64 / 1e6,
+        BINARY_BYTES_MAX / 1_000_000,
+        word(small)
+    );
+    if !(fast && small) {
+        bail!("a budget of build time or size is missed");
+    }
+    Ok(())
+}
 
 /// Installs the peers if asked, then runs the benchmarks with `words`, on this terminal.
 ///

@@ -56,6 +56,9 @@ enum Command {
         /// Install the peers from Debian first
         #[arg(long)]
         setup: bool,
+        /// Measure instead how long `sinew` takes to build from nothing, and how large it is without symbols
+        #[arg(long)]
+        build: bool,
         /// Words for the benchmarks
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
@@ -115,7 +118,8 @@ fn run(command: Command) -> Result<()> {
         Command::Layers => layers::run(&Workspace::load()?),
         Command::Dependencies => dependencies::run(&Workspace::load()?),
         Command::Features => features::run(&Workspace::load()?),
-        Command::Bench { setup, words } => bench::run(&Workspace::load()?, setup, &words),
+        Command::Bench { build: true, .. } => bench::measure_build(&Workspace::load()?),
+        Command::Bench { setup, words, .. } => bench::run(&Workspace::load()?, setup, &words),
         Command::Fuzz { planted: true, target, .. } => planted::run(&Workspace::load()?, target.as_deref()),
         Command::Fuzz { long, target, .. } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
         Command::Sim { words } => sim::run(&Workspace::load()?, &words),
