@@ -421,30 +421,7 @@ impl Receiver<'_> {
                 }
                 self.got(true, &result, &buf);
             }
-            4..=6 => {
-                let pattern = self.all();
-                let op = self.endpoint.post_recv(pattern, buf).unwrap();
-                let (form, ended) = match self.random.below(4) {
-                    0 => ("receive let go", {
-                        drop(op);
-                        None
-                    }),
-                    1 => ("receive cancelled", Some(op.cancel())),
-                    _ => ("receive waited for", Some(op.wait_within(limit))),
-                };
-                self.oracle.count(form, 1);
-                buf = match ended {
-                    None => Vec::new(),
-                    Some(Ok(received)) => {
-                        self.got(false, &Ok(received.info), &received.buf);
-                        received.buf.into_vec()
-                    }
-                    Some(Err(failed)) => {
-                        self.got(false, &Err(failed.error), &[]);
-                        failed.buf.into_vec()
-                    }
-                };
-            }
+            4..=6 => buf = self.post(buf, limit),
             7 => {
                 let pattern = self.all();
                 let result =
@@ -452,34 +429,7 @@ impl Receiver<'_> {
                 self.oracle.count("scope recv", 1);
                 self.got(false, &result, &buf);
             }
-            8 => {
-                let pattern = self.all();
-                let mut bufs: Vec<Vec<u8>> = (0..2 + self.random.below(4)).map(|_| vec![0; ROOM]).collect();
-                let mut receives: Vec<Receive<'_>> =
-                    bufs.iter_mut().map(|buf| Receive::new(pattern, buf)).collect();
-                let result = match self.random.below(3) {
-                    0 => self.endpoint.try_recv_batch(&mut receives),
-                    1 => self.endpoint.recv_batch_within(&mut receives, limit),
-                    _ => self.endpoint.recv_all_within(&mut receives, limit),
-                };
-                self.oracle.count("recv_batch", receives.len());
-                if let Err(error) = result {
-                    self.got(false, &Err(error), &[]);
-                }
-                // One that had begun to fetch its message leaves it, and those behind it have got theirs out of turn.
-                // One whose message was taken back while it was fetched has another, of after theirs.
-                let out_of_turn = receives.iter().any(|receive| receive.result().is_none());
-                receives.sort_by_key(|receive| {
-                    receive
-                        .completion()
-                        .map(|info| if self.at == 2 { info.immediate.unwrap_or(info.tag) } else { info.tag })
-                });
-                for receive in &mut receives {
-                    if let Some(result) = receive.result().cloned() {
-                        self.got(out_of_turn, &result, receive.buf());
-                    }
-                }
-            }
+            8 => self.batch(limit),
             _ => {
                 let pattern = self.all();
                 if let Some(found) = self.endpoint.probe(pattern) {
@@ -492,6 +442,60 @@ impl Receiver<'_> {
             }
         }
         self.buf = buf;
+    }
+
+    /// A receive with an owned buffer, which comes back: waited for, taken back or let go.
+    fn post(&mut self, buf: Vec<u8>, limit: Duration) -> Vec<u8> {
+        let pattern = self.all();
+        let op = self.endpoint.post_recv(pattern, buf).unwrap();
+        let (form, ended) = match self.random.below(4) {
+            0 => ("receive let go", {
+                drop(op);
+                None
+            }),
+            1 => ("receive cancelled", Some(op.cancel())),
+            _ => ("receive waited for", Some(op.wait_within(limit))),
+        };
+        self.oracle.count(form, 1);
+        match ended {
+            None => Vec::new(),
+            Some(Ok(received)) => {
+                self.got(false, &Ok(received.info), &received.buf);
+                received.buf.into_vec()
+            }
+            Some(Err(failed)) => {
+                self.got(false, &Err(failed.error), &[]);
+                failed.buf.into_vec()
+            }
+        }
+    }
+
+    fn batch(&mut self, limit: Duration) {
+        let pattern = self.all();
+        let mut bufs: Vec<Vec<u8>> = (0..2 + self.random.below(4)).map(|_| vec![0; ROOM]).collect();
+        let mut receives: Vec<Receive<'_>> = bufs.iter_mut().map(|buf| Receive::new(pattern, buf)).collect();
+        let result = match self.random.below(3) {
+            0 => self.endpoint.try_recv_batch(&mut receives),
+            1 => self.endpoint.recv_batch_within(&mut receives, limit),
+            _ => self.endpoint.recv_all_within(&mut receives, limit),
+        };
+        self.oracle.count("recv_batch", receives.len());
+        if let Err(error) = result {
+            self.got(false, &Err(error), &[]);
+        }
+        // One that had begun to fetch its message leaves it, and those behind it have got theirs out of turn.
+        // One whose message was taken back while it was fetched has another, of after theirs.
+        let out_of_turn = receives.iter().any(|receive| receive.result().is_none());
+        receives.sort_by_key(|receive| {
+            receive
+                .completion()
+                .map(|info| if self.at == 2 { info.immediate.unwrap_or(info.tag) } else { info.tag })
+        });
+        for receive in &mut receives {
+            if let Some(result) = receive.result().cloned() {
+                self.got(out_of_turn, &result, receive.buf());
+            }
+        }
     }
 
     /// Another handler in the place of the one that there was.
