@@ -122,7 +122,8 @@ fn half_open_connections_are_bounded(lane: &str) {
             skip!("descriptors", "{wanted} descriptors are wanted and {limit:?} allowed: {errno}");
         }
     }
-    undisturbed(lane, |p| {
+    let p = pair_with(lane, THREAD, THREAD, options().half_open_max(64usize));
+    undisturbed_pair(&p, |p| {
         let mut open = Vec::new();
         until("all of them have come", || {
             open.extend(knock(p));

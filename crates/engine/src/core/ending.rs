@@ -250,12 +250,16 @@ impl Core {
         let mut at = 0;
         while let Some(&key) = self.laneless.get(at) {
             let up = self.sessions.get(key).filter(|session| session.is_up());
-            match up.and_then(|session| session.laneless_since) {
-                Some(since) if now.duration_since(since) < timeout => {
+            match up.and_then(|session| Some((session.laneless_since?, &session.laneless_because))) {
+                Some((since, _)) if now.duration_since(since) < timeout => {
                     at += 1;
                     continue;
                 }
-                Some(_) => self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)")),
+                Some((_, because)) => {
+                    let reason =
+                        format!("no lane for {timeout:?} (peer_timeout); the last one broke ({because})");
+                    self.lose_session(key, &reason);
+                }
                 None => {}
             }
             self.laneless.swap_remove(at);

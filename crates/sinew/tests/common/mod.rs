@@ -181,7 +181,11 @@ pub fn spawn_by(mut command: Command, role: &str, lane: &str, extra: &[(&str, &s
 impl Other {
     /// The next line that it says.
     pub fn line(&self) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
+        self.line_within(PATIENCE)
+    }
+
+    pub fn line_within(&self, limit: Duration) -> String {
+        match self.lines.recv_timeout(limit) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => panic!("the other process says nothing"),
             Err(RecvTimeoutError::Disconnected) => panic!("the other process has ended"),
