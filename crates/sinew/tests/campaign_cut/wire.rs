@@ -75,6 +75,8 @@ struct State {
     /// Nothing of these flows passes any more; senders of what was reset are told.
     ended: HashSet<Flow>,
     reset_flows: HashSet<Flow>,
+    /// Where the end of a half-closed flow was put, until its receiver has acknowledged it.
+    ends_at: HashMap<Flow, u32>,
     /// When the rate of a flow has room again.
     free_at: HashMap<Flow, Instant>,
     held: Vec<(usize, Vec<u8>)>,
@@ -224,6 +226,7 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         for flow in [flow, back] {
             state.ended.remove(&flow);
             state.reset_flows.remove(&flow);
+            state.ends_at.remove(&flow);
             state.next.remove(&flow);
         }
     }
@@ -250,8 +253,19 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         state.done.half_closed += 1;
         state.ended.insert(flow);
         let here = state.next.get(&flow).copied().unwrap_or(segment.sequence);
+        state.ends_at.insert(flow, here);
         put(state, ends, to, &bare(flow, here, segment.acknowledged, FIN));
         return true;
+    }
+    if let Some(&at) = state.ends_at.get(&back) {
+        // Something before the end was lost, and nobody will send it again: then the end is where the receiver stands.
+        let stands = segment.acknowledged;
+        if stands == at.wrapping_add(1) {
+            state.ends_at.remove(&back);
+        } else if stands != at {
+            state.ends_at.insert(back, stands);
+            put(state, ends, 1 - to, &bare(back, stands, segment.end(), FIN));
+        }
     }
     let next = state.next.entry(flow).or_insert(segment.end());
     if segment.end().wrapping_sub(*next) as i32 > 0 {
