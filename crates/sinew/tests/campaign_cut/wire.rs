@@ -57,6 +57,8 @@ pub(crate) struct Done {
 
 /// Packets of one connection that wait for its rate, in time.
 const QUEUE: Duration = Duration::from_millis(100);
+/// Packets with data after which a connection carries the session: proving it takes fewer.
+const BUSY: u32 = 100;
 /// How much later than those behind it a reordered packet is.
 const LATER: Duration = Duration::from_millis(3);
 
@@ -69,6 +71,8 @@ struct State {
     done: Done,
     /// The next sequence number that the receiver of a flow expects.
     next: HashMap<Flow, u32>,
+    /// Packets with data of each flow.
+    carried: HashMap<Flow, u32>,
     /// Connections to be reset, or whose half is to be closed, with the next data.
     reset: u64,
     half_close: u64,
@@ -114,12 +118,12 @@ impl Wire {
         self.state().done
     }
 
-    /// The next connection that carries data is reset, as by a middlebox that has forgotten it.
+    /// The next connection that is busy is reset, as by a middlebox that has forgotten it.
     pub(crate) fn reset_one(&self) {
         self.state().reset += 1;
     }
 
-    /// The next receiver of data is told that its peer has closed; the peer is told nothing, and its data goes nowhere.
+    /// The receiver at the next busy connection is told that its peer has closed; the peer is told nothing, and its data goes nowhere.
     pub(crate) fn half_close_one(&self) {
         self.state().half_close += 1;
     }
@@ -227,6 +231,7 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
             state.ended.remove(&flow);
             state.reset_flows.remove(&flow);
             state.ends_at.remove(&flow);
+            state.carried.remove(&flow);
             state.next.remove(&flow);
         }
     }
@@ -236,7 +241,11 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         }
         return true;
     }
-    if segment.len > 0 && state.reset > 0 {
+    let carried = state.carried.entry(flow).or_default();
+    *carried += u32::from(segment.len > 0);
+    // Not one that is only being tried, or stands by.
+    let busy = segment.len > 0 && *carried >= BUSY;
+    if busy && state.reset > 0 {
         state.reset -= 1;
         state.done.resets += 1;
         state.ended.extend([flow, back]);
@@ -248,7 +257,7 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         put(state, ends, 1 - to, &bare(back, there, segment.end(), RST));
         return true;
     }
-    if segment.len > 0 && state.half_close > 0 {
+    if busy && state.half_close > 0 {
         state.half_close -= 1;
         state.done.half_closed += 1;
         state.ended.insert(flow);
