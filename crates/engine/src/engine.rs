@@ -1,7 +1,7 @@
 //! The engine: made by a builder, shared by its handles, closed in order or by the last drop.
 
 use crate::config::{Config, Security};
-use crate::core::{Absent, Core, DomainSlot, Owner, Windows};
+use crate::core::{Absent, Core, DomainSlot, Owner, Surroundings, Windows};
 use crate::endpoint::{Endpoint, EndpointInner};
 use crate::error::{BuildError, OpError};
 use crate::histogram::Measures;
@@ -13,7 +13,7 @@ use crate::system::System;
 use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
-use sinew_transport::{Availability, DomainContext, ListenScope, Poller, Transport, TransportError};
+use sinew_transport::{Availability, DomainContext, ListenScope, Transport, TransportError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ pub struct Builder {
     transports: Vec<Arc<dyn Transport>>,
     options: EngineOptions,
     versions: sinew_wire::hello::Versions,
+    surroundings: Arc<dyn Surroundings>,
 }
 
 impl Default for Builder {
@@ -39,6 +40,7 @@ impl Default for Builder {
             transports: Vec::new(),
             options: EngineOptions::default(),
             versions: sinew_wire::hello::Versions::THIS,
+            surroundings: Arc::new(System),
         }
     }
 }
@@ -94,21 +96,29 @@ impl Builder {
         self
     }
 
+    /// Where time, chance and readiness come from; for simulators, whose time stands still while nobody waits.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn surroundings(mut self, surroundings: impl Surroundings + 'static) -> Self {
+        self.surroundings = Arc::new(surroundings);
+        self
+    }
+
     /// Makes the engine: opens the transports, and starts the background thread if there is to be one.
     ///
     /// # Errors
     /// [`BuildError`]: an impossible option, no secret where one is needed, no transport that works.
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
-        let poller = Arc::new(Poller::new().map_err(|errno| {
+        let poller = Arc::new(self.surroundings.poller().map_err(|errno| {
             BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(descriptors_hint(errno)))
         })?);
         let mut core = Core::new(
-            random()?,
-            u64::from_le_bytes(random()?).max(1),
+            random(&*self.surroundings)?,
+            u64::from_le_bytes(random(&*self.surroundings)?).max(1),
             config,
             Arc::clone(&poller),
-            Box::new(System),
+            Arc::clone(&self.surroundings),
         );
         open_transports(&mut core, &self.transports, self.listen)?;
         let shared = Shared::new(core, poller, self.progress).map_err(|errno| {
@@ -187,8 +197,8 @@ fn descriptors_hint(errno: rustix::io::Errno) -> &'static str {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], BuildError> {
-    crate::system::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
+fn random<const N: usize>(from: &dyn Surroundings) -> Result<[u8; N], BuildError> {
+    from.random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
 }
 
 /// Refuses a nothing of which no message, link or session could come.
@@ -450,7 +460,8 @@ impl Armed {
     /// The same as a point in time.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+        let engine = self.engine.as_ref()?;
+        self.timeout.and_then(|timeout| engine.shared().now().checked_add(timeout))
     }
 
     /// Handles what is ready. Returns how much was done.

@@ -372,6 +372,9 @@ impl Message<'_> {
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
+        // One deadline for all that is waited for.
+        let until = limit.and_then(|limit| shared.now().checked_add(limit));
+        let left = || until.map(|until| until.saturating_duration_since(shared.now()));
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
             let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
@@ -380,7 +383,9 @@ impl Message<'_> {
                 Err(blocked) => Some(Err(blocked)),
             });
             match posted {
-                Some(Ok(held_up)) => return self.sent(held_up),
+                Some(Ok(held_up)) => {
+                    return self.timeout(left().map_or(Timeout::Never, Timeout::After)).sent(held_up);
+                }
                 Some(Err(now)) => blocked = now,
                 None => return Err(timed_out()),
             }
@@ -406,7 +411,7 @@ impl Message<'_> {
             guard.key
         });
         let Some(key) = key else { return Ok(()) };
-        match shared.wait(limit, |core| core.collect_send(key)) {
+        match shared.wait(left(), |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
                 result

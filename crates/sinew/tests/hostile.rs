@@ -216,8 +216,11 @@ fn a_wrong_secret_changes_nothing(lane: &str) {
 
 /// The stranger of another user.
 #[test]
-#[ignore = "run by other tests as another process"]
+#[ignore = "a child of other tests"]
 fn other_process() {
+    if !common::is_other() {
+        return;
+    }
     let lane = std::env::var("OTHER_LANE").unwrap();
     let (secret, address) = (std::env::var("OTHER_SECRET").unwrap(), std::env::var("OTHER_ADDRESS").unwrap());
     let engine = with_secret(&lane, &secret, Path::new(&std::env::var("OTHER_FOLDER").unwrap()));

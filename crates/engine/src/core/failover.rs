@@ -383,6 +383,7 @@ impl Core {
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
         let number = slot.number;
+        let because = format!("{}: {error}", slot.transport);
         drop(slot);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let was_member = session.lanes.contains(&key);
@@ -419,6 +420,7 @@ impl Core {
             return;
         }
         if session.active.is_none() {
+            session.laneless_because = because;
             // A lane that ends by silence tells that nothing has come for as long.
             let silent = (error.kind == ErrorKind::TimedOut).then(|| self.config.lane_timeout());
             let now = self.surroundings.now();

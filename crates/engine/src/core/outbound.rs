@@ -430,7 +430,11 @@ impl Core {
                 return Ok(());
             }
             if let Some(session) = self.sessions.get_mut(key) {
-                session.flows[flow as usize].pending.pop_front();
+                let pending = &mut session.flows[flow as usize].pending;
+                // One that has ended took itself out: the first is the next by now.
+                if pending.front() == Some(&op) {
+                    pending.pop_front();
+                }
             }
         }
     }

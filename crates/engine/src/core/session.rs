@@ -172,6 +172,8 @@ pub(crate) struct Session {
     pub(crate) watch: Watch,
     /// Since when it has had no lane to send on, after it had one.
     pub(crate) laneless_since: Option<Instant>,
+    /// Why its last lane was lost: said when no other one can be had.
+    pub(crate) laneless_because: String,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
     /// Bytes that were posted and not flushed.
@@ -248,6 +250,7 @@ impl Session {
             buffered: 0,
             watch: Watch::default(),
             laneless_since: None,
+            laneless_because: String::new(),
             pool: None,
             starving: false,
             staged: 0,

@@ -239,6 +239,11 @@ impl Drop for Other {
     }
 }
 
+/// Whether this process was started by another test: then its ignored test is meant.
+pub fn is_other() -> bool {
+    std::env::var_os("OTHER_ROLE").is_some()
+}
+
 /// Says a line to the process that started this one.
 pub fn say(line: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();

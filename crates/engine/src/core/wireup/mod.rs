@@ -86,9 +86,12 @@ pub(crate) struct Connecting {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Waits between two rounds of a redial.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Times the least wait, from which on a connect that failed is not tried again: with doubled waits three tries in all.
+/// The first wait between two rounds of a redial. It is short: a process that is dying may still take a connection, and
+/// refuses the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(2);
+/// The first wait before a connect that failed is tried again.
+const AGAIN_MIN: Duration = Duration::from_millis(50);
+/// Times that wait, from which on it is not tried again: with doubled waits three tries in all.
 const TRIES_DOUBLED: u32 = 4;
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Least time between two dials to the same place of which the first has not been answered.
@@ -119,6 +122,26 @@ impl Connecting {
 
     fn is_live(&self) -> bool {
         matches!(self.state, ConnectState::Waiting)
+    }
+
+    /// Every candidate has failed, as there is none that has not.
+    fn has_failed(&self) -> bool {
+        self.attempts.iter().all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }))
+    }
+
+    /// When it wants to be looked at. What is under way has deadlines of its own, and who waits for a connect his: a time that
+    /// has passed without anything to do then would keep the engine awake.
+    fn next_timer(&self) -> Option<Instant> {
+        if !self.is_live() {
+            return None;
+        }
+        let untried = self.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
+        let again = self.has_failed() && (self.rests || matches!(self.purpose, Purpose::Redial(_)));
+        let next = (untried || again).then_some(self.next_at);
+        match self.purpose {
+            Purpose::Trial(_) => Some(next.map_or(self.deadline, |next| next.min(self.deadline))),
+            _ => next.map(|next| next.min(self.deadline)),
+        }
     }
 }
 
@@ -154,7 +177,7 @@ impl Core {
             attempts: self.order(candidates),
             next_at: now,
             deadline,
-            backoff: BACKOFF_MIN,
+            backoff: if matches!(purpose, Purpose::Redial(_)) { BACKOFF_MIN } else { AGAIN_MIN },
             rests: false,
             state,
             waker: None,
@@ -302,7 +325,7 @@ impl Core {
             };
             // Somebody may be there who was too busy, or had too many connections at once.
             let again = connecting.attempts.iter().any(unsure)
-                && connecting.backoff < BACKOFF_MIN * TRIES_DOUBLED
+                && connecting.backoff < AGAIN_MIN * TRIES_DOUBLED
                 && now + connecting.backoff < connecting.deadline;
             if connecting.rests || again {
                 return connecting.rest(now);
@@ -329,10 +352,12 @@ impl Core {
         if gone || undiallable {
             let table = table_text(&connecting.attempts);
             self.connects.remove(key);
-            self.lose_session(
-                session,
-                &format!("its last lane broke and nobody answers where it was\n{}", table.trim_end()),
+            let because = self.sessions.get(session).map_or("", |session| &session.laneless_because);
+            let reason = format!(
+                "its last lane broke ({because}) and nobody answers where it was\n{}",
+                table.trim_end()
             );
+            self.lose_session(session, &reason);
             return;
         }
         if now >= connecting.deadline {
@@ -472,13 +497,7 @@ impl Core {
         let links = self.links.iter().flat_map(|(_, slot)| [Some(slot.deadline), slot.again_at]).flatten();
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
-        let connects =
-            self.connects.iter().filter(|(_, connecting)| connecting.is_live()).map(|(_, connecting)| {
-                let more = connecting.rests
-                    || matches!(connecting.purpose, Purpose::Redial(_))
-                    || connecting.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
-                if more { connecting.next_at.min(connecting.deadline) } else { connecting.deadline }
-            });
+        let connects = self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
         links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
     }
 
@@ -511,10 +530,7 @@ impl Core {
             }
             let retry = (connecting.rests || matches!(connecting.purpose, Purpose::Redial(_)))
                 && now >= connecting.next_at
-                && connecting
-                    .attempts
-                    .iter()
-                    .all(|attempt| matches!(attempt.state, AttemptState::Failed { .. }));
+                && connecting.has_failed();
             if retry {
                 connecting.begin_anew();
             }
