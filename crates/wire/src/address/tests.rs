@@ -199,3 +199,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_address_says_what_it_was_made_of() {
+    let locators = vec!["tcp:10.0.0.1:4000".to_owned(), "uds:/run/a.sock".to_owned()];
+    let address = Address::new([7; 16], 9, EndpointRef::Default, locators.clone()).expect("an address");
+    assert_eq!((address.engine(), address.incarnation()), ([7; 16], 9));
+    assert_eq!((address.endpoint(), address.locators()), (&EndpointRef::Default, &locators[..]));
+    let other = address.with_endpoint(EndpointRef::from(3));
+    assert_eq!(other.endpoint(), &EndpointRef::from(3));
+    assert_eq!((other.engine(), other.locators()), (address.engine(), address.locators()));
+}
