@@ -17,6 +17,7 @@ mod planted;
 mod process;
 mod rust_file;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 mod workspace;
@@ -70,6 +71,12 @@ enum Command {
         /// Only this target
         target: Option<String>,
     },
+    /// Engines in a simulated network: `--seed N [--trace]` replays a seed, `--seeds COUNT` runs many; further words go to it
+    Sim {
+        /// Words for the simulator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// The models of the concurrent parts
     Loom {
         /// Deeper models
@@ -116,6 +123,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz { long, target, .. } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
         Command::Loom { weakened: true, .. } => loom::weakened(&Workspace::load()?),
         Command::Loom { long, .. } => loom::run(&Workspace::load()?, long),
+        Command::Sim { words } => sim::run(&Workspace::load()?, &words),
         Command::Sanitize => nightly::sanitize(&Workspace::load()?),
         Command::Miri => nightly::miri(&Workspace::load()?),
         Command::Mutants { shard, packages } => {

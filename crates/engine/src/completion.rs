@@ -74,6 +74,13 @@ impl Source {
         Self { session, key: (engine as u64) << 32 | endpoint as u64 }
     }
 
+    /// The receiving engine's name of the session, for those who check sessions in tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn session(&self) -> u64 {
+        self.session
+    }
+
     /// The endpoint's number in the peer's engine.
     #[must_use]
     pub const fn endpoint(&self) -> u32 {

@@ -72,7 +72,7 @@ pub(crate) fn connect(
         ConnectError::Address(format!("{text:?} is no address: {error}"))
     })?;
     let (expected, locators) = candidates(&target)?;
-    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+    let left = |deadline: Instant| deadline.saturating_duration_since(shared.now());
     let session = shared.with(|core| {
         if core.closed {
             return Err(ConnectError::Lost(OpError::EngineClosed));

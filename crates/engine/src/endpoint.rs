@@ -130,7 +130,8 @@ impl Endpoint {
         target: impl ToString,
         within: std::time::Duration,
     ) -> Result<Peer, ConnectError> {
-        crate::connect::connect(&self.inner, &target.to_string(), crate::timeout::far_at_most(within))
+        let deadline = crate::timeout::far_at_most(self.inner.shared.now(), within);
+        crate::connect::connect(&self.inner, &target.to_string(), deadline)
     }
 
     /// The peer that sent a message, to answer it on the session on which it came. Costs no round trip.

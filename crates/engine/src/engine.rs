@@ -1,7 +1,7 @@
 //! The engine: made by a builder, shared by its handles, closed in order or by the last drop.
 
 use crate::config::{Config, Security};
-use crate::core::{Absent, Core, DomainSlot, Owner, Windows};
+use crate::core::{Absent, Core, DomainSlot, Owner, Surroundings, Windows};
 use crate::endpoint::{Endpoint, EndpointInner};
 use crate::error::{BuildError, OpError};
 use crate::histogram::Measures;
@@ -13,7 +13,7 @@ use crate::system::System;
 use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
-use sinew_transport::{Availability, DomainContext, ListenScope, Poller, Transport, TransportError};
+use sinew_transport::{Availability, DomainContext, ListenScope, Transport, TransportError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ pub struct Builder {
     transports: Vec<Arc<dyn Transport>>,
     options: EngineOptions,
     versions: sinew_wire::hello::Versions,
+    surroundings: Arc<dyn Surroundings>,
 }
 
 impl Default for Builder {
@@ -39,6 +40,7 @@ impl Default for Builder {
             transports: Vec::new(),
             options: EngineOptions::default(),
             versions: sinew_wire::hello::Versions::THIS,
+            surroundings: Arc::new(System),
         }
     }
 }
@@ -94,30 +96,34 @@ impl Builder {
         self
     }
 
+    /// Where time, chance and readiness come from; for simulators, whose time stands still while nobody waits.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn surroundings(mut self, surroundings: impl Surroundings + 'static) -> Self {
+        self.surroundings = Arc::new(surroundings);
+        self
+    }
+
     /// Makes the engine: opens the transports, and starts the background thread if there is to be one.
     ///
     /// # Errors
     /// [`BuildError`]: an impossible option, no secret where one is needed, no transport that works.
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
-        let poller = Arc::new(Poller::new().map_err(|errno| {
-            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(match errno {
-                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
-                    "raise the limit of open files (ulimit -n)"
-                }
-                _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
-            }))
+        let poller = Arc::new(self.surroundings.poller().map_err(|errno| {
+            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(descriptors_hint(errno)))
         })?);
         let mut core = Core::new(
-            random()?,
-            u64::from_le_bytes(random()?).max(1),
+            random(&*self.surroundings)?,
+            u64::from_le_bytes(random(&*self.surroundings)?).max(1),
             config,
             Arc::clone(&poller),
-            Box::new(System),
+            Arc::clone(&self.surroundings),
         );
         open_transports(&mut core, &self.transports, self.listen)?;
-        let shared = Shared::new(core, poller, self.progress)
-            .map_err(|errno| BuildError::System(TransportError::os(errno, "eventfd", "")))?;
+        let shared = Shared::new(core, poller, self.progress).map_err(|errno| {
+            BuildError::System(TransportError::os(errno, "eventfd", "").hint(descriptors_hint(errno)))
+        })?;
         let shared = Arc::new(shared);
         let thread = match self.progress {
             Progress::Thread { cpu } => Some(spawn(&shared, cpu)?),
@@ -158,7 +164,7 @@ impl Builder {
             spin: options.spin,
             eager_max: options.eager_max,
             send_buffer: options.send_buffer,
-            half_open_max: options.half_open_max,
+            half_open_max: options.half_open_max.min(descriptor_share()),
             windows: Windows {
                 endpoint_bytes: options.endpoint_window as u64,
                 session_bytes: options.session_window as u64,
@@ -180,11 +186,29 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], BuildError> {
-    crate::system::random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
+/// What helps when a descriptor that the engine cannot do without is refused.
+fn descriptors_hint(errno: rustix::io::Errno) -> &'static str {
+    match errno {
+        rustix::io::Errno::MFILE => {
+            "no descriptor left in this process; raise the limit of open files (ulimit -n)"
+        }
+        rustix::io::Errno::NFILE => "no descriptor left on this machine; raise fs.file-max",
+        _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
+    }
+}
+
+fn random<const N: usize>(from: &dyn Surroundings) -> Result<[u8; N], BuildError> {
+    from.random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
 }
 
 /// Refuses a nothing of which no message, link or session could come.
+/// An eighth of the descriptors that this process may have, so that strangers cannot take them all.
+fn descriptor_share() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
+    share.max(16)
+}
+
 fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
     let nothings = [
         ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),
@@ -242,10 +266,10 @@ fn spawn(shared: &Arc<Shared>, cpu: Option<usize>) -> Result<JoinHandle<()>, Bui
         std::thread::Builder::new().name("sinew".into()).spawn(move || progress::run(&shared, cpu))
     })
     .map_err(|error| {
-        BuildError::System(TransportError::new(
-            sinew_transport::ErrorKind::Limit,
-            "spawn thread",
-            error.to_string(),
+        let refused =
+            TransportError::new(sinew_transport::ErrorKind::Limit, "start the thread of progress", error.to_string());
+        BuildError::System(refused.hint(
+            "raise the limit of threads (ulimit -u, pids.max of the control group), or choose Progress::Caller or Event",
         ))
     })
 }
@@ -342,6 +366,12 @@ impl Engine {
         self.inner.shared.with_unless_forked(0, Core::progress)
     }
 
+    /// How long whoever waits on this engine polls before it sleeps: the option `spin`.
+    #[must_use]
+    pub fn spin(&self) -> Duration {
+        self.inner.shared.config.spin
+    }
+
     /// The descriptor to watch for readability with [`Progress::Event`].
     #[must_use]
     pub fn event_fd(&self) -> BorrowedFd<'_> {
@@ -430,7 +460,8 @@ impl Armed {
     /// The same as a point in time.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+        let engine = self.engine.as_ref()?;
+        self.timeout.and_then(|timeout| engine.shared().now().checked_add(timeout))
     }
 
     /// Handles what is ready. Returns how much was done.

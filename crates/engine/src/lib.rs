@@ -44,6 +44,8 @@ mod system;
 mod timeout;
 mod user_secret;
 
+#[doc(hidden)]
+pub use crate::core::Surroundings;
 pub use crate::core::{Explain, ExplainRow, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
 pub use complete::OnComplete;

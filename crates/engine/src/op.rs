@@ -111,18 +111,39 @@ impl Operation {
     fn wait_quick<T>(
         &mut self,
         limit: Option<Duration>,
+        collect: impl FnMut(&mut Core, Key) -> Option<T>,
+    ) -> Option<T> {
+        if limit.is_some_and(|limit| limit <= SHORT) {
+            return None;
+        }
+        self.turn_quick(TURNS_DIRECT, collect)
+    }
+
+    /// The same for the poll of a future.
+    #[inline(always)]
+    fn poll_quick<T>(&mut self, collect: impl FnMut(&mut Core, Key) -> Option<T>) -> Option<T> {
+        if self.endpoint.shared.progress != Progress::Caller {
+            return None;
+        }
+        self.turn_quick(TURNS_POLL, collect)
+    }
+
+    #[inline(always)]
+    fn turn_quick<T>(
+        &mut self,
+        turns: u32,
         mut collect: impl FnMut(&mut Core, Key) -> Option<T>,
     ) -> Option<T> {
         let State::Pending(key) = self.state else { return None };
         let shared = &self.endpoint.shared;
-        if limit.is_some_and(|limit| limit <= SHORT) || shared.check_fork().is_err() {
+        if shared.check_fork().is_err() {
             return None;
         }
         let ended = |core: &mut Core| match collect(core, key) {
             None if !core.is_over(key) => None,
             done => Some(done),
         };
-        let done = shared.wait_quick(self.endpoint.number, TURNS_DIRECT, ended)??;
+        let done = shared.wait_quick(self.endpoint.number, turns, ended)??;
         self.state = State::Taken;
         Some(done)
     }
@@ -152,23 +173,16 @@ impl Operation {
         };
         let shared = &self.endpoint.shared;
         let by_caller = shared.progress == Progress::Caller;
-        let quick = if by_caller {
-            shared.wait_quick(self.endpoint.number, TURNS_POLL, |core| Self::collect(core, key))
-        } else {
-            None
-        };
-        let done = quick.or_else(|| {
-            if by_caller {
-                // By itself, as what it leaves to run may panic: the result must not be lost by that.
-                shared.with(Core::progress);
+        if by_caller {
+            // By itself, as what it leaves to run may panic: the result must not be lost by that.
+            shared.with(Core::progress);
+        }
+        let done = shared.with(|core| {
+            let done = Self::collect(core, key);
+            if done.is_none() {
+                core.set_waker(key, context.waker());
             }
-            shared.with(|core| {
-                let done = Self::collect(core, key);
-                if done.is_none() {
-                    core.set_waker(key, context.waker());
-                }
-                done
-            })
+            done
         });
         match done {
             Some(done) => {
@@ -331,6 +345,9 @@ impl Future for SendOp {
     type Output = Result<Buf, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(buf) = self.0.poll_quick(Core::collect_sent) {
+            return Poll::Ready(Ok(buf));
+        }
         self.0.poll(context).map(|outcome| outcome.map(|(buf, _)| buf))
     }
 }
@@ -339,6 +356,9 @@ impl Future for RecvOp {
     type Output = Result<Received, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(received) = self.operation.poll_quick(Core::collect_received) {
+            return Poll::Ready(Ok(received));
+        }
         self.operation.poll(context).map(received)
     }
 }

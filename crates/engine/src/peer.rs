@@ -67,7 +67,8 @@ impl Peer {
     /// fetched them; blocks up to the option `timeout`. At the deadline the send is really cancelled.
     ///
     /// A short message for which the receiver gives no credit for 200 ms is copied, and the send ends: the copy is fetched when
-    /// the receiver asks for it. Copies of one peer's messages are bounded by the option `send_buffer`; beyond it the send
+    /// the receiver asks for it. It takes 2 s where the receiver has not even read what was sent before, or where only what all
+    /// its endpoints share is spent. Copies of one peer's messages are bounded by the option `send_buffer`; beyond it the send
     /// waits. With [`crate::Progress::Caller`] a copy moves only while this engine is called: [`Peer::flush`] before you stop
     /// calling it for long. [`crate::Engine::close`] and dropping the engine drain copies up to their deadlines.
     ///
@@ -371,6 +372,9 @@ impl Message<'_> {
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
+        // One deadline for all that is waited for.
+        let until = limit.and_then(|limit| shared.now().checked_add(limit));
+        let left = || until.map(|until| until.saturating_duration_since(shared.now()));
         let mut blocked = blocked;
         if matches!(blocked, Blocked::Busy | Blocked::Credit) {
             let posted = shared.wait(limit, |core| match self.post_now(core, parts, len) {
@@ -379,7 +383,9 @@ impl Message<'_> {
                 Err(blocked) => Some(Err(blocked)),
             });
             match posted {
-                Some(Ok(held_up)) => return self.sent(held_up),
+                Some(Ok(held_up)) => {
+                    return self.timeout(left().map_or(Timeout::Never, Timeout::After)).sent(held_up);
+                }
                 Some(Err(now)) => blocked = now,
                 None => return Err(timed_out()),
             }
@@ -405,7 +411,7 @@ impl Message<'_> {
             guard.key
         });
         let Some(key) = key else { return Ok(()) };
-        match shared.wait(limit, |core| core.collect_send(key)) {
+        match shared.wait(left(), |core| core.collect_send(key)) {
             Some((result, _)) => {
                 std::mem::forget(guard);
                 result

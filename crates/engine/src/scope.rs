@@ -160,12 +160,12 @@ impl<'scope> Scope<'scope, '_> {
         let mut result = Ok(());
         let mut open = std::mem::take(&mut lock(&self.open).keys);
         let limit = Timeout::Default.resolve(&shared.config);
-        let until = limit.map(crate::timeout::far_at_most);
+        let until = limit.map(|limit| crate::timeout::far_at_most(shared.now(), limit));
         // Messages that are given up are put back before all others, so the newest first.
         while let Some((_, key)) =
             if panicked || result.is_err() { open.pop_last() } else { open.pop_first() }
         {
-            let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            let left = until.map(|until| until.saturating_duration_since(shared.now()));
             if !panicked && result.is_ok() {
                 match catch_unwind(AssertUnwindSafe(|| shared.wait(left, |core| collect(core, key)))) {
                     Ok(Some(())) => continue,

@@ -9,7 +9,7 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Look, Receiving, Shown, Taken};
+use crate::core::{Core, Effects, Look, Receiving, Shown, Surroundings, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     /// Dropped by hand: not in a forked child, whose copies of sockets and mappings belong to the parent.
     core: ManuallyDrop<BiasedLock<Core>>,
     poller: Arc<Poller>,
+    surroundings: Arc<dyn Surroundings>,
     /// Wakes threads that sleep on the poller.
     waker: OwnedFd,
     /// Threads that sleep, or are about to; changed under the lock.
@@ -98,10 +99,12 @@ impl Shared {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         poller.add(&waker, PollKey { owner: 0, sub: 0 }, Interest::READ)?;
         let config = Arc::clone(&core.config);
+        let surroundings = Arc::clone(&core.surroundings);
         core.effects = Effects::default();
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
+            surroundings,
             waker,
             sleepers: Sleepers::new(),
             fork: ForkGuard::new(),
@@ -110,6 +113,11 @@ impl Shared {
             stop: AtomicBool::new(false),
             pool: Arc::default(),
         })
+    }
+
+    /// The present moment.
+    pub(crate) fn now(&self) -> Instant {
+        self.surroundings.now()
     }
 
     /// Whether this is a child of the process that made the engine.
@@ -196,7 +204,7 @@ impl Shared {
 
     /// Some quick looks of a thread that has the bias. `None`: there may be none.
     #[inline(always)]
-    fn look_quick<T>(
+    pub(crate) fn look_quick<T>(
         self: &Arc<Self>,
         may: impl FnOnce(&mut Core) -> bool,
         mut look: impl FnMut(&mut Core) -> Look<T>,
@@ -500,7 +508,7 @@ impl Shared {
             if moved > 0 {
                 idle_since = None;
             }
-            let now = Instant::now();
+            let now = self.now();
             if deadline.is_none() {
                 deadline = limit.and_then(|limit| now.checked_add(limit));
             }
@@ -568,7 +576,7 @@ impl Shared {
             let _ = rustix::io::read(&self.waker, &mut count);
         }
         core.dispatch(events);
-        core.run_timers(Instant::now());
+        core.run_timers(self.now());
         // What the events brought may have an answer: it must not wait for the next call.
         core.progress();
     }
@@ -581,7 +589,7 @@ impl Shared {
             if core.progress() > 0 || core.look(Some(Duration::ZERO)) > 0 || !self.arm(core) {
                 return None;
             }
-            let now = Instant::now();
+            let now = self.now();
             Some(core.next_timer(now).map(|at| at.saturating_duration_since(now)))
         })
     }
@@ -598,7 +606,7 @@ impl Shared {
                 self.awake(core, &events);
             } else {
                 core.dispatch(&events);
-                core.run_timers(Instant::now());
+                core.run_timers(self.now());
             }
             core.progress()
         })

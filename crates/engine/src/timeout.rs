@@ -28,9 +28,9 @@ impl Timeout {
 /// The longest time that is told apart from never.
 pub(crate) const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// When `within` is over; a time that the clock cannot show is as good as never.
-pub(crate) fn far_at_most(within: Duration) -> Instant {
-    Instant::now() + within.min(FAR)
+/// When `within` is over, counted from `now`; a time that the clock cannot show is as good as never.
+pub(crate) fn far_at_most(now: Instant, within: Duration) -> Instant {
+    now + within.min(FAR)
 }
 
 impl From<Duration> for Timeout {

@@ -44,7 +44,7 @@ pub use lane::{
     Sink, Token, Transport, Unacknowledged, UnacknowledgedBody, View,
 };
 pub use locator::{Locator, LocatorError};
-pub use poller::{Event, Interest, PollKey, Poller};
+pub use poller::{Event, Interest, PollKey, Poller, Readiness};
 /// A number of the system's, as [`TransportError::os`] takes it.
 pub use rustix::io::Errno;
 /// What frames are made of, as [`Lane`] and [`Sink`] take them.

@@ -2,9 +2,9 @@
 //!
 //! Called by `test::run`. Each step answers with counted results; none stops the others.
 
-use super::no_c;
 use super::outcome::{self, Outcome, Runner};
 use super::{Context, Step};
+use super::{campaigns, no_c};
 use crate::process::{self, Finished};
 use crate::workspace::{Workspace, cargo};
 use crate::{features, fuzz, loom, nightly, setup};
@@ -34,6 +34,7 @@ pub(super) const ALL: [Step; 24] = [
     Step { name: "clippy", what: "no warning, all targets, all features", run: clippy },
     Step { name: "no-features", what: "builds without default features", run: no_features },
     Step { name: "tests", what: "unit and integration tests", run: tests },
+    Step { name: "campaigns", what: "faults by the dozen, or the thousand", run: campaigns::step },
     Step { name: "doc-tests", what: "examples in the documentation run", run: doc_tests },
     Step { name: "rustdoc", what: "documentation builds without a warning", run: rustdoc },
     Step { name: "examples", what: "every example runs and ends well", run: examples },
@@ -63,7 +64,7 @@ pub(super) const ALL: [Step; 24] = [
 ];
 
 /// Runs cargo with a log of the step's name.
-fn run_cargo(
+pub(super) fn run_cargo(
     context: &Context,
     step: &str,
     limit: Duration,

@@ -9,7 +9,6 @@ use crate::peer::{Message, Peer};
 use crate::timeout::Timeout;
 use std::fmt;
 use std::io::IoSlice;
-use std::time::Instant;
 
 /// One message of a batch to send.
 #[derive(Clone, Copy, Debug)]
@@ -188,8 +187,8 @@ impl Peer {
     ) -> Result<(), OpError> {
         let shared = &self.endpoint.shared;
         let limit = timeout.resolve(&shared.config);
-        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
+        let until = limit.and_then(|limit| shared.now().checked_add(limit));
+        let left = || until.map(|until| until.saturating_duration_since(shared.now()));
         let timed_out = || OpError::TimedOut { after: limit.unwrap_or_default() };
         loop {
             if let Some(error) = blocked.error() {

@@ -186,6 +186,25 @@ impl Core {
         }
     }
 
+    /// Takes one message the short way, if it is for this receive, the first open one of its batch.
+    #[inline]
+    pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look<()> {
+        let Some(Place { pattern, data, len, .. }) = receive.place() else { return Look::Other };
+        if pattern.source.is_some() {
+            return Look::Other;
+        }
+        // SAFETY: the memory is the receive's, which is borrowed here.
+        match unsafe { self.recv_quick(&Receiving::new(endpoint, &pattern, data, len)) } {
+            Look::Done(info) => {
+                receive.end(Ok(info));
+                Look::Done(())
+            }
+            Look::More => Look::More,
+            Look::Nothing => Look::Nothing,
+            Look::Other => Look::Other,
+        }
+    }
+
     /// Takes messages the short way as long as each is for the oldest open receive. Returns how many.
     fn receive_in_order(&mut self) -> usize {
         let mut done = 0;

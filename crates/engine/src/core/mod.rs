@@ -37,7 +37,7 @@ pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use quick::{Look, Receiving, Shown};
 pub(crate) use session::{Session, SessionId, Windows};
-pub(crate) use surroundings::Surroundings;
+pub use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};
 
 use crate::complete::Ended;
@@ -150,7 +150,7 @@ pub(crate) struct Core {
     timers_at: Instant,
     /// When a message for which credit is missing goes as an envelope: who waits for credit must not sleep longer.
     starved_at: Option<Instant>,
-    pub(crate) surroundings: Box<dyn Surroundings>,
+    pub(crate) surroundings: Arc<dyn Surroundings>,
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
@@ -176,7 +176,7 @@ impl Core {
         incarnation: u64,
         config: Arc<Config>,
         poller: Arc<Poller>,
-        surroundings: Box<dyn Surroundings>,
+        surroundings: Arc<dyn Surroundings>,
     ) -> Self {
         Self {
             id,

@@ -4,20 +4,26 @@
 //! clock and no generator: the same answers make the same engine. Neither is asked for on the way of a message, but when
 //! credit is missing, a lane is measured or made, or descriptors are looked at.
 
+use sinew_transport::{Errno, Poller};
 use std::time::Instant;
 
 /// Where time and chance come from.
-pub(crate) trait Surroundings: Send + Sync {
+pub trait Surroundings: Send + Sync {
     /// The present moment; never earlier than one that was told before.
     fn now(&self) -> Instant;
 
     /// Fills `bytes` with what nobody can guess.
-    fn fill(&self, bytes: &mut [u8]) -> Result<(), rustix::io::Errno>;
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), Errno>;
+
+    /// What the engine asks for readiness, and sleeps on.
+    fn poller(&self) -> Result<Poller, Errno> {
+        Poller::new()
+    }
 }
 
 impl dyn Surroundings + '_ {
     /// Random bytes.
-    pub(crate) fn random<const N: usize>(&self) -> Result<[u8; N], rustix::io::Errno> {
+    pub(crate) fn random<const N: usize>(&self) -> Result<[u8; N], Errno> {
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
         Ok(bytes)

@@ -138,7 +138,8 @@ pub struct Consumer {
     next: u64,
     published: u64,
     mask: u64,
-    shift: u32,
+    /// What the lowest byte of word 0 is in the next frame.
+    lap: u64,
 }
 
 impl Consumer {
@@ -149,7 +150,7 @@ impl Consumer {
     #[must_use]
     pub fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two(), "a ring of {slots} slots");
-        Self { next: 0, published: 0, mask: slots as u64 - 1, shift: slots.trailing_zeros() }
+        Self { next: 0, published: 0, mask: slots as u64 - 1, lap: lap(0, slots.trailing_zeros()) }
     }
 
     /// Frames taken so far.
@@ -172,7 +173,7 @@ impl Consumer {
     pub fn peek(&self, ring: &[Slot]) -> Option<Head> {
         let slot = self.slot(ring);
         let first = slot.words[0].load(Ordering::Relaxed);
-        if first & 0xff != lap(self.next, self.shift) {
+        if first & 0xff != self.lap {
             return None;
         }
         fence(Ordering::Acquire);
@@ -185,6 +186,9 @@ impl Consumer {
     #[inline]
     pub fn advance(&mut self) {
         self.next += 1;
+        if self.next & self.mask == 0 {
+            self.lap = (self.lap + 1) & 0xff;
+        }
     }
 
     /// Frames taken since the index was last published.

@@ -140,7 +140,7 @@ pub(crate) fn create(
     Ok((fd, mapping))
 }
 
-const SHORTAGE: &str = "memory is short; free some, or choose smaller windows or segments";
+const SHORTAGE: &str = "memory is short; free some, choose smaller windows or segments, or raise the limit of address space (ulimit -v)";
 
 fn refused(errno: Errno, object: &str) -> TransportError {
     let error = TransportError::os(errno, "memfd_create", object);

@@ -22,7 +22,7 @@ use crate::registered::{Registered, Spinners};
 use receive::{Filled, Receiver};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown, sockopt};
 use send_log::SendLog;
 use sinew_transport::{
     ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError, Unacknowledged,
@@ -332,6 +332,9 @@ unsafe impl Lane for StreamLane {
         }
         let outstanding = self.is_outstanding();
         if let Err(silent) = self.watch.check(now, outstanding, self.socket.as_fd()) {
+            // What the system has not sent yet must not arrive when the way is back: others may have been told by then that
+            // it never will. Without this only the session's fence keeps it out.
+            let _ = sockopt::set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
             let error =
                 TransportError::new(ErrorKind::TimedOut, "wait for", self.info.peer.as_str()).hint(format!(
                     "the peer's machine has answered nothing for {} ms; is it up, and the network between?",

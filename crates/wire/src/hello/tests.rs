@@ -229,7 +229,10 @@ fn modes_are_sets() {
 #[test]
 fn what_stands_in_messages_for_people() {
     let kinds = [1, 2, 3, 4, 9].map(|kind| RecordKind(kind).to_string());
-    assert_eq!(kinds, ["first record", "second record", "third record", "refusal", "record of unknown kind 9"]);
+    assert_eq!(
+        kinds,
+        ["first record", "second record", "third record", "refusal", "record of unknown kind 9"]
+    );
     assert_eq!(format!("{:?}", RecordKind::FIRST), "first record");
     let modes = [0, 1, 2, 3, 9].map(|mode| Mode(mode).to_string());
     assert_eq!(modes, ["nothing", "proof by secret", "plain", "proof by secret or plain", "unknown mode 9"]);

@@ -3,6 +3,7 @@
 //! Only the engine that decides about moves looks. An idle session is not looked at.
 
 use super::{ConnectState, Core, Purpose};
+use crate::core::session::Session;
 use crate::core::table::Key;
 use sinew_transport::Locator;
 use std::time::{Duration, Instant};
@@ -32,7 +33,10 @@ impl Core {
     /// When the next session with traffic wants to be looked at.
     pub(crate) fn upgrade_timer(&self) -> Option<Instant> {
         let sessions = self.lively.iter().filter_map(|&key| self.sessions.get(key));
-        let busy = sessions.filter(|session| session.traffic > 0 && session.is_up());
+        // One without a lane is not looked at before it has one again: its time would have come all the while.
+        let looked_at =
+            |session: &&Session| session.traffic > 0 && session.active.is_some() && session.is_up();
+        let busy = sessions.filter(looked_at);
         busy.filter_map(|session| session.watch.look_at).min()
     }
 
