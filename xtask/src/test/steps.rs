@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 24] = [
+pub(super) const ALL: [Step; 25] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
