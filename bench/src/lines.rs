@@ -1,8 +1,9 @@
 //! The table of lines: what is measured, by which programs, and the budget of each. The runner walks it.
 //! A budget changes here and in the project's page of budgets together; nothing here runs anything.
 
-use crate::peers::ucx::{Perftest, Transports};
-use crate::sample::Unit;
+use sinew_yardstick::against::Against;
+use sinew_yardstick::peers::ucx::{Perftest, Transports};
+use sinew_yardstick::sample::Unit;
 
 /// One program that takes part in a line.
 #[derive(Debug, Clone)]
@@ -15,14 +16,10 @@ pub struct Contender {
 /// How a contender is run.
 #[derive(Debug, Clone)]
 pub enum Program {
-    /// `sinew-bench raw …`
-    Raw(String),
     /// `sinew-bench ours …`: Sinew through its public safe API.
     Ours(String),
-    /// `sinew-bench zmq …`
-    Zmq(String),
-    /// `ucx_perftest`, server and client.
-    Ucx(Perftest),
+    /// A raw program or a peer.
+    Against(Against),
 }
 
 /// The side on which a ratio must stay.
@@ -75,7 +72,7 @@ impl Line {
     /// A raw program; `arguments` without the size, which is the line's.
     fn raw(self, name: &str, arguments: &str) -> Self {
         let arguments = self.sized(arguments);
-        self.with(name, Program::Raw(arguments))
+        self.with(name, Program::Against(Against::Raw(arguments)))
     }
 
     /// Sinew; `arguments` without the size, which is the line's.
@@ -87,7 +84,7 @@ impl Line {
     fn ucx(self, test: &'static str, transports: Transports) -> Self {
         let name = format!("UCX {} {test}", transports.name());
         let size_bytes = self.size_bytes.unwrap_or(8);
-        self.with(&name, Program::Ucx(Perftest { test, transports, size_bytes }))
+        self.with(&name, Program::Against(Against::Ucx(Perftest { test, transports, size_bytes })))
     }
 
     fn sized(&self, arguments: &str) -> String {
@@ -126,6 +123,7 @@ pub fn all() -> Vec<Line> {
     lines.extend(tcp_streams());
     lines.extend(uds());
     lines.extend(engine());
+    lines.extend(scale());
     lines
 }
 
@@ -179,6 +177,7 @@ fn shm_bandwidth() -> Vec<Line> {
         lines.push(
             Line::new("S4", "shm bandwidth, private buffers, tagged", size, BytesPerS)
                 .raw("raw window", "window")
+                .raw("raw slots", "slots")
                 .ucx("tag_bw", Posix)
                 .ucx("tag_bw", PosixCma)
                 .ucx("stream_bw", Posix)
@@ -269,7 +268,7 @@ fn tcp_streams() -> Vec<Line> {
                 .raw("raw tcp, one per write", "tcp-stream")
                 .raw("raw tcp, 256 per write", "tcp-stream --per-write 256")
                 .ucx("tag_bw", Tcp)
-                .with("ZeroMQ push/pull", Program::Zmq(format!("--size {size}")))
+                .with("ZeroMQ push/pull", Program::Against(Against::Zmq(format!("--size {size}"))))
                 .ours("Sinew", "rate --transport tcp")
                 .budget("Sinew", AtLeast(factor), &["ZeroMQ push/pull"]),
         );
@@ -336,6 +335,58 @@ fn engine() -> Vec<Line> {
     ]
 }
 
+/// How it goes with many: not on the page of budgets, whose bounds are ours, and generous.
+fn scale() -> Vec<Line> {
+    let mut lines = Vec::new();
+    for transport in ["shm", "tcp"] {
+        let mut line =
+            Line::new("N1", &format!("{transport}: one turn of progress, idle peers"), None, LatencyNs);
+        for peers in [1, 10, 100, 1000] {
+            let arguments = format!("progress --transport {transport} --idle-lanes {peers}");
+            line = line.ours(&format!("{peers} peers"), &arguments);
+        }
+        lines.push(line.budget("1000 peers", AtMost(1.5), &["10 peers"]));
+    }
+    let ours = |id: &'static str, what: String, unit: Unit, arguments: String, most: f64| {
+        Line::new(id, &what, None, unit).ours("Sinew", &arguments).budget("Sinew", AtMost(most), &[])
+    };
+    for transport in ["shm", "tcp"] {
+        let what = format!("{transport}: memory of the process for each connected peer");
+        let arguments = format!("peer-memory --transport {transport} --idle-lanes 200");
+        lines.push(ours("N2", what, Bytes, arguments, PEER_BYTES));
+        let what = format!("{transport}: 1,000 connects at once, all answered");
+        let arguments = format!("storm --transport {transport} --idle-lanes 1000");
+        lines.push(ours("N3", what, LatencyNs, arguments, STORM_NS));
+    }
+    for transport in ["shm", "tcp"] {
+        lines.push(
+            Line::new("N4", &format!("{transport}: all-to-all on two cores"), 64, MessagesPerS)
+                .ours("2 processes", &format!("all-to-all --transport {transport} --processes 2"))
+                .ours("16 processes", &format!("all-to-all --transport {transport} --processes 16"))
+                .ours("64 processes", &format!("all-to-all --transport {transport} --processes 64"))
+                .budget("64 processes", AtLeast(0.1), &["2 processes"]),
+        );
+    }
+    lines.push(
+        Line::new("N5", "shm rate, threads that share an endpoint", None, MessagesPerS)
+            .ours("1 thread", "shared --threads 1")
+            .ours("2 threads", "shared --threads 2")
+            .ours("8 threads", "shared --threads 8")
+            .budget("8 threads", AtLeast(0.2), &["1 thread"]),
+    );
+    lines.push(
+        Line::new("N6", "death of a local peer noticed, 30 deaths", None, LatencyNs)
+            .ours("median", "death --deaths 30")
+            .ours("99th percentile", "death --deaths 30 --quantile 0.99")
+            .budget("median", AtMost(10e6), &[]),
+    );
+    lines
+}
+
+/// Most memory for a connected peer; longest time of a storm.
+const PEER_BYTES: f64 = 512.0 * 1024.0;
+const STORM_NS: f64 = 5e9;
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -359,7 +410,8 @@ mod tests {
 
     #[test]
     fn every_line_of_the_page_of_budgets_is_here() {
-        let ids: BTreeSet<&str> = all().iter().map(|line| line.id).collect();
+        let is_budget = |id: &&str| !id.starts_with('N');
+        let ids: BTreeSet<&str> = all().iter().map(|line| line.id).filter(is_budget).collect();
         let wanted = "S1 S2 S3 S4 S5 S6 S7 S8 T1 T2 T3 T4 T5 T6 E1 E2 E3 E4 E5 E6 E7";
         assert_eq!(ids, wanted.split(' ').collect());
     }

@@ -7,16 +7,17 @@
 mod counting;
 mod lines;
 mod ours;
-mod peers;
+mod page;
 mod priority;
-mod program;
-mod raw;
 mod report;
 mod runner;
-mod sample;
+mod sweep;
 
-use anyhow::{Result, ensure};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use sinew_yardstick::{machine, peers, raw, sample};
 
 use runner::{Outcome, Settings};
 
@@ -27,7 +28,7 @@ const QUICK_SECONDS: f64 = 0.08;
 /// Measures Sinew beside UCX, ZeroMQ and raw programs, interleaved, and judges every line of the speed budgets.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:\n  sinew-bench --setup\n  sinew-bench --only S1,S3 --rounds 7\n  \
-    sinew-bench --quick --json\n  sinew-bench raw line --size 40 --pause\n\n\
+    sinew-bench --quick --json\n  sinew-bench --html page.html\n  sinew-bench raw line --size 40 --pause\n\n\
     Exit code: 0 when every budget that was measured is met, 1 when one is missed, 2 on an error.")]
 struct Cli {
     #[command(subcommand)]
@@ -41,7 +42,7 @@ struct RunArgs {
     /// Install the peers (apt-get, needs root) and exit.
     #[arg(long)]
     setup: bool,
-    /// Only these lines, by id: S1,S3.
+    /// Only these lines, by id: S1,S3; `sweep` is what the plots show.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Rounds that must count, at least 5 for figures to quote.
@@ -56,6 +57,12 @@ struct RunArgs {
     /// One JSON object per line instead of tables.
     #[arg(long)]
     json: bool,
+    /// Measure over all sizes, too, and write everything as a page with plots: one file that needs no network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Measure over all sizes, too (`--html` does).
+    #[arg(long)]
+    sweep: bool,
     /// The two cores that the sides are pinned to.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     cpus: Vec<usize>,
@@ -113,7 +120,7 @@ fn bench(args: &RunArgs) -> Result<i32> {
     if args.setup {
         return peers::set_up().map(|()| 0);
     }
-    let lines = chosen(&args.only)?;
+    let lines = chosen(args)?;
     if args.list {
         for line in &lines {
             let size = line.size_bytes.map(sample::show_size).unwrap_or_default();
@@ -125,10 +132,14 @@ fn bench(args: &RunArgs) -> Result<i32> {
         priority::raise()?;
     }
     let settings = settings(args)?;
-    if !args.json {
+    let machine = machine::describe();
+    if args.json {
+        print!("{}", report::machine_json(&machine));
+    } else {
         introduce(settings);
     }
     let mut outcomes: Vec<Outcome> = Vec::new();
+    write_page(args, &outcomes, settings, &machine)?;
     for line in lines {
         let outcome = runner::measure(line, settings, &mut |words| eprintln!("{words}"));
         if args.json {
@@ -138,6 +149,7 @@ fn bench(args: &RunArgs) -> Result<i32> {
             println!("{} {} {size}\n{}", outcome.line.id, outcome.line.what, report::commands(&outcome));
         }
         outcomes.push(outcome);
+        write_page(args, &outcomes, settings, &machine)?;
     }
     if !args.json {
         println!("{}", report::figures_table(&outcomes));
@@ -150,13 +162,33 @@ fn bench(args: &RunArgs) -> Result<i32> {
     Ok(i32::from(missed))
 }
 
-fn chosen(only: &[String]) -> Result<Vec<lines::Line>> {
-    let lines = lines::all();
+/// Writes the page as far as it is known, so that a run that is stopped leaves one.
+fn write_page(
+    args: &RunArgs,
+    outcomes: &[Outcome],
+    settings: Settings,
+    machine: &[(String, String)],
+) -> Result<()> {
+    let Some(path) = &args.html else { return Ok(()) };
+    let text = page::page(outcomes, settings, machine).render();
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn chosen(args: &RunArgs) -> Result<Vec<lines::Line>> {
+    let only = &args.only;
+    let wants_sweep = args.sweep || args.html.is_some();
+    let mut lines = lines::all();
+    if wants_sweep || only.iter().any(|id| id.eq_ignore_ascii_case(sweep::ID)) {
+        lines.extend(sweep::lines(args.quick));
+    }
     for id in only {
         ensure!(lines.iter().any(|line| line.id.eq_ignore_ascii_case(id)), "no line {id}; --list names all");
     }
-    let wanted =
-        |line: &lines::Line| only.is_empty() || only.iter().any(|id| line.id.eq_ignore_ascii_case(id));
+    let wanted = |line: &lines::Line| {
+        only.is_empty()
+            || (wants_sweep && line.id == sweep::ID)
+            || only.iter().any(|id| line.id.eq_ignore_ascii_case(id))
+    };
     Ok(lines.into_iter().filter(wanted).collect())
 }
 
@@ -169,19 +201,24 @@ fn settings(args: &RunArgs) -> Result<Settings> {
     Ok(Settings { rounds: args.rounds, seconds, cpus: [first, second] })
 }
 
-fn introduce(settings: Settings) {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    println!(
-        "Each program in processes of its own, pinned to cores {} and {}; {} rounds of {} s, interleaved; a round counts when\n\
-         the raw cache line before, between and after its programs differs by at most {:.0} %. Medians; a ratio is the median\n\
+/// How everything is measured, in a few sentences.
+fn how(settings: Settings) -> String {
+    format!(
+        "Each program in processes of its own, pinned to cores {} and {}; {} rounds of {} s, interleaved; a round counts when \
+         the raw cache line before, between and after its programs differs by at most {:.0} %. Medians; a ratio is the median \
          of the rounds' ratios. \"Probe\" is that cache line: it tells in which state the machine was.",
         settings.cpus[0],
         settings.cpus[1],
         settings.rounds,
         settings.seconds,
         runner::PROBE_MOVE_MAX * 100.0
-    );
+    )
+}
+
+fn introduce(settings: Settings) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    println!("{}", how(settings));
     if load.parse::<f64>().is_ok_and(|load| load > 0.5) {
         println!("Others are using this machine (load {load}): figures are for orientation only.");
     }
@@ -191,17 +228,18 @@ fn introduce(settings: Settings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lines::Program::{Ours, Raw, Ucx, Zmq};
+    use lines::Program::{Against, Ours};
+    use sinew_yardstick::against::Against::{Raw, Ucx, Zmq};
 
     #[test]
     fn every_program_of_the_table_is_understood_by_the_command_line() {
-        for line in lines::all() {
+        for line in lines::all().into_iter().chain(sweep::lines(false)) {
             for contender in &line.contenders {
                 let words = match &contender.program {
-                    Raw(arguments) => format!("sinew-bench raw {arguments}"),
-                    Zmq(arguments) => format!("sinew-bench zmq {arguments}"),
+                    Against(Raw(arguments)) => format!("sinew-bench raw {arguments}"),
+                    Against(Zmq(arguments)) => format!("sinew-bench zmq {arguments}"),
                     Ours(arguments) => format!("sinew-bench ours {arguments}"),
-                    Ucx(_) => continue,
+                    Against(Ucx(_)) => continue,
                 };
                 let parsed = Cli::try_parse_from(words.split_whitespace());
                 assert!(parsed.is_ok(), "{}: {words}: {:?}", line.id, parsed.err());
@@ -212,10 +250,12 @@ mod tests {
     #[test]
     fn lines_are_chosen_by_id_and_unknown_ids_refused() {
         let ids = |only: &[&str]| {
-            let only: Vec<String> = only.iter().map(ToString::to_string).collect();
-            chosen(&only).map(|lines| lines.iter().map(|line| line.id).collect::<Vec<_>>())
+            let words = ["sinew-bench", "--only"].into_iter().map(String::from).chain([only.join(",")]);
+            let cli = Cli::try_parse_from(words).expect("arguments");
+            chosen(&cli.run).map(|lines| lines.iter().map(|line| line.id).collect::<Vec<_>>())
         };
         assert_eq!(ids(&["s3", "T5"]).expect("known"), ["S3", "T5"]);
+        assert!(ids(&["sweep"]).is_ok_and(|ids| ids.len() > 50));
         assert!(ids(&["X9"]).is_err());
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::lines::{Bound, Reference};
 use crate::runner::{Absence, Comparison, Figures, Outcome};
-use crate::sample::{Unit, median, show_size};
+use sinew_yardstick::sample::{Unit, median, show_size};
 
 /// Two spaces between columns, the first ones aligned left.
 fn aligned(rows: &[Vec<String>], left_columns: usize) -> String {
@@ -35,7 +35,7 @@ fn aligned(rows: &[Vec<String>], left_columns: usize) -> String {
     text
 }
 
-fn words(cells: &[&str]) -> Vec<String> {
+pub fn words(cells: &[&str]) -> Vec<String> {
     cells.iter().map(ToString::to_string).collect()
 }
 
@@ -44,7 +44,7 @@ fn size(outcome: &Outcome) -> String {
 }
 
 /// The median of the rounds that gave a figure.
-fn middle(rounds: &[f64]) -> Option<f64> {
+pub fn middle(rounds: &[f64]) -> Option<f64> {
     let finite: Vec<f64> = rounds.iter().copied().filter(|figure| figure.is_finite()).collect();
     median(&finite)
 }
@@ -55,24 +55,31 @@ fn beside_first(figures: &Figures, first: &Figures) -> Option<f64> {
     middle(&ratios)
 }
 
+/// The columns of [`figure_rows`].
+pub const FIGURE_COLUMNS: [&str; 10] =
+    ["line", "what", "size", "who", "median", "lowest", "highest", "× first", "probe", "rounds"];
+
 /// Every contender's figure.
 pub fn figures_table(outcomes: &[Outcome]) -> String {
-    let mut rows = vec![words(&[
-        "line", "what", "size", "who", "median", "lowest", "highest", "× first", "probe", "rounds",
-    ])];
-    for outcome in outcomes {
-        for (position, figures) in outcome.figures.iter().enumerate() {
-            let mut row = if position == 0 {
-                words(&[outcome.line.id, &outcome.line.what, &size(outcome)])
-            } else {
-                words(&["", "", ""])
-            };
-            row.push(figures.name.clone());
-            row.extend(figure_cells(outcome, figures, position));
-            rows.push(row);
-        }
-    }
+    let mut rows = vec![words(&FIGURE_COLUMNS)];
+    rows.extend(outcomes.iter().flat_map(figure_rows));
     aligned(&rows, 4)
+}
+
+/// The figures of one line, a row for each contender.
+pub fn figure_rows(outcome: &Outcome) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for (position, figures) in outcome.figures.iter().enumerate() {
+        let mut row = if position == 0 {
+            words(&[outcome.line.id, &outcome.line.what, &size(outcome)])
+        } else {
+            words(&["", "", ""])
+        };
+        row.push(figures.name.clone());
+        row.extend(figure_cells(outcome, figures, position));
+        rows.push(row);
+    }
+    rows
 }
 
 fn figure_cells(outcome: &Outcome, figures: &Figures, position: usize) -> Vec<String> {
@@ -117,10 +124,13 @@ fn reference_words(reference: &Reference) -> String {
     }
 }
 
+/// The columns of [`verdict_row`].
+pub const VERDICT_COLUMNS: [&str; 9] =
+    ["line", "what", "size", "who", "beside", "figure", "ratio", "budget", "verdict"];
+
 /// Every budget, its ratio, its verdict.
 pub fn verdict_table(outcomes: &[Outcome]) -> String {
-    let mut rows =
-        vec![words(&["line", "what", "size", "who", "beside", "figure", "ratio", "budget", "verdict"])];
+    let mut rows = vec![words(&VERDICT_COLUMNS)];
     for outcome in outcomes {
         for comparison in &outcome.comparisons {
             rows.push(verdict_row(outcome, comparison));
@@ -129,7 +139,8 @@ pub fn verdict_table(outcomes: &[Outcome]) -> String {
     aligned(&rows, 5)
 }
 
-fn verdict_row(outcome: &Outcome, comparison: &Comparison) -> Vec<String> {
+/// One budget.
+pub fn verdict_row(outcome: &Outcome, comparison: &Comparison) -> Vec<String> {
     let unit = outcome.line.unit;
     let absolute = matches!(comparison.budget.reference, Reference::Absolute);
     let ours = outcome.figures.iter().find(|one| one.name == comparison.budget.ours);
@@ -161,6 +172,13 @@ pub fn commands(outcome: &Outcome) -> String {
         let _ = writeln!(text, "  {}: {words}", figures.name);
     }
     text
+}
+
+/// The machine, as one JSON object.
+pub fn machine_json(machine: &[(String, String)]) -> String {
+    let rows: serde_json::Map<String, serde_json::Value> =
+        machine.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    format!("{}\n", json!({ "schema": 1, "kind": "machine", "machine": rows }))
 }
 
 /// One JSON object per contender and per budget of the line.

@@ -1,14 +1,11 @@
 //! The runner: every line, its contenders one after the other, round after round, with a probe of the machine before
 //! and after each program. It decides which rounds count and what a line's verdict is; it prints nothing.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::lines::{Bound, Budget, Contender, Line, Program, Reference};
-use crate::peers::{ucx, zmq};
-use crate::program::{CommandLine, Running};
-use crate::sample::{Missing, Sample, Unit, median};
+use sinew_yardstick::against::{Against, run_own};
+use sinew_yardstick::sample::{Missing, Sample, Unit, median};
 
 /// How far the probe may move within a round.
 pub const PROBE_MOVE_MAX: f64 = 0.2;
@@ -150,9 +147,8 @@ fn keep(figures: &mut [Figures], round: &[Option<Sample>], unit: Unit) {
 
 fn figures_of(contender: &Contender) -> Figures {
     let missing = match &contender.program {
-        Program::Raw(_) | Program::Ours(_) => None,
-        Program::Ucx(_) => (!ucx::is_present()).then_some(ucx::REMEDY),
-        Program::Zmq(_) => (!zmq::is_present()).then_some(zmq::REMEDY),
+        Program::Ours(_) => None,
+        Program::Against(program) => program.remedy(),
     };
     Figures {
         name: contender.name.clone(),
@@ -184,33 +180,16 @@ fn run_one(contender: &Contender, figures: &mut Figures, settings: Settings) -> 
 }
 
 fn run_program(program: &Program, settings: Settings) -> Result<(Sample, String)> {
-    let (group, arguments) = match program {
-        Program::Ucx(test) => return test.run(settings.seconds, settings.cpus),
-        Program::Raw(arguments) => ("raw", arguments),
-        Program::Ours(arguments) => ("ours", arguments),
-        Program::Zmq(arguments) => ("zmq", arguments),
-    };
-    let own = std::env::current_exe().context("the path of this program")?;
-    let [first, second] = settings.cpus;
-    let seconds = settings.seconds;
-    let line = CommandLine {
-        program: own.to_string_lossy().into_owned(),
-        arguments: format!("{group} {arguments} --seconds {seconds} --cpus {first},{second}")
-            .split_whitespace()
-            .map(String::from)
-            .collect(),
-        ..CommandLine::default()
-    };
-    let deadline = Instant::now() + Duration::from_secs(30) + Duration::from_secs_f64(seconds * 20.0);
-    let text = Running::start(&line)?.finish(deadline)?;
-    Ok((Sample::from_output(&text)?, line.to_string()))
+    match program {
+        Program::Ours(arguments) => run_own("ours", arguments, settings.seconds, settings.cpus),
+        Program::Against(program) => program.run(settings.seconds, settings.cpus),
+    }
 }
 
 /// The raw cache line: says in which state the machine is. The median of its batches, as one interruption in the probe
 /// says nothing about the round. A probe that fails is as far from steady as can be.
 fn probe(settings: Settings) -> f64 {
-    let settings = Settings { seconds: PROBE_SECONDS, ..settings };
-    let sample = run_program(&Program::Raw("line --size 8".into()), settings);
+    let sample = Against::Raw("line --size 8".into()).run(PROBE_SECONDS, settings.cpus);
     sample.ok().and_then(|(sample, _)| sample.latency_p50_ns).unwrap_or(f64::INFINITY)
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest input that mutation makes.
@@ -193,6 +194,7 @@ fn replay(target: &Target, files: &[PathBuf]) -> Result<u64, String> {
 
 fn fuzz(target: &Target, options: &Options) -> Result<u64, String> {
     let mut pool = Pool::of(target, options.seed);
+    watch(*target);
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut inputs = 0;
     for input in pool.inputs().to_vec() {
@@ -211,14 +213,44 @@ fn fuzz(target: &Target, options: &Options) -> Result<u64, String> {
     Ok(inputs)
 }
 
+/// Longest that one input may run.
+const HANGS_AFTER: Duration = Duration::from_secs(20);
+
+/// The input that runs now, with its number and when it began.
+static RUNNING: Mutex<Option<(u64, Instant, Vec<u8>)>> = Mutex::new(None);
+
 /// Runs one input; a panic becomes a file and an error.
 fn guarded(target: &Target, input: &[u8], number: u64) -> Result<u64, String> {
+    *running() = Some((number, Instant::now(), input.to_vec()));
     let run = AssertUnwindSafe(|| (target.run)(input));
-    catch_unwind(run).map_err(|_| {
-        let file = folder(target).with_file_name(format!("{}-found-{number}", target.name));
-        let written = std::fs::write(&file, input);
-        format!("input {number} is a finding; {written:?} {}", file.display())
-    })
+    let done = catch_unwind(run).map_err(|_| found(target, input, number));
+    *running() = None;
+    done
+}
+
+fn running() -> MutexGuard<'static, Option<(u64, Instant, Vec<u8>)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn found(target: &Target, input: &[u8], number: u64) -> String {
+    let file = folder(target).with_file_name(format!("{}-found-{number}", target.name));
+    let written = std::fs::write(&file, input);
+    format!("input {number} is a finding; {written:?} {}", file.display())
+}
+
+/// Ends the program when an input does not end.
+fn watch(target: Target) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            if let Some((number, since, input)) = &*running()
+                && since.elapsed() > HANGS_AFTER
+            {
+                eprintln!("{}: it hangs: {}", target.name, found(&target, input, *number));
+                std::process::exit(1);
+            }
+        }
+    });
 }
 
 fn write_seeds(target: &Target) -> ExitCode {

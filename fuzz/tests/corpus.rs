@@ -46,3 +46,18 @@ fn seeded_addresses_pass() {
 fn seeded_operations_on_the_matcher_pass() {
     seeded(&sinew_fuzz::targets::MATCHING);
 }
+
+#[test]
+fn seeded_rings_are_read_safely() {
+    seeded(&sinew_fuzz::targets::RING);
+}
+
+#[test]
+fn seeded_options_pass() {
+    seeded(&sinew_fuzz::targets::OPTIONS);
+}
+
+#[test]
+fn seeded_operations_of_engines_pass() {
+    seeded(&sinew_fuzz::targets::OPERATIONS);
+}

@@ -24,8 +24,10 @@ pub(crate) fn run(workspace: &Workspace, install: bool, words: &[String]) -> Res
         }
     }
     let status = Command::new(cargo())
-        .current_dir(&workspace.root)
-        .args(["run", "--release", "--package", "sinew-bench", "--"])
+        .args(["run", "--release", "--package", "sinew-bench", "--manifest-path"])
+        // Not from the root: files that `words` name belong to the folder of whoever calls.
+        .arg(workspace.root.join("Cargo.toml"))
+        .arg("--")
         .args(words)
         .status()
         .context("cargo cannot be started")?;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 const SECONDS: u64 = 6;
-const SECONDS_LONG: u64 = 300;
+/// For all targets together.
+const SECONDS_LONG: u64 = 3600;
 
 /// Runs one target or all, and prints what they said.
 ///
@@ -44,7 +45,7 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool, target: Optio
         return Ok(Outcome::failed(format!("build: {reason}\n{}", built.tail(30))));
     }
     let mut outcome = if target.is_none() { checks(workspace, &log)? } else { Outcome::default() };
-    let seconds = if long { SECONDS_LONG } else { SECONDS };
+    let seconds = if long { SECONDS_LONG.div_ceil(chosen.len() as u64) } else { SECONDS };
     for name in chosen {
         let mut one = fuzz_cargo(workspace, &["run", "--bin", name]);
         one.args(["--", "--seconds", &seconds.to_string()]);
@@ -52,6 +53,7 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, long: bool, target: Optio
         match verdict(&finished) {
             Ok(inputs) => {
                 outcome.passed += 1;
+                println!("       fuzz {name:<12} {inputs:>12} executions in {seconds} s");
                 outcome.absorb(Outcome { note: format!("{name} {inputs} inputs"), ..Outcome::default() });
             }
             Err(problem) => outcome.failures.push(format!("{name}: {problem}")),
@@ -71,8 +73,13 @@ fn checks(workspace: &Workspace, log: &Path) -> Result<Outcome> {
 }
 
 fn fuzz_cargo(workspace: &Workspace, words: &[&str]) -> Command {
+    cargo_in(&workspace.root, workspace, words)
+}
+
+/// Cargo for the fuzz workspace of the tree at `root`.
+pub(crate) fn cargo_in(root: &Path, workspace: &Workspace, words: &[&str]) -> Command {
     let mut command = Command::new(cargo());
-    command.current_dir(workspace.root.join("fuzz")).env("CARGO_TERM_COLOR", "never");
+    command.current_dir(root.join("fuzz")).env("CARGO_TERM_COLOR", "never");
     command
         .arg(words[0])
         .args(["--release", "--target-dir"])

@@ -11,6 +11,9 @@ mod findings;
 mod fuzz;
 mod layers;
 mod loom;
+mod mutants;
+mod nightly;
+mod planted;
 mod process;
 mod rust_file;
 mod setup;
@@ -59,9 +62,12 @@ enum Command {
     },
     /// Every fuzz target, or one, for a bounded time
     Fuzz {
-        /// Five minutes for each
+        /// An hour for all together
         #[arg(long)]
         long: bool,
+        /// Plant a fault for each target into a copy of the code, and see that it is found
+        #[arg(long)]
+        planted: bool,
         /// Only this target
         target: Option<String>,
     },
@@ -76,6 +82,21 @@ enum Command {
         /// Deeper models
         #[arg(long)]
         long: bool,
+        /// Weaken one ordering after the other in a copy of the code, and see that a model fails
+        #[arg(long)]
+        weakened: bool,
+    },
+    /// The tests under AddressSanitizer (nightly toolchain)
+    Sanitize,
+    /// What Miri can interpret, under Miri (nightly toolchain)
+    Miri,
+    /// Small changes of the code that a test must notice, or docs/mutants.md must have a reason for
+    Mutants {
+        /// A part of them, as 1/4
+        #[arg(long)]
+        shard: Option<String>,
+        /// Crates [default: sinew-wire sinew-proto]
+        packages: Vec<String>,
     },
 }
 
@@ -98,8 +119,15 @@ fn run(command: Command) -> Result<()> {
         Command::Dependencies => dependencies::run(&Workspace::load()?),
         Command::Features => features::run(&Workspace::load()?),
         Command::Bench { setup, words } => bench::run(&Workspace::load()?, setup, &words),
-        Command::Fuzz { long, target } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
+        Command::Fuzz { planted: true, target, .. } => planted::run(&Workspace::load()?, target.as_deref()),
+        Command::Fuzz { long, target, .. } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
+        Command::Loom { weakened: true, .. } => loom::weakened(&Workspace::load()?),
+        Command::Loom { long, .. } => loom::run(&Workspace::load()?, long),
         Command::Sim { words } => sim::run(&Workspace::load()?, &words),
-        Command::Loom { long } => loom::run(&Workspace::load()?, long),
+        Command::Sanitize => nightly::sanitize(&Workspace::load()?),
+        Command::Miri => nightly::miri(&Workspace::load()?),
+        Command::Mutants { shard, packages } => {
+            mutants::run(&Workspace::load()?, &packages, shard.as_deref())
+        }
     }
 }

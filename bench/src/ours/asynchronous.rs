@@ -8,9 +8,9 @@ use tokio::runtime::Runtime;
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
-use crate::raw::ping_pong::ping_pong;
-use crate::raw::wake::wakes;
-use crate::sample::Sample;
+use sinew_yardstick::raw::ping_pong::ping_pong;
+use sinew_yardstick::raw::wake::wakes;
+use sinew_yardstick::sample::Sample;
 
 fn progress(args: &OursArgs) -> Progress {
     if args.busy { Progress::Caller } else { Progress::Event }

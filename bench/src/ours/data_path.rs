@@ -12,7 +12,7 @@ use sinew::{Endpoint, Engine, Peer, Progress};
 use super::OursArgs;
 use super::pairing::{self, check, stamp};
 use crate::counting::allocations_of;
-use crate::sample::Sample;
+use sinew_yardstick::sample::Sample;
 
 /// Enough to go around the rings and to return credit many times.
 const MESSAGES: u64 = 100_000;

@@ -9,17 +9,15 @@ use sinew::{Buf, Endpoint, Engine, Match, OpError, Peer, Progress, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, check, stamp};
-use crate::raw::pair;
-use crate::sample::{Sample, median};
+use sinew_yardstick::raw::pair;
+use sinew_yardstick::sample::{Sample, median};
 
 /// Endpoints whose memory is averaged.
 const MANY: usize = 10_000;
 /// How long an idle process is watched.
 const WATCH: Duration = Duration::from_secs(2);
-/// Deaths per run.
-const DEATHS: usize = 5;
 
-fn value(value: f64) -> Sample {
+pub(super) fn value(value: f64) -> Sample {
     Sample { value: Some(value), ..Sample::default() }
 }
 
@@ -29,7 +27,7 @@ fn latency(latencies: &[f64]) -> Result<Sample> {
 }
 
 /// Bytes of this process in memory.
-fn resident_bytes() -> Result<f64> {
+pub(super) fn resident_bytes() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim_end_matches("kB").trim().parse()?;
@@ -245,7 +243,7 @@ pub(super) fn matching(args: &OursArgs) -> Result<Sample> {
 /// Kills the second side while a receive waits for it.
 pub(super) fn death_first(args: &OursArgs) -> Result<Sample> {
     let mut latencies = Vec::new();
-    for _ in 0..DEATHS {
+    for _ in 0..args.deaths.max(1) {
         let (second, mut lines) = pairing::start_second(args)?;
         let address = pairing::read_line(&mut lines)?;
         let engine = pairing::engine(args, Progress::Caller)?;
@@ -266,5 +264,7 @@ pub(super) fn death_first(args: &OursArgs) -> Result<Sample> {
         ensure!(matches!(outcome, Err(OpError::PeerLost { .. })), "a dead peer gave {outcome:?}");
         latencies.push(noticed.saturating_duration_since(killed).as_nanos() as f64);
     }
-    latency(&latencies)
+    latencies.sort_by(f64::total_cmp);
+    let place = (args.quantile.clamp(0.0, 1.0) * (latencies.len() - 1) as f64).ceil() as usize;
+    latency(&latencies[place..=place])
 }

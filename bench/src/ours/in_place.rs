@@ -9,8 +9,8 @@ use sinew::{Buf, Incoming, Peer, Progress, SendOp};
 use super::OursArgs;
 use super::pairing::{self, Side, check_ends, check_lines, stamp};
 use super::stream::{await_go, timed, window};
-use crate::raw::ping_pong::ping_pong;
-use crate::sample::Sample;
+use sinew_yardstick::raw::ping_pong::ping_pong;
+use sinew_yardstick::sample::Sample;
 
 /// Buffers that a ping-pong sends in turn: while one is read by the peer, another can be filled.
 const IN_TURN: usize = 4;

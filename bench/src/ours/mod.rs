@@ -8,13 +8,14 @@ mod engine;
 mod in_place;
 mod latency;
 mod pairing;
+mod scale;
 mod stream;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::raw::pair;
-use crate::sample::{Missing, Sample};
+use sinew_yardstick::raw::pair;
+use sinew_yardstick::sample::{Missing, Sample};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +52,16 @@ pub enum Case {
     Matching,
     /// From a peer's death to the end of an operation that waits for it.
     Death,
+    /// One turn of progress of an engine with idle peers.
+    Progress,
+    /// Memory that a connected peer costs.
+    PeerMemory,
+    /// Many connects at the same time.
+    Storm,
+    /// Processes that all talk with all.
+    AllToAll,
+    /// Threads that share an endpoint.
+    Shared,
 }
 
 /// What the program is told.
@@ -97,6 +108,18 @@ pub struct OursArgs {
     /// Receives kept posted by a streaming receiver; 0: it calls `recv` for each message.
     #[arg(long, default_value_t = 0)]
     pub window: usize,
+    /// Processes of all-to-all.
+    #[arg(long, default_value_t = 2)]
+    pub processes: usize,
+    /// Threads that share an endpoint.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Which share of deaths must have been noticed within the figure.
+    #[arg(long, default_value_t = 0.5)]
+    pub quantile: f64,
+    /// Deaths in one run.
+    #[arg(long, default_value_t = 5)]
+    pub deaths: usize,
     /// The two cores, active side first.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     pub cpus: Vec<usize>,
@@ -145,6 +168,11 @@ fn first(args: &OursArgs) -> Result<Sample> {
         Case::Matching => engine::matching(args),
         Case::Death => engine::death_first(args),
         Case::DataPath => data_path::first(args),
+        Case::Progress => scale::progress_first(args),
+        Case::PeerMemory => scale::peer_memory_first(args),
+        Case::Storm => scale::storm_first(args),
+        Case::AllToAll => scale::all_to_all_first(args),
+        Case::Shared => scale::shared_first(args),
         Case::Write => bail!("this case has no program"),
     }
 }
@@ -160,7 +188,11 @@ fn second(args: &OursArgs) -> Result<()> {
         Case::Async => asynchronous::second(args),
         Case::Idle | Case::Death => engine::wait_second(args),
         Case::MeshMemory | Case::MeshDescriptors => engine::mesh_second(args),
-        Case::Connect => engine::connect_second(args),
+        Case::Connect | Case::Storm => engine::connect_second(args),
+        Case::Progress => scale::progress_second(args),
+        Case::PeerMemory => scale::peer_memory_second(args),
+        Case::AllToAll => scale::all_to_all_second(args),
+        Case::Shared => scale::shared_second(args),
         Case::DataPath => data_path::traced(args),
         _ => bail!("this case has no second side"),
     }

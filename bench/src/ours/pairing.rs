@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use sinew::{Buf, Endpoint, Engine, EngineOptions, Incoming, Peer, Progress, RecvOp};
 
 use super::OursArgs;
-use crate::raw::pair::{self, Second};
+use sinew_yardstick::raw::pair::{self, Second};
 
 /// The tag of the first message.
 const HELLO: u64 = 1 << 60;

@@ -9,7 +9,7 @@ use sinew::{Buf, Endpoint, Match, OpError, Outgoing, Progress, Receive, RecvOp};
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
-use crate::sample::Sample;
+use sinew_yardstick::sample::{self, Sample};
 
 /// Messages between two looks at the clock, in a stream of small ones.
 const BATCH: u64 = 256;
@@ -23,7 +23,7 @@ const PERMUTATION: [u64; 8] = [3, 0, 6, 1, 7, 4, 2, 5];
 /// Calls `batch` for a quarter of the time, then counts what it returns.
 pub(super) fn timed(args: &OursArgs, mut batch: impl FnMut() -> Result<u64>) -> Result<Sample> {
     let warm_up = Instant::now();
-    while warm_up.elapsed() < Duration::from_secs_f64(args.seconds / 4.0) {
+    while warm_up.elapsed() < sample::stream_warm_up(args.seconds) {
         batch()?;
     }
     let start = Instant::now();

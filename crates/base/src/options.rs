@@ -166,8 +166,9 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-/// Variables of that prefix which speak to tests, not to Sinew: what may not be skipped on this machine.
-const NO_OPTIONS: [&str; 1] = ["SINEW_REQUIRE"];
+/// Variables of that prefix which speak to tests, not to Sinew: what may not be skipped on this machine, how long and by which chance
+/// campaigns of faults run.
+const NO_OPTIONS: [&str; 3] = ["SINEW_REQUIRE", "SINEW_CAMPAIGN_ROUNDS", "SINEW_SEED"];
 
 /// Checks every `SINEW_*` variable against the rows of `tables`: an unknown name or a bad value is an error. Other variables
 /// are not looked at.

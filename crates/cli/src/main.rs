@@ -53,6 +53,20 @@ enum Command {
     Send(transfer::send::Args),
     #[command(name = perf::child::COMMAND, hide = true)]
     Responder(perf::child::Args),
+    /// One raw program, which `perf --html` puts beside Sinew.
+    #[command(hide = true)]
+    Raw(sinew_yardstick::raw::RawArgs),
+    /// ZeroMQ, likewise.
+    #[command(hide = true)]
+    Zmq(sinew_yardstick::peers::zmq::ZmqArgs),
+}
+
+/// Prints what a raw program or a peer found, where `perf --html` reads it.
+fn sample<E: std::fmt::Display>(
+    found: Result<Option<sinew_yardstick::sample::Sample>, E>,
+) -> Result<(), failure::Failure> {
+    let sample = found.map_err(|error| failure::Failure::failed(format!("{error:#}")))?;
+    sample.map_or(Ok(()), |sample| output::print(&format!("{}\n", sample.to_line())))
 }
 
 fn main() -> ExitCode {
@@ -71,6 +85,8 @@ fn main() -> ExitCode {
         Command::Listen(args) => transfer::listen::run(&args),
         Command::Send(args) => transfer::send::run(&args),
         Command::Responder(args) => perf::child::run(&args),
+        Command::Raw(args) => sample(sinew_yardstick::raw::run(&args)),
+        Command::Zmq(args) => sample(sinew_yardstick::peers::zmq::run(&args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

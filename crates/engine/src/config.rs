@@ -97,6 +97,14 @@ pub(crate) struct Config {
     pub(crate) versions: sinew_wire::hello::Versions,
 }
 
+impl Config {
+    /// How long a lane may be silent before it is given up: the other half of `peer_timeout` is for another way, or for the
+    /// same one again, before the session is lost.
+    pub(crate) fn lane_timeout(&self) -> Duration {
+        self.peer_timeout / 2
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

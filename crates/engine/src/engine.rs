@@ -111,12 +111,7 @@ impl Builder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let config = Arc::new(self.config()?);
         let poller = Arc::new(self.surroundings.poller().map_err(|errno| {
-            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(match errno {
-                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => {
-                    "raise the limit of open files (ulimit -n)"
-                }
-                _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
-            }))
+            BuildError::System(TransportError::os(errno, "epoll_create1", "").hint(descriptors_hint(errno)))
         })?);
         let mut core = Core::new(
             random(&*self.surroundings)?,
@@ -126,8 +121,9 @@ impl Builder {
             Arc::clone(&self.surroundings),
         );
         open_transports(&mut core, &self.transports, self.listen)?;
-        let shared = Shared::new(core, poller, self.progress)
-            .map_err(|errno| BuildError::System(TransportError::os(errno, "eventfd", "")))?;
+        let shared = Shared::new(core, poller, self.progress).map_err(|errno| {
+            BuildError::System(TransportError::os(errno, "eventfd", "").hint(descriptors_hint(errno)))
+        })?;
         let shared = Arc::new(shared);
         let thread = match self.progress {
             Progress::Thread { cpu } => Some(spawn(&shared, cpu)?),
@@ -168,7 +164,7 @@ impl Builder {
             spin: options.spin,
             eager_max: options.eager_max,
             send_buffer: options.send_buffer,
-            half_open_max: options.half_open_max,
+            half_open_max: options.half_open_max.min(descriptor_share()),
             windows: Windows {
                 endpoint_bytes: options.endpoint_window as u64,
                 session_bytes: options.session_window as u64,
@@ -190,11 +186,29 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+/// What helps when a descriptor that the engine cannot do without is refused.
+fn descriptors_hint(errno: rustix::io::Errno) -> &'static str {
+    match errno {
+        rustix::io::Errno::MFILE => {
+            "no descriptor left in this process; raise the limit of open files (ulimit -n)"
+        }
+        rustix::io::Errno::NFILE => "no descriptor left on this machine; raise fs.file-max",
+        _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
+    }
+}
+
 fn random<const N: usize>(from: &dyn Surroundings) -> Result<[u8; N], BuildError> {
     from.random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
 }
 
 /// Refuses a nothing of which no message, link or session could come.
+/// An eighth of the descriptors that this process may have, so that strangers cannot take them all.
+fn descriptor_share() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 8).unwrap_or(usize::MAX));
+    share.max(16)
+}
+
 fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
     let nothings = [
         ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),
@@ -252,10 +266,10 @@ fn spawn(shared: &Arc<Shared>, cpu: Option<usize>) -> Result<JoinHandle<()>, Bui
         std::thread::Builder::new().name("sinew".into()).spawn(move || progress::run(&shared, cpu))
     })
     .map_err(|error| {
-        BuildError::System(TransportError::new(
-            sinew_transport::ErrorKind::Limit,
-            "spawn thread",
-            error.to_string(),
+        let refused =
+            TransportError::new(sinew_transport::ErrorKind::Limit, "start the thread of progress", error.to_string());
+        BuildError::System(refused.hint(
+            "raise the limit of threads (ulimit -u, pids.max of the control group), or choose Progress::Caller or Event",
         ))
     })
 }

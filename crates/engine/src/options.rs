@@ -19,8 +19,9 @@ sinew_base::options! {
         eager_max: bytes = "64kb", cost "receive memory, within the windows";
         /// Bytes of messages that the engine keeps for a peer whose credit is spent.
         send_buffer: bytes = "64mb", cost "memory, for each peer";
-        /// Accepted connections that are not proven yet; the oldest gives way.
-        half_open_max: count = "64", cost "a descriptor each";
+        /// Accepted connections that are not proven yet, at most an eighth of the descriptors that the process may have; the
+        /// oldest gives way.
+        half_open_max: count = "2048", cost "a descriptor each";
         /// Unexpected bytes that one peer may have waiting at one endpoint.
         endpoint_window: bytes = "1mb", cost "memory, for each endpoint and peer that floods it";
         /// Unexpected bytes that one peer may have waiting in all.

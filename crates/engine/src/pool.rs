@@ -86,6 +86,16 @@ fn capacity_of(len: usize) -> Option<usize> {
     len.checked_next_multiple_of(SHARED_MAX).filter(|&capacity| capacity <= isize::MAX as usize)
 }
 
+/// A zeroed buffer of the heap; where there is no room for it, an error and not the end of the process.
+fn heap(len: usize) -> Result<Buf, TransportError> {
+    // Given back at once, so that the zeroed one comes as the system has it.
+    if Vec::<u8>::new().try_reserve_exact(len).is_err() {
+        let error = TransportError::new(ErrorKind::Limit, "allocate a buffer", format!("{len} bytes"));
+        return Err(error.hint("memory is short; free some, or raise the limit of address space (ulimit -v)"));
+    }
+    Ok(Buf::zeroed(len))
+}
+
 /// A buffer of `len` bytes from `pool`; from the heap where no transport has segments.
 fn alloc(
     shared: &Arc<Shared>,
@@ -102,7 +112,7 @@ fn alloc(
         None => {
             let size = if share && capacity <= SHARED_MAX { SHARED_SEGMENT } else { capacity };
             let Some(segment) = shared.with(|core| core.allocate_segment(size))? else {
-                return Ok(Buf::zeroed(len));
+                return heap(len);
             };
             for at in 1..size / capacity {
                 pool.put(Arc::clone(&segment), at * capacity, capacity);
@@ -112,7 +122,7 @@ fn alloc(
     };
     let (segment, offset) = range;
     if offset + capacity > segment.len() {
-        return Ok(Buf::zeroed(len));
+        return heap(len);
     }
     let pool: Arc<dyn Pool> = Arc::<SegmentPool>::clone(pool);
     // SAFETY: the range lies inside the segment (checked above), is mapped and so initialised, and was taken off the free

@@ -32,3 +32,42 @@ fn a_connect_never_fails_while_its_only_candidate_is_proven() {
     drop(finished);
     there.join().expect("the other side ends well");
 }
+
+/// Hands connections on to `to`, but for the first ones, which it closes at once, as a listener does that has too many.
+fn busy_door(to: std::net::SocketAddr, closes: usize) -> std::net::SocketAddr {
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in door.incoming().skip(closes).flatten() {
+            let Ok(inside) = std::net::TcpStream::connect(to) else { return };
+            let ways = [(stream.try_clone(), inside.try_clone()), (Ok(inside), Ok(stream))];
+            for (from, into) in ways {
+                let (Ok(mut from), Ok(mut into)) = (from, into) else { return };
+                std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_connect_that_is_closed_before_it_is_answered_is_tried_again() {
+    let build = || {
+        sinew::Engine::builder()
+            .domain("door")
+            .progress(sinew::Progress::Thread { cpu: None })
+            .options(sinew::EngineOptions::default())
+            .transports(["tcp"])
+            .build()
+            .unwrap()
+    };
+    let (here, there) = (build(), build());
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let locator = b.address().locators().iter().find(|text| text.contains("127.0.0.1")).unwrap().to_string();
+    let inside = locator.trim_start_matches("tcp:").parse().unwrap();
+    let peer = a.connect(format!("tcp://{}/b", busy_door(inside, 2))).expect("the third try");
+    peer.send(1, b"well").unwrap();
+    assert_eq!(b.recv(1, &mut [0; 8]).unwrap().len, 4);
+    let error = a.connect(format!("tcp://{}/b", busy_door(inside, usize::MAX))).unwrap_err().to_string();
+    assert!(error.contains("reset") || error.contains("closed"), "how it ended is said: {error}");
+}

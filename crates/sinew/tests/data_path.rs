@@ -244,8 +244,11 @@ fn a_spinning_ping_pong_between_processes_allocates_nothing() {
 
 /// The roles of the other process.
 #[test]
-#[ignore = "run by other tests as another process"]
+#[ignore = "a child of other tests"]
 fn other_process() {
+    if !common::is_other() {
+        return;
+    }
     match std::env::var("OTHER_ROLE").unwrap().as_str() {
         "echo" => echo(),
         "trace" => traced_forms(),

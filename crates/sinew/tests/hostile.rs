@@ -122,7 +122,8 @@ fn half_open_connections_are_bounded(lane: &str) {
             skip!("descriptors", "{wanted} descriptors are wanted and {limit:?} allowed: {errno}");
         }
     }
-    undisturbed(lane, |p| {
+    let p = pair_with(lane, THREAD, THREAD, options().half_open_max(64usize));
+    undisturbed_pair(&p, |p| {
         let mut open = Vec::new();
         until("all of them have come", || {
             open.extend(knock(p));
@@ -215,8 +216,11 @@ fn a_wrong_secret_changes_nothing(lane: &str) {
 
 /// The stranger of another user.
 #[test]
-#[ignore = "run by other tests as another process"]
+#[ignore = "a child of other tests"]
 fn other_process() {
+    if !common::is_other() {
+        return;
+    }
     let lane = std::env::var("OTHER_LANE").unwrap();
     let (secret, address) = (std::env::var("OTHER_SECRET").unwrap(), std::env::var("OTHER_ADDRESS").unwrap());
     let engine = with_secret(&lane, &secret, Path::new(&std::env::var("OTHER_FOLDER").unwrap()));

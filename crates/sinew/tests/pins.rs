@@ -448,8 +448,11 @@ fn an_explicit_connect_by_a_transport_that_is_not_there_is_refused() {
 
 /// The other side of what a death ends.
 #[test]
-#[ignore = "a process of another test"]
+#[ignore = "a child of other tests"]
 fn other_process() {
+    if !common::is_other() {
+        return;
+    }
     let there = engine();
     let endpoint = there.endpoint("other").unwrap();
     common::say(endpoint.address());

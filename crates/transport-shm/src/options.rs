@@ -33,7 +33,7 @@ pub struct ShmOptions {
     /// Whether armed consumers use `membarrier`, so that producers need no fence. Default `true`; without it (or where the
     /// kernel refuses) each post costs a fence of about 5 to 10 ns.
     pub membarrier: bool,
-    /// Connections that wait to be accepted. Default 128.
+    /// Connections that wait to be accepted. Default 4096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
 }
 
@@ -50,7 +50,7 @@ impl Default for ShmOptions {
             segments_max: 64,
             segment_bytes_max: 64 << 30,
             membarrier: true,
-            backlog: 128,
+            backlog: 4096,
         }
     }
 }

@@ -278,7 +278,8 @@ impl Link for StreamLink {
 /// Has the kernel find out that the peer's machine is gone while nothing is under way, and retry often enough to tell
 /// within `timeout` while something is. Best effort: without it the lane only ends later.
 fn keep_alive(socket: &Registered, timeout: Duration) {
-    let third = Duration::from_secs((timeout.as_secs() / 3).clamp(1, 3600));
+    // Not earlier than `timeout`: the system counts whole seconds.
+    let third = Duration::from_secs((timeout.as_millis().div_ceil(3000) as u64).clamp(1, 3600));
     let _ = sockopt::set_tcp_keepidle(socket, third);
     let _ = sockopt::set_tcp_keepintvl(socket, third);
     let _ = sockopt::set_tcp_keepcnt(socket, 2);

@@ -59,7 +59,7 @@ pub struct TcpOptions {
     pub advertise: Vec<String>,
     /// Congestion control.
     pub congestion_control: CongestionControl,
-    /// Length of the queue of connections that wait for `accept`. Default 1024; the kernel caps it at `net.core.somaxconn`.
+    /// Length of the queue of connections that wait for `accept`. Default 4096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
     /// Sizes.
     pub stream: StreamOptions,
@@ -72,7 +72,7 @@ impl Default for TcpOptions {
             ports: 0..=0,
             advertise: Vec::new(),
             congestion_control: CongestionControl::Auto,
-            backlog: 1024,
+            backlog: 4096,
             stream: StreamOptions::default(),
         }
     }
@@ -85,7 +85,7 @@ pub struct UdsOptions {
     /// Directory of the sockets. `None` (default): [`sinew_base::runtime_dir::default_path`]. Which directories are trusted
     /// says [`sinew_base::runtime_dir::prepare`].
     pub runtime_dir: Option<PathBuf>,
-    /// Length of the queue of connections that wait for `accept`. Default 1024.
+    /// Length of the queue of connections that wait for `accept`. Default 4096.
     pub backlog: i32,
     /// Sizes.
     pub stream: StreamOptions,
@@ -93,6 +93,6 @@ pub struct UdsOptions {
 
 impl Default for UdsOptions {
     fn default() -> Self {
-        Self { runtime_dir: None, backlog: 1024, stream: StreamOptions::default() }
+        Self { runtime_dir: None, backlog: 4096, stream: StreamOptions::default() }
     }
 }

@@ -317,7 +317,9 @@ fn sockets_of_dead_engines_are_removed_and_those_of_live_ones_are_not() {
     let folder = Folder::new();
     let alive = UnixListener::bind(folder.0.join("alive.uds")).unwrap();
     drop(UnixListener::bind(folder.0.join("dead.uds")).unwrap());
-    drop(UnixListener::bind(folder.0.join("young.uds")).unwrap());
+    for name in ["dead.new", "young.new"] {
+        drop(UnixListener::bind(folder.0.join(name)).unwrap());
+    }
     std::fs::write(folder.0.join("file.uds"), "no socket").unwrap();
     let names = || {
         let mut names: Vec<String> = std::fs::read_dir(&folder.0)
@@ -328,15 +330,21 @@ fn sockets_of_dead_engines_are_removed_and_those_of_live_ones_are_not() {
         names.sort();
         names
     };
+    drop(open(&uds_in(&folder.0), ListenScope::ThisUser).unwrap());
+    assert_eq!(
+        names(),
+        ["alive.uds", "dead.new", "file.uds", "young.new"],
+        "a name without a listener goes at once"
+    );
     // The kernel sets the time of change; only waiting makes a file old. Renaming makes one young again.
-    wait("the dead socket to be old and removed", || {
-        std::fs::rename(folder.0.join("young.uds"), folder.0.join("young.uds2")).unwrap();
-        std::fs::rename(folder.0.join("young.uds2"), folder.0.join("young.uds")).unwrap();
+    wait("the socket that never came to listen to be old and removed", || {
+        std::fs::rename(folder.0.join("young.new"), folder.0.join("young.2")).unwrap();
+        std::fs::rename(folder.0.join("young.2"), folder.0.join("young.new")).unwrap();
         drop(open(&uds_in(&folder.0), ListenScope::ThisUser).unwrap());
         std::thread::sleep(Duration::from_millis(200));
-        !names().contains(&"dead.uds".to_owned())
+        !names().contains(&"dead.new".to_owned())
     });
-    assert_eq!(names(), ["alive.uds", "file.uds", "young.uds"]);
+    assert_eq!(names(), ["alive.uds", "file.uds", "young.new"]);
     drop(alive);
 }
 

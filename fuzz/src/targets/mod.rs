@@ -6,6 +6,9 @@ mod address;
 mod frame;
 mod hello;
 mod matching;
+mod operations;
+mod options;
+mod ring;
 
 /// A target by name.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +30,15 @@ pub const ADDRESS: Target = Target { name: "address", run: address::run, seeds: 
 /// Sequences of operations on the matcher, against a plain list.
 pub const MATCHING: Target = Target { name: "matching", run: matching::run, seeds: matching::seeds };
 
+/// What a peer writes into its ring, its window and its control words, read by a real lane.
+pub const RING: Target = Target { name: "ring", run: ring::run, seeds: ring::seeds };
+/// Options as the environment says them.
+pub const OPTIONS: Target = Target { name: "options", run: options::run, seeds: options::seeds };
+/// Sequences of operations of two engines, against what was sent.
+pub const OPERATIONS: Target = Target { name: "operations", run: operations::run, seeds: operations::seeds };
+
 /// All of them.
-pub const ALL: [Target; 4] = [FRAME, HELLO, ADDRESS, MATCHING];
+pub const ALL: [Target; 7] = [FRAME, HELLO, ADDRESS, MATCHING, RING, OPTIONS, OPERATIONS];
 
 /// Reads numbers from the front of an input; zeros after its end.
 struct Input<'a> {
@@ -42,6 +52,10 @@ impl<'a> Input<'a> {
 
     const fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    fn word(&mut self) -> u64 {
+        (0..8).fold(0, |word, at| word | u64::from(self.byte()) << (8 * at))
     }
 
     fn byte(&mut self) -> u8 {

@@ -3,6 +3,7 @@
 //! Called by people and by `.ci/run`. It runs every step, prints one line for each with its time, then every SKIP with its
 //! reason, then every failure, and at last `N passed, N failed, N skipped`. A step with nothing to do has failed.
 
+mod campaigns;
 mod no_c;
 pub(crate) mod outcome;
 mod steps;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How the command was called.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Longer fuzzing and models, ignored tests, and what takes minutes to install
+    /// Longer fuzzing and models, campaigns of a thousand rounds, ignored tests, and what takes minutes to install
     #[arg(long)]
     long: bool,
     /// Only these steps (may be given several times); `--list` names them

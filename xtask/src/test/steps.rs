@@ -2,12 +2,12 @@
 //!
 //! Called by `test::run`. Each step answers with counted results; none stops the others.
 
-use super::no_c;
 use super::outcome::{self, Outcome, Runner};
 use super::{Context, Step};
+use super::{campaigns, no_c};
 use crate::process::{self, Finished};
 use crate::workspace::{Workspace, cargo};
-use crate::{features, fuzz, loom, setup};
+use crate::{features, fuzz, loom, nightly, setup};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 20] = [
+pub(super) const ALL: [Step; 25] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
@@ -34,6 +34,7 @@ pub(super) const ALL: [Step; 20] = [
     Step { name: "clippy", what: "no warning, all targets, all features", run: clippy },
     Step { name: "no-features", what: "builds without default features", run: no_features },
     Step { name: "tests", what: "unit and integration tests", run: tests },
+    Step { name: "campaigns", what: "faults by the dozen, or the thousand", run: campaigns::step },
     Step { name: "doc-tests", what: "examples in the documentation run", run: doc_tests },
     Step { name: "rustdoc", what: "documentation builds without a warning", run: rustdoc },
     Step { name: "examples", what: "every example runs and ends well", run: examples },
@@ -47,6 +48,10 @@ pub(super) const ALL: [Step; 20] = [
         what: "every fuzz target for a bounded time",
         run: |context, _| fuzz::step(&context.workspace, &context.logs, context.long, None),
     },
+    Step { name: "weakened", what: "a model fails when an ordering is weakened", run: weakened },
+    Step { name: "planted", what: "every fuzz target finds the fault that is planted for it", run: planted },
+    Step { name: "sanitize", what: "the tests under AddressSanitizer", run: sanitize },
+    Step { name: "miri", what: "what Miri can interpret", run: miri },
     Step {
         name: "no-c",
         what: "builds where cc refuses to compile C",
@@ -59,7 +64,7 @@ pub(super) const ALL: [Step; 20] = [
 ];
 
 /// Runs cargo with a log of the step's name.
-fn run_cargo(
+pub(super) fn run_cargo(
     context: &Context,
     step: &str,
     limit: Duration,
@@ -270,6 +275,30 @@ fn package(context: &Context, _: &Outcome) -> Result<Outcome> {
         return Ok(Outcome::failed(format!("{packed} archives for {} crates", names.len())));
     }
     Ok(outcome::whole(&finished, &format!("{packed} crates")))
+}
+
+/// What only the long run does: it builds everything once more, in its own way.
+fn in_long_run(context: &Context, name: &str, step: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    if context.long {
+        return step();
+    }
+    Ok(Outcome::skipped(name, "[long] builds everything anew, for minutes (`--long` does it)"))
+}
+
+fn planted(context: &Context, _: &Outcome) -> Result<Outcome> {
+    in_long_run(context, "planted", || crate::planted::step(&context.workspace, &context.logs, None))
+}
+
+fn weakened(context: &Context, _: &Outcome) -> Result<Outcome> {
+    in_long_run(context, "weakened", || loom::weakened_step(&context.workspace, &context.logs))
+}
+
+fn sanitize(context: &Context, _: &Outcome) -> Result<Outcome> {
+    in_long_run(context, "sanitize", || nightly::sanitize_step(&context.workspace, &context.logs))
+}
+
+fn miri(context: &Context, _: &Outcome) -> Result<Outcome> {
+    in_long_run(context, "miri", || nightly::miri_step(&context.workspace, &context.logs))
 }
 
 /// Known vulnerabilities, by cargo-deny. Its database is a git repository on the network.

@@ -5,6 +5,7 @@
 
 pub(crate) mod child;
 mod initiator;
+mod page;
 mod pattern;
 mod protocol;
 mod report;
@@ -17,9 +18,11 @@ use crate::{cpus, units};
 use child::Responder;
 use clap::ValueEnum;
 use initiator::{Extent, Initiator};
+use page::Pages;
 use report::Report;
 use responder::{After, serve};
 use sinew::Progress;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measure every path: latency, bandwidth and message rate, with each byte checked
@@ -33,6 +36,7 @@ use std::time::Duration;
     "sinew perf                                        every path on this machine, quickly",
     "sinew perf --transport shm --op latency --sizes 8 --iterations 100000",
     "sinew perf --transport all --json > results.jsonl",
+    "sinew perf --html page.html                        plots over all sizes, beside raw programs and peers",
     "sinew perf --listen tcp://0.0.0.0:4000 --secret-file key      on one host",
     "sinew perf --connect tcp://host:4000 --secret-file key        on the other",
 ]))]
@@ -44,9 +48,9 @@ pub(crate) struct Args {
     /// Which operation
     #[arg(long, value_enum, default_value_t = Wanted::All)]
     op: Wanted,
-    /// Message sizes in bytes, with k, m or g
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::parse_size, default_value = "8,64,4k,1m")]
-    sizes: Vec<usize>,
+    /// Message sizes in bytes, with k, m or g [default: 8,64,4k,1m; with --html: 8 to 64m]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = units::parse_size)]
+    sizes: Option<Vec<usize>>,
     /// Messages per measurement, instead of a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "seconds")]
     iterations: Option<u64>,
@@ -56,11 +60,15 @@ pub(crate) struct Args {
     /// One object per line on standard output, and nothing else there
     #[arg(long)]
     json: bool,
+    /// Also write a page with plots over size: latency, bandwidth and rate of Sinew, of the bare mechanisms and of the peers
+    /// that this machine has (UCX, ZeroMQ). One file that needs no network. Takes about two minutes
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Let the system move the two processes between processors
     #[arg(long)]
     no_pin: bool,
     /// Wait here for `sinew perf --connect`, as tcp://0.0.0.0:4000; `all` for every transport
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["connect", "transport", "op", "sizes", "iterations", "seconds", "json"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["connect", "transport", "op", "sizes", "iterations", "seconds", "json", "html"])]
     listen: Option<Place>,
     /// Measure against `sinew perf --listen` at this address
     #[arg(long, value_name = "ADDRESS")]
@@ -120,14 +128,23 @@ impl Args {
         Self {
             transport: None,
             op: Wanted::All,
-            sizes: vec![8, 64, 4 << 10, 1 << 20],
+            sizes: None,
             iterations: None,
             seconds: Duration::from_millis(200),
             json: false,
+            html: None,
             no_pin: false,
             listen: None,
             connect: None,
             access: Access { domain: "default".to_owned(), ..Access::default() },
+        }
+    }
+
+    fn sizes(&self) -> &[usize] {
+        match &self.sizes {
+            Some(sizes) => sizes,
+            None if self.html.is_some() => &page::SIZES,
+            None => &[8, 64, 4 << 10, 1 << 20],
         }
     }
 
@@ -182,6 +199,8 @@ enum Side {
     Here {
         domain: String,
         cpu: Option<usize>,
+        /// Two processors for whatever is measured beside.
+        pair: Option<[usize; 2]>,
     },
     There(String),
 }
@@ -190,7 +209,8 @@ impl Side {
     fn here(args: &Args) -> Result<Self, Failure> {
         let since = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
         let domain = format!("perf-{}-{since:x}", std::process::id());
-        let cpu = match cpus::two() {
+        let pair = cpus::two();
+        let cpu = match pair {
             Some((first, second)) if !args.no_pin => {
                 cpus::pin(first).map_err(Failure::failed)?;
                 Some(second)
@@ -203,7 +223,7 @@ impl Side {
             }
             _ => None,
         };
-        Ok(Self::Here { domain, cpu })
+        Ok(Self::Here { domain, cpu, pair: pair.map(|(first, second)| [first, second]) })
     }
 
     /// Starts what has to be started, and connects over `transport`.
@@ -211,7 +231,7 @@ impl Side {
         let place =
             if transport == "auto" { Place::Anywhere } else { Place::Transport(transport.to_owned()) };
         let (mut responder, address, access) = match self {
-            Self::Here { domain, cpu } => {
+            Self::Here { domain, cpu, .. } => {
                 let responder = Responder::start(&place, domain, *cpu)?;
                 let address = responder.address.clone();
                 (Some(responder), address, Access { domain: domain.clone(), ..Access::default() })
@@ -236,7 +256,15 @@ impl Side {
 
 fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
     let transports = args.transports();
-    let steps = transports.len() * args.sizes.len() * args.op.ops().len();
+    let steps = transports.len() * args.sizes().len() * args.op.ops().len();
+    let beside = match side {
+        Side::Here { pair, .. } => *pair,
+        Side::There(_) => None,
+    };
+    let mut pages = match &args.html {
+        Some(path) => Some(Pages::begin(path, beside, args.seconds)?),
+        None => None,
+    };
     let mut report = Report::new(args.json, steps);
     let mut worst: Option<Failure> = None;
     let (mut refused, mut worked) = (None, 0);
@@ -247,12 +275,15 @@ fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
             Err(failure) if transports.len() == 1 => return Err(failure),
             Err(failure) => {
                 report.refused(transport, failure.text())?;
-                report.step(args.sizes.len() * args.op.ops().len());
+                report.step(args.sizes().len() * args.op.ops().len());
+                if let Some(pages) = &mut pages {
+                    pages.refused(transport, failure.text())?;
+                }
                 refused = Some(failure.code());
                 continue;
             }
         };
-        match measure(args, connected, transport, &mut report) {
+        match measure(args, connected, transport, &mut report, pages.as_mut()) {
             Ok(()) => worked += 1,
             Err(failure) if failure.is_quiet() || transports.len() == 1 => return Err(failure),
             Err(failure) => {
@@ -280,10 +311,16 @@ fn measure_all(args: &Args, side: &Side) -> Result<(), Failure> {
 /// A responder, if it is a process of ours, and the way to it.
 type Connected = (Option<Responder>, Initiator);
 
-fn measure(args: &Args, connected: Connected, transport: &str, report: &mut Report) -> Result<(), Failure> {
+fn measure(
+    args: &Args,
+    connected: Connected,
+    transport: &str,
+    report: &mut Report,
+    mut pages: Option<&mut Pages>,
+) -> Result<(), Failure> {
     let (mut responder, mut initiator) = connected;
     let mut wrong = None;
-    for &size in &args.sizes {
+    for &size in args.sizes() {
         let mut row = Vec::new();
         for &op in args.op.ops() {
             report.begin(format!("{transport} {} {}", op.name(), units::size(size)));
@@ -298,6 +335,10 @@ fn measure(args: &Args, connected: Connected, transport: &str, report: &mut Repo
             row.push(measured);
         }
         report.row(&row)?;
+        if let Some(pages) = &mut pages {
+            report.begin(format!("{transport} {}: raw programs and peers", units::size(size)));
+            pages.row(transport, &row, args.seconds)?;
+        }
     }
     if transport == "auto" && !args.json {
         explain(&initiator, report)?;

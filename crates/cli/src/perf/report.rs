@@ -22,12 +22,12 @@ pub(crate) struct Latency {
 pub(crate) struct Measurement {
     schema: u32,
     pub(crate) transport: String,
-    op: &'static str,
-    size_bytes: usize,
+    pub(crate) op: &'static str,
+    pub(crate) size_bytes: usize,
     iterations: u64,
-    latency_ns: Option<Latency>,
-    bandwidth_bytes_per_s: Option<f64>,
-    messages_per_s: Option<f64>,
+    pub(crate) latency_ns: Option<Latency>,
+    pub(crate) bandwidth_bytes_per_s: Option<f64>,
+    pub(crate) messages_per_s: Option<f64>,
     pub(crate) verified: bool,
     #[serde(skip)]
     pub(crate) wrong: Option<String>,
@@ -151,32 +151,8 @@ impl Report {
             self.print(&self.paint.paint(Tone::Heading, heading.trim_end_matches('\n')))?;
             self.print("\n")?;
         }
-        let mut row = Row { verified: true, ..Row::default() };
-        for measurement in measurements {
-            row.latency = row.latency.or(measurement.latency_ns);
-            if measurement.op == Op::Bandwidth.name() || measurements.len() == 1 {
-                row.bandwidth = row.bandwidth.or(measurement.bandwidth_bytes_per_s);
-            }
-            if measurement.op == Op::Rate.name() || measurements.len() == 1 {
-                row.rate = row.rate.or(measurement.messages_per_s);
-            }
-            row.verified &= measurement.verified;
-        }
-        let dash = || "-".to_owned();
-        let time = |value: fn(&Latency) -> f64| {
-            row.latency.as_ref().map_or_else(dash, |latency| units::time(value(latency)))
-        };
-        let cells = [
-            first.transport.clone(),
-            units::size(first.size_bytes),
-            time(|latency| latency.mean),
-            time(|latency| latency.p50),
-            time(|latency| latency.p99),
-            time(|latency| latency.p999),
-            row.bandwidth.map_or_else(dash, units::bandwidth),
-            row.rate.map_or_else(dash, units::rate),
-        ];
-        let verdict = if row.verified {
+        let (cells, verified) = cells(first, measurements);
+        let verdict = if verified {
             self.paint.paint(Tone::Good, "verified")
         } else {
             self.paint.paint(Tone::Bad, "WRONG CONTENT")
@@ -191,6 +167,36 @@ impl Report {
         let word = if self.json { "refused".to_owned() } else { word };
         self.note(&format!("{transport:<9} {word}: {reason}"))
     }
+}
+
+/// All measurements of one transport and size as the cells of a row, and whether all content was right.
+pub(crate) fn cells(first: &Measurement, measurements: &[Measurement]) -> ([String; 8], bool) {
+    let mut row = Row { verified: true, ..Row::default() };
+    for measurement in measurements {
+        row.latency = row.latency.or(measurement.latency_ns);
+        if measurement.op == Op::Bandwidth.name() || measurements.len() == 1 {
+            row.bandwidth = row.bandwidth.or(measurement.bandwidth_bytes_per_s);
+        }
+        if measurement.op == Op::Rate.name() || measurements.len() == 1 {
+            row.rate = row.rate.or(measurement.messages_per_s);
+        }
+        row.verified &= measurement.verified;
+    }
+    let dash = || "-".to_owned();
+    let time = |value: fn(&Latency) -> f64| {
+        row.latency.as_ref().map_or_else(dash, |latency| units::time(value(latency)))
+    };
+    let cells = [
+        first.transport.clone(),
+        units::size(first.size_bytes),
+        time(|latency| latency.mean),
+        time(|latency| latency.p50),
+        time(|latency| latency.p99),
+        time(|latency| latency.p999),
+        row.bandwidth.map_or_else(dash, units::bandwidth),
+        row.rate.map_or_else(dash, units::rate),
+    ];
+    (cells, row.verified)
 }
 
 fn line(cells: &[String; 8]) -> String {

@@ -108,6 +108,34 @@ fn the_table_has_a_row_for_each_transport_and_size_and_the_explanation_at_its_en
 }
 
 #[test]
+fn a_page_has_plots_of_every_transport_beside_the_bare_mechanisms_and_needs_no_network() {
+    let room = Room::new();
+    let page = room.path("page.html");
+    let args = ["perf", "--sizes", "8,1k,64k", "--seconds", "0.02", "--html"];
+    let text = room.run(args.iter().map(std::ffi::OsStr::new).chain([page.as_os_str()])).succeeded().text();
+    has(&text, &["verified", "auto chose"]);
+    let html = std::fs::read_to_string(&page).expect("the page");
+    for transport in ["shm", "uds", "tcp"] {
+        for plot in ["one-way latency", "bandwidth", "message rate"] {
+            has(&html, &[format!("aria-label=\"{transport}: {plot}\"").as_str()]);
+        }
+    }
+    has(
+        &html,
+        &["<title>Sinew, 64 KiB: ", "<title>raw: read and write, 8 B: ", "UCX tag_lat", "ZeroMQ", "verified"],
+    );
+    assert!(!html.contains("http") && !html.contains("<script") && !html.contains("NaN"));
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_an_error_before_anything_is_measured() {
+    let room = Room::new();
+    let ran = room.run(["perf", "--html", "/nonexistent/page.html"]);
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(1), b"".as_slice()));
+    has(&ran.err, &["cannot write /nonexistent/page.html"]);
+}
+
+#[test]
 fn without_a_command_all_paths_are_measured() {
     let room = Room::new();
     let text = room.run([] as [&str; 0]).succeeded().text();

@@ -11,7 +11,7 @@ use crate::error::OpError;
 use sinew_proto::matching::{Arrival, Pattern};
 use sinew_transport::LaneError;
 use sinew_wire::frame::{Header, Kind};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Lost sessions that are remembered.
@@ -53,11 +53,14 @@ impl Core {
         let mut lanes = std::mem::take(&mut session.lanes);
         let mut unknown =
             session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
-        session.replay.clear();
-        session.outbox.clear();
+        // The session is remembered for long: what it needed memory for is not.
+        session.replay = VecDeque::new();
+        session.outbox = VecDeque::new();
         session.kept = HashMap::new();
-        session.transfers.clear();
-        session.pending_flows.clear();
+        session.transfers = VecDeque::new();
+        session.pending_flows = VecDeque::new();
+        // Its free segments go now, the others with the buffers that lie in them.
+        session.pool = None;
         session.active = None;
         session.ready = false;
         session.moving_to = None;
@@ -77,7 +80,7 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(session_key) {
             session.standing = Standing::Lost(error.clone());
             for flow in &mut session.flows {
-                flow.pending.clear();
+                flow.pending = VecDeque::new();
             }
         }
         if self.session_of.get(&id) == Some(&session_key) {
@@ -247,12 +250,16 @@ impl Core {
         let mut at = 0;
         while let Some(&key) = self.laneless.get(at) {
             let up = self.sessions.get(key).filter(|session| session.is_up());
-            match up.and_then(|session| session.laneless_since) {
-                Some(since) if now.duration_since(since) < timeout => {
+            match up.and_then(|session| Some((session.laneless_since?, &session.laneless_because))) {
+                Some((since, _)) if now.duration_since(since) < timeout => {
                     at += 1;
                     continue;
                 }
-                Some(_) => self.lose_session(key, &format!("no lane for {timeout:?} (peer_timeout)")),
+                Some((_, because)) => {
+                    let reason =
+                        format!("no lane for {timeout:?} (peer_timeout); the last one broke ({because})");
+                    self.lose_session(key, &reason);
+                }
                 None => {}
             }
             self.laneless.swap_remove(at);

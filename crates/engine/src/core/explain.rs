@@ -244,9 +244,9 @@ impl Core {
         Ok(None)
     }
 
-    /// The pool of buffers that only the peer of `session` is shown.
+    /// The pool of buffers that only the peer of `session` is shown. When that is over, one that nobody keeps.
     pub(crate) fn pool_of(&mut self, session: Key) -> Arc<SegmentPool> {
-        match self.sessions.get_mut(session) {
+        match self.sessions.get_mut(session).filter(|state| state.is_up()) {
             Some(state) => {
                 let pool = state.pool.get_or_insert_with(|| Arc::new(SegmentPool::for_session(session)));
                 Arc::clone(pool)

@@ -9,6 +9,7 @@ use super::ending::GOODBYE_CLOSED;
 use super::inbound::Handled;
 use super::op::Op;
 use super::table::Key;
+use super::wireup::Watch;
 use super::{Core, LaneSlot};
 use sinew_proto::select;
 use sinew_transport::{Body, ErrorKind, LaneError, PostError, Token, UnacknowledgedBody};
@@ -382,6 +383,7 @@ impl Core {
         let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
         let number = slot.number;
+        let because = format!("{}: {error}", slot.transport);
         drop(slot);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let was_member = session.lanes.contains(&key);
@@ -394,6 +396,8 @@ impl Core {
         let was_active = session.active == Some(key);
         if was_active {
             session.active = None;
+            // What made better lanes fail before may be over.
+            session.watch = Watch::default();
             session.ready = false;
             session.moving_to = None;
             let mut replay: VecDeque<_> =
@@ -416,7 +420,12 @@ impl Core {
             return;
         }
         if session.active.is_none() {
-            session.laneless_since.get_or_insert_with(|| self.surroundings.now());
+            session.laneless_because = because;
+            // A lane that ends by silence tells that nothing has come for as long.
+            let silent = (error.kind == ErrorKind::TimedOut).then(|| self.config.lane_timeout());
+            let now = self.surroundings.now();
+            let since = silent.and_then(|silent| now.checked_sub(silent)).unwrap_or(now);
+            session.laneless_since.get_or_insert(since);
             if !self.laneless.contains(&session_key) {
                 self.laneless.push(session_key);
             }

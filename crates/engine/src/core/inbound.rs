@@ -253,6 +253,9 @@ impl Core {
         let mut news = false;
         if header.dst == 0 {
             news = session.bytes.raise(bytes);
+            if news {
+                session.shortage.end();
+            }
             news |= session.envelopes.raise(envelopes);
         } else if let Some(&flow) = session.flow_of.get(&header.dst) {
             let flow = &mut session.flows[flow as usize];

@@ -78,7 +78,7 @@ pub(crate) const BUDGET: usize = 64;
 /// Turns without a frame after which a memory-polled lane may be cooled, when there are many.
 const IDLE_BEFORE_COOL: u32 = 4096;
 /// Memory-polled lanes that are polled on each turn whatever they do.
-const HOT_LANES: usize = 16;
+const HOT_LANES: usize = 4;
 
 struct LaneSink<'a> {
     core: &'a mut Core,

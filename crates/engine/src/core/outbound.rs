@@ -68,7 +68,11 @@ impl Core {
         let mut charge = Charge::Shared;
         if !session.bytes.affords(cost) || !state.bytes.affords(cost) {
             let Some(other) = session.charge(state, cost) else {
-                let starved = session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at);
+                let slot = session.active.and_then(|lane| self.lanes.get(lane));
+                let unread =
+                    slot.and_then(|slot| slot.lane.as_ref()).is_some_and(|lane| lane.unacknowledged() > 0);
+                let surroundings = &*self.surroundings;
+                let starved = session.is_starved(flow, cost, unread, surroundings, &mut self.starved_at);
                 return Err(if starved { Blocked::Envelope } else { Blocked::Credit });
             };
             charge = other;
@@ -472,7 +476,10 @@ impl Core {
             self.finish_send(op_key, Ok(()));
             return Ok(true);
         }
-        if fits && !by_reference && !session.is_starved(flow, cost, &*self.surroundings, &mut self.starved_at)
+        let unread = lane.unacknowledged() > 0;
+        if fits
+            && !by_reference
+            && !session.is_starved(flow, cost, unread, &*self.surroundings, &mut self.starved_at)
         {
             session.starving = true;
             return Ok(false);

@@ -92,6 +92,9 @@ pub(crate) struct Flow {
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
 /// that shares its processor is kept from running.
 const STARVED_AFTER: Duration = Duration::from_millis(200);
+/// The same where less is known: the receiver has not even read what was sent, so that it or the way to it stands still; or what
+/// is short is what all endpoints share, which any of them gives back, while this one has a whole reserve to receive yet.
+const UNSURE_AFTER: Duration = Duration::from_secs(2);
 
 /// Since when credit of a flow has been missing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -152,6 +155,8 @@ pub(crate) struct Session {
     pub(crate) pending_flows: VecDeque<u32>,
     pub(crate) bytes: SendCredit,
     pub(crate) envelopes: SendCredit,
+    /// Of the bytes that its flows share.
+    pub(crate) shortage: Shortage,
     /// Envelopes of the peer that it has not been told to be done with, by its number for them.
     pub(crate) kept: HashMap<u64, Kept>,
     pub(crate) granted_bytes: ReceiveCredit,
@@ -167,6 +172,8 @@ pub(crate) struct Session {
     pub(crate) watch: Watch,
     /// Since when it has had no lane to send on, after it had one.
     pub(crate) laneless_since: Option<Instant>,
+    /// Why its last lane was lost: said when no other one can be had.
+    pub(crate) laneless_because: String,
     /// Buffers that only this peer is shown.
     pub(crate) pool: Option<Arc<SegmentPool>>,
     /// Bytes that were posted and not flushed.
@@ -233,6 +240,7 @@ impl Session {
             pending_flows: VecDeque::new(),
             bytes: SendCredit::new(theirs.session_bytes),
             envelopes: SendCredit::new(theirs.session_envelopes),
+            shortage: Shortage::default(),
             kept: HashMap::new(),
             granted_bytes: ReceiveCredit::new(ours.session_bytes),
             granted_envelopes: ReceiveCredit::new(ours.session_envelopes),
@@ -242,6 +250,7 @@ impl Session {
             buffered: 0,
             watch: Watch::default(),
             laneless_since: None,
+            laneless_because: String::new(),
             pool: None,
             starving: false,
             staged: 0,
@@ -314,11 +323,12 @@ impl Session {
     }
 
     /// Whether a message of a flow for which nothing pays goes as an envelope: no credit will ever do, or it has been missing
-    /// for long. Else `due` is told when it will have been.
+    /// for long. Else `due` is told when it will have been. `unread`: the peer has yet to read what was sent before.
     pub(crate) fn is_starved(
         &mut self,
         flow: u32,
         cost: u64,
+        unread: bool,
         surroundings: &dyn Surroundings,
         due: &mut Option<Instant>,
     ) -> bool {
@@ -326,17 +336,22 @@ impl Session {
         if flow.shortage.long || !flow.bytes.can_ever(cost) || !self.bytes.can_ever(cost) {
             return true;
         }
-        if flow.bytes.affords(cost) && !flow.reserve_bytes.can_ever(cost) {
+        let of_its_own = !flow.bytes.affords(cost);
+        if !of_its_own && !flow.reserve_bytes.can_ever(cost) {
             // Others have spent what the session shares, which may last.
             return true;
         }
+        // What is shared comes back to all at once.
+        let shortage = if of_its_own { &mut flow.shortage } else { &mut self.shortage };
         let now = surroundings.now();
-        let at = *flow.shortage.since.get_or_insert(now) + STARVED_AFTER;
-        flow.shortage.long = at <= now;
-        if !flow.shortage.long {
+        let since = *shortage.since.get_or_insert(now);
+        let sure = of_its_own && !unread;
+        shortage.long |= since + if sure { STARVED_AFTER } else { UNSURE_AFTER } <= now;
+        if !shortage.long {
+            let at = (since + STARVED_AFTER).max(now + STARVED_AFTER / 4);
             *due = Some(due.map_or(at, |due| due.min(at)));
         }
-        flow.shortage.long
+        shortage.long
     }
 
     /// The flow towards an endpoint, made on first use.

@@ -214,3 +214,87 @@ fn an_overrun_is_told_with_both_numbers_and_counts_nothing() {
     assert_eq!(overrun.to_string(), "the peer sent 120 where 100 was granted: it broke the protocol");
     credit.receive(40).expect("granted");
 }
+
+#[test]
+fn a_reserve_is_a_part_of_the_window_and_never_less_than_two_envelopes() {
+    assert_eq!(reserve_of_bytes(1600), 100);
+    assert_eq!(reserve_of_bytes(15), 0);
+    let envelopes = [0, 1, 127, 128, 256, 383, 384, 12_800].map(reserve_of_envelopes);
+    assert_eq!(envelopes, [2, 2, 2, 2, 2, 2, 3, 100]);
+}
+
+#[test]
+fn a_sender_knows_what_it_can_take_now_and_ever() {
+    let mut credit = SendCredit::new(1000);
+    assert!(credit.can_ever(500) && !credit.can_ever(501));
+    assert_eq!((credit.affordable(), credit.sent()), (500, 0));
+    assert_eq!(credit.try_take(300), Take::Taken);
+    assert_eq!(credit.try_take(300), Take::Taken);
+    assert_eq!((credit.sent(), credit.available(), credit.affordable()), (600, 400, 400));
+    assert!(credit.affords(400) && !credit.affords(401) && !credit.affords(501));
+    assert_eq!((credit.try_take(401), credit.try_take(501)), (Take::Wait, Take::Never));
+    credit.take_afforded(150);
+    assert_eq!((credit.sent(), credit.affordable()), (750, 250));
+    credit.give_back(50);
+    assert_eq!(credit.sent(), 700);
+    credit.give_back(9999);
+    assert_eq!((credit.sent(), credit.available()), (0, 1000));
+}
+
+#[test]
+fn only_a_greater_limit_is_news() {
+    let mut credit = SendCredit::new(10);
+    assert!(!credit.raise(10) && !credit.raise(9) && credit.raise(11));
+    let mut sender = Sender::new(10, 10);
+    assert!(sender.raise(11, 10), "bytes");
+    assert!(sender.raise(11, 11), "envelopes");
+    assert!(!sender.raise(11, 11), "neither");
+}
+
+/// What passes through without being held is counted as one that came and was freed.
+#[test]
+fn what_passes_counts_as_received_and_freed() {
+    let (mut held, mut passed) = (ReceiveCredit::new(1000), ReceiveCredit::new(1000));
+    for cost in [1, 200, 250, 48] {
+        held.receive(cost).expect("granted");
+        held.free(cost);
+        passed.pass(cost).expect("granted");
+        assert_eq!(held, passed);
+    }
+    assert!(!passed.is_due());
+    assert_eq!(passed.pass(502), Err(Overrun { received: 1001, limit: 1000 }));
+    assert_eq!(held, passed, "an overrun counts nothing");
+    passed.pass(501).expect("all of it");
+    assert_eq!(passed.pass(1), Err(Overrun { received: 1001, limit: 1000 }));
+    assert_eq!(passed.held(), 0);
+}
+
+#[test]
+fn headroom_ends_at_the_limit_or_where_a_new_one_is_due() {
+    let mut credit = ReceiveCredit::new(1000);
+    assert_eq!(credit.headroom(), 500, "until half a window is free");
+    credit.pass_allowed(200);
+    assert_eq!((credit.headroom(), credit.held()), (300, 0));
+    credit.receive(700).expect("granted");
+    assert_eq!((credit.headroom(), credit.held()), (100, 700), "until the limit");
+    credit.pass_allowed(100);
+    assert_eq!((credit.headroom(), credit.held(), credit.is_due()), (0, 700, false));
+    credit.free(200);
+    assert!(credit.is_due());
+    assert_eq!(credit.headroom(), 0);
+    assert_eq!((credit.announced(), credit.announce(), credit.announced()), (1000, 1500, 1500));
+    assert_eq!(credit.announce(), 1500, "nothing new");
+    assert_eq!(credit.headroom(), 500);
+}
+
+#[test]
+fn the_smallest_windows_announce_too() {
+    for window in [1, 2, 3] {
+        let mut credit = ReceiveCredit::new(window);
+        assert!(!credit.is_due(), "{window}: nothing is news yet");
+        credit.receive(1).expect("granted");
+        credit.free(1);
+        assert!(credit.is_due(), "{window}");
+        assert_eq!(credit.announce(), window + 1);
+    }
+}

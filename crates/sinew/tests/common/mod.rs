@@ -181,7 +181,11 @@ pub fn spawn_by(mut command: Command, role: &str, lane: &str, extra: &[(&str, &s
 impl Other {
     /// The next line that it says.
     pub fn line(&self) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
+        self.line_within(PATIENCE)
+    }
+
+    pub fn line_within(&self, limit: Duration) -> String {
+        match self.lines.recv_timeout(limit) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => panic!("the other process says nothing"),
             Err(RecvTimeoutError::Disconnected) => panic!("the other process has ended"),
@@ -233,6 +237,11 @@ impl Drop for Other {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether this process was started by another test: then its ignored test is meant.
+pub fn is_other() -> bool {
+    std::env::var_os("OTHER_ROLE").is_some()
 }
 
 /// Says a line to the process that started this one.

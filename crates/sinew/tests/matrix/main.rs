@@ -17,9 +17,11 @@ use world::{Cell, Size};
 
 /// The other process of cells that kill or stop one.
 #[test]
-#[ignore = "run by other tests as another process"]
+#[ignore = "a child of other tests"]
 fn other_process() {
-    partner::child();
+    if common::is_other() {
+        partner::child();
+    }
 }
 
 /// One event: the forms that it meets, and why it has no meaning for the others.

@@ -143,8 +143,14 @@ impl Setup {
         fds: Vec<OwnedFd>,
     ) -> Result<(), TransportError> {
         let Some(Note::Setup(setup)) = note else { return Err(broken("the first note is no set-up")) };
-        if fds.len() != setup.fds() {
-            return Err(broken("descriptors of the set-up").hint(crate::FEW_DESCRIPTORS));
+        if fds.len() < setup.fds() {
+            // The system leaves out those for which this process has no number left.
+            let error =
+                TransportError::new(ErrorKind::Limit, "receive the descriptors of", "the peer's rings");
+            return Err(error.hint(crate::FEW_DESCRIPTORS));
+        }
+        if fds.len() > setup.fds() {
+            return Err(broken("descriptors of the set-up"));
         }
         self.answer = Some(Answer { setup, fds });
         Ok(())

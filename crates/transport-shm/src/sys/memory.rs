@@ -25,12 +25,36 @@ pub(crate) enum Writers {
     Anybody,
 }
 
-/// A mapping; unmapped on drop, not inherited by forked children.
+/// A mapping between two pages that nobody can touch: an access beyond its ends is a fault, and never another peer's memory.
+/// Unmapped on drop, not inherited by forked children.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    reserved: Reserved,
     fork: ForkGuard,
+}
+
+/// A range of addresses; given back by the mapping in it.
+#[derive(Debug)]
+struct Reserved {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Reserved {
+    /// Addresses that cannot be accessed.
+    fn new(len: usize) -> Result<Self, Errno> {
+        let (access, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
+        let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, access, flags) }?;
+        Ok(Self { start: NonNull::new(start.cast::<u8>()).ok_or(Errno::NOMEM)?, len })
+    }
+
+    fn give_back(&self) {
+        // SAFETY: mapped by `new`, unmapped once; whoever made pointers kept the mapping alive.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+    }
 }
 
 // SAFETY: a mapping is an address range; what is done with it is the business of those who make pointers from it.
@@ -42,10 +66,15 @@ impl Mapping {
     /// Maps `len` bytes, the first `ready` of them at once, the others as they are touched.
     fn new(fd: impl AsFd, len: usize, ready: usize, writable: bool) -> Result<Self, Errno> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        // SAFETY: a fresh mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, fd, 0) }?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
-        let mapping = Self { base, len, fork: ForkGuard::new() };
+        let guard = rustix::param::page_size();
+        let whole = len.checked_next_multiple_of(guard).and_then(|len| len.checked_add(2 * guard));
+        let reserved = Reserved::new(whole.ok_or(Errno::NOMEM)?)?;
+        // SAFETY: inside the range that was reserved.
+        let base = unsafe { reserved.start.add(guard) };
+        let mapping = Self { base, len, reserved, fork: ForkGuard::new() };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the range is inside the one that was just reserved, where nothing is that could be disturbed.
+        unsafe { rustix::mm::mmap(base.as_ptr().cast(), len, access, flags, fd, 0) }?;
         // SAFETY: the range was just mapped and is ours.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
         let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
@@ -69,8 +98,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // In a forked child the range is not mapped, or by now is something else.
         if !self.fork.forked() {
-            // SAFETY: mapped by `new`, unmapped once; whoever made pointers kept the mapping alive.
-            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+            self.reserved.give_back();
         }
     }
 }
@@ -112,7 +140,7 @@ pub(crate) fn create(
     Ok((fd, mapping))
 }
 
-const SHORTAGE: &str = "memory is short; free some, or choose smaller windows or segments";
+const SHORTAGE: &str = "memory is short; free some, choose smaller windows or segments, or raise the limit of address space (ulimit -v)";
 
 fn refused(errno: Errno, object: &str) -> TransportError {
     let error = TransportError::os(errno, "memfd_create", object);
@@ -194,6 +222,29 @@ mod tests {
         assert!(rustix::fs::fallocate(&fd, punch, 0, PAGE as u64).is_err(), "punched");
         assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err(), "sealed further");
         adopt(&fd, PAGE as u64, PAGE, Writers::Owner).expect("what we make is what we accept");
+    }
+
+    #[test]
+    fn a_mapping_lies_between_pages_that_nobody_can_touch() {
+        for len in [PAGE, 5 * PAGE] {
+            let (_fd, mapping) = create("test", len, PAGE, Writers::Owner).expect("made");
+            let start = mapping.base().as_ptr() as usize;
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
+            // What holds the byte at an address, by its access.
+            let access = |at: usize| {
+                maps.lines().find_map(|line| {
+                    let (range, rest) = line.split_once(' ')?;
+                    let (from, to) = range.split_once('-')?;
+                    let number = |text| usize::from_str_radix(text, 16).ok();
+                    (number(from)? <= at && at < number(to)?).then(|| rest[..4].to_owned())
+                })
+            };
+            assert_eq!(access(start).as_deref(), Some("rw-s"));
+            assert_eq!(access(start + len - 1).as_deref(), Some("rw-s"));
+            for beyond in [start - 1, start + len] {
+                assert_eq!(access(beyond).as_deref(), Some("---p"), "{len} bytes at {start:#x}, {beyond:#x}");
+            }
+        }
     }
 
     #[test]

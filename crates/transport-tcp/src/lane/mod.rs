@@ -22,10 +22,10 @@ use crate::registered::{Registered, Spinners};
 use receive::{Filled, Receiver};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown, sockopt};
 use send_log::SendLog;
 use sinew_transport::{
-    ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError, Unacknowledged,
+    ErrorKind, Event, Lane, LaneError, LaneInfo, Peek, PostError, Sink, Token, TransportError, Unacknowledged,
 };
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
@@ -290,6 +290,22 @@ unsafe impl Lane for StreamLane {
         self.receiver.more
     }
 
+    #[inline]
+    fn peek(&mut self, take: bool) -> Peek<'_> {
+        if take {
+            self.receiver.take_shown();
+        }
+        if self.over.is_some() {
+            return Peek::Poll;
+        }
+        self.receiver.show().map_or(Peek::Poll, Peek::Frame)
+    }
+
+    #[inline]
+    fn take_peeked(&mut self) {
+        self.receiver.take_shown();
+    }
+
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         if let Some(error) = &self.over {
             return Err(error.clone());
@@ -332,6 +348,9 @@ unsafe impl Lane for StreamLane {
         }
         let outstanding = self.is_outstanding();
         if let Err(silent) = self.watch.check(now, outstanding, self.socket.as_fd()) {
+            // What the system has not sent yet must not arrive when the way is back: others may have been told by then that
+            // it never will. Without this only the session's fence keeps it out.
+            let _ = sockopt::set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
             let error =
                 TransportError::new(ErrorKind::TimedOut, "wait for", self.info.peer.as_str()).hint(format!(
                     "the peer's machine has answered nothing for {} ms; is it up, and the network between?",

@@ -75,6 +75,7 @@ impl Core {
             rtt_ns: slot.proof.rtt_ns,
             full_rtt_ns: slot.proof.full_rtt_ns,
             earlier: 0,
+            before: None,
             to: None,
         };
         add(self.history.entry(id).or_default(), new);
@@ -93,6 +94,7 @@ mod tests {
             rtt_ns: None,
             full_rtt_ns: None,
             earlier: 0,
+            before: None,
             to: None,
         }
     }

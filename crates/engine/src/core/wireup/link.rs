@@ -32,6 +32,10 @@ pub(crate) struct LinkSlot {
     pub(super) refused: Option<String>,
     /// The dial that it belongs to: connect and candidate.
     pub(super) attempt: Option<(Key, usize)>,
+    /// The engine that must answer, if it is known.
+    pub(super) expected: Option<([u8; 16], u64)>,
+    /// When another dial to the same place begins beside it.
+    pub(super) again_at: Option<Instant>,
     pub(super) lane_number: u32,
     /// The transport to which its session is pinned; of an accepted link it is known once the peer has introduced itself.
     pub(super) pinned: Option<&'static str>,
@@ -68,6 +72,8 @@ impl Core {
                         done: None,
                         refused: None,
                         attempt: None,
+                        expected: None,
+                        again_at: None,
                         lane_number: 0,
                         pinned: None,
                     };
@@ -190,9 +196,7 @@ impl Core {
     fn begin_handshake(&mut self, key: Key, identity: Identity) -> Result<(), TransportError> {
         let config = self.handshake_config(&identity);
         let Some(slot) = self.links.get(key) else { return Ok(()) };
-        let (role, attempt, number, pinned) = (slot.role, slot.attempt, slot.lane_number, slot.pinned);
-        let expected =
-            attempt.and_then(|(connect, _)| self.connects.get(connect)).and_then(|connect| connect.expected);
+        let (role, expected, number, pinned) = (slot.role, slot.expected, slot.lane_number, slot.pinned);
         let hello = self.hello(expected, pinned, number);
         let started = match role {
             Role::Dialer => Handshake::dialer(config, hello, entropy(&*self.surroundings)?)
@@ -346,7 +350,7 @@ impl Core {
             return Err(TransportError::new(ErrorKind::Protocol, STALE, ""));
         }
         let params =
-            LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.peer_timeout };
+            LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.lane_timeout() };
         let lane = link.into_lane(params)?;
         let session = self.session_with(id, peer);
         let memory_polled = lane.info().capabilities.memory_polled;

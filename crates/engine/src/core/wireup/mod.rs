@@ -44,6 +44,8 @@ pub(crate) struct Attempt {
     /// Ends before this one that have no row of their own.
     pub(crate) earlier: u32,
     to: Option<Locator>,
+    /// How the try before the present one ended.
+    before: Option<String>,
 }
 
 /// How a connect stands.
@@ -84,13 +86,40 @@ pub(crate) struct Connecting {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Waits between two rounds of a redial.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The first wait between two rounds of a redial. It is short: a process that is dying may still take a connection, and
+/// refuses the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(2);
+/// The first wait before a connect that failed is tried again.
+const AGAIN_MIN: Duration = Duration::from_millis(50);
+/// Times that wait, from which on it is not tried again: with doubled waits three tries in all.
+const TRIES_DOUBLED: u32 = 4;
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Least time between two dials to the same place of which the first has not been answered.
+const BESIDE_MIN: Duration = Duration::from_millis(100);
 /// How long a session waits for its peer to dial again when the peer cannot be dialled.
 const UNDIALLABLE_GRACE: Duration = Duration::from_secs(1);
 
 impl Connecting {
+    /// Every candidate has failed, and will be tried again. Whoever looks at timers comes by here: it counts once in each round.
+    fn rest(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.rests, true) {
+            self.next_at = now + self.backoff;
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Every candidate has not been tried yet, again.
+    fn begin_anew(&mut self) {
+        self.rests = false;
+        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
+            if let AttemptState::Failed { text, .. } =
+                std::mem::replace(&mut attempt.state, AttemptState::Untried)
+            {
+                attempt.before = Some(text);
+            }
+        }
+    }
+
     fn is_live(&self) -> bool {
         matches!(self.state, ConnectState::Waiting)
     }
@@ -107,11 +136,11 @@ impl Connecting {
             return None;
         }
         let untried = self.attempts.iter().any(|attempt| attempt.state == AttemptState::Untried);
-        let next = untried.then_some(self.next_at);
+        let again = self.has_failed() && (self.rests || matches!(self.purpose, Purpose::Redial(_)));
+        let next = (untried || again).then_some(self.next_at);
         match self.purpose {
             Purpose::Trial(_) => Some(next.map_or(self.deadline, |next| next.min(self.deadline))),
-            Purpose::Redial(_) if self.has_failed() => Some(self.next_at.min(self.deadline)),
-            _ => next,
+            _ => next.map(|next| next.min(self.deadline)),
         }
     }
 }
@@ -148,7 +177,7 @@ impl Core {
             attempts: self.order(candidates),
             next_at: now,
             deadline,
-            backoff: BACKOFF_MIN,
+            backoff: if matches!(purpose, Purpose::Redial(_)) { BACKOFF_MIN } else { AGAIN_MIN },
             rests: false,
             state,
             waker: None,
@@ -179,6 +208,7 @@ impl Core {
                     rtt_ns: None,
                     full_rtt_ns: None,
                     earlier: 0,
+                    before: None,
                     to: Some(locator),
                 };
                 (cost, attempt)
@@ -223,7 +253,7 @@ impl Core {
 
     fn dial_attempt(&mut self, key: Key, index: usize, now: Instant) {
         let Some(connecting) = self.connects.get(key) else { return };
-        let purpose = connecting.purpose;
+        let (purpose, expected) = (connecting.purpose, connecting.expected);
         let Some(to) = connecting.attempts.get(index).and_then(|attempt| attempt.to.clone()) else { return };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
@@ -256,6 +286,8 @@ impl Core {
                     done: None,
                     refused: None,
                     attempt: Some((key, index)),
+                    expected,
+                    again_at: matches!(purpose, Purpose::Redial(_)).then(|| now + self.beside_after()),
                     lane_number: u32::from_le_bytes(self.surroundings.random().unwrap_or([1; 4])) | 1,
                     pinned,
                 };
@@ -286,6 +318,18 @@ impl Core {
             return;
         }
         let Purpose::Redial(session) = connecting.purpose else {
+            let unsure = |attempt: &Attempt| {
+                let kinds = [ErrorKind::TimedOut, ErrorKind::Broken];
+                attempt.to.is_some()
+                    && matches!(&attempt.state, AttemptState::Failed { kind, .. } if kinds.contains(kind))
+            };
+            // Somebody may be there who was too busy, or had too many connections at once.
+            let again = connecting.attempts.iter().any(unsure)
+                && connecting.backoff < AGAIN_MIN * TRIES_DOUBLED
+                && now + connecting.backoff < connecting.deadline;
+            if connecting.rests || again {
+                return connecting.rest(now);
+            }
             let text = table_text(&connecting.attempts);
             connecting.state = ConnectState::Failed(text);
             self.wake_connect(key);
@@ -308,21 +352,19 @@ impl Core {
         if gone || undiallable {
             let table = table_text(&connecting.attempts);
             self.connects.remove(key);
-            self.lose_session(
-                session,
-                &format!("its last lane broke and nobody answers where it was\n{}", table.trim_end()),
+            let because = self.sessions.get(session).map_or("", |session| &session.laneless_because);
+            let reason = format!(
+                "its last lane broke ({because}) and nobody answers where it was\n{}",
+                table.trim_end()
             );
+            self.lose_session(session, &reason);
             return;
         }
         if now >= connecting.deadline {
             self.connects.remove(key);
             return;
         }
-        // Once in each round: whoever looks at timers comes by here.
-        if !std::mem::replace(&mut connecting.rests, true) {
-            connecting.next_at = now + connecting.backoff;
-            connecting.backoff = (connecting.backoff * 2).min(BACKOFF_MAX);
-        }
+        connecting.rest(now);
     }
 
     /// A session has lost its last lane: dial the peer again.
@@ -337,7 +379,8 @@ impl Core {
         let locators = self.where_to_redial(session);
         let expected = Some((session.peer.id, session.peer.incarnation));
         let now = self.surroundings.now();
-        let wait = if locators.is_empty() {
+        let silent = session.laneless_since.is_some_and(|since| now - since >= self.config.lane_timeout());
+        let wait = if locators.is_empty() && !silent {
             UNDIALLABLE_GRACE.min(self.config.peer_timeout)
         } else {
             self.config.peer_timeout
@@ -451,7 +494,7 @@ impl Core {
 
     /// When dials, proofs or sessions want to be looked at.
     pub(crate) fn next_wireup_timer(&self) -> Option<Instant> {
-        let links = self.links.iter().map(|(_, slot)| slot.deadline);
+        let links = self.links.iter().flat_map(|(_, slot)| [Some(slot.deadline), slot.again_at]).flatten();
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
         let connects = self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
@@ -479,19 +522,17 @@ impl Core {
                 self.lane_failed(key, &error);
             }
         }
+        self.dial_beside(now);
         for key in self.connects.keys() {
             let Some(connecting) = self.connects.get_mut(key) else { continue };
             if !connecting.is_live() {
                 continue;
             }
-            let retry = matches!(connecting.purpose, Purpose::Redial(_))
+            let retry = (connecting.rests || matches!(connecting.purpose, Purpose::Redial(_)))
                 && now >= connecting.next_at
                 && connecting.has_failed();
             if retry {
-                connecting.rests = false;
-                for attempt in connecting.attempts.iter_mut().filter(|attempt| attempt.to.is_some()) {
-                    attempt.state = AttemptState::Untried;
-                }
+                connecting.begin_anew();
             }
             let over = matches!(connecting.purpose, Purpose::Trial(_)) && now >= connecting.deadline;
             if over {
@@ -503,6 +544,26 @@ impl Core {
         self.check_laneless(now);
         self.run_upgrades(now);
         0
+    }
+
+    /// How long a dial of a session without a lane may be without an answer before another one is tried beside it: the system
+    /// sends the first packet of each anew too rarely for a way that is back.
+    fn beside_after(&self) -> Duration {
+        (self.config.peer_timeout / 16).max(BESIDE_MIN)
+    }
+
+    /// Dials of sessions without a lane that have not been answered go on alone, and their candidates are tried anew.
+    fn dial_beside(&mut self, now: Instant) {
+        for key in self.links.keys() {
+            let Some(slot) = self.links.get_mut(key) else { continue };
+            if slot.again_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            slot.again_at = None;
+            if let Some((connect, index)) = slot.attempt.take() {
+                self.set_attempt(connect, index, AttemptState::Untried);
+            }
+        }
     }
 
     pub(crate) fn abandon_wireup(&mut self) {
@@ -528,15 +589,22 @@ fn table_text(attempts: &[Attempt]) -> String {
     }
     let mut text = String::new();
     for attempt in attempts {
-        let verdict = match &attempt.state {
-            AttemptState::Untried => "not tried yet".to_owned(),
-            AttemptState::Dialing(_) => "no answer yet".to_owned(),
-            AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
-            AttemptState::Verified(_) => "works".to_owned(),
-            AttemptState::StoodBy(text) => format!("worked; {text}"),
-            AttemptState::Failed { text, .. } => text.clone(),
+        let verdict = match (&attempt.state, &attempt.before) {
+            (AttemptState::Untried | AttemptState::Dialing(_), Some(before)) => before.clone(),
+            (state, _) => describe(state),
         };
         text.push_str(&format!("  {:<6} {}: {verdict}\n", attempt.transport, attempt.locator));
     }
     text
+}
+
+fn describe(state: &AttemptState) -> String {
+    match state {
+        AttemptState::Untried => "not tried yet".to_owned(),
+        AttemptState::Dialing(_) => "no answer yet".to_owned(),
+        AttemptState::Proving(_) => "answered, but a full frame has not come back yet".to_owned(),
+        AttemptState::Verified(_) => "works".to_owned(),
+        AttemptState::StoodBy(text) => format!("worked; {text}"),
+        AttemptState::Failed { text, .. } => text.clone(),
+    }
 }

@@ -1,0 +1,132 @@
+//! Campaigns of frames with every field at its extremes: over streams behind a proper handshake, and put into slots of a ring.
+
+use crate::campaign::rounds;
+use crate::cases::{self, Case};
+use crate::common::{engine_with, options};
+use crate::peer::{Job, Report, What};
+use crate::survivor::Survivor;
+use crate::wire::{Fate, Wire, way_in};
+use sinew::Progress;
+use sinew::frame::stream::encode;
+use std::sync::atomic::Ordering;
+
+/// The number of the endpoint `prey`: the survivor's second.
+const PREY: u32 = 2;
+
+#[derive(Default)]
+struct Count {
+    connects: u64,
+    answered: u64,
+    ended: u64,
+    goodbyes: u64,
+}
+
+/// Says a case and sees what comes of it; `None` for the connection when it is over.
+fn say(mut wire: Wire, case: &Case, count: &mut Count) -> Option<Wire> {
+    let len = case.claim.unwrap_or(case.body.len() as u32);
+    let mut bytes = encode(&case.header, len).to_vec();
+    bytes.extend_from_slice(&case.body);
+    wire.write(&bytes);
+    let padded = case.header.flags.0 & 0x20 != 0;
+    if (len as usize != case.body.len() || padded) && len != 0 {
+        // What is said next would be taken for the rest of the body.
+        count.ended += 1;
+        wire.hang_up();
+        return None;
+    }
+    match wire.probe() {
+        Fate::Answered => {
+            count.answered += 1;
+            Some(wire)
+        }
+        Fate::Ended => {
+            count.ended += 1;
+            count.goodbyes += u64::from(wire.goodbye);
+            None
+        }
+    }
+}
+
+fn over_a_stream(lane: &str) {
+    let rounds = rounds();
+    let survivor = Survivor::new(lane);
+    let way = way_in(&survivor.address(), lane);
+    let all = cases::all(PREY, 1);
+    // All of them in fifty rounds, and again from the start when there are more.
+    let each = all.len().div_ceil(rounds.min(50) as usize);
+    let mut cases = all.iter().cycle();
+    let (mut count, mut wire) = (Count::default(), None);
+    for _ in 0..rounds {
+        for case in cases.by_ref().take(each) {
+            let there = wire.take().unwrap_or_else(|| {
+                count.connects += 1;
+                Wire::new(lane, &way, engine_with(lane, Progress::Caller, options()))
+            });
+            wire = say(there, case, &mut count);
+        }
+        survivor.goes_on();
+    }
+    // The last one hangs up.
+    let _ = wire.map(Wire::hang_up);
+    let lost = survivor.sessions_lost();
+    let tally = survivor.finish();
+    let said = count.answered + count.ended;
+    println!(
+        "campaign hostile/{lane}/frames: {rounds} rounds, {said} frames of {} cases, {} kinds, {} answered, {} ended \
+         ({} with a goodbye), {} connects, {lost} sessions lost, {} messages of the honest peer verified, 0 wrong",
+        all.len(),
+        cases::kinds().len(),
+        count.answered,
+        count.ended,
+        count.goodbyes,
+        count.connects,
+        tally.honest.load(Ordering::Relaxed),
+    );
+    assert!(said >= all.len() as u64, "every case was said");
+    assert!(count.answered > 500 && count.goodbyes > 50, "cases were answered, and refused with a reason");
+}
+
+#[test]
+fn frames_with_every_field_at_its_extremes_over_tcp() {
+    over_a_stream("tcp");
+}
+
+#[test]
+fn frames_with_every_field_at_its_extremes_over_uds() {
+    over_a_stream("uds");
+}
+
+#[test]
+fn frames_with_every_field_at_its_extremes_over_shm() {
+    let rounds = rounds();
+    let survivor = Survivor::new("shm");
+    let all = crate::forge::all().len() as u64;
+    let parts = rounds.min(50);
+    let mut hostile = crate::scribble::start(&survivor);
+    let mut total = Report::default();
+    for round in 0..rounds {
+        let (part, parts) = ((round % parts) as usize, parts as usize);
+        let job = Job { what: What::Forge, slots: 256, seed: round, part, parts, values: 0, millis: 0 };
+        hostile.tell(&job.to_string());
+        let report: Report = hostile.line().parse().expect("a report");
+        survivor.goes_on();
+        total.add(&report);
+    }
+    hostile.finish();
+    let lost = survivor.sessions_lost();
+    let tally = survivor.finish();
+    println!(
+        "campaign hostile/shm/frames: {rounds} rounds, {} frames of {all} cases, {} kinds, {} ended ({} for a breach), \
+         {} went silent, {} connects, {lost} sessions lost, {} messages of the honest peer verified, 0 wrong",
+        total.scribbles,
+        cases::kinds().len(),
+        total.ended,
+        total.refused,
+        total.stalled,
+        total.connects,
+        tally.honest.load(Ordering::Relaxed),
+    );
+    assert!(total.scribbles >= all, "every case was said");
+    assert_eq!(total.stalled, 0, "each was taken, or ended the lane");
+    assert!(total.refused > 50, "breaches were found");
+}

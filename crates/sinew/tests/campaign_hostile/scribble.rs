@@ -1,0 +1,98 @@
+//! Campaigns of a peer that scribbles over all that it shares with the survivor.
+
+use crate::campaign::{Luck, rounds, seed};
+use crate::common::{Other, spawn};
+use crate::peer::{Job, Report, VALUES_ALL, What};
+use crate::survivor::Survivor;
+use std::sync::atomic::Ordering;
+
+/// Parts that all words are divided into: one for each round, again and again.
+const PARTS: u64 = 50;
+
+struct Campaign {
+    name: &'static str,
+    what: What,
+    slots: usize,
+    values: usize,
+    millis: u64,
+}
+
+impl Campaign {
+    fn run(&self) {
+        let (rounds, seed) = (rounds(), seed());
+        let parts = rounds.min(PARTS);
+        let survivor = Survivor::new("shm");
+        let mut luck = Luck::new(seed);
+        let mut total = Report::default();
+        let mut hostile = start(&survivor);
+        for round in 0..rounds {
+            let job = Job {
+                what: self.what,
+                slots: self.slots,
+                seed: luck.next(),
+                part: (round % parts) as usize,
+                parts: parts as usize,
+                values: self.values,
+                millis: self.millis,
+            };
+            hostile.tell(&job.to_string());
+            let report: Report = hostile.line().parse().expect("a report");
+            survivor.goes_on();
+            // Of the words only the first time around counts.
+            total.add(&Report { covered: if round < parts { report.covered } else { 0 }, ..report });
+        }
+        hostile.finish();
+        let lost = survivor.sessions_lost();
+        let tally = survivor.finish();
+        let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+        let (whole, garbled) = (count(&tally.whole), count(&tally.garbled));
+        let Report { words, covered, scribbles, arena, connects, ended, refused, stalled } = total;
+        let covered =
+            if self.what == What::Turn { format!("{covered} of {words} words, ") } else { String::new() };
+        println!(
+            "campaign hostile/shm/{}: {rounds} rounds, {covered}{scribbles} scribbles, {arena} into windows and segments, \
+             {connects} connects, {ended} ended by the survivor ({refused} for a breach), {stalled} went silent, {lost} sessions lost, \
+             {whole} whole and {garbled} garbled messages, {} messages of the honest peer verified, 0 wrong, seed {seed}",
+            self.name,
+            count(&tally.honest),
+        );
+        let reasons = tally.reasons.lock().unwrap();
+        if self.what == What::Turn {
+            assert_eq!(total.covered, words, "every word in its turn");
+            assert_eq!(words, (2 * 4096 + (self.slots * 64).next_multiple_of(4096) + 2 * 4096) as u64 / 8);
+        }
+        if rounds < PARTS {
+            return;
+        }
+        assert!(whole > rounds, "the hostile peer was hardly heard");
+        assert!(refused > 0 && lost > 0, "no lane was ended for a breach");
+        assert!(garbled > 0, "nothing that was read was scribbled");
+        assert!(reasons.iter().any(|reason| reason.contains("its last lane broke (shm: ")), "{reasons:?}");
+    }
+}
+
+/// The hostile peer of a survivor.
+pub(crate) fn start(survivor: &Survivor) -> Other {
+    spawn("hostile", "shm", &[("OTHER_ADDRESS", &survivor.address())])
+}
+
+#[test]
+fn every_word_that_a_peer_shares_is_scribbled_in_its_turn_with_every_value() {
+    Campaign { name: "every-word/16-slots", what: What::Turn, slots: 16, values: VALUES_ALL, millis: 0 }
+        .run();
+}
+
+#[test]
+fn every_word_of_the_default_ring_is_scribbled_in_its_turn() {
+    Campaign { name: "every-word/256-slots", what: What::Turn, slots: 256, values: 1, millis: 0 }.run();
+}
+
+#[test]
+fn words_are_scribbled_at_random() {
+    Campaign { name: "random", what: What::Random, slots: 64, values: 0, millis: 200 }.run();
+}
+
+#[test]
+fn words_change_between_one_look_of_the_survivor_and_the_next() {
+    Campaign { name: "double-fetch", what: What::Flip, slots: 16, values: 0, millis: 200 }.run();
+}

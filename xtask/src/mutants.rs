@@ -1,0 +1,121 @@
+//! `cargo xtask mutants`: changes the code a little, a change at a time, and sees whether a test notices. What no test notices
+//! has a reason in `docs/mutants.md`, or it is a failure.
+//!
+//! Called from the command line; it takes an hour for `wire` and `proto`. It works on a copy of the tracked files, as a
+//! mutant that is left behind must not be committed.
+
+use crate::process;
+use crate::workspace::Workspace;
+use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(8 * 3600);
+const SETUP_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Longest that the tests of one mutant may take.
+const TIMEOUT_S: &str = "60";
+
+/// Crates that are mutated when none is named.
+const PACKAGES: [&str; 2] = ["sinew-wire", "sinew-proto"];
+/// Where survivors have their reasons: lines that begin with `- `, then the mutant's name in backquotes.
+const REASONS: &str = "docs/mutants.md";
+
+/// Runs the mutants of these crates, all or those of a shard (`1/4`), and prints those that no test noticed.
+///
+/// # Errors
+/// When one survived without a reason, or none was tested.
+pub(crate) fn run(workspace: &Workspace, packages: &[String], shard: Option<&str>) -> Result<()> {
+    let scratch = workspace.scratch()?.join("mutants");
+    let log = workspace.scratch()?.join("mutants.log");
+    if !crate::setup::has("cargo-mutants") {
+        let mut install = Command::new("cargo");
+        install.args(["install", "--locked", "cargo-mutants"]);
+        if !process::run(&mut install, &log, SETUP_LIMIT)?.ok {
+            bail!("cargo-mutants cannot be installed here");
+        }
+    }
+    let tree = scratch.join("tree");
+    copy_tree(workspace, &tree)?;
+    let mut command = Command::new("cargo");
+    command.args(["mutants", "--in-place", "--no-shuffle", "--timeout", TIMEOUT_S, "--output"]).arg(&scratch);
+    command.args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"]).current_dir(&tree);
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TERM_COLOR", "never");
+    if packages.is_empty() {
+        command.args(PACKAGES.iter().flat_map(|name| ["--package", name]));
+    } else {
+        command.args(packages.iter().flat_map(|name| ["--package", name.as_str()]));
+    }
+    command.args(shard.into_iter().flat_map(|shard| ["--shard", shard]));
+    // Its exit status says that some survived; which of them count is said here.
+    let finished = process::run(&mut command, &log, LIMIT)?;
+    let found = |name: &str| lines(&scratch.join("mutants.out").join(name));
+    let (caught, missed, timeout) = (found("caught.txt")?, found("missed.txt")?, found("timeout.txt")?);
+    if caught.is_empty() {
+        bail!("no mutant was caught: {}", finished.tail(10));
+    }
+    let known = reasons(&std::fs::read_to_string(workspace.root.join(REASONS)).unwrap_or_default());
+    let (with_reason, survivors): (Vec<&String>, Vec<&String>) =
+        missed.iter().partition(|name| known.contains(&without_place(name)));
+    println!(
+        "{} mutants noticed, {} by never ending, {} survive with a reason, {} without",
+        caught.len() + timeout.len(),
+        timeout.len(),
+        with_reason.len(),
+        survivors.len()
+    );
+    for name in &survivors {
+        println!("survives: {name}");
+    }
+    if survivors.is_empty() { Ok(()) } else { bail!("{} mutants survive", survivors.len()) }
+}
+
+/// The tracked files as they stand; what was built there before is kept.
+pub(crate) fn copy_tree(workspace: &Workspace, to: &Path) -> Result<()> {
+    for file in workspace.files()? {
+        let relative = file.strip_prefix(&workspace.root).unwrap_or(&file);
+        let target = to.join(relative);
+        let new = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        if std::fs::read(&target).is_ok_and(|old| old == new) {
+            continue;
+        }
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&target, new)?;
+    }
+    Ok(())
+}
+
+fn lines(file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The names in backquotes of the lines of a list.
+fn reasons(text: &str) -> BTreeSet<String> {
+    let items = text.lines().filter_map(|line| line.trim_start().strip_prefix("- `"));
+    items.filter_map(|item| item.split_once('`')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// A mutant's name without line and column, which move: `FILE: what is replaced in which function`.
+fn without_place(name: &str) -> String {
+    let mut parts = name.splitn(4, ':');
+    let (file, _, _) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    format!("{file}:{}", parts.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_the_name_without_its_place() {
+        let page = "Text.\n\n- `crates/a.rs: replace < with <= in least`: both are the same there\n";
+        let known = reasons(page);
+        assert!(known.contains(&without_place("crates/a.rs:12:7: replace < with <= in least")));
+        assert!(!known.contains(&without_place("crates/a.rs:12:7: replace < with == in least")));
+        assert!(!known.contains(&without_place("crates/b.rs:12:7: replace < with <= in least")));
+    }
+}

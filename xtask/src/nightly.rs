@@ -1,0 +1,164 @@
+//! `cargo xtask sanitize` and `cargo xtask miri`: tests under AddressSanitizer and under Miri, both of the nightly toolchain.
+//!
+//! Called from the command line, and by `cargo xtask test --long`. Where the toolchain or the component is missing and cannot be
+//! installed, they say so and count as skipped. Nothing else needs a nightly toolchain.
+
+use crate::process;
+use crate::test::outcome::{self, Outcome, Runner};
+use crate::workspace::Workspace;
+use anyhow::Result;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(45 * 60);
+const SETUP_LIMIT: Duration = Duration::from_secs(5 * 60);
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Crates whose tests run under AddressSanitizer, each with all of its tests but those of [`NOT_SANITIZED`].
+const SANITIZED: [&str; 8] = [
+    "sinew-base",
+    "sinew-wire",
+    "sinew-proto",
+    "sinew-transport",
+    "sinew-transport-shm",
+    "sinew-transport-tcp",
+    "sinew-engine",
+    "sinew",
+];
+
+/// Tests that cannot pass beside the sanitizer, by a part of their name, and why.
+const NOT_SANITIZED: [(&str, &str); 5] = [
+    ("data_path", "an allocator of its own counts, and a tracer sees the sanitizer's system calls"),
+    ("compile_fail", "compiles programs with the flags of the stable toolchain"),
+    ("address_space", "the sanitizer reserves terabytes of addresses, which such a limit forbids"),
+    ("memory_limit", "the sanitizer reserves terabytes of addresses, which such a limit forbids"),
+    ("bytes_per_", "measures memory, of which the sanitizer has its own"),
+];
+
+/// What runs under Miri: a crate, words for cargo, words for the tests. Property tests stay out: hundreds of cases under an
+/// interpreter take hours.
+const INTERPRETED: [(&str, &[&str], &[&str]); 5] = [
+    ("sinew-wire", &["--lib", "--tests"], &["--skip", "any_", "--skip", "noise"]),
+    ("sinew-base", &["--lib"], &["copy", "units", "guarded", "biased::tests::one_thread", "options"]),
+    (
+        "sinew-proto",
+        &["--lib"],
+        &["handshake", "credit::tests::a_", "credit::tests::what", "credit::tests::headroom", "select"],
+    ),
+    ("sinew-transport", &["--lib"], &["buf", "body", "loopback", "locator"]),
+    ("sinew-transport-shm", &["--lib"], &["shared", "note", "window", "datapath"]),
+];
+
+/// Runs the sanitized tests and prints what they said.
+///
+/// # Errors
+/// When one fails.
+pub(crate) fn sanitize(workspace: &Workspace) -> Result<()> {
+    sanitize_step(workspace, &workspace.scratch()?)?.conclude("sanitize")
+}
+
+/// The same as a step of the test command.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub(crate) fn sanitize_step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
+    let log = logs.join("sanitize.log");
+    if let Some(reason) = missing(&log, None)? {
+        return Ok(Outcome::skipped("sanitize", reason));
+    }
+    let mut command = nightly();
+    command.current_dir(&workspace.root).args([
+        "test",
+        "--no-fail-fast",
+        "--all-features",
+        "--lib",
+        "--tests",
+    ]);
+    command.args(["--target", TARGET, "--target-dir"]).arg(workspace.target.join("asan"));
+    command.args(SANITIZED.iter().flat_map(|name| ["--package", name]));
+    command.env("RUSTFLAGS", "-Zsanitizer=address").env("CARGO_TERM_COLOR", "never");
+    command.env("CARGO_PROFILE_DEV_DEBUG", "1").env("CARGO_INCREMENTAL", "0");
+    // Buffers of queues that a device never gives back are leaked on purpose.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    command.env("SINEW_CAMPAIGN_ROUNDS", "10");
+    command.arg("--").args(NOT_SANITIZED.iter().flat_map(|(name, _)| ["--skip", name]));
+    let finished = process::run(&mut command, &log, LIMIT)?;
+    let mut outcome = outcome::counted(Runner::Cargo, &finished, "");
+    outcome.skips.retain(|skip| skip.reason != outcome::IGNORED);
+    if finished.output.contains("ERROR: AddressSanitizer") {
+        outcome.failures.push(format!("AddressSanitizer found something: {}", log.display()));
+    }
+    Ok(outcome)
+}
+
+/// Runs what Miri can interpret and prints what it said.
+///
+/// # Errors
+/// When a test fails or Miri finds undefined behaviour.
+pub(crate) fn miri(workspace: &Workspace) -> Result<()> {
+    miri_step(workspace, &workspace.scratch()?)?.conclude("miri")
+}
+
+/// The same as a step of the test command. Each crate must have a test that runs.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub(crate) fn miri_step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
+    let log = logs.join("miri.log");
+    if let Some(reason) = missing(&log, Some("miri"))? {
+        return Ok(Outcome::skipped("miri", reason));
+    }
+    let mut outcome = Outcome::default();
+    for (name, targets, filter) in INTERPRETED {
+        let mut command = nightly();
+        command.current_dir(&workspace.root).args(["miri", "test", "--package", name]).args(targets);
+        command.arg("--target-dir").arg(workspace.target.join("miri")).arg("--").args(filter);
+        // Clocks, and files of `/proc`.
+        command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("CARGO_TERM_COLOR", "never");
+        command.env("PROPTEST_CASES", "1").env("CARGO_INCREMENTAL", "0");
+        let finished = process::run(&mut command, &log, LIMIT)?;
+        let mut one = outcome::counted(Runner::Cargo, &finished, "");
+        if one.passed == 0 && one.failures.is_empty() {
+            one.failures.push("no test ran".to_owned());
+        }
+        one.skips.retain(|skip| skip.reason != outcome::IGNORED);
+        one.failures.iter_mut().for_each(|failure| *failure = format!("{name}: {failure}"));
+        outcome.absorb(one);
+    }
+    Ok(outcome)
+}
+
+/// Cargo of the nightly toolchain, whatever toolchain runs this.
+fn nightly() -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo"]);
+    for name in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Why it cannot run here; a component that is missing is installed if that works.
+fn missing(log: &Path, component: Option<&str>) -> Result<Option<String>> {
+    let answers = |words: &[&str]| -> Result<bool> {
+        let mut command = nightly();
+        Ok(process::run(command.args(words), log, SETUP_LIMIT).is_ok_and(|finished| finished.ok))
+    };
+    if !answers(&["--version"])? {
+        return Ok(Some(
+            "[nightly] there is no nightly toolchain: rustup toolchain install nightly".to_owned(),
+        ));
+    }
+    let Some(component) = component else { return Ok(None) };
+    if answers(&[component, "--version"])? {
+        return Ok(None);
+    }
+    let mut add = Command::new("rustup");
+    add.args(["component", "add", component, "rust-src", "--toolchain", "nightly"]);
+    let added = process::run(&mut add, log, SETUP_LIMIT).is_ok_and(|finished| finished.ok);
+    if added && answers(&[component, "--version"])? {
+        return Ok(None);
+    }
+    Ok(Some(format!("[nightly] the component {component} cannot be installed here")))
+}
