@@ -478,11 +478,11 @@ impl<'a> Attack<'a> {
                 }
             }
             self.report.covered += 1;
-            self.into_arena();
+            self.scribble_arena();
         }
     }
 
-    fn into_arena(&mut self) {
+    fn scribble_arena(&mut self) {
         let mut luck = self.luck.clone();
         let word = self.connected().arena(&mut luck);
         word.write(luck.next());
@@ -537,7 +537,7 @@ impl<'a> Attack<'a> {
         word.write(value);
         self.report.scribbles += 1;
         if self.report.scribbles.is_multiple_of(16) {
-            self.into_arena();
+            self.scribble_arena();
             std::thread::yield_now();
         }
         if self.report.scribbles.is_multiple_of(2048) {
