@@ -270,7 +270,19 @@ impl Message<'_> {
     /// Posts it the short way; `false`: nothing has happened.
     #[inline(always)]
     pub(crate) fn send_quick(&self, core: &mut Core, data: &[u8]) -> bool {
-        self.immediate.is_none() && core.send_quick(self.peer.session, self.peer.flow, &self.header(), data)
+        self.quick(core, data, false)
+    }
+
+    /// The same for a message that goes out with the next progress.
+    #[inline(always)]
+    pub(crate) fn stage_quick(&self, core: &mut Core, data: &[u8]) -> bool {
+        self.quick(core, data, true)
+    }
+
+    #[inline(always)]
+    fn quick(&self, core: &mut Core, data: &[u8], staged: bool) -> bool {
+        let peer = self.peer;
+        self.immediate.is_none() && core.send_quick(peer.session, peer.flow, &self.header(), data, staged)
     }
 
     /// Posts it whole if that is possible now.
@@ -463,7 +475,7 @@ impl Message<'_> {
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if shared.with_bias(|core| self.send_quick(core, data)) == Some(true) {
+        if shared.with_bias(|core| self.stage_quick(core, data)) == Some(true) {
             return Ok(());
         }
         let posted = shared.with_hot(|core| {

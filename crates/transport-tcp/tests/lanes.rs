@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use sinew_transport::{ErrorKind, PostError, Token, UnacknowledgedBody};
+use sinew_transport::{ErrorKind, Peek, PostError, Token, UnacknowledgedBody};
 use sinew_transport_tcp::{BORROWED_MAX, FRAME_MAX, StreamOptions};
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
@@ -464,5 +464,38 @@ fn what_answers_a_large_body_brings_its_release_along() {
             !one.sink.frames.is_empty()
         });
         assert_eq!(one.sink.released, [Token(1)], "{family:?}: no further exchange is needed");
+    }
+}
+
+/// Frames whose lengths divide that of the receive buffer, so that it is full to its last byte when they are all taken.
+#[test]
+fn frames_that_are_taken_where_they_lie_leave_room_for_the_next_ones() {
+    const FRAMES: u64 = 100_000;
+    for family in families() {
+        let mut net = Net::new(family, StreamOptions::default());
+        let (mut one, mut other) = ends(&mut net);
+        let (mut posted, mut next, mut taken) = (0u64, 0u64, 0u64);
+        wait("all frames", || {
+            while posted < FRAMES
+                && one.lane.try_post(&eager(posted), &[IoSlice::new(&posted.to_le_bytes())]).is_ok()
+            {
+                posted += 1;
+            }
+            one.turn();
+            let before = other.sink.frames.len();
+            other.lane.poll(&mut other.sink, 1).expect("the lane lives");
+            for (header, body) in &other.sink.frames[before..] {
+                assert_eq!((header.tag, body.as_slice()), (next, &next.to_le_bytes()[..]));
+                next += 1;
+            }
+            let mut take = false;
+            while let Peek::Frame(frame) = other.lane.peek(take) {
+                assert_eq!((frame.header.tag, frame.body.to_vec()), (next, next.to_le_bytes().to_vec()));
+                (next, taken, take) = (next + 1, taken + 1, true);
+            }
+            other.lane.flush().expect("the lane lives");
+            next == FRAMES
+        });
+        assert!(taken > FRAMES / 2, "{family:?}: only {taken} were shown");
     }
 }

@@ -489,7 +489,8 @@ pub unsafe trait Lane: Send {
     }
 
     /// Looks at the next frame where it lies, after taking the one that was shown before if `take` says so. The same frame is
-    /// shown until it is taken. For lanes that are polled in memory: a receiver that waits copies straight from here.
+    /// shown until it is taken. For lanes that are polled in memory, and for those that [have more](Lane::has_more) than they
+    /// handed up: a receiver that waits copies straight from here.
     fn peek(&mut self, _take: bool) -> Peek<'_> {
         Peek::Poll
     }

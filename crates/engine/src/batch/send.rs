@@ -156,7 +156,7 @@ impl Peer {
         for outgoing in &messages[*sent..] {
             let message = outgoing.message(self);
             let data = outgoing.data;
-            if message.send_quick(core, data) {
+            if message.stage_quick(core, data) {
                 *sent += 1;
                 continue;
             }

@@ -148,7 +148,7 @@ impl Core {
     /// Whether a receive that has not been posted may look for its message the short way.
     #[inline(always)]
     pub(crate) fn may_receive_quick(&mut self, endpoint: u32, pattern: &Match) -> bool {
-        self.polls_memory() && !self.recv_has_more_to_see(pattern, endpoint)
+        (self.polls_memory() || self.socket_has_more()) && !self.recv_has_more_to_see(pattern, endpoint)
     }
 
     /// What a receive finds before it looks at any lane: a message that came before, or that none will come.

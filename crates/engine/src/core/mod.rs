@@ -322,6 +322,13 @@ impl Core {
         !self.hot.is_empty()
     }
 
+    /// Whether the socket that was busy last has frames in memory.
+    #[inline]
+    pub(crate) fn socket_has_more(&self) -> bool {
+        let slot = self.hot_socket.and_then(|key| self.lanes.get(key));
+        slot.and_then(|slot| slot.lane.as_ref()).is_some_and(|lane| lane.has_more())
+    }
+
     /// What a turn does beside memory-polled lanes.
     fn turn_aside(&mut self, budget: usize) -> usize {
         let look = self.idle_turns.is_multiple_of(TURNS_PER_LOOK);

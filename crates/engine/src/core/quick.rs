@@ -86,6 +86,8 @@ struct Permit {
     lent: u64,
     /// Answers to envelopes since.
     answers: u64,
+    /// Its lane is a socket: messages are posted, and go out with the next progress.
+    staged_only: bool,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
     received: bool,
 }
@@ -104,6 +106,7 @@ impl Permit {
         loans: 0,
         lent: 0,
         answers: 0,
+        staged_only: false,
         received: false,
     };
 
@@ -181,16 +184,27 @@ impl Default for Permits {
 const TURNS_PER_LONG: u32 = 256;
 
 impl Core {
-    /// Posts one message on a lane that is polled in memory. `false`: nothing has happened, take the long way.
+    /// Posts one message on a lane that is polled in memory, or on any if it is `staged`: sent with the next progress. `false`:
+    /// nothing has happened, take the long way.
     #[inline(always)]
-    pub(crate) fn send_quick(&mut self, session: Key, flow: u32, header: &Header, data: &[u8]) -> bool {
+    pub(crate) fn send_quick(
+        &mut self,
+        session: Key,
+        flow: u32,
+        header: &Header,
+        data: &[u8],
+        staged: bool,
+    ) -> bool {
         let permit = &self.permits.to_send;
         if (permit.endpoint != header.src || permit.flow != flow || permit.session != session)
-            && (!self.polls_memory() || !self.permit_to_send(session, flow, header.src))
+            && (!(staged || self.polls_memory()) || !self.permit_to_send(session, flow, header.src, staged))
         {
             return false;
         }
         let permit = &mut self.permits.to_send;
+        if permit.staged_only && !staged {
+            return false;
+        }
         if data.len() > self.config.eager_max || permit.credit < data.len() as u64 + OVERHEAD {
             return false;
         }
@@ -205,7 +219,7 @@ impl Core {
     }
 
     #[inline(never)]
-    fn permit_to_send(&mut self, session_key: Key, flow: u32, src: u32) -> bool {
+    fn permit_to_send(&mut self, session_key: Key, flow: u32, src: u32, staged: bool) -> bool {
         self.settle_sent();
         let Some(session) = self.sessions.get_mut(session_key) else { return false };
         let Some(state) = session.flows.get_mut(flow as usize) else { return false };
@@ -215,12 +229,13 @@ impl Core {
         }
         let credit = session.bytes.affordable().min(state.bytes.affordable());
         let Some(slot) = self.lanes.get_mut(lane) else { return false };
-        if !slot.memory_polled || slot.owner == SELF_OWNER {
+        let staged_only = !slot.memory_polled;
+        if (staged_only && !staged) || slot.owner == SELF_OWNER {
             return false;
         }
         self.stir(lane);
         self.permits.to_send =
-            Permit { endpoint: src, flow, session: session_key, lane, credit, ..Permit::NONE };
+            Permit { endpoint: src, flow, session: session_key, lane, credit, staged_only, ..Permit::NONE };
         true
     }
 
@@ -482,9 +497,13 @@ impl Core {
         if !self.dirty.is_empty() || !self.pulls.is_empty() {
             return false;
         }
-        let lane = self.last_hot;
+        let lane = match self.hot_socket.filter(|_| self.socket_has_more()) {
+            _ if self.polls_memory() => self.last_hot,
+            Some(socket) => socket,
+            None => return false,
+        };
         let Some(slot) = self.lanes.get_mut(lane) else { return false };
-        if !slot.hot || !slot.inbound || !slot.waiting.is_empty() {
+        if slot.hot != slot.memory_polled || !slot.inbound || !slot.waiting.is_empty() {
             return false;
         }
         let session_key = slot.session;
@@ -543,7 +562,10 @@ impl Core {
         }
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
             slot.frames_sent += permit.messages;
-            if let Some(lane) = &mut slot.lane {
+            if permit.staged_only {
+                // With what else goes out at the end of the turn, or with the send that settles it: one system call.
+                self.mark_dirty(permit.session);
+            } else if let Some(lane) = &mut slot.lane {
                 // An error of this is found by whoever uses the lane next.
                 let _ = lane.flush();
             }

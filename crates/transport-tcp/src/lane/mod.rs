@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, sockopt};
 use send_log::SendLog;
 use sinew_transport::{
-    ErrorKind, Event, Lane, LaneError, LaneInfo, PostError, Sink, Token, TransportError, Unacknowledged,
+    ErrorKind, Event, Lane, LaneError, LaneInfo, Peek, PostError, Sink, Token, TransportError, Unacknowledged,
 };
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
@@ -288,6 +288,22 @@ unsafe impl Lane for StreamLane {
     #[inline]
     fn has_more(&self) -> bool {
         self.receiver.more
+    }
+
+    #[inline]
+    fn peek(&mut self, take: bool) -> Peek<'_> {
+        if take {
+            self.receiver.take_shown();
+        }
+        if self.over.is_some() {
+            return Peek::Poll;
+        }
+        self.receiver.show().map_or(Peek::Poll, Peek::Frame)
+    }
+
+    #[inline]
+    fn take_peeked(&mut self) {
+        self.receiver.take_shown();
     }
 
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {

@@ -10,7 +10,7 @@ use crate::socket;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use sinew_transport::{Body, Placement, Sink, Token};
+use sinew_transport::{Body, Peeked, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
 
@@ -81,6 +81,8 @@ pub(super) struct Receiver {
     seen: usize,
     /// The last [`Receiver::parse`] left bytes unlooked at.
     pub(super) more: bool,
+    /// Bytes of the frame that [`Receiver::show`] showed and nobody has taken.
+    shown: usize,
     /// Frames handed up.
     pub(super) received: u64,
     /// A large body came since this was last cleared: the peer waits for its release.
@@ -101,6 +103,7 @@ impl Receiver {
             bulk: false,
             seen: 0,
             more: false,
+            shown: 0,
             received: 0,
             owes_release: false,
             asked: false,
@@ -189,7 +192,7 @@ impl Receiver {
         budget: usize,
     ) -> Result<usize, Violation> {
         let mut handled = 0;
-        self.more = false;
+        (self.more, self.shown) = (false, 0);
         loop {
             if handled >= budget && self.start < self.end {
                 self.more = true;
@@ -224,6 +227,37 @@ impl Receiver {
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
             } else {
                 self.begin_body(header, len, sink);
+            }
+        }
+    }
+
+    /// The next frame, where the buffer holds it wholly and nothing but handing it up is to be done for it.
+    #[inline]
+    pub(super) fn show(&mut self) -> Option<Peeked<'_>> {
+        if !self.more || self.incoming.is_some() {
+            return None;
+        }
+        // What is wrong with it the next poll says.
+        let Head { header, head_len, len, ask } = self.peek().ok()??;
+        let body = self.start + head_len;
+        let plain = header.kind != Kind::DATA && header.kind.0 < Kind::LANE_PRIVATE && !ask;
+        if !plain || self.end - body < len {
+            return None;
+        }
+        self.shown = head_len + len;
+        Some(Peeked { header, body: Body::from_slice(&self.buffer[body..body + len]) })
+    }
+
+    /// Takes the frame that was shown last, if there is one.
+    #[inline]
+    pub(super) fn take_shown(&mut self) {
+        if self.shown > 0 {
+            self.start += std::mem::take(&mut self.shown);
+            self.received += 1;
+            self.more = self.start < self.end;
+            if !self.more {
+                // Else the next receive would have no room, which looks like the end of the stream.
+                (self.start, self.end) = (0, 0);
             }
         }
     }
