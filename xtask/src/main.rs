@@ -85,6 +85,9 @@ enum Command {
         /// Deeper models
         #[arg(long)]
         long: bool,
+        /// Weaken one ordering after the other in a copy of the code, and see that a model fails
+        #[arg(long)]
+        weakened: bool,
     },
     /// The tests under AddressSanitizer (nightly toolchain)
     Sanitize,
@@ -122,8 +125,9 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { setup, words, .. } => bench::run(&Workspace::load()?, setup, &words),
         Command::Fuzz { planted: true, target, .. } => planted::run(&Workspace::load()?, target.as_deref()),
         Command::Fuzz { long, target, .. } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
+        Command::Loom { weakened: true, .. } => loom::weakened(&Workspace::load()?),
+        Command::Loom { long, .. } => loom::run(&Workspace::load()?, long),
         Command::Sim { words } => sim::run(&Workspace::load()?, &words),
-        Command::Loom { long } => loom::run(&Workspace::load()?, long),
         Command::Sanitize => nightly::sanitize(&Workspace::load()?),
         Command::Miri => nightly::miri(&Workspace::load()?),
         Command::Mutants { shard, packages } => {

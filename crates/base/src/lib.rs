@@ -12,5 +12,6 @@ pub mod fork;
 pub mod guarded;
 pub mod options;
 pub mod runtime_dir;
+pub mod sleepers;
 pub mod socket_path;
 pub mod units;

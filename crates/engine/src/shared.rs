@@ -17,13 +17,14 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use sinew_base::biased::{BiasedGuard, BiasedLock, Guard};
 use sinew_base::fork::ForkGuard;
+use sinew_base::sleepers::Sleepers;
 use sinew_proto::matching::Wanted;
 use sinew_transport::{Event, Interest, PollKey, Poller};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     /// Wakes threads that sleep on the poller.
     waker: OwnedFd,
     /// Threads that sleep, or are about to; changed under the lock.
-    sleepers: AtomicUsize,
+    sleepers: Sleepers,
     fork: ForkGuard,
     pub(crate) config: Arc<Config>,
     pub(crate) progress: Progress,
@@ -105,7 +106,7 @@ impl Shared {
             poller,
             surroundings,
             waker,
-            sleepers: AtomicUsize::new(0),
+            sleepers: Sleepers::new(),
             fork: ForkGuard::new(),
             config,
             progress,
@@ -171,7 +172,7 @@ impl Shared {
 
     #[inline(always)]
     fn tell_sleepers(&self) {
-        if self.sleepers.load(Ordering::Relaxed) > 0 {
+        if self.sleepers.any() {
             self.notify();
         }
     }
@@ -237,14 +238,14 @@ impl Shared {
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
     #[inline(always)]
     fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
-        if core.effects.any() || (done && self.sleepers.load(Ordering::Relaxed) > 0) {
+        if core.effects.any() || (done && self.sleepers.any()) {
             self.leave_slowly(core, done);
         }
     }
 
     #[inline(never)]
     fn leave_slowly(self: &Arc<Self>, mut core: BiasedGuard<'_, Core>, done: bool) {
-        let sleepers = self.sleepers.load(Ordering::Relaxed) > 0;
+        let sleepers = self.sleepers.any();
         if core.effects.must_run() || (sleepers && (done || core.effects.any())) {
             drop(core);
             self.hand_over();
@@ -560,8 +561,8 @@ impl Shared {
     fn arm(&self, core: &mut Core) -> bool {
         let quiet = core.arm();
         if quiet {
-            self.sleepers.fetch_add(1, Ordering::Relaxed);
-        } else if self.sleepers.load(Ordering::Relaxed) == 0 {
+            self.sleepers.enter();
+        } else if !self.sleepers.any() {
             core.disarm();
         }
         quiet
@@ -569,8 +570,7 @@ impl Shared {
 
     /// Handles what woke a sleeper.
     fn awake(&self, core: &mut Core, events: &[Event]) {
-        let others = self.sleepers.fetch_sub(1, Ordering::Relaxed) - 1;
-        if others == 0 {
+        if self.sleepers.leave() {
             core.disarm();
             let mut count = [0; 8];
             let _ = rustix::io::read(&self.waker, &mut count);

@@ -217,3 +217,29 @@ fn loom_a_producer_that_sleeps_for_room_is_woken_by_the_index() {
         sender.join().unwrap();
     });
 }
+
+/// Two producers say of two lanes of one word that they have something, while the consumer takes what is said.
+#[test]
+fn loom_a_hint_is_taken_whoever_sets_another_one_beside_it() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let hints = Arc::new(Hints::default());
+        let producers = [0, 1].map(|bit| {
+            let theirs = hints.clone();
+            thread::spawn(move || theirs.set(bit))
+        });
+        let mut taken = [0; 2];
+        let mut take = || {
+            if hints.any() {
+                hints.take(|bit| taken[bit as usize] += 1);
+            }
+        };
+        take();
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        take();
+        assert_eq!(taken, [1, 1]);
+    });
+}

@@ -73,3 +73,14 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
     let data = Header::data(7, 0x0102_0304_0506_0708);
     assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));
 }
+
+#[test]
+fn flags_are_sets_of_bits() {
+    let (one, both) = (Flags::IMMEDIATE, Flags::IMMEDIATE.with(Flags::UNTAGGED));
+    assert_eq!(both, Flags(0b1001));
+    assert_eq!(both.with(one), both, "what is there stays");
+    assert!(both.contains(one) && both.contains(both) && both.contains(Flags(0)));
+    assert!(!one.contains(both) && !Flags(0).contains(one) && !one.contains(Flags::OPTIONAL));
+    assert_eq!((both.without(one), one.without(Flags::OPTIONAL)), (Flags::UNTAGGED, one));
+    assert_eq!(one.without(both), Flags(0));
+}

@@ -6,7 +6,7 @@ use super::{Input, note};
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::transport::{
     Body, Domain, DomainContext, Event, Header, Kind, Lane, LaneError, LaneParams, Link, LinkState,
-    ListenScope, Placement, PollKey, Poller, Role, Sink, Token, Transport,
+    ListenScope, Peek, Placement, PollKey, Poller, Role, Sink, Token, Transport,
 };
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -186,7 +186,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
                 }
             }
             if code & 0x20 != 0
-                && let Some(shown) = far.peek()
+                && let Peek::Frame(shown) = far.peek(false)
             {
                 assert!(shown.body.len() <= WINDOW);
                 far.take_peeked();

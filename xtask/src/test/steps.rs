@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 24] = [
+pub(super) const ALL: [Step; 25] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
@@ -48,6 +48,7 @@ pub(super) const ALL: [Step; 24] = [
         what: "every fuzz target for a bounded time",
         run: |context, _| fuzz::step(&context.workspace, &context.logs, context.long, None),
     },
+    Step { name: "weakened", what: "a model fails when an ordering is weakened", run: weakened },
     Step { name: "planted", what: "every fuzz target finds the fault that is planted for it", run: planted },
     Step { name: "sanitize", what: "the tests under AddressSanitizer", run: sanitize },
     Step { name: "miri", what: "what Miri can interpret", run: miri },
@@ -286,6 +287,10 @@ fn in_long_run(context: &Context, name: &str, step: impl FnOnce() -> Result<Outc
 
 fn planted(context: &Context, _: &Outcome) -> Result<Outcome> {
     in_long_run(context, "planted", || crate::planted::step(&context.workspace, &context.logs, None))
+}
+
+fn weakened(context: &Context, _: &Outcome) -> Result<Outcome> {
+    in_long_run(context, "weakened", || loom::weakened_step(&context.workspace, &context.logs))
 }
 
 fn sanitize(context: &Context, _: &Outcome) -> Result<Outcome> {

@@ -106,7 +106,8 @@ impl Core {
         immediate: Option<u64>,
         arrival: Arrival,
     ) -> Handled {
-        let message = Unexpected::whole(body, immediate, session_key, Charge::of(header));
+        let number = self.sessions.get(session_key).map_or(0, |session| session.received);
+        let message = Unexpected::whole(body, immediate, (session_key, number), Charge::of(header));
         self.counters.unexpected += 1;
         if let Some(endpoint) = self.endpoint(header.dst) {
             endpoint.matcher.store(arrival, message);
@@ -200,9 +201,10 @@ impl Core {
             return Err("a message longer than memory");
         }
         let charge = Charge::of(header);
-        let envelope = Envelope { session: session_key, lane, sender_op, len, descriptor, charge };
         let held = Held { session: session_key, charge, cost: 1 };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        let number = session.received;
+        let envelope = Envelope { session: session_key, lane, sender_op, number, len, descriptor, charge };
         let source = Source::new(session_key.0, session.peer.number, header.src);
         self.counters.envelopes += 1;
         if charge == Charge::Shared && session.granted_envelopes.receive(1).is_err() {

@@ -150,6 +150,8 @@ pub(crate) struct Envelope {
     /// The lane that it came by: descriptors are good there only.
     pub(crate) lane: Key,
     pub(crate) sender_op: u64,
+    /// Which frame of the session it was: what came before it has a smaller number.
+    pub(crate) number: u64,
     pub(crate) len: u64,
     pub(crate) descriptor: Option<Descriptor>,
     /// What it holds while it waits.
@@ -269,23 +271,43 @@ pub(crate) enum Op {
 #[derive(Debug)]
 pub(crate) enum Unexpected {
     /// Short: kept in place.
-    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key, charge: Charge },
+    Small { len: u8, bytes: [u8; SMALL], immediate: Option<u64>, session: Key, number: u64, charge: Charge },
     /// Its bytes.
-    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key, charge: Charge },
+    Large { bytes: Box<[u8]>, immediate: Option<u64>, session: Key, number: u64, charge: Charge },
     /// Its envelope; the bytes are with the sender.
     Envelope { envelope: Envelope, immediate: Option<u64> },
 }
 
 impl Unexpected {
-    /// A whole message.
-    pub(crate) fn whole(body: Body<'_>, immediate: Option<u64>, session: Key, charge: Charge) -> Self {
+    /// Whether it came before frame `number` of that session.
+    pub(crate) fn came_before(&self, of: Key, before: u64) -> bool {
+        let (session, number) = match self {
+            Self::Small { session, number, .. } | Self::Large { session, number, .. } => (*session, *number),
+            Self::Envelope { envelope, .. } => (envelope.session, envelope.number),
+        };
+        session == of && number < before
+    }
+
+    /// A whole message: frame `number` of its session.
+    pub(crate) fn whole(
+        body: Body<'_>,
+        immediate: Option<u64>,
+        (session, number): (Key, u64),
+        charge: Charge,
+    ) -> Self {
         let len = body.len();
         if len > SMALL {
-            return Self::Large { bytes: body.to_vec().into_boxed_slice(), immediate, session, charge };
+            return Self::Large {
+                bytes: body.to_vec().into_boxed_slice(),
+                immediate,
+                session,
+                number,
+                charge,
+            };
         }
         let mut bytes = [0; SMALL];
         body.copy_to(&mut bytes);
-        Self::Small { len: len as u8, bytes, immediate, session, charge }
+        Self::Small { len: len as u8, bytes, immediate, session, number, charge }
     }
 }
 

@@ -355,7 +355,7 @@ impl Core {
             self.deliver(other, info, body);
             return;
         }
-        let message = Unexpected::whole(body, info.immediate, Key(info.source.session), Charge::Nothing);
+        let message = Unexpected::whole(body, info.immediate, (Key(info.source.session), 0), Charge::Nothing);
         state.matcher.store_first(arrival, message);
         self.wake_for_arrival();
     }

@@ -350,8 +350,8 @@ impl Core {
         }
     }
 
-    /// A receive gives up a message that it had begun to fetch: the message waits for another receive, in its old place
-    /// before all others of its endpoint.
+    /// A receive gives up a message that it had begun to fetch: the message waits for another receive, before all others of its
+    /// endpoint but those that came before it on its session.
     pub(crate) fn put_back(
         &mut self,
         endpoint: u32,
@@ -371,7 +371,9 @@ impl Core {
         }
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.
         let envelope = Envelope { charge: Charge::Nothing, ..envelope };
-        state.matcher.store_first(arrival, Unexpected::Envelope { envelope, immediate });
+        let came_before =
+            |_: &Arrival, other: &Unexpected| other.came_before(envelope.session, envelope.number);
+        state.matcher.store_behind(arrival, Unexpected::Envelope { envelope, immediate }, came_before);
         self.keep_envelope(&envelope, endpoint, None);
         self.wake_for_arrival();
     }

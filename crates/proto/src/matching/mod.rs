@@ -290,9 +290,20 @@ impl<P, U> Matcher<P, U> {
     /// Keeps a message before all others that are stored, as one that was taken and is given back. Time in proportion to
     /// all stored ones; names given out before are worthless.
     pub fn store_first(&mut self, arrival: Arrival, message: U) {
-        let mut rest = Vec::with_capacity(self.unexpected_len());
+        self.store_behind(arrival, message, |_, _| false);
+    }
+
+    /// [`Matcher::store_first`], but behind the last stored message that is older, as `is_older` says.
+    pub fn store_behind(
+        &mut self,
+        arrival: Arrival,
+        message: U,
+        mut is_older: impl FnMut(&Arrival, &U) -> bool,
+    ) {
+        let mut rest = Vec::with_capacity(self.unexpected_len() + 1);
         self.retain_unexpected(|_, _| false, |arrival, message| rest.push((arrival, message)));
-        self.store(arrival, message);
+        let older = rest.iter().rposition(|(arrival, message)| is_older(arrival, message));
+        rest.insert(older.map_or(0, |at| at + 1), (arrival, message));
         for (arrival, message) in rest {
             self.store(arrival, message);
         }

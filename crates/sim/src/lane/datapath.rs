@@ -382,12 +382,6 @@ impl Net {
     }
 }
 
-/// Whether a frame of the session can be taken without a poll.
-fn is_shown(header: &Header) -> bool {
-    use sinew_transport::Kind;
-    [Kind::EAGER, Kind::ENVELOPE, Kind::DONE].contains(&header.kind)
-}
-
 // SAFETY: borrowed memory is copied in calls of the engine only, and forgotten before `released`, by `reclaim` and by
 // `recover`; targets are forgotten before `placed` and `pulled`, by `revoke` and by `recover`.
 unsafe impl Lane for SimLane {

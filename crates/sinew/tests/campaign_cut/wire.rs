@@ -57,6 +57,8 @@ pub(crate) struct Done {
 
 /// Packets of one connection that wait for its rate, in time.
 const QUEUE: Duration = Duration::from_millis(100);
+/// Packets with data after which a connection carries the session: proving it takes fewer.
+const BUSY: u32 = 100;
 /// How much later than those behind it a reordered packet is.
 const LATER: Duration = Duration::from_millis(3);
 
@@ -69,12 +71,16 @@ struct State {
     done: Done,
     /// The next sequence number that the receiver of a flow expects.
     next: HashMap<Flow, u32>,
+    /// Packets with data of each flow.
+    carried: HashMap<Flow, u32>,
     /// Connections to be reset, or whose half is to be closed, with the next data.
     reset: u64,
     half_close: u64,
     /// Nothing of these flows passes any more; senders of what was reset are told.
     ended: HashSet<Flow>,
     reset_flows: HashSet<Flow>,
+    /// Where the end of a half-closed flow was put, until its receiver has acknowledged it.
+    ends_at: HashMap<Flow, u32>,
     /// When the rate of a flow has room again.
     free_at: HashMap<Flow, Instant>,
     held: Vec<(usize, Vec<u8>)>,
@@ -112,12 +118,12 @@ impl Wire {
         self.state().done
     }
 
-    /// The next connection that carries data is reset, as by a middlebox that has forgotten it.
+    /// The next connection that is busy is reset, as by a middlebox that has forgotten it.
     pub(crate) fn reset_one(&self) {
         self.state().reset += 1;
     }
 
-    /// The next receiver of data is told that its peer has closed; the peer is told nothing, and its data goes nowhere.
+    /// The receiver at the next busy connection is told that its peer has closed; the peer is told nothing, and its data goes nowhere.
     pub(crate) fn half_close_one(&self) {
         self.state().half_close += 1;
     }
@@ -224,6 +230,8 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         for flow in [flow, back] {
             state.ended.remove(&flow);
             state.reset_flows.remove(&flow);
+            state.ends_at.remove(&flow);
+            state.carried.remove(&flow);
             state.next.remove(&flow);
         }
     }
@@ -233,7 +241,11 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         }
         return true;
     }
-    if segment.len > 0 && state.reset > 0 {
+    let carried = state.carried.entry(flow).or_default();
+    *carried += u32::from(segment.len > 0);
+    // Not one that is only being tried, or stands by.
+    let busy = segment.len > 0 && *carried >= BUSY;
+    if busy && state.reset > 0 {
         state.reset -= 1;
         state.done.resets += 1;
         state.ended.extend([flow, back]);
@@ -245,13 +257,24 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         put(state, ends, 1 - to, &bare(back, there, segment.end(), RST));
         return true;
     }
-    if segment.len > 0 && state.half_close > 0 {
+    if busy && state.half_close > 0 {
         state.half_close -= 1;
         state.done.half_closed += 1;
         state.ended.insert(flow);
         let here = state.next.get(&flow).copied().unwrap_or(segment.sequence);
+        state.ends_at.insert(flow, here);
         put(state, ends, to, &bare(flow, here, segment.acknowledged, FIN));
         return true;
+    }
+    if let Some(&at) = state.ends_at.get(&back) {
+        // Something before the end was lost, and nobody will send it again: then the end is where the receiver stands.
+        let stands = segment.acknowledged;
+        if stands == at.wrapping_add(1) {
+            state.ends_at.remove(&back);
+        } else if stands != at {
+            state.ends_at.insert(back, stands);
+            put(state, ends, 1 - to, &bare(back, stands, segment.end(), FIN));
+        }
     }
     let next = state.next.entry(flow).or_insert(segment.end());
     if segment.end().wrapping_sub(*next) as i32 > 0 {

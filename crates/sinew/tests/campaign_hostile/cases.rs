@@ -25,8 +25,8 @@ const FLAGS: [u8; 11] = [0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x0f, 0xff];
 fn words(kind: u8) -> Vec<u64> {
     match Kind(kind) {
         Kind::EAGER => vec![7, 7],
-        // Operation, length, immediate, descriptor {segment, offset, length, recalled}.
-        Kind::ENVELOPE => vec![5, 4096, 9, 1, 0, 4096, 0],
+        // Operation, length, descriptor {segment and recalls, offset, length}.
+        Kind::ENVELOPE => vec![5, 4096, 1, 0, 4096],
         Kind::FETCH => vec![3, 0, 4096],
         Kind::DATA => vec![1, 2, 3],
         Kind::DONE | Kind::GOODBYE => vec![0],
@@ -48,8 +48,8 @@ pub(crate) fn all(dst: u32, src: u32) -> Vec<Case> {
 fn of_kind(kind: u8, dst: u32, src: u32) -> Vec<Case> {
     let own = kind >= Kind::LANE_PRIVATE;
     let words = if own { Vec::new() } else { words(kind) };
-    // An envelope with everything; the others plain.
-    let flags = if kind == Kind::ENVELOPE.0 { Flags::IMMEDIATE.with(Flags::DESCRIPTOR) } else { Flags(0) };
+    // What an envelope describes is taken from the segment that was passed before.
+    let flags = if kind == Kind::ENVELOPE.0 { Flags::DESCRIPTOR } else { Flags(0) };
     let base = Header { kind: Kind(kind), flags, dst, src, tag: 3 };
     let mut cases = Vec::new();
     let mut add = |header: Header, body: Vec<u8>, claim| cases.push(Case { header, body, claim });

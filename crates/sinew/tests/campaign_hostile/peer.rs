@@ -3,6 +3,7 @@
 //!
 //! It keeps mappings of its own of all that is shared, so that nothing its engine does takes them away. Jobs come as lines from
 //! the campaign, one line answers each.
+#![allow(unsafe_code)]
 
 use crate::campaign::Luck;
 use crate::common::{PATIENCE, hear, say};
@@ -231,10 +232,10 @@ impl Connection {
         let engine = builder.without_own_transports().transport(ShmTransport::new(options)).build().ok()?;
         let endpoint = engine.endpoint("hostile").ok()?;
         let to = endpoint.connect_within(address, Duration::from_secs(5)).ok()?;
+        // Passes a segment.
+        let lent = to.post_send(0, to.alloc(64 << 10).ok()?).ok()?;
         if talks {
-            // Opens a segment.
-            let lent = to.alloc(64 << 10).ok()?;
-            let _ = to.post_send(0, lent).ok()?.wait_within(Duration::from_millis(50));
+            let _ = lent.wait_within(Duration::from_millis(50));
         }
         let ring = (PAGE_WORDS * 8 + slots * 64).next_multiple_of(PAGE_WORDS * 8) / 8;
         let (mut control, mut segments) = (Vec::new(), Vec::new());
@@ -477,11 +478,11 @@ impl<'a> Attack<'a> {
                 }
             }
             self.report.covered += 1;
-            self.into_arena();
+            self.scribble_arena();
         }
     }
 
-    fn into_arena(&mut self) {
+    fn scribble_arena(&mut self) {
         let mut luck = self.luck.clone();
         let word = self.connected().arena(&mut luck);
         word.write(luck.next());
@@ -536,7 +537,7 @@ impl<'a> Attack<'a> {
         word.write(value);
         self.report.scribbles += 1;
         if self.report.scribbles.is_multiple_of(16) {
-            self.into_arena();
+            self.scribble_arena();
             std::thread::yield_now();
         }
         if self.report.scribbles.is_multiple_of(2048) {

@@ -28,6 +28,16 @@ pub(crate) struct Diary {
     pub(crate) held: AtomicU64,
     /// Messages that did not come to it.
     pub(crate) missing: AtomicU64,
+    /// It waits for [`Diary::go`] before the operation that is run in steps.
+    pub(crate) ready: AtomicU64,
+    pub(crate) go: AtomicU64,
+    /// Instructions of that operation so far, and at how many it ends.
+    pub(crate) steps: AtomicU64,
+    pub(crate) limit: AtomicU64,
+    /// It ends at its limit.
+    pub(crate) dying: AtomicU64,
+    /// The operation was over before.
+    pub(crate) done: AtomicU64,
     /// Not 0: it saw what must not be.
     pub(crate) wrong: AtomicU64,
 }
@@ -39,7 +49,9 @@ impl Diary {
     }
 
     fn clear(&self) {
-        for word in [&self.begun, &self.ended, &self.held, &self.missing, &self.wrong] {
+        let words = [&self.begun, &self.ended, &self.held, &self.missing, &self.wrong];
+        let stepped = [&self.ready, &self.go, &self.steps, &self.limit, &self.dying, &self.done];
+        for word in words.into_iter().chain(stepped) {
             word.store(0, Ordering::Release);
         }
     }

@@ -15,6 +15,7 @@ mod survivor;
 mod three;
 mod tracer;
 mod traffic;
+mod trap;
 mod victims;
 
 use random::Side;
@@ -39,7 +40,8 @@ fn other_process() {
         }
         ["three", lane] => three::campaign(lane_named(lane)),
         ["detect", lane, mode] => detect::campaign(lane_named(lane), mode),
-        ["step", side, tier] => steps::campaign(side, tier),
+        ["step", side, tier] => steps::campaign(side, tier, false),
+        ["trace", side, tier] => steps::campaign(side, tier, true),
         _ => panic!("no campaign {role}"),
     }
 }
@@ -127,6 +129,10 @@ macro_rules! steps {
             #[test]
             fn a_death_at_each_leaves_whole_messages_or_none() {
                 crate::run(concat!("step/", stringify!($side), "/", stringify!($tier)));
+            }
+            #[test]
+            fn a_death_by_a_tracer_leaves_whole_messages_or_none() {
+                crate::run(concat!("trace/", stringify!($side), "/", stringify!($tier)));
             }
         } )* } )* }
     };

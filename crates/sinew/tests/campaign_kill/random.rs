@@ -89,7 +89,8 @@ struct Counts {
     /// Kills while a loan was held, by the victim or of it.
     loans: u64,
     stops: u64,
-    /// Operations that ended by their own deadline while the peer was stopped.
+    /// Operations that ended by their own deadline, and those of them while the peer was stopped.
+    given_up: u64,
     late: u64,
     continued: u64,
     messages: u64,
@@ -145,6 +146,7 @@ impl Round<'_> {
     /// An operation ended by its own deadline. `talk` is what goes on meanwhile.
     fn late(&mut self, talk: impl FnOnce()) {
         assert!(self.stopping, "an operation ended by its deadline, though the peer was not stopped");
+        self.counts.given_up += 1;
         if !self.executioner.is_done() {
             return;
         }
@@ -184,7 +186,7 @@ pub(crate) fn campaign(lane: &'static str, tier: &str, side: Side) {
     }
     let heap = world.heap_per_loss(1);
     world.check_sockets();
-    let Counts { inside, loans, stops, late, continued, messages, mut detected, mut rates } = counts;
+    let Counts { inside, loans, stops, late, continued, messages, mut detected, mut rates, .. } = counts;
     let side = format!("{side:?}").to_lowercase();
     let what = if Tier::named(tier).is_fetched() { "rendezvous" } else { "call" };
     crate::tell(format!(
@@ -212,7 +214,7 @@ fn round(
     let victim = world.herd.victim(0, &format!("{role} {tier_name}"));
     let peer = world.survivors[which].meet(&victim, world.lane);
     let late = world.survivors[which].a.post_recv(Match::tag(LATE).from(peer.source()), vec![0; 8]).unwrap();
-    let late_before = counts.late;
+    let given_up_before = counts.given_up;
     let mut round = Round {
         fault,
         span_us: span_us(tier),
@@ -238,7 +240,7 @@ fn round(
     let after = survivor.talk(TALK);
     let diary = world.herd.diaries.of(0);
     assert_eq!(diary.wrong.load(Ordering::Acquire), 0, "the victim saw what must not be");
-    let (missing, given_up) = (diary.missing.load(Ordering::Acquire), counts.late - late_before);
+    let (missing, given_up) = (diary.missing.load(Ordering::Acquire), counts.given_up - given_up_before);
     assert!(missing <= given_up, "{missing} messages did not come to the victim, {given_up} were given up");
     counts.inside += u64::from(diary.is_inside());
     counts.loans += u64::from(diary.held.load(Ordering::Acquire) > 0 || loans > 0);

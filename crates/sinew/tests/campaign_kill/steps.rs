@@ -4,11 +4,12 @@
 //! next one is killed at the next index. The survivor gets whole messages or none, notices the death, and holds nothing after.
 
 use crate::common::PATIENCE;
-use crate::herd::{Diary, introduce};
-use crate::rounds::{Random, Times, rounds, seed};
+use crate::herd::{Diary, Victim, introduce};
+use crate::rounds::{Random, Times, rounds, seed, until};
 use crate::survivor::{Survivor, World, assert_lost};
 use crate::tracer::{Stop, Tracee, mark};
 use crate::traffic::{FLOW, HELLO, fill, is_whole};
+use crate::trap;
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::{
     Buf, Endpoint, Engine, Incoming, Match, OpError, Outgoing, Peer, Progress, Receive, RecvOp, SendOp,
@@ -105,8 +106,37 @@ fn pooled(to: &Peer, len: usize, number: u64) -> Buf {
     buf
 }
 
+/// How a victim is run in steps.
+struct Way<'a> {
+    pid: i32,
+    traced: bool,
+    diary: &'a Diary,
+}
+
+impl Way<'_> {
+    fn begin(&self) {
+        if self.traced {
+            return mark(self.pid);
+        }
+        self.diary.ready.store(1, Ordering::Release);
+        while self.diary.go.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        trap::begin(self.diary, self.pid);
+    }
+
+    fn end(&self) {
+        if self.traced {
+            return mark(self.pid);
+        }
+        trap::end();
+        self.diary.done.store(1, Ordering::Release);
+    }
+}
+
 /// The body of a victim: `send:short` and so on. It says nothing of its end: it is killed.
-pub(crate) fn victim(what: &str, folder: &Path, diary: &Diary) {
+/// With `traced` it waits for its tracer, else it counts its own steps.
+pub(crate) fn victim(what: &str, traced: bool, folder: &Path, diary: &Diary) {
     let (side, tier) = what.split_once(':').expect("a side and a tier");
     let tier = Tier::named(tier);
     let progress = if tier == Tier::Asleep { Progress::Event } else { Progress::Caller };
@@ -119,40 +149,41 @@ pub(crate) fn victim(what: &str, folder: &Path, diary: &Diary) {
     to.send(FLOW, &message(24, 0)).unwrap();
     endpoint.recv_within(FLOW, &mut [0; 24], PATIENCE).unwrap();
     let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let way = Way { pid, traced, diary };
     if side == "send" {
-        send(&to, tier, pid, diary)
+        send(&to, tier, &way)
     } else {
-        receive((&engine, &endpoint), tier, pid, diary)
+        receive((&engine, &endpoint), tier, &way)
     }
     loop {
         std::thread::park();
     }
 }
 
-fn send(to: &Peer, tier: Tier, pid: i32, diary: &Diary) {
+fn send(to: &Peer, tier: Tier, way: &Way<'_>) {
     let messages: Vec<Vec<u8>> =
         (FIRST..).zip(tier.lens()).map(|(number, &len)| message(len, number)).collect();
     let batch: Vec<Outgoing<'_>> = messages.iter().map(|bytes| Outgoing::tagged(FLOW, bytes)).collect();
     let buf = tier.is_from_pool().then(|| pooled(to, tier.lens()[0], FIRST));
-    mark(pid);
+    way.begin();
     let sent = match (tier, buf) {
         (_, Some(buf)) => to.post_send(FLOW, buf).and_then(SendOp::wait).map(drop).map_err(OpError::from),
         (Tier::TrySend, None) => to.try_send(FLOW, &messages[0]),
         (Tier::Batch, None) => to.send_batch(&batch).map_err(OpError::from),
         (_, None) => to.send(FLOW, &messages[0]),
     };
-    mark(pid);
-    diary.wrong.store(u64::from(sent.is_err()), Ordering::Release);
+    way.end();
+    way.diary.wrong.store(u64::from(sent.is_err()), Ordering::Release);
 }
 
-fn receive((engine, at): (&Engine, &Endpoint), tier: Tier, pid: i32, diary: &Diary) {
+fn receive((engine, at): (&Engine, &Endpoint), tier: Tier, way: &Way<'_>) {
     let mut bufs: Vec<Vec<u8>> = tier.lens().iter().map(|&len| vec![0; len]).collect();
     let mut receives: Vec<Receive<'_>> = Vec::new();
     let mut buf = vec![0; tier.lens()[0]];
     if tier == Tier::Batch {
         receives = bufs.iter_mut().map(|buf| Receive::new(FLOW, buf)).collect();
     }
-    mark(pid);
+    way.begin();
     let got = match tier {
         Tier::Batch => at.recv_all(&mut receives).map(drop),
         Tier::Loan => at.recv_message(FLOW, buf.len()).map(|message| {
@@ -167,9 +198,9 @@ fn receive((engine, at): (&Engine, &Endpoint), tier: Tier, pid: i32, diary: &Dia
         },
         _ => at.recv(FLOW, &mut buf).map(drop),
     };
-    mark(pid);
+    way.end();
     let whole = tier == Tier::Batch || is_whole(&buf, FIRST);
-    diary.wrong.store(u64::from(got.is_err() || !whole), Ordering::Release);
+    way.diary.wrong.store(u64::from(got.is_err() || !whole), Ordering::Release);
 }
 
 /// The survivor's part of a round, while the victim is run.
@@ -226,35 +257,41 @@ struct Round {
 }
 
 /// Runs a campaign and prints its row.
-pub(crate) fn campaign(side: &str, name: &str) {
+pub(crate) fn campaign(side: &str, name: &str, traced: bool) {
+    if !traced && !trap::POSSIBLE {
+        return crate::common::say("skip the trap flag of this processor is not known");
+    }
     let (rounds, seed) = (rounds(), seed());
     let mut random = Random::new(seed);
-    // A switch between two processes of one processor is faster than waking another processor, and there is one at each step.
-    crate::victims::pin_to_one();
+    if traced {
+        // A switch between two processes of one processor is faster than waking another processor, and there is one at
+        // each step.
+        crate::victims::pin_to_one();
+    }
     let mut world = World::with("shm", &[("caller", Progress::Caller)], "step partner", |folder, _| {
         engine(folder, PATIENCE, Progress::Caller)
     });
-    if let Err(error) = trial(&mut world) {
+    if let Some(error) = trial(&mut world).err().filter(|_| traced) {
         return crate::common::say(format!("skip ptrace is refused here: {error}"));
     }
     let what = format!("{side}:{name}");
     let sends = side == "send";
     let tier = Tier::named(name);
-    let whole = (0..4).map(|_| round(&mut world, &what, tier, STEPS_MAX)).collect::<Vec<_>>();
+    let whole = (0..4).map(|_| round(&mut world, (&what, traced), tier, STEPS_MAX)).collect::<Vec<_>>();
     assert!(whole.iter().all(|round| !round.inside), "the operation does not end");
     let length = whole.iter().map(|round| round.steps).max().expect("some");
     world.settle();
-    // Every index in the long run; else a stride, whose offset is drawn, so that runs cover all in turn.
-    let wanted = match rounds {
-        1000.. => length,
-        _ if length > 4000 => rounds * 2,
-        _ => rounds * 4,
+    // Every index in the long run, but that a tracer takes long; else a stride, whose offset is drawn, so that runs cover all.
+    let wanted = match (traced, rounds) {
+        (true, _) => rounds,
+        (false, 1000..) => length,
+        (false, _) => rounds * 6,
     };
     let stride = length.div_ceil(wanted).max(1);
     let (mut index, mut inside, mut killed) = (random.below(stride), 0, 0);
     let (mut detected, mut first, mut got) = (Times::default(), None, 0);
     while index <= length {
-        let round = round(&mut world, &what, tier, index);
+        let round = round(&mut world, (&what, traced), tier, index);
         world.check(&format!("{what} killed at instruction {index}, seed {seed}"));
         killed += 1;
         inside += u64::from(round.inside);
@@ -275,7 +312,8 @@ pub(crate) fn campaign(side: &str, name: &str) {
         _ => "of unknown fate".to_owned(),
     };
     crate::tell(format!(
-        "step/shm/{name}/{side}: killed at {inside} of {length} instructions (each {stride}.), 0 wedged, 0 torn, 0 leaked, message {outcome}, detected in {}, {heap} B of heap a loss, seed {seed}",
+        "{}/shm/{name}/{side}: killed at {inside} of {length} instructions (each {stride}.), 0 wedged, 0 torn, 0 leaked, message {outcome}, detected in {}, {heap} B of heap a loss, seed {seed}",
+        if traced { "trace" } else { "step" },
         detected.row(),
     ));
 }
@@ -287,45 +325,91 @@ fn trial(world: &mut World) -> std::io::Result<()> {
     Ok(())
 }
 
-fn round(world: &mut World, what: &str, tier: Tier, limit: u64) -> Round {
+fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, limit: u64) -> Round {
     let sends = what.starts_with("send");
-    let victim = world.herd.victim(0, &format!("step {what}"));
-    let mut tracee = Tracee::seize(victim.pid).expect("it could be traced before");
-    let survivor = &mut world.survivors[0];
+    let victim = world.herd.victim(0, &format!("{} {what}", if traced { "trace" } else { "step" }));
+    let tracee = traced.then(|| Tracee::seize(victim.pid).expect("it could be traced before"));
+    let (survivor, diary) = (&mut world.survivors[0], world.herd.diaries.of(0));
     let peer = survivor.meet(&victim, "shm");
     let from = Match::tag(FLOW).from(peer.source());
     survivor.a.recv_within(from, &mut [0; 24], PATIENCE).expect("its first message");
     peer.send(FLOW, &message(24, 0)).unwrap();
-    let stop = tracee.first(|| {
-        survivor.engine.progress();
-    });
-    assert_eq!(stop, Stop::Marked, "the victim gets ready");
-    let mut part = if sends { expect(survivor, from, tier) } else { offer(&peer, tier) };
-    let (mut steps, mut inside) = (0, true);
-    let waker = (tier == Tier::Asleep).then(|| Waker::start(victim.pid, &peer));
-    while steps < limit {
-        let stop = tracee.step();
-        match stop {
-            Stop::Stepped => steps += 1,
-            Stop::Marked => {
-                inside = false;
-                break;
-            }
-            Stop::Gone => panic!("the victim of {what} died by itself after {steps} instructions"),
-        }
-        if steps.is_multiple_of(STEPS_PER_TURN) {
-            part.turn(survivor, from);
-        }
-    }
-    drop(waker);
-    let at = Instant::now();
-    tracee.kill();
+    let make = || if sends { expect(survivor, from, tier) } else { offer(&peer, tier) };
+    let waker = || (tier == Tier::Asleep).then(|| Waker::start(victim.pid, &peer));
+    let run = Run { survivor, from, limit, make: &make, waker: &waker };
+    let (part, steps, inside, at) = match tracee {
+        Some(tracee) => run.traced(tracee),
+        None => run.alone(diary, &victim),
+    };
     let whole = if sends { part.received(survivor, from, tier) } else { part.sent(tier) };
     assert_lost("a receive", &survivor.a.recv_within(from, &mut [0; 8], PATIENCE));
     assert_lost("a send", &peer.send(FLOW, b"x"));
     assert_lost("a flush", &peer.flush());
     assert!(limit < STEPS_MAX || whole == tier.lens().len(), "a whole operation moved {whole} messages");
     Round { steps, inside, whole, died: at.elapsed() }
+}
+
+/// A victim that is ready, and what is to be done with it.
+struct Run<'a> {
+    survivor: &'a Survivor,
+    from: Match,
+    limit: u64,
+    make: &'a dyn Fn() -> Part,
+    waker: &'a dyn Fn() -> Option<Waker>,
+}
+
+impl Run<'_> {
+    /// Runs it by ptrace. Answers the survivor's part, the steps, whether it was killed inside, and when.
+    fn traced(&self, mut tracee: Tracee) -> (Part, u64, bool, Instant) {
+        let stop = tracee.first(|| {
+            self.survivor.engine.progress();
+        });
+        assert_eq!(stop, Stop::Marked, "the victim gets ready");
+        let mut part = (self.make)();
+        let (mut steps, mut inside) = (0, true);
+        let waker = (self.waker)();
+        while steps < self.limit && inside {
+            match tracee.step() {
+                Stop::Stepped => steps += 1,
+                Stop::Marked => inside = false,
+                Stop::Gone => panic!("a victim died by itself after {steps} instructions"),
+            }
+            if steps.is_multiple_of(STEPS_PER_TURN) {
+                part.turn(self.survivor, self.from);
+            }
+        }
+        drop(waker);
+        let at = Instant::now();
+        tracee.kill();
+        (part, steps, inside, at)
+    }
+
+    /// Lets it run itself, with the survivor beside it.
+    fn alone(&self, diary: &Diary, victim: &Victim) -> (Part, u64, bool, Instant) {
+        let is = |word: &std::sync::atomic::AtomicU64| word.load(Ordering::Acquire) != 0;
+        until(
+            || {
+                self.survivor.engine.progress();
+                is(&diary.ready)
+            },
+            || "the victim gets ready".to_owned(),
+        );
+        let mut part = (self.make)();
+        diary.limit.store(self.limit, Ordering::Release);
+        let waker = (self.waker)();
+        diary.go.store(1, Ordering::Release);
+        until(
+            || {
+                part.turn(self.survivor, self.from);
+                is(&diary.done) || is(&diary.dying)
+            },
+            || "the victim is at its end".to_owned(),
+        );
+        drop(waker);
+        let at = Instant::now();
+        victim.signal(libc::SIGKILL);
+        (part, diary.steps.load(Ordering::Acquire), !is(&diary.done), at)
+    }
 }
 
 /// What the survivor does for a victim that sends.

@@ -37,7 +37,8 @@ pub(crate) fn live(role: &str, folder: &Path, diary: &Diary) {
             introduce(endpoint.address());
             return answer(&endpoint);
         }
-        ["step", what] => return crate::steps::victim(what, folder, diary),
+        ["step", what] => return crate::steps::victim(what, false, folder, diary),
+        ["trace", what] => return crate::steps::victim(what, true, folder, diary),
         _ => {}
     }
     let engine = engine(&lane, folder, Progress::Caller);

@@ -199,3 +199,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_address_says_what_it_was_made_of() {
+    let locators = vec!["tcp:10.0.0.1:4000".to_owned(), "uds:/run/a.sock".to_owned()];
+    let address = Address::new([7; 16], 9, EndpointRef::Default, locators.clone()).expect("an address");
+    assert_eq!((address.engine(), address.incarnation()), ([7; 16], 9));
+    assert_eq!((address.endpoint(), address.locators()), (&EndpointRef::Default, &locators[..]));
+    let other = address.with_endpoint(EndpointRef::from(3));
+    assert_eq!(other.endpoint(), &EndpointRef::from(3));
+    assert_eq!((other.engine(), other.locators()), (address.engine(), address.locators()));
+}
+
+#[test]
+fn a_packed_address_is_at_least_its_head() {
+    let bare = Address::new([7; 16], 9, EndpointRef::Default, Vec::new()).expect("an address");
+    let bytes = bare.to_bytes();
+    assert_eq!(Address::from_bytes(&bytes), Ok((bare, bytes.len())));
+    for short in [0, 1, bytes.len() - 1] {
+        let mut lie = bytes.clone();
+        lie[6..8].copy_from_slice(&(short as u16).to_le_bytes());
+        assert_eq!(Address::from_bytes(&lie), Err(AddressErrorKind::Truncated.at(6)), "{short}");
+    }
+}

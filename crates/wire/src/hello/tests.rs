@@ -217,3 +217,38 @@ fn the_newest_common_version_is_chosen() {
     assert_eq!(range(1, 1).common(range(2, 3)), None);
     assert_eq!(range(4, 5).common(range(2, 3)), None);
 }
+
+#[test]
+fn modes_are_sets() {
+    let both = Mode::SECRET.with(Mode::PLAIN);
+    assert_eq!((both, both.with(Mode::PLAIN)), (Mode(3), Mode(3)));
+    assert!(both.contains(Mode::SECRET) && both.contains(both) && Mode::PLAIN.contains(Mode(0)));
+    assert!(!Mode::SECRET.contains(Mode::PLAIN) && !Mode::PLAIN.contains(both) && !Mode(0).contains(both));
+}
+
+#[test]
+fn what_stands_in_messages_for_people() {
+    let kinds = [1, 2, 3, 4, 9].map(|kind| RecordKind(kind).to_string());
+    assert_eq!(
+        kinds,
+        ["first record", "second record", "third record", "refusal", "record of unknown kind 9"]
+    );
+    assert_eq!(format!("{:?}", RecordKind::FIRST), "first record");
+    let modes = [0, 1, 2, 3, 9].map(|mode| Mode(mode).to_string());
+    assert_eq!(modes, ["nothing", "proof by secret", "plain", "proof by secret or plain", "unknown mode 9"]);
+    assert_eq!(format!("{:?}", Mode::PLAIN), "plain");
+    assert_eq!(Versions { min: 1, max: 1 }.to_string(), "1");
+    assert_eq!(Versions { min: 1, max: 3 }.to_string(), "1 to 3");
+    for (error, part) in [
+        (HelloError::NotARecord, "something else"),
+        (HelloError::EmptyVersions { versions: Versions { min: 3, max: 1 } }, "(3 > 1)"),
+        (HelloError::EchoDiffers, "changed on the way"),
+        (HelloError::NoEngine, "identity is zero"),
+        (HelloError::PartTooLong { at: 40 }, "byte 40"),
+        (HelloError::UnknownPart { part: 0x91 }, "part 0x91"),
+        (HelloError::BadLocators, "250"),
+        (HelloError::BadTransportName, "1 to 15"),
+    ] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
