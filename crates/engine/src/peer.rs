@@ -476,6 +476,7 @@ impl Message<'_> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         if shared.with_bias(|core| self.stage_quick(core, data)) == Some(true) {
+            shared.tell_of_staged();
             return Ok(());
         }
         let posted = shared.with_hot(|core| {

@@ -177,6 +177,15 @@ impl Shared {
         }
     }
 
+    /// A message was staged the short way: who sleeps sends it, as nobody else may make progress for long.
+    #[inline(always)]
+    pub(crate) fn tell_of_staged(self: &Arc<Self>) {
+        if self.sleepers.any() {
+            // Settling says that the session has something to send, and that is told.
+            self.with(|_| ());
+        }
+    }
+
     /// Runs a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
     #[inline(always)]
     pub(crate) fn with_bias<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Option<R> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, content, pair, pair_with, resident_bytes, until};
+use common::{PATIENCE, content, options, pair, pair_with, resident_bytes, until};
 use sinew::{Match, OpError, Progress};
 use std::io::IoSlice;
 use std::time::Duration;
@@ -19,7 +19,24 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     try_send_to_one_that_never_receives_blocks_in_bounded_memory,
     an_endpoint_that_never_receives_delays_no_other,
     a_message_may_be_sent_before_its_receive_and_after,
+    what_is_staged_goes_out_by_the_background_thread_though_it_sleeps,
 ] }
+
+/// The staging thread makes no other call: what it staged is sent by the thread that it wakes.
+fn what_is_staged_goes_out_by_the_background_thread_though_it_sleeps(lane: &str) {
+    let thread = Progress::Thread { cpu: None };
+    let p = pair_with(lane, thread, Progress::Caller, options().spin(Duration::ZERO));
+    let mut buf = [0; 8];
+    for number in 0..200u64 {
+        for part in 0..3 {
+            p.to_b.stage(number * 4 + part, &number.to_le_bytes()).unwrap();
+        }
+        for part in 0..3 {
+            p.b.recv_within(number * 4 + part, &mut buf, PATIENCE).unwrap();
+            assert_eq!(buf, number.to_le_bytes());
+        }
+    }
+}
 
 fn tags_untagged_masks_and_sources_choose_the_message(lane: &str) {
     let p = pair(lane);
