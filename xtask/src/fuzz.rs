@@ -73,18 +73,14 @@ fn checks(workspace: &Workspace, log: &Path) -> Result<Outcome> {
 }
 
 fn fuzz_cargo(workspace: &Workspace, words: &[&str]) -> Command {
-    cargo_in(&workspace.root, workspace, words)
+    cargo_in(&workspace.root, &workspace.target.join("fuzz"), words)
 }
 
-/// Cargo for the fuzz workspace of the tree at `root`.
-pub(crate) fn cargo_in(root: &Path, workspace: &Workspace, words: &[&str]) -> Command {
+/// Cargo for the fuzz workspace of the tree at `root`; each tree has its own `target`, as cargo takes a copy for the original.
+pub(crate) fn cargo_in(root: &Path, target: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(cargo());
     command.current_dir(root.join("fuzz")).env("CARGO_TERM_COLOR", "never");
-    command
-        .arg(words[0])
-        .args(["--release", "--target-dir"])
-        .arg(workspace.target.join("fuzz"))
-        .args(&words[1..]);
+    command.arg(words[0]).args(["--release", "--target-dir"]).arg(target).args(&words[1..]);
     command
 }
 

@@ -104,13 +104,14 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, target: Option<&str>) -> 
         plant(&tree, fault)?;
     }
     let log = logs.join("planted.log");
-    let built = process::run(&mut cargo_in(&tree, workspace, &["build"]), &log, BUILD_LIMIT)?;
+    let target_folder = workspace.target.join("planted");
+    let built = process::run(&mut cargo_in(&tree, &target_folder, &["build"]), &log, BUILD_LIMIT)?;
     if let Some(reason) = &built.reason {
         return Ok(Outcome::failed(format!("build: {reason}\n{}", built.tail(30))));
     }
     let mut outcome = Outcome::default();
     for fault in FAULTS.iter().filter(|fault| target.is_none_or(|wanted| wanted == fault.target)) {
-        let mut one = cargo_in(&tree, workspace, &["run", "--bin", fault.target]);
+        let mut one = cargo_in(&tree, &target_folder, &["run", "--bin", fault.target]);
         one.args(["--", "--seconds", &SECONDS.to_string()]);
         let finished = process::run(&mut one, &log, Duration::from_secs(2 * SECONDS + 120))?;
         if finished.ok {

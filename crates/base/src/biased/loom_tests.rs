@@ -100,3 +100,22 @@ fn loom_try_lock_never_enters_beside_the_owner() {
         assert_eq!(total(&lock), 2 + tried);
     });
 }
+
+#[test]
+fn loom_the_short_way_in_against_a_revoker() {
+    model(3, || {
+        let lock = lock();
+        step(&lock);
+        assert!(lock.is_biased_to_me());
+        let other = lock.clone();
+        let revoker = thread::spawn(move || step(&other));
+        let mut entered = 0;
+        if let Some(guard) = lock.lock_if_biased() {
+            // SAFETY: loom checks that nothing else accesses the cell.
+            guard.0.with_mut(|value| unsafe { *value += 1 });
+            entered = 1;
+        }
+        revoker.join().unwrap();
+        assert_eq!(total(&lock), 2 + entered);
+    });
+}
