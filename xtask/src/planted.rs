@@ -66,12 +66,12 @@ const FAULTS: [Fault; 7] = [
         from: "if value > u128::from(u64::MAX) {",
         to: "if false {",
     },
-    // Fragments beyond 64 KiB are put elsewhere.
+    // Of messages that wait for a receive the youngest comes first.
     Fault {
         target: "operations",
-        file: "crates/wire/src/frame/mod.rs",
-        from: "self.dst as u64 | (self.src as u64) << 32",
-        to: "(self.dst & 0xffff) as u64 | (self.src as u64) << 32",
+        file: "crates/engine/src/core/inbound.rs",
+        from: "endpoint.matcher.store(arrival, message);",
+        to: "endpoint.matcher.store_first(arrival, message);",
     },
 ];
 
