@@ -1,7 +1,7 @@
 //! Campaigns of a peer that scribbles over all that it shares with the survivor.
 
 use crate::campaign::{Luck, rounds, seed};
-use crate::common::{Other, spawn};
+use crate::common::{Other, PATIENCE, spawn};
 use crate::peer::{Job, Report, VALUES_ALL, What};
 use crate::survivor::Survivor;
 use std::sync::PoisonError;
@@ -70,7 +70,7 @@ impl Campaign {
                 millis: self.millis,
             };
             hostile.tell(&job.to_string());
-            let report: Report = hostile.line().parse().expect("a report");
+            let report: Report = hostile.line_within(PATIENCE * 6).parse().expect("a report");
             survivor.goes_on();
             // Of the words only the first time around counts.
             total.add(&Report { covered: if done < parts { report.covered } else { 0 }, ..report });
