@@ -222,6 +222,8 @@ impl Shared {
         if !may(&mut core) {
             return None;
         }
+        // What was staged goes out before anybody waits for an answer; a turn of progress sees to it where there is no room.
+        core.flush_bundle();
         let mut looks = 0;
         while looks < QUICK_LOOKS {
             match look(&mut core) {
