@@ -64,6 +64,14 @@ impl Receiving {
     }
 }
 
+/// Whether a receive from anybody is for the message.
+#[inline(always)]
+const fn wants(pattern: &Match, arrival: &Arrival) -> bool {
+    (pattern.tag ^ arrival.tag) & !pattern.ignore == 0
+        && pattern.untagged == arrival.untagged
+        && pattern.source.is_none()
+}
+
 /// What stays true of one endpoint and one lane until anything but quick calls happens.
 #[derive(Debug)]
 struct Permit {
@@ -360,13 +368,41 @@ impl Core {
         Look::Done(self.take_bundled(at, &arrival, len))
     }
 
+    /// Whether messages of a bundle are left that came the short way.
+    #[inline(always)]
+    pub(crate) const fn has_bundled(&self) -> bool {
+        !self.taking.is_empty()
+    }
+
+    /// Takes the oldest message of the bundle that is being taken that the receive is for, if nobody else wants it.
+    #[inline(always)]
+    pub(crate) fn recv_packed(&mut self, number: u32, pattern: &Match, buf: &mut [u8]) -> Option<Completion> {
+        if self.taking.is_empty() || self.permits.to_receive.endpoint != number {
+            return None;
+        }
+        let (at, arrival) = self.taking.find(|arrival| wants(pattern, arrival))?;
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
+        if endpoint.matcher.may_want(&arrival) {
+            return None;
+        }
+        let data = self.taking.data(at);
+        let len = data.len();
+        let place = buf.get_mut(..len)?;
+        if let (Ok(place), Ok(word)) = (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(data)) {
+            *place = *word;
+        } else {
+            place.copy_from_slice(data);
+        }
+        Some(self.take_bundled(at, &arrival, len))
+    }
+
     /// A message of the bundle that is being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
     #[inline(always)]
     fn find_bundled(&mut self, number: u32, wanted: &Wanted, len_max: usize) -> Option<(usize, Arrival)> {
         if self.permits.to_receive.endpoint != number {
             return None;
         }
-        let (at, arrival) = self.taking.find(wanted)?;
+        let (at, arrival) = self.taking.find(|arrival| wanted.accepts(arrival))?;
         let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
         let may = !endpoint.matcher.may_want(&arrival) && self.taking.data(at).len() <= len_max;
         may.then_some((at, arrival))
