@@ -279,11 +279,12 @@ impl Core {
     /// Adds a message to those that will share a frame.
     #[inline(always)]
     fn pack_quick(&mut self, header: &Header, data: &[u8]) -> bool {
-        if !self.packing.push(header, data) && !(self.post_bundle() && self.packing.push(header, data)) {
-            return false;
+        let packed =
+            self.packing.push(header, data) || (self.post_bundle() && self.packing.push(header, data));
+        if packed {
+            self.permits.to_send.count_bundled(data.len());
         }
-        self.permits.to_send.count_bundled(data.len());
-        true
+        packed
     }
 
     #[inline(never)]
