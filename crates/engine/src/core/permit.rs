@@ -38,6 +38,8 @@ pub(crate) struct Permit {
     pub(crate) lent: u64,
     /// Answers to envelopes since.
     pub(crate) answers: u64,
+    /// Frames of the session that had come before.
+    before: u64,
     /// How many of the messages shared a frame, and how many such frames there were.
     bundled: u64,
     bundles: u64,
@@ -61,6 +63,7 @@ impl Permit {
         loans: 0,
         lent: 0,
         answers: 0,
+        before: 0,
         bundled: 0,
         bundles: 0,
         staged_only: false,
@@ -84,6 +87,16 @@ impl Permit {
     /// Frames of messages that were posted or taken.
     const fn frames(&self) -> u64 {
         self.messages - self.bundled + self.bundles
+    }
+
+    /// Frames since.
+    const fn all_frames(&self) -> u64 {
+        self.frames() + self.loans + self.answers
+    }
+
+    /// Which frame of its session the last one was.
+    pub(crate) const fn number(&self) -> u64 {
+        self.before + self.all_frames()
     }
 
     /// The next message of the permit's lane.
@@ -242,7 +255,7 @@ impl Core {
         let inflow = endpoint.inflow(session_key, &windows);
         let credit = inflow.bytes.headroom().min(session.granted_bytes.headroom());
         let envelopes = inflow.envelopes.headroom().min(session.granted_envelopes.headroom());
-        let engine = session.peer.number;
+        let (engine, before) = (session.peer.number, session.received);
         self.stir(lane);
         self.permits.to_receive = Permit {
             endpoint: number,
@@ -251,6 +264,7 @@ impl Core {
             lane,
             credit,
             envelopes,
+            before,
             ..Permit::NONE
         };
         true
@@ -302,7 +316,7 @@ impl Core {
 
     fn settle_received(&mut self) {
         let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
-        let frames = permit.frames() + permit.loans + permit.answers;
+        let frames = permit.all_frames();
         if frames != 0 {
             self.book_received(&permit, frames);
         }

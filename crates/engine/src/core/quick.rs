@@ -350,7 +350,9 @@ impl Core {
         };
         let len = body.len();
         permit.receive(len);
+        let number = permit.number();
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            op.number = number;
             let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
             self.finish_recv(key, result);
         }
@@ -370,7 +372,9 @@ impl Core {
             return Look::Other;
         };
         let info = self.take_bundled(at, &arrival, self.taking.data(at).len());
+        let number = self.permits.to_receive.number();
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            op.number = number;
             let result = op.fill(&info, Body::from_slice(self.taking.data(at)));
             self.finish_recv(key, result);
         }
