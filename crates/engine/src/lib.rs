@@ -46,7 +46,7 @@ mod user_secret;
 
 #[doc(hidden)]
 pub use crate::core::Surroundings;
-pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use crate::core::{Explain, ExplainRow, SocketCount, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
 pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};

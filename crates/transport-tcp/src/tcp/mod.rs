@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, Locator, PollKey,
-    Poller, Transport, TransportError,
+    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, LaneCount, Link, Locator,
+    PollKey, Poller, Transport, TransportError,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,6 +66,10 @@ impl Transport for TcpTransport {
 
     fn expectation(&self) -> (Capabilities, Cost) {
         (Family::Tcp.capabilities(false), Family::Tcp.cost(false))
+    }
+
+    fn lanes_per_session(&self) -> LaneCount {
+        self.options.sockets.lanes()
     }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {

@@ -52,6 +52,11 @@ impl Kind {
     pub const GOODBYE: Self = Self(18);
     /// Nothing of this leg or an earlier one is to be taken any more, and RESUME is asked for: tag = the leg's number; unsequenced.
     pub const FENCE: Self = Self(19);
+    /// A fragment outside the sequence, on any lane that the receiver listens on: tag = receiver's operation, `dst`/`src` = offset
+    /// and turn ([`Header::stripe`]); body = bytes. It may come twice; unsequenced.
+    pub const STRIPE: Self = Self(20);
+    /// Asks the peer, which dials, for lanes of the transport that carries the session: tag = how many in all; unsequenced.
+    pub const LANES: Self = Self(21);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -62,10 +67,18 @@ impl Kind {
         self.0 < Self::PROBE.0
     }
 
+    /// Whether its body is a part of a long message: such a body may be as long as a lane's `borrowed_max`, and is put to its place
+    /// while it arrives.
+    #[must_use]
+    #[inline]
+    pub const fn is_fragment(self) -> bool {
+        self.0 == Self::DATA.0 || self.0 == Self::STRIPE.0
+    }
+
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 20] = [
+        const NAMES: [&str; 22] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -86,6 +99,8 @@ impl Kind {
             "RESUME",
             "GOODBYE",
             "FENCE",
+            "STRIPE",
+            "LANES",
         ];
         if (self.0 as usize) < NAMES.len() { Some(NAMES[self.0 as usize]) } else { None }
     }
@@ -174,6 +189,24 @@ impl Header {
             src: (offset >> 32) as u32,
             tag: operation,
         }
+    }
+
+    /// Header of a fragment outside the sequence, at `offset` bytes of the message that is fetched for the `turn`th time: offsets have
+    /// 48 bits, of which [`Header::stripe_place`] gives what was stored.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub const fn stripe(operation: u64, turn: u16, offset: u64) -> Self {
+        let high = ((offset >> 32) as u32 & 0xffff) | (turn as u32) << 16;
+        Self { kind: Kind::STRIPE, flags: Flags(0), dst: offset as u32, src: high, tag: operation }
+    }
+
+    /// Turn and offset of a fragment, as [`Header::stripe`] stored them.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub const fn stripe_place(&self) -> (u16, u64) {
+        ((self.src >> 16) as u16, self.dst as u64 | ((self.src & 0xffff) as u64) << 32)
     }
 
     /// Offset of a fragment, as [`Header::data`] stored it.
