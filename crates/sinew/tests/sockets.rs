@@ -192,3 +192,44 @@ fn a_number_of_sockets_that_cannot_be_builds_no_engine() {
     }
     assert!(Sockets::parallel(0).is_err() && Sockets::parallel(17).is_err() && Sockets::parallel(16).is_ok());
 }
+
+fn congestion(name: &str) -> Result<Engine, BuildError> {
+    let transports = TransportOptions::default()
+        .transports(vec!["tcp".into()])
+        .tcp_congestion(name.to_owned())
+        .tcp_sockets("2".to_owned());
+    Engine::builder()
+        .domain("sockets")
+        .progress(THREAD)
+        .options(options())
+        .transport_options(transports)
+        .build()
+}
+
+fn remarks(peer: &Peer) -> Vec<String> {
+    let rows = peer.explain().rows.into_iter();
+    rows.filter(|row| matches!(row.verdict, Verdict::Chosen | Verdict::Works)).map(|row| row.remark).collect()
+}
+
+#[test]
+fn each_socket_has_the_congestion_control_that_was_asked_for_and_says_so() {
+    // Every kernel has reno, and lets everybody choose it.
+    let p = connected(congestion("reno").expect("reno"), congestion("reno").expect("reno"));
+    let to_a = p.b.connect(p.a.address()).expect("the way back");
+    until("there are two", || p.here.counters().lanes == 2 && p.there.counters().lanes == 2);
+    for peer in [&p.to_b, &to_a] {
+        assert_eq!(remarks(peer), ["congestion control reno"; 2], "{}", peer.explain());
+    }
+    let system =
+        std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("a system's default");
+    let p = connected(congestion("system").expect("the default"), congestion("system").expect("the default"));
+    until("there are two", || p.here.counters().lanes == 2);
+    assert_eq!(remarks(&p.to_b), vec![format!("congestion control {}", system.trim()); 2]);
+}
+
+#[test]
+fn a_congestion_control_that_the_kernel_does_not_have_builds_no_engine() {
+    let error = congestion("nosuch").expect_err("no kernel has it").to_string();
+    assert!(error.contains("SINEW_TCP_CONGESTION") && error.contains("nosuch"), "{error}");
+    assert!(error.contains("this kernel has") && error.contains("reno"), "{error}");
+}

@@ -34,7 +34,7 @@ impl Default for StreamOptions {
     }
 }
 
-/// Which congestion control TCP connections use.
+/// Which congestion control TCP connections use. What a socket really has `explain` reads back from it (`TCP_CONGESTION`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum CongestionControl {
     /// On this machine's own addresses one that does not pace (`cubic`, else `reno`) if the kernel lets this process choose
@@ -43,7 +43,8 @@ pub enum CongestionControl {
     Auto,
     /// The system's default everywhere.
     System,
-    /// This one everywhere; refused by the kernel means an error.
+    /// This one everywhere, on each socket that is made or accepted; refused by the kernel means an error
+    /// ([`TcpOptions::check`], which engines of the facade ask when they are built).
     Named(String),
 }
 

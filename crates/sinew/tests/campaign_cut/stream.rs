@@ -21,10 +21,17 @@ pub(crate) const END: u64 = 2;
 fn length(flow: usize, number: u64) -> usize {
     let mixed = (number.wrapping_mul(0x9e37_79b9) >> 7) as usize;
     match flow {
+        _ if long() => 200_000 + mixed % 200_000,
         0 => 8 + mixed % 1000,
         1 => 8 + mixed % 60_000,
         _ => 70_000 + mixed % (LENGTH_MAX - 70_000),
     }
+}
+
+/// Whether all messages are long.
+fn long() -> bool {
+    static LONG: OnceLock<bool> = OnceLock::new();
+    *LONG.get_or_init(|| std::env::var_os("LONG").is_some())
 }
 
 /// What all contents are cut from.
@@ -91,6 +98,7 @@ pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
 
 /// Endpoints of one session's time.
 struct Streams {
+    peer: Option<Peer>,
     endpoints: Vec<Endpoint>,
     counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
@@ -99,7 +107,7 @@ struct Streams {
 impl Streams {
     fn open(engine: &Engine) -> Self {
         let endpoints = (0..FLOWS).map(|_| engine.endpoint("").unwrap()).collect();
-        Self { endpoints, counts: Arc::default(), threads: Vec::new() }
+        Self { peer: None, endpoints, counts: Arc::default(), threads: Vec::new() }
     }
 
     /// Whoever only listens sends nothing.
@@ -107,6 +115,7 @@ impl Streams {
         let ways = self.endpoints.iter().zip(addresses);
         let peers: Vec<Peer> =
             ways.map(|(at, to)| at.connect_within(*to, PATIENCE).expect("a path")).collect();
+        self.peer = peers.first().cloned();
         for (flow, (at, peer)) in self.endpoints.iter().zip(peers).enumerate() {
             let (at, from, counts) = (at.clone(), peer.clone(), Arc::clone(&self.counts));
             self.threads.push(std::thread::spawn(move || drink(&at, &from, flow, &counts)));
@@ -124,6 +133,10 @@ impl Streams {
         }
     }
 
+    fn explain(&self) -> String {
+        self.peer.as_ref().map_or_else(String::new, |peer| peer.explain().to_string())
+    }
+
     /// What has ever come for these endpoints.
     fn level(&self) -> u64 {
         let of = |at: &Endpoint| at.counters().messages_received + at.counters().unexpected as u64;
@@ -139,12 +152,14 @@ pub(crate) fn child() {
     // Little is copied while the wire is dead, so that little is left to be fetched in the end.
     let options =
         EngineOptions::default().timeout(PATIENCE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
+    let sockets = std::env::var("SOCKETS").unwrap_or_else(|_| "auto".to_owned());
+    let transports = TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind);
     let engine = Engine::builder()
         .domain("cut")
         .security(Security::Open)
         .progress(Progress::Thread { cpu: None })
         .options(options)
-        .transport_options(TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind))
+        .transport_options(transports.tcp_sockets(sockets))
         .build()
         .expect("an engine");
     let mut streams = Streams::open(&engine);
@@ -176,6 +191,14 @@ pub(crate) fn child() {
                     counters.sessions_lost
                 ));
             }
+            "sockets" => {
+                let counters = engine.counters();
+                say(format!(
+                    "{} {} {} {}",
+                    counters.lanes, counters.lanes_added, counters.stripes, counters.lanes_dropped
+                ));
+            }
+            "explain" => say(streams.explain().replace('\n', "; ")),
             "stop" => {
                 streams.counts.stop.store(true, Ordering::Release);
                 say("stopping");
@@ -215,6 +238,15 @@ pub(crate) struct Ended {
     pub(crate) lost: u64,
 }
 
+/// How many sockets a side has, and what became of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sockets {
+    pub(crate) now: u64,
+    pub(crate) added: u64,
+    pub(crate) stripes: u64,
+    pub(crate) dropped: u64,
+}
+
 /// One of the two processes.
 pub(crate) struct Side {
     other: Other,
@@ -223,10 +255,22 @@ pub(crate) struct Side {
 impl Side {
     /// On `host`, which has these addresses.
     pub(crate) fn new(host: &Host, bind: &str, peer_timeout: Duration, may_be_lost: bool) -> Self {
+        Self::with(host, bind, peer_timeout, may_be_lost, &[])
+    }
+
+    /// The same with more to tell it.
+    pub(crate) fn with(
+        host: &Host,
+        bind: &str,
+        peer_timeout: Duration,
+        may_be_lost: bool,
+        more: &[(&str, &str)],
+    ) -> Self {
         let mut extra = vec![
             ("BIND".to_owned(), bind.to_owned()),
             ("PEER_TIMEOUT".to_owned(), peer_timeout.as_millis().to_string()),
         ];
+        extra.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         if may_be_lost {
             extra.push(("MAY_BE_LOST".to_owned(), "1".to_owned()));
         }
@@ -252,6 +296,11 @@ impl Side {
             replayed: numbers[FLOWS + 1],
             sessions_lost: numbers[FLOWS + 2],
         }
+    }
+
+    pub(crate) fn sockets(&mut self) -> Sockets {
+        let numbers = numbers(&self.ask("sockets"));
+        Sockets { now: numbers[0], added: numbers[1], stripes: numbers[2], dropped: numbers[3] }
     }
 
     pub(crate) fn join(&mut self) -> Ended {

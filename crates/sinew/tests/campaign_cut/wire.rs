@@ -323,6 +323,15 @@ impl Net {
         Ok(Self { wires: wires.collect(), hosts: [one, other] })
     }
 
+    /// A process on each, with so many sockets for a session, that sends long messages only.
+    pub(crate) fn bulk_sides(&self, sockets: [&str; 2]) -> [Side; 2] {
+        [0, 1].map(|number| {
+            let bind = address(0, number).to_string();
+            let more = [("SOCKETS", sockets[number]), ("LONG", "1")];
+            Side::with(&self.hosts[number], &bind, Duration::from_secs(30), false, &more)
+        })
+    }
+
     /// A process on each.
     pub(crate) fn sides(&self, peer_timeout: Duration, may_be_lost: bool) -> [Side; 2] {
         [0, 1].map(|number| {
