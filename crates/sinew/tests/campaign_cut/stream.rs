@@ -5,7 +5,10 @@
 
 use crate::common::{self, Other, PATIENCE, content, hear, say};
 use crate::net::Host;
-use sinew::{Endpoint, Engine, EngineOptions, Match, OpError, Peer, Progress, Security, TransportOptions};
+use sinew::{
+    Endpoint, Engine, EngineOptions, Match, OpError, Peer, Progress, Security, SendOp, TransportOptions,
+};
+use std::collections::VecDeque;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -68,16 +71,29 @@ impl Counts {
 
 pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
     let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(PATIENCE).send(data);
+    let mut under_way = VecDeque::new();
     for number in 0.. {
         if counts.stop.load(Ordering::Acquire) {
+            under_way.into_iter().for_each(finish);
             let ended = send(END, number, b"").and_then(|()| to.flush_within(PATIENCE));
             return ended.unwrap_or_else(|error| counts.note("the last one", &error));
         }
-        if let Err(error) = send(1, number, body(flow, number)) {
+        if long() {
+            // Several at once, so that there is always something to send.
+            let message = to.message(1).immediate(number);
+            under_way.push_back(message.post(body(flow, number).to_vec()).expect("posted"));
+            if under_way.len() > 4 {
+                under_way.pop_front().map(finish);
+            }
+        } else if let Err(error) = send(1, number, body(flow, number)) {
             return counts.note("a send", &error);
         }
         counts.sent[flow].fetch_add(1, Ordering::Release);
     }
+}
+
+fn finish(op: SendOp) {
+    op.wait_within(PATIENCE).expect("a send that ends well");
 }
 
 pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
