@@ -18,6 +18,8 @@ const TRIAL_MAX: Duration = Duration::from_secs(3);
 /// Waits between trials that brought nothing.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(64);
+/// Bytes per second that no further lane is tried from: one thread, which fills and empties them all, does not move more.
+const ENOUGH: u64 = 4_000_000_000;
 /// How long a rate must be low before a lane is given up.
 const LOW_FOR: Duration = Duration::from_secs(2);
 
@@ -172,8 +174,8 @@ impl Growth {
             Phase::Measures { .. } if !queue || lanes != self.wanted => self.phase = Phase::Rests,
             Phase::Measures { since, bytes } => {
                 let patient = self.not_before.is_none_or(|at| now >= at);
-                if now - since >= STRETCH && self.wanted < self.max && patient {
-                    let before = rate(arrived - bytes, now - since);
+                let before = rate(arrived - bytes, now - since);
+                if now - since >= STRETCH && self.wanted < self.max && patient && before < ENOUGH {
                     self.wanted += 1;
                     self.phase = Phase::Waits { since: now, before };
                 } else if now - since >= 2 * STRETCH {
@@ -303,7 +305,9 @@ mod tests {
 
     #[test]
     fn one_lane_that_carries_all_there_is_stays_alone_but_for_ever_rarer_trials() {
-        let mut net = Net::new(Growth::new(1, 8), 10_000_000_000, 10_000_000_000);
+        let mut net = Net::new(Growth::new(1, 8), 5_000_000_000, u64::MAX);
+        assert_eq!((net.run(60 * SECOND), net.most), (1, 1), "more than a thread moves");
+        let mut net = Net::new(Growth::new(1, 8), 3_000_000_000, 3_000_000_000);
         net.run(60 * SECOND);
         assert_eq!(net.most, 2, "one is tried at a time");
         let mut trials = 0;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{PATIENCE, Pair, connected, content, options, until};
 use sinew::tcp::Sockets;
-use sinew::{BuildError, Engine, Match, Peer, Progress, TransportOptions, Verdict};
+use sinew::{BuildError, Engine, Match, Peer, Progress, TransportOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const THREAD: Progress = Progress::Thread { cpu: None };
@@ -29,8 +29,9 @@ fn pair(here: &str, there: &str) -> (Pair, Peer) {
 }
 
 fn have(p: &Pair, sockets: usize) {
+    let now = |peer: &Peer| peer.explain().sockets.map_or(0, |sockets| sockets.now);
     until(&format!("both sides have {sockets} sockets: {}", p.to_b.explain()), || {
-        p.here.counters().lanes == sockets && p.there.counters().lanes == sockets
+        now(&p.to_b) == sockets && p.here.counters().lanes == sockets && p.there.counters().lanes == sockets
     });
 }
 
@@ -98,15 +99,14 @@ fn parallel_has_as_many_sockets_as_asked_for_and_messages_over_them_are_whole_an
     let sockets = explain.sockets.clone().expect("a number of sockets");
     assert_eq!((sockets.now, sockets.wanted, sockets.bounds), (4, 4, (4, 4)), "{explain}");
     assert!(sockets.why.contains("4 were asked for"), "{explain}");
-    let rows = explain.rows.iter().filter(|row| matches!(row.verdict, Verdict::Chosen | Verdict::Works));
-    let remarks: Vec<&str> = rows.map(|row| row.remark.as_str()).collect();
+    let remarks = remarks(&p.to_b);
     assert_eq!(remarks.len(), 4, "{explain}");
     assert!(remarks.iter().all(|remark| remark.starts_with("congestion control ")), "{explain}");
     // The other engine began with one, and has been given more.
     let sockets = to_a.explain().sockets.expect("a number of sockets");
     assert_eq!((sockets.now, sockets.bounds), (4, (1, 8)), "{}", to_a.explain());
-    assert_eq!(p.here.lanes().iter().filter(|lane| lane.added).count(), 3);
-    assert_eq!((p.here.counters().lanes_lost, p.there.counters().lanes_lost), (0, 0));
+    assert!(p.here.lanes().iter().filter(|lane| lane.added).count() >= 3, "{:?}", p.here.lanes());
+    assert_eq!((p.here.counters().sessions_lost, p.there.counters().sessions_lost), (0, 0));
 }
 
 #[test]
@@ -208,7 +208,8 @@ fn congestion(name: &str) -> Result<Engine, BuildError> {
 
 fn remarks(peer: &Peer) -> Vec<String> {
     let rows = peer.explain().rows.into_iter();
-    rows.filter(|row| matches!(row.verdict, Verdict::Chosen | Verdict::Works)).map(|row| row.remark).collect()
+    // A way that works and was closed beside a better one has no socket that could say anything.
+    rows.map(|row| row.remark).filter(|remark| !remark.is_empty()).collect()
 }
 
 #[test]
@@ -216,14 +217,15 @@ fn each_socket_has_the_congestion_control_that_was_asked_for_and_says_so() {
     // Every kernel has reno, and lets everybody choose it.
     let p = connected(congestion("reno").expect("reno"), congestion("reno").expect("reno"));
     let to_a = p.b.connect(p.a.address()).expect("the way back");
-    until("there are two", || p.here.counters().lanes == 2 && p.there.counters().lanes == 2);
+    // Two lanes may be two ways that were tried at once, of which one is closed, and not yet those that are wanted.
+    until("there are two", || [&p.to_b, &to_a].iter().all(|peer| remarks(peer).len() == 2));
     for peer in [&p.to_b, &to_a] {
         assert_eq!(remarks(peer), ["congestion control reno"; 2], "{}", peer.explain());
     }
     let system =
         std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").expect("a system's default");
     let p = connected(congestion("system").expect("the default"), congestion("system").expect("the default"));
-    until("there are two", || p.here.counters().lanes == 2);
+    until("there are two", || remarks(&p.to_b).len() == 2);
     assert_eq!(remarks(&p.to_b), vec![format!("congestion control {}", system.trim()); 2]);
 }
 

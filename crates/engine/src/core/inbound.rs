@@ -51,6 +51,13 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
+        self.arrive(session_key, header, body)
+    }
+
+    /// A whole message, whose frame has been counted.
+    #[inline]
+    pub(crate) fn arrive(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         let (immediate, body) = if header.flags.contains(Flags::IMMEDIATE) {
             (Some(body.u64_at(0).ok_or("no room for the immediate data")?), body.skip(8))
         } else {
@@ -155,6 +162,7 @@ impl Core {
             Kind::DATA => self.handle_data(session_key, header, body),
             Kind::DONE => self.handle_done(session_key, header, body),
             Kind::CREDIT => self.handle_credit(session_key, header, body),
+            Kind::BUNDLE => self.handle_bundle(session_key, header, body),
             Kind::FLUSH => {
                 self.send_control(session_key, Header::control(Kind::FLUSH_REPLY, header.tag), []);
                 Ok(())

@@ -4,6 +4,7 @@
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
 //! in [`Effects`] and run by the caller after the lock is released.
 
+mod bundle;
 mod direct;
 mod direct_batch;
 mod effects;
@@ -134,6 +135,12 @@ pub(crate) struct Core {
     /// The one of them that had frames last.
     last_hot: Key,
     permits: quick::Permits,
+    /// Messages of the permit to send that will share a frame.
+    packing: bundle::Packing,
+    /// For the next bundle that has to wait for room.
+    spare_packing: Option<Box<bundle::Packing>>,
+    /// Messages of the permit to receive that shared a frame.
+    taking: bundle::Taking,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
     /// Receives that ended, or lost their message, while a lane was in use, which must still forget their memory.
@@ -222,6 +229,9 @@ impl Core {
             hot: Vec::new(),
             last_hot: Key::NONE,
             permits: quick::Permits::default(),
+            packing: bundle::Packing::default(),
+            spare_packing: None,
+            taking: bundle::Taking::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
             set_aside: Vec::new(),

@@ -12,6 +12,7 @@
 //! and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
+use super::bundle::{self, Taking};
 use super::endpoint::EndpointState;
 use super::inbound::OVERHEAD;
 use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
@@ -20,7 +21,7 @@ use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Buf, Descriptor, Lane, Peek, Peeked, View};
+use sinew_transport::{Body, Buf, Descriptor, Lane, Peek, Peeked, View};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -63,6 +64,14 @@ impl Receiving {
     }
 }
 
+/// Whether a receive from anybody is for the message.
+#[inline(always)]
+const fn wants(pattern: &Match, arrival: &Arrival) -> bool {
+    (pattern.tag ^ arrival.tag) & !pattern.ignore == 0
+        && pattern.untagged == arrival.untagged
+        && pattern.source.is_none()
+}
+
 /// What stays true of one endpoint and one lane until anything but quick calls happens.
 #[derive(Debug)]
 struct Permit {
@@ -86,6 +95,9 @@ struct Permit {
     lent: u64,
     /// Answers to envelopes since.
     answers: u64,
+    /// How many of the messages shared a frame, and how many such frames there were.
+    bundled: u64,
+    bundles: u64,
     /// Its lane is a socket: messages are posted, and go out with the next progress.
     staged_only: bool,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
@@ -106,6 +118,8 @@ impl Permit {
         loans: 0,
         lent: 0,
         answers: 0,
+        bundled: 0,
+        bundles: 0,
         staged_only: false,
         received: false,
     };
@@ -115,6 +129,18 @@ impl Permit {
         self.credit -= len as u64 + OVERHEAD;
         self.messages += 1;
         self.bytes += len as u64;
+    }
+
+    /// A message that shares its frame.
+    #[inline(always)]
+    fn count_bundled(&mut self, len: usize) {
+        self.count(len);
+        self.bundled += 1;
+    }
+
+    /// Frames of messages that were posted or taken.
+    const fn frames(&self) -> u64 {
+        self.messages - self.bundled + self.bundles
     }
 
     /// The next message of the permit's lane.
@@ -162,6 +188,19 @@ impl Permit {
         self.count(len);
     }
 
+    /// Takes the bundle that was shown last in.
+    #[inline(never)]
+    fn open<T>(&mut self, taking: &mut Taking, Peeked { header, body }: &Peeked<'_>) -> Look<T> {
+        if header.dst != self.endpoint
+            || !taking.open((self.session, self.lane), self.engine, header, *body, self.credit)
+        {
+            return Look::Other;
+        }
+        self.received = true;
+        self.bundles += 1;
+        Look::More
+    }
+
     const fn cost(&self) -> u64 {
         self.bytes + self.messages * OVERHEAD
     }
@@ -172,6 +211,18 @@ impl Permit {
 pub(crate) struct Permits {
     to_send: Permit,
     to_receive: Permit,
+}
+
+impl Permits {
+    /// The lane that the open bundle goes to.
+    pub(crate) const fn bundle_lane(&self) -> Key {
+        self.to_send.lane
+    }
+
+    /// The open bundle was posted.
+    pub(crate) const fn bundle_posted(&mut self) {
+        self.to_send.bundles += 1;
+    }
 }
 
 impl Default for Permits {
@@ -208,6 +259,13 @@ impl Core {
         if data.len() > self.config.eager_max || permit.credit < data.len() as u64 + OVERHEAD {
             return false;
         }
+        if staged && data.len() <= bundle::SHORT_MAX {
+            return self.pack_quick(header, data);
+        }
+        if !self.flush_bundle() {
+            return false;
+        }
+        let permit = &mut self.permits.to_send;
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return false;
         };
@@ -216,6 +274,17 @@ impl Core {
         }
         permit.count(data.len());
         true
+    }
+
+    /// Adds a message to those that will share a frame.
+    #[inline(always)]
+    fn pack_quick(&mut self, header: &Header, data: &[u8]) -> bool {
+        let packed =
+            self.packing.push(header, data) || (self.post_bundle() && self.packing.push(header, data));
+        if packed {
+            self.permits.to_send.count_bundled(data.len());
+        }
+        packed
     }
 
     #[inline(never)]
@@ -245,6 +314,10 @@ impl Core {
     /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
     #[inline(always)]
     pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Look<Completion> {
+        if !self.taking.is_empty() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.recv_bundled(receiving) };
+        }
         if !self.may_look(receiving.endpoint) {
             return Look::Other;
         }
@@ -258,6 +331,9 @@ impl Core {
             Peek::Poll => return Look::Other,
         };
         if !permit.covers(&message) || message.body.len() > receiving.room {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -276,6 +352,70 @@ impl Core {
         Look::Done(Completion { len, tag: header.tag, immediate: None, source })
     }
 
+    /// Takes one message of the bundle that is being taken, if the receive waits for one and nobody else does.
+    ///
+    /// # Safety
+    /// As [`Core::recv_quick`].
+    #[inline(always)]
+    unsafe fn recv_bundled(&mut self, receiving: &Receiving) -> Look<Completion> {
+        let Some((at, arrival)) = self.find_bundled(receiving.endpoint, &receiving.wanted, receiving.room)
+        else {
+            return Look::Other;
+        };
+        let data = self.taking.data(at);
+        let len = data.len();
+        // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
+        unsafe { Body::from_slice(data).copy_to_raw(receiving.data.as_ptr(), len) };
+        Look::Done(self.take_bundled(at, &arrival, len))
+    }
+
+    /// Whether messages of a bundle are left that came the short way.
+    #[inline(always)]
+    pub(crate) const fn has_bundled(&self) -> bool {
+        !self.taking.is_empty()
+    }
+
+    /// Takes the oldest message of the bundle that is being taken that the receive is for, if nobody else wants it.
+    #[inline(always)]
+    pub(crate) fn recv_packed(&mut self, number: u32, pattern: &Match, buf: &mut [u8]) -> Option<Completion> {
+        if self.taking.is_empty() || self.permits.to_receive.endpoint != number {
+            return None;
+        }
+        let (at, arrival) = self.taking.find(|arrival| wants(pattern, arrival))?;
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
+        if endpoint.matcher.may_want(&arrival) {
+            return None;
+        }
+        let data = self.taking.data(at);
+        let len = data.len();
+        let place = buf.get_mut(..len)?;
+        if let (Ok(place), Ok(word)) = (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(data)) {
+            *place = *word;
+        } else {
+            place.copy_from_slice(data);
+        }
+        Some(self.take_bundled(at, &arrival, len))
+    }
+
+    /// A message of the bundle that is being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
+    #[inline(always)]
+    fn find_bundled(&mut self, number: u32, wanted: &Wanted, len_max: usize) -> Option<(usize, Arrival)> {
+        if self.permits.to_receive.endpoint != number {
+            return None;
+        }
+        let (at, arrival) = self.taking.find(|arrival| wanted.accepts(arrival))?;
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
+        let may = !endpoint.matcher.may_want(&arrival) && self.taking.data(at).len() <= len_max;
+        may.then_some((at, arrival))
+    }
+
+    #[inline(always)]
+    fn take_bundled(&mut self, at: usize, arrival: &Arrival, len: usize) -> Completion {
+        self.taking.take(at);
+        self.permits.to_receive.count_bundled(len);
+        Completion { len, tag: arrival.tag, immediate: None, source: self.taking.source() }
+    }
+
     /// Takes one message of at most `len_max` bytes from the lane that had the last one, if it is what was `wanted` and nobody
     /// else wants it: where it is, when it was sent on loan.
     #[inline]
@@ -285,6 +425,11 @@ impl Core {
         wanted: &Wanted,
         len_max: usize,
     ) -> Look<(Completion, Shown)> {
+        if !self.taking.is_empty() {
+            let Some((at, arrival)) = self.find_bundled(number, wanted, len_max) else { return Look::Other };
+            let bytes = self.taking.data(at).to_vec();
+            return Look::Done((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
+        }
         if !self.may_look(number) {
             return Look::Other;
         }
@@ -299,6 +444,9 @@ impl Core {
         };
         let lent = permit.covers_loan(&message);
         if lent.is_none() && !permit.covers(&message) {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -354,6 +502,9 @@ impl Core {
     /// Takes one message from the lane that had the last one, if a posted receive of the endpoint waits for it.
     #[inline]
     pub(crate) fn deliver_quick(&mut self, number: u32) -> Look<()> {
+        if !self.taking.is_empty() {
+            return self.deliver_bundled(number);
+        }
         if !self.may_look(number) {
             return Look::Other;
         }
@@ -367,6 +518,9 @@ impl Core {
             Peek::Poll => return Look::Other,
         };
         if !permit.covers(&message) {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -381,6 +535,26 @@ impl Core {
         permit.receive(len);
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
             let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
+            self.finish_recv(key, result);
+        }
+        Look::Done(())
+    }
+
+    /// The same for the oldest message of the bundle that is being taken.
+    #[inline]
+    fn deliver_bundled(&mut self, number: u32) -> Look<()> {
+        if self.permits.to_receive.endpoint != number {
+            return Look::Other;
+        }
+        let (at, arrival) = self.taking.first();
+        let endpoint =
+            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
+        let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
+            return Look::Other;
+        };
+        let info = self.take_bundled(at, &arrival, self.taking.data(at).len());
+        if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            let result = op.fill(&info, Body::from_slice(self.taking.data(at)));
             self.finish_recv(key, result);
         }
         Look::Done(())
@@ -412,6 +586,9 @@ impl Core {
         header: &Header,
         buf: Buf,
     ) -> Result<Key, Buf> {
+        if !self.flush_bundle() {
+            return Err(buf);
+        }
         let Some(session) = self.sessions.get_mut(session_key) else { return Err(buf) };
         let Some(state) = session.flows.get(flow as usize) else { return Err(buf) };
         let may = session.ready && state.pending.is_empty() && !state.closed;
@@ -547,6 +724,9 @@ impl Core {
     }
 
     fn settle_sent(&mut self) {
+        if !self.flush_bundle() {
+            self.park_bundle(self.permits.to_send.session);
+        }
         let permit = std::mem::replace(&mut self.permits.to_send, Permit::NONE);
         if permit.messages == 0 {
             return;
@@ -554,7 +734,7 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(permit.session) {
             session.bytes.take_afforded(permit.cost());
             session.flows[permit.flow as usize].bytes.take_afforded(permit.cost());
-            session.sent += permit.messages;
+            session.sent += permit.frames();
             session.traffic += permit.messages;
         }
         if let Some(endpoint) = self.endpoint(permit.endpoint) {
@@ -562,7 +742,7 @@ impl Core {
             endpoint.bytes_sent += permit.bytes;
         }
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.frames_sent += permit.messages;
+            slot.frames_sent += permit.frames();
             if permit.staged_only {
                 // With what else goes out at the end of the turn, or with the send that settles it: one system call.
                 self.mark_dirty(permit.session);
@@ -575,10 +755,16 @@ impl Core {
 
     fn settle_received(&mut self) {
         let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
-        let frames = permit.messages + permit.loans + permit.answers;
-        if frames == 0 {
-            return;
+        let frames = permit.frames() + permit.loans + permit.answers;
+        if frames != 0 {
+            self.book_received(&permit, frames);
         }
+        if !self.taking.is_empty() {
+            self.spill_bundle();
+        }
+    }
+
+    fn book_received(&mut self, permit: &Permit, frames: u64) {
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
             slot.idle = 0;
             slot.frames_received += frames;

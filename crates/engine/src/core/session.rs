@@ -1,6 +1,7 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
 use super::Surroundings;
+use super::bundle::Packing;
 use super::op::Charge;
 use super::sockets::Sockets;
 use super::table::Key;
@@ -157,6 +158,8 @@ pub(crate) struct Session {
     pub(crate) sockets: Option<Box<Sockets>>,
     /// In the list of sessions whose number of lanes is looked after.
     pub(crate) tended: bool,
+    /// A bundle of messages that found no room: it goes before what else has not been posted.
+    pub(crate) parked: Option<Box<Packing>>,
     pub(crate) outbox: VecDeque<Control>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) flow_of: HashMap<u32, u32>,
@@ -247,6 +250,7 @@ impl Session {
             stripes_welcome: false,
             sockets: None,
             tended: false,
+            parked: None,
             outbox: VecDeque::new(),
             flows: Vec::new(),
             flow_of: HashMap::new(),

@@ -14,6 +14,7 @@ mod packet;
 mod slow;
 mod sockets;
 mod stream;
+mod times;
 mod wire;
 
 /// The other processes.

@@ -3,6 +3,7 @@
 //! A lane carries frames in order, each a [`Header`] and a body of at most the lane's `frame_max` bytes. How the header
 //! is laid out is the lane's own affair: streams use [`stream`], shared memory packs it into one cache line.
 
+pub mod bundle;
 pub mod stream;
 
 /// What a frame is for. A newtype, because a peer may send any number: unknown kinds are data, never a panic.
@@ -52,11 +53,13 @@ impl Kind {
     pub const GOODBYE: Self = Self(18);
     /// Nothing of this leg or an earlier one is to be taken any more, and RESUME is asked for: tag = the leg's number; unsequenced.
     pub const FENCE: Self = Self(19);
+    /// Several short messages of one endpoint for another: tag = how many; body = lengths, tags, bytes ([`bundle`]).
+    pub const BUNDLE: Self = Self(20);
     /// A fragment outside the sequence, on any lane that the receiver listens on: tag = receiver's operation, `dst`/`src` = offset
     /// and turn ([`Header::stripe`]); body = bytes. It may come twice; unsequenced.
-    pub const STRIPE: Self = Self(20);
+    pub const STRIPE: Self = Self(21);
     /// Asks the peer, which dials, for lanes of the transport that carries the session: tag = how many in all; unsequenced.
-    pub const LANES: Self = Self(21);
+    pub const LANES: Self = Self(22);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -64,7 +67,7 @@ impl Kind {
     #[must_use]
     #[inline]
     pub const fn is_sequenced(self) -> bool {
-        self.0 < Self::PROBE.0
+        self.0 < Self::PROBE.0 || self.0 == Self::BUNDLE.0
     }
 
     /// Whether its body is a part of a long message: such a body may be as long as a lane's `borrowed_max`, and is put to its place
@@ -78,7 +81,7 @@ impl Kind {
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 22] = [
+        const NAMES: [&str; 23] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -99,6 +102,7 @@ impl Kind {
             "RESUME",
             "GOODBYE",
             "FENCE",
+            "BUNDLE",
             "STRIPE",
             "LANES",
         ];
