@@ -18,8 +18,11 @@ const TRIAL_MAX: Duration = Duration::from_secs(3);
 /// Waits between trials that brought nothing.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(64);
-/// Bytes per second that no further lane is tried from: one thread, which fills and empties them all, does not move more.
-const ENOUGH: u64 = 4_000_000_000;
+/// Bytes per second from which on no further lane is tried: one thread, which fills and empties them all, moves hardly more.
+pub const ENOUGH: u64 = 4_000_000_000;
+/// The same within one machine, where nothing but a limit that somebody has set is slower than the processors: there one lane more
+/// than is of use costs up to half of the rate while it is tried.
+pub const ENOUGH_LOCAL: u64 = 1_000_000_000;
 /// How long a rate must be low before a lane is given up.
 const LOW_FOR: Duration = Duration::from_secs(2);
 
@@ -102,6 +105,7 @@ pub struct Growth {
     min: usize,
     max: usize,
     wanted: usize,
+    enough: u64,
     phase: Phase,
     why: Why,
     patience: Duration,
@@ -113,14 +117,15 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Between `min` and `max` lanes.
+    /// Between `min` and `max` lanes, of which no further one is tried from `enough` bytes per second on.
     #[must_use]
-    pub fn new(min: usize, max: usize) -> Self {
+    pub fn new(min: usize, max: usize, enough: u64) -> Self {
         let min = min.max(1);
         Self {
             min,
             max: max.max(min),
             wanted: min,
+            enough,
             phase: Phase::Rests,
             why: Why::Begun,
             patience: PATIENCE_MIN,
@@ -175,7 +180,7 @@ impl Growth {
             Phase::Measures { since, bytes } => {
                 let patient = self.not_before.is_none_or(|at| now >= at);
                 let before = rate(arrived - bytes, now - since);
-                if now - since >= STRETCH && self.wanted < self.max && patient && before < ENOUGH {
+                if now - since >= STRETCH && self.wanted < self.max && patient && before < self.enough {
                     self.wanted += 1;
                     self.phase = Phase::Waits { since: now, before };
                 } else if now - since >= 2 * STRETCH {
@@ -291,23 +296,23 @@ mod tests {
 
     #[test]
     fn grows_while_each_lane_is_limited_and_no_further_than_it_may() {
-        let mut net = Net::new(Growth::new(1, 8), 10_000_000, u64::MAX);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 10_000_000, u64::MAX);
         assert_eq!(net.run(10 * SECOND), 8);
         assert!(matches!(net.growth.why(), Why::Faster { with, without } if with > without));
     }
 
     #[test]
     fn stops_where_all_lanes_together_are_limited() {
-        let mut net = Net::new(Growth::new(1, 8), 10_000_000, 31_000_000);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 10_000_000, 31_000_000);
         net.run(20 * SECOND);
         assert!((3..=4).contains(&net.growth.wanted()), "{:?}", net.growth);
     }
 
     #[test]
     fn one_lane_that_carries_all_there_is_stays_alone_but_for_ever_rarer_trials() {
-        let mut net = Net::new(Growth::new(1, 8), 5_000_000_000, u64::MAX);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 5_000_000_000, u64::MAX);
         assert_eq!((net.run(60 * SECOND), net.most), (1, 1), "more than a thread moves");
-        let mut net = Net::new(Growth::new(1, 8), 3_000_000_000, 3_000_000_000);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 3_000_000_000, 3_000_000_000);
         net.run(60 * SECOND);
         assert_eq!(net.most, 2, "one is tried at a time");
         let mut trials = 0;
@@ -321,14 +326,14 @@ mod tests {
 
     #[test]
     fn without_a_queue_nothing_is_tried() {
-        let mut net = Net::new(Growth::new(1, 8), 10_000_000, u64::MAX);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 10_000_000, u64::MAX);
         net.offered = 9_000_000;
         assert_eq!((net.run(60 * SECOND), net.most), (1, 1));
     }
 
     #[test]
     fn what_is_not_needed_any_more_is_given_up_and_what_is_needed_is_not() {
-        let mut net = Net::new(Growth::new(1, 8), 10_000_000, u64::MAX);
+        let mut net = Net::new(Growth::new(1, 8, ENOUGH), 10_000_000, u64::MAX);
         net.run(10 * SECOND);
         net.offered = 75_000_000;
         assert_eq!(net.run(30 * SECOND), 8, "they carry it without a queue, and fewer would not");
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn one_that_cannot_be_had_is_not_waited_for() {
-        let mut growth = Growth::new(1, 8);
+        let mut growth = Growth::new(1, 8, ENOUGH);
         let mut now = Instant::now();
         let mut arrived = 0;
         let mut look = |growth: &mut Growth| {
@@ -364,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_fixed_number_stays_what_it_is() {
-        let mut net = Net::new(Growth::new(4, 4), 10_000_000, u64::MAX);
+        let mut net = Net::new(Growth::new(4, 4, ENOUGH), 10_000_000, u64::MAX);
         assert_eq!((net.run(10 * SECOND), net.most), (4, 4));
         net.offered = 0;
         assert_eq!(net.run(10 * SECOND), 4);

@@ -7,7 +7,7 @@
 use super::session::Session;
 use super::table::Key;
 use super::{Core, Purpose};
-use sinew_proto::growth::{Growth, LOOK_EVERY, Look};
+use sinew_proto::growth::{ENOUGH, ENOUGH_LOCAL, Growth, LOOK_EVERY, Look};
 use sinew_transport::{LaneCount, Locator};
 use sinew_wire::frame::{Header, Kind};
 use std::fmt;
@@ -48,11 +48,11 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    fn new(transport: &'static str, bounds: LaneCount, now: Instant) -> Self {
+    fn new(transport: &'static str, bounds: LaneCount, local: bool, now: Instant) -> Self {
         Self {
             transport,
             bounds,
-            growth: Growth::new(bounds.min, bounds.max),
+            growth: Growth::new(bounds.min, bounds.max, if local { ENOUGH_LOCAL } else { ENOUGH }),
             peer_wants: 1,
             look_at: now,
             wished_at: None,
@@ -134,6 +134,7 @@ impl Core {
         let transport = slot.transport;
         let bounds = self.lane_count(transport);
         let joins = slot.joins;
+        let local = slot.lane.as_ref().is_some_and(|lane| lane.info().capabilities.local);
         let known = session.sockets.as_ref().is_some_and(|sockets| sockets.transport == transport);
         if !joins || (bounds.max == 1 && !known) {
             return;
@@ -141,7 +142,7 @@ impl Core {
         let now = self.surroundings.now();
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !known {
-            session.sockets = Some(Box::new(Sockets::new(transport, bounds, now)));
+            session.sockets = Some(Box::new(Sockets::new(transport, bounds, local, now)));
         }
         if let Some(sockets) = &mut session.sockets {
             sockets.look_at = now;

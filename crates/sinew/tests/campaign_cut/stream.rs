@@ -85,8 +85,10 @@ pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
             // Several at once, so that there is always something to send.
             let message = to.message(1).immediate(number);
             under_way.push_back(message.post(body(flow, number).to_vec()).expect("posted"));
-            if under_way.len() > 4 {
-                under_way.pop_front().map(finish);
+            if under_way.len() > 4
+                && let Some(first) = under_way.pop_front()
+            {
+                finish(first);
             }
         } else if let Err(error) = send(1, number, body(flow, number)) {
             return counts.note("a send", &error);
