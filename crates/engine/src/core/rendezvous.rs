@@ -68,6 +68,7 @@ impl Core {
             wanted,
             len_max,
         };
+        op.number = fetch.envelope.number;
         op.state = RecvState::Fetching(Box::new(fetch));
         let endpoint = op.endpoint;
         self.keep_envelope(&envelope, endpoint, Some(op_key));
