@@ -165,6 +165,12 @@ impl Streams {
     }
 }
 
+fn say_sockets(engine: &Engine) {
+    let counters = engine.counters();
+    let (now, added, dropped) = (counters.lanes, counters.lanes_added, counters.lanes_dropped);
+    say(format!("{now} {added} {} {dropped}", counters.stripes));
+}
+
 /// The process.
 pub(crate) fn child() {
     let bind: Vec<String> =
@@ -212,13 +218,7 @@ pub(crate) fn child() {
                     counters.sessions_lost
                 ));
             }
-            "sockets" => {
-                let counters = engine.counters();
-                say(format!(
-                    "{} {} {} {}",
-                    counters.lanes, counters.lanes_added, counters.stripes, counters.lanes_dropped
-                ));
-            }
+            "sockets" => say_sockets(&engine),
             "explain" => say(streams.explain().replace('\n', "; ")),
             "stop" => {
                 streams.counts.stop.store(true, Ordering::Release);

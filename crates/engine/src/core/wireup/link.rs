@@ -354,8 +354,7 @@ impl Core {
         let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
         let id = SessionId { engine: peer.hello.engine, pinned: slot.pinned };
         let number = peer.hello.lane;
-        let (locator, extra) = (slot.locator.clone(), slot.extra);
-        let lost = self.epoch_of(id);
+        let (locator, extra, lost) = (slot.locator.clone(), slot.extra, self.epoch_of(id));
         if extra && !self.has_session(peer, id.pinned) {
             return Err(TransportError::new(ErrorKind::TurnedAway, "handshake", "the session is over"));
         }
