@@ -33,6 +33,23 @@ fn a_limit_of_each_connection_makes_a_session_grow_and_carry_more() {
         Err(reason) => skip!("netns", "{reason}"),
     };
     net.wires[0].set(LIMITED);
+    grows(&net, "by the wire", seed);
+}
+
+#[test]
+fn a_limit_by_tc_makes_a_session_grow_and_carry_more() {
+    let seed = seed();
+    let net = match Net::new(1, 9000, seed) {
+        Ok(net) => net,
+        Err(reason) => skip!("netns", "{reason}"),
+    };
+    if let Err(reason) = net.limit_by_tc() {
+        skip!("tc", "{reason}");
+    }
+    grows(&net, "by tc", seed);
+}
+
+fn grows(net: &Net, limited: &str, seed: u64) {
     let mut sides = net.bulk_sides(["single", "single"]);
     begin(&mut sides);
     let single = rate(&mut sides, 15);
@@ -48,7 +65,7 @@ fn a_limit_of_each_connection_makes_a_session_grow_and_carry_more() {
     let messages = end(&mut sides);
     until("what is not needed any more is closed", || sides.iter_mut().all(|side| side.sockets().now == 1));
     println!(
-        "limit of each connection: {single:.1} messages/s by one socket, {grown:.1} ({:.1} x) by {}, {messages} messages, none lost, doubled or out of order, {} added, {} closed again, {} stripes, seed {seed}\n{explain}",
+        "limit of each connection {limited}: {single:.1} messages/s by one socket, {grown:.1} ({:.1} x) by {}, {messages} messages, none lost, doubled or out of order, {} added, {} closed again, {} stripes, seed {seed}\n{explain}",
         grown / single,
         here.now,
         here.added,

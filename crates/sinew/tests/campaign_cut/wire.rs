@@ -341,6 +341,12 @@ pub(crate) struct Net {
     pub(crate) wires: Vec<Wire>,
 }
 
+fn tc(line: &str) -> Result<(), String> {
+    let ran = std::process::Command::new("tc").args(line.split(' ')).output();
+    let ran = ran.map_err(|error| format!("tc: {error}"))?;
+    if ran.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ran.stderr).trim().to_owned()) }
+}
+
 fn address(wire: usize, host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, wire as u8, host as u8 + 1)
 }
@@ -358,6 +364,34 @@ impl Net {
         let wires =
             ends.enumerate().map(|(number, (one, other))| Wire::new([one, other], seed + number as u64));
         Ok(Self { wires: wires.collect(), hosts: [one, other] })
+    }
+
+    /// Limits each connection to 24 Mbit/s by the system's own means: `tc` with a class of `htb` for each group of ports.
+    ///
+    /// # Errors
+    /// There is no `tc` here, or the kernel lacks the discipline or the classifier.
+    pub(crate) fn limit_by_tc(&self) -> Result<(), String> {
+        for host in &self.hosts {
+            host.run(|| {
+                tc("qdisc add dev sinew0 root handle 1: htb default 99 r2q 100")?;
+                tc("class add dev sinew0 parent 1: classid 1:99 htb rate 10gbit quantum 60000")?;
+                for class in 0..8 {
+                    tc(&format!(
+                        "class add dev sinew0 parent 1: classid 1:1{class} htb rate 24mbit burst 64k cburst 64k"
+                    ))?;
+                    // The system gives even ports to those who connect.
+                    for (order, end) in ["sport", "dport"].iter().enumerate() {
+                        tc(&format!(
+                            "filter add dev sinew0 parent 1: protocol ip prio {} u32 match ip {end} {} 0x000f flowid 1:1{class}",
+                            order + 1,
+                            class * 2
+                        ))?;
+                    }
+                }
+                Ok::<(), String>(())
+            })?;
+        }
+        Ok(())
     }
 
     /// A process on each, with so many sockets for a session, that sends long messages only.
