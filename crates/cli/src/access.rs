@@ -29,7 +29,7 @@ pub(crate) struct Flows {
     #[arg(long, value_name = "COUNT", value_parser = sockets)]
     pub(crate) sockets: Option<String>,
     /// Congestion control of TCP: auto, system, or a name as bbr [default: SINEW_TCP_CONGESTION, else auto]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = congestion)]
     pub(crate) congestion: Option<String>,
 }
 
@@ -37,6 +37,16 @@ fn sockets(text: &str) -> Result<String, String> {
     let sockets: sinew::tcp::Sockets =
         text.parse().map_err(|error: sinew::tcp::BadSockets| error.to_string())?;
     Ok(sockets.to_string())
+}
+
+fn congestion(text: &str) -> Result<String, String> {
+    use sinew::tcp::{CongestionControl, TcpOptions};
+    if !matches!(text, "auto" | "system") {
+        let mut options = TcpOptions::default();
+        options.congestion_control = CongestionControl::Named(text.to_owned());
+        options.check().map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
 }
 
 impl Flows {
