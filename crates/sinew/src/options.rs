@@ -16,6 +16,8 @@ sinew_base::options! {
         tcp_advertise: list = "", cost "none";
         /// Congestion control of TCP: auto, system, or a name.
         tcp_congestion: text = "auto", cost "none";
+        /// Sockets of one session over TCP: auto (as many as measure faster, up to 8), single, or a number from 1 to 16.
+        tcp_sockets: text = "auto", cost "two descriptors and about 1.2 MB on each side for each";
         /// File with the domain's secret, at least 16 bytes, readable by this user only; empty: none.
         secret_file: path = "", cost "none";
     }
