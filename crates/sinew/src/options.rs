@@ -16,6 +16,9 @@ sinew_base::options! {
         tcp_advertise: list = "", cost "none";
         /// Congestion control of TCP: auto, system, or a name.
         tcp_congestion: text = "auto", cost "none";
+        /// When the receiver reads long messages of memory that is not from `alloc` where they lie in the sender's process
+        /// (process_vm_readv): auto (when measured to be faster), off (nor may peers read this one), or a size from which on.
+        shm_cross_read: text = "auto", cost "off or a size: no measurement; auto: one or two slower messages";
         /// File with the domain's secret, at least 16 bytes, readable by this user only; empty: none.
         secret_file: path = "", cost "none";
     }

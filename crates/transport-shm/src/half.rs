@@ -80,7 +80,10 @@ pub(crate) struct Control {
     pub(crate) starving: AtomicU64,
     /// How often the owner has taken memory back that it had described: descriptors say how often it had before.
     pub(crate) recalled: AtomicU64,
-    _third: [AtomicU64; 4],
+    /// Which messages of lent memory the owner wants to be described, as it reads them across: bit *k* for those of 2^k to
+    /// 2^(k+1) − 1 bytes.
+    pub(crate) reads: AtomicU64,
+    _third: [AtomicU64; 3],
 }
 
 /// Ended in order.
@@ -149,6 +152,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, closed) == 136);
     assert!(std::mem::offset_of!(Control, starving) == 144);
     assert!(std::mem::offset_of!(Control, recalled) == 152);
+    assert!(std::mem::offset_of!(Control, reads) == 160);
     assert!(std::mem::offset_of!(DomainControl, armed) == 64);
     assert!(size_of::<Control>() <= PAGE && size_of::<Hints>() <= PAGE);
 };

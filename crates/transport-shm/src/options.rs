@@ -33,6 +33,9 @@ pub struct ShmOptions {
     /// Whether armed consumers use `membarrier`, so that producers need no fence. Default `true`; without it (or where the
     /// kernel refuses) each post costs a fence of about 5 to 10 ns.
     pub membarrier: bool,
+    /// Whether long messages from memory of the sender's own are read across by the receiver (`process_vm_readv`), where both
+    /// sides allow it and are of the same user. Default [`CrossRead::Auto`].
+    pub cross_read: CrossRead,
     /// Connections that wait to be accepted. Default 4096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
 }
@@ -50,7 +53,36 @@ impl Default for ShmOptions {
             segments_max: 64,
             segment_bytes_max: 64 << 30,
             membarrier: true,
+            cross_read: CrossRead::Auto,
             backlog: 4096,
+        }
+    }
+}
+
+/// When long messages are read across.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CrossRead {
+    /// When that has proven faster than pieces on the first long messages of a lane; costs one slower message or two.
+    #[default]
+    Auto,
+    /// Never; nor may peers read this process.
+    Off,
+    /// All that are at least so many bytes long, and longer than one frame takes.
+    From(usize),
+}
+
+impl std::str::FromStr for CrossRead {
+    type Err = String;
+
+    /// `auto`, `off`, or a size as `256k`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" | "" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            size => match sinew_base::units::parse_bytes(size).ok().and_then(|from| usize::try_from(from).ok()) {
+                Some(from @ 1..) => Ok(Self::From(from)),
+                _ => Err(format!("{size:?} is neither auto, nor off, nor a size as 256k")),
+            },
         }
     }
 }

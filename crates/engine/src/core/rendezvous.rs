@@ -132,7 +132,7 @@ impl Core {
             match result {
                 Some(Ok(Pull::Done)) => self.handle_pulled(op_key, Ok(())),
                 Some(Ok(Pull::Pending)) => {}
-                Some(Err(_)) | None => self.send_fetch(op_key),
+                Some(Ok(Pull::Declined) | Err(_)) | None => self.send_fetch(op_key),
             }
         }
     }

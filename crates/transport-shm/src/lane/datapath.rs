@@ -9,6 +9,7 @@
 
 use super::segments::Segments;
 use super::setup::Bell;
+use crate::across::Across;
 use crate::half::{DomainControl, Page, REFUSED};
 use crate::note::broken;
 use crate::options::ShmOptions;
@@ -26,6 +27,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 /// Pieces of long messages that one poll hands up beyond its budget.
 const PIECES_MORE: usize = 16;
@@ -57,6 +59,7 @@ pub(crate) struct Open {
     /// Borrowed posts to report.
     pub(crate) released: VecDeque<Token>,
     pub(crate) segments: Segments,
+    pub(crate) across: Across,
 }
 
 /// What set-up has found out.
@@ -73,12 +76,14 @@ pub(crate) struct Ends {
     pub(crate) barrier: Barrier,
     /// Segments that the peer is ready to map.
     pub(crate) segments_max: u32,
+    /// What may be read of the peer's memory.
+    pub(crate) across: Across,
 }
 
 impl Open {
     /// A lane with these ends.
     pub(crate) fn new(options: &ShmOptions, ends: Ends) -> Self {
-        let Ends { watch, bit, peer_page, bell, barrier, segments_max } = ends;
+        let Ends { watch, bit, peer_page, bell, barrier, segments_max, across } = ends;
         let (own_slots, peer_slots) = (watch.own.ring().len(), watch.peer.ring().len());
         let taken_max = watch.peer.window_len() / 16;
         Self {
@@ -100,6 +105,7 @@ impl Open {
             bell,
             released: VecDeque::new(),
             segments: Segments::new(segments_max),
+            across,
         }
     }
 
@@ -407,7 +413,10 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        done += self.segments.step(sink, &self.watch.peer);
+        if self.segments.is_fetching() {
+            done += self.segments.step(sink, &self.watch.peer, &mut self.across);
+            self.tell_wanted();
+        }
         self.watch.pending.store(self.segments.is_fetching(), Ordering::Relaxed);
         Ok(done)
     }
@@ -438,6 +447,9 @@ impl Open {
         // Before the sink is called: should it panic, the frame is not handed up twice.
         self.consumer.advance();
         sink.frame(&header, body);
+        if header.kind == Kind::DATA && self.across.is_timing() {
+            self.across.piece_came(header.tag, header.offset(), body.len(), Instant::now());
+        }
         Ok(Some(header.kind))
     }
 
@@ -499,6 +511,14 @@ impl Open {
         if closed.load(Ordering::Relaxed) == 0 {
             closed.store(why, Ordering::Release);
             self.notify(socket);
+        }
+    }
+
+    /// Tells the peer which messages to describe so that they can be read across.
+    pub(crate) fn tell_wanted(&self) {
+        let (word, wanted) = (&self.watch.own.control().reads, self.across.wanted());
+        if word.load(Ordering::Relaxed) != wanted {
+            word.store(wanted, Ordering::Relaxed);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Called by the lane's first polls. Nothing of the peer is mapped before its note was checked.
 
 use super::datapath::{Ends, Open};
+use crate::across::Across;
 use crate::half::{self, Geometry, OwnHalf, Page, PeerHalf};
 use crate::link::Peer;
 use crate::note::{self, NO_BIT, Note, broken};
@@ -14,7 +15,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{ErrorKind, TransportError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How to wake the peer.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ pub(crate) struct Setup {
     said: note::Setup,
     unsent: Vec<u8>,
     same_user: bool,
+    pid: Option<u32>,
     answer: Option<Answer>,
 }
 
@@ -94,8 +96,9 @@ impl Setup {
             membarrier: registry.membarrier,
             bell: same_user,
             segments_max: u32::try_from(options.segments_max).unwrap_or(u32::MAX),
+            token: registry.token.shown().filter(|_| same_user),
         };
-        Ok(Self { owner, place, own, own_fd: Some(own_fd), said, unsent, same_user, answer: None })
+        Ok(Self { owner, place, own, own_fd: Some(own_fd), said, unsent, same_user, pid: peer.pid, answer: None })
     }
 
     /// Sends what is still to be said; whether all is said.
@@ -198,6 +201,8 @@ impl Setup {
             over: AtomicBool::new(false),
         });
         registry.open(self.place, &watch);
+        let across = Across::prove(registry.options.cross_read, self.same_user, self.pid, theirs.token);
+        watch.own.control().reads.store(across.wanted(), Ordering::Relaxed);
         let ends = Ends {
             watch,
             bit: self.place,
@@ -205,6 +210,7 @@ impl Setup {
             bell,
             barrier,
             segments_max: theirs.segments_max,
+            across,
         };
         Ok(Open::new(&registry.options, ends))
     }

@@ -2,6 +2,7 @@
 //!
 //! Called by the domain, links and lanes. It knows nothing of rings and frames; it maps, seals, checks and passes.
 
+pub(crate) mod across;
 pub(crate) mod barrier;
 pub(crate) mod limits;
 pub(crate) mod memory;

@@ -1,0 +1,157 @@
+//! Messages that their receiver reads where they lie in the sender's process: content, progress, endings, permission.
+
+mod common;
+
+use common::{content, until};
+use sinew::{Engine, Match, OpError, Peer, Progress, TransportOptions};
+use std::time::Duration;
+
+fn engine(cross_read: &str) -> Engine {
+    let options = TransportOptions::default().shm_cross_read(cross_read);
+    Engine::builder()
+        .domain("across")
+        .transports(["shm"])
+        .options(common::options())
+        .transport_options(options)
+        .build()
+        .expect("an engine")
+}
+
+fn threaded(cross_read: &str) -> Engine {
+    let options = TransportOptions::default().shm_cross_read(cross_read);
+    let builder = Engine::builder().domain("across").progress(Progress::Thread { cpu: None });
+    let builder = builder.transports(["shm"]).options(common::options()).transport_options(options);
+    builder.build().expect("an engine")
+}
+
+fn is_read_across(peer: &Peer, len: usize) -> bool {
+    peer.explain().way(len).is_some_and(|crossing| crossing.way.contains("read across"))
+}
+
+/// What no other way gives: the sender has posted, and does nothing more until the receiver has it all.
+#[test]
+fn a_message_that_is_read_across_needs_no_progress_of_its_sender() {
+    let pair = common::connected(engine("1"), engine("1"));
+    let (to_b, b) = (&pair.to_b, &pair.b);
+    assert!(is_read_across(to_b, 1 << 20), "{}", to_b.explain());
+    for (number, len) in [70_000, 100_001, 524_288, 524_289, 3_000_001, 9 << 20].into_iter().enumerate() {
+        let message = content(len, number as u64);
+        let send = to_b.post_send(1, message.clone()).expect("posted");
+        let mut buf = vec![0xa5u8; len + 64];
+        let got = b.recv(1, &mut buf[..len]).expect("a message, without a turn of its sender");
+        assert_eq!(got.len, len);
+        assert!(buf[..len] == message, "{len} bytes");
+        assert!(buf[len..].iter().all(|&byte| byte == 0xa5), "nothing beyond the message");
+        assert!(send.wait().expect("the buffer comes back")[..] == message[..]);
+    }
+}
+
+#[test]
+fn borrowed_and_truncated_and_unexpected_messages_are_read_across() {
+    let pair = common::connected(engine("1"), threaded("1"));
+    let (to_b, b) = (&pair.to_b, pair.b.clone());
+    let message = content(2 << 20, 3);
+    let expected = message.clone();
+    let receiver = std::thread::spawn(move || {
+        let mut short = vec![0; 100_000];
+        let error = b.recv(1, &mut short).expect_err("too long");
+        assert!(matches!(error, OpError::Truncated { message_len, .. } if message_len == 2 << 20), "{error}");
+        assert!(short == expected[..100_000]);
+        until("two wait", || b.probe(Match::tag(3)).is_some());
+        for tag in [3, 2] {
+            let message = b.recv_message(tag, 4 << 20).expect("a message");
+            assert!(message.to_vec() == expected, "tag {tag}");
+        }
+    });
+    to_b.send(1, &message).expect("taken");
+    let second = to_b.post_send(2, message.clone()).unwrap();
+    let third = to_b.post_send(3, message.clone()).unwrap();
+    second.wait().expect("taken");
+    third.wait().expect("taken");
+    receiver.join().unwrap();
+}
+
+#[test]
+fn a_send_that_is_taken_back_before_it_is_read_is_not_received() {
+    let pair = common::connected(engine("1"), engine("1"));
+    let (to_b, b) = (&pair.to_b, &pair.b);
+    for round in 0..20u64 {
+        let message = content(1 << 20, round);
+        let send = to_b.post_send(1, message.clone()).expect("posted");
+        until("it waits", || b.probe(Match::tag(1)).is_some());
+        let mut buf = send.cancel().expect_err("taken back").buf;
+        // The memory is the sender's again: what it writes now is in nobody's message.
+        buf.as_mut_slice().expect("writable").fill(0xee);
+        to_b.send(1, b"the next one").expect("sent");
+        let mut target = vec![0; 1 << 20];
+        let got = b.recv(1, &mut target).expect("the next one");
+        assert_eq!(&target[..got.len], b"the next one", "round {round}");
+    }
+}
+
+#[test]
+fn a_receive_that_is_given_up_leaves_the_message_to_the_next() {
+    let pair = common::connected(engine("1"), engine("1"));
+    let (to_b, b) = (&pair.to_b, &pair.b);
+    let message = content(8 << 20, 1);
+    for _ in 0..10 {
+        let send = to_b.post_send(1, message.clone()).expect("posted");
+        let receive = b.post_recv(1, vec![0; message.len()]).expect("posted");
+        // Some pieces are there, some are not.
+        for _ in 0..3 {
+            pair.there.process();
+        }
+        let _ = receive.cancel();
+        let mut target = vec![0; message.len()];
+        match b.recv_within(1, &mut target, Duration::from_secs(10)) {
+            Ok(got) => assert!(target[..got.len] == message),
+            Err(error) => panic!("the message is lost: {error}"),
+        }
+        send.wait().expect("taken");
+    }
+}
+
+#[test]
+fn either_side_can_switch_it_off_and_explain_says_so() {
+    for (here, there, says) in [("off", "1", "switched off here"), ("1", "off", "does not offer")] {
+        let pair = common::connected(engine(here), threaded(there));
+        let explain = pair.to_b.explain();
+        let crossing = explain.way(1 << 20).expect("a way");
+        assert!(crossing.way.contains("pieces") && crossing.reason.contains(says), "{explain}");
+        let message = content(1 << 20, 9);
+        let receive = pair.b.post_recv(1, vec![0; message.len()]).expect("posted");
+        pair.to_b.send(1, &message).expect("sent");
+        assert!(receive.wait().expect("received").buf[..] == message[..]);
+    }
+}
+
+#[test]
+fn the_way_is_measured_on_the_first_long_messages_and_explained() {
+    let pair = common::connected(engine("auto"), threaded("auto"));
+    let (a, to_b) = (pair.a.clone(), pair.to_b.clone());
+    let explain = to_b.explain();
+    assert!(explain.way(1 << 20).expect("a way").reason.contains("measured on the first"), "{explain}");
+    assert!(explain.way(40).expect("a way").way.contains("slot"), "{explain}");
+    assert!(explain.way(4096).expect("a way").way.contains("small window"), "{explain}");
+    assert!(explain.way(4097).expect("a way").way.contains("one frame"), "{explain}");
+    let to_a = pair.b.connect(a.address()).expect("a path");
+    let message = content(1 << 20, 5);
+    let mut buf = vec![0; message.len()];
+    for _ in 0..20 {
+        let send = to_a.post_send(1, message.clone()).expect("posted");
+        a.recv(1, &mut buf).expect("received");
+        assert!(buf == message);
+        send.wait().expect("taken");
+    }
+    let explain = to_b.explain();
+    let reason = &explain.way(1 << 20).expect("a way").reason;
+    assert!(reason.contains("pieces ") && reason.contains("reading across ") && reason.contains("GB/s"), "{explain}");
+    assert!(explain.way(64 << 20).expect("a way").reason.contains("first long"), "not measured yet: {explain}");
+}
+
+#[test]
+fn a_value_that_is_none_is_refused_with_the_choices() {
+    let options = TransportOptions::default().shm_cross_read("sometimes");
+    let error = Engine::builder().transport_options(options).build().expect_err("no such value").to_string();
+    assert!(error.contains("SINEW_SHM_CROSS_READ") && error.contains("auto"), "{error}");
+}
