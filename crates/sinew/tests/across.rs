@@ -1,9 +1,12 @@
 //! Messages that their receiver reads where they lie in the sender's process: content, progress, endings, permission.
+#![allow(unsafe_code)]
 
 mod common;
 
 use common::{content, until};
 use sinew::{Engine, Match, OpError, Peer, Progress, TransportOptions};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 fn engine(cross_read: &str) -> Engine {
@@ -170,4 +173,125 @@ fn a_value_that_is_none_is_refused_with_the_choices() {
     let options = TransportOptions::default().shm_cross_read("sometimes");
     let error = Engine::builder().transport_options(options).build().expect_err("no such value").to_string();
     assert!(error.contains("SINEW_SHM_CROSS_READ") && error.contains("auto"), "{error}");
+}
+
+/// The other processes.
+#[test]
+#[ignore = "a child of other tests"]
+fn other_process() {
+    if !common::is_other() {
+        return;
+    }
+    let role = std::env::var("OTHER_ROLE").unwrap();
+    match role.split_once('/').expect("a role and what is forbidden") {
+        ("judge", forbidden) => judge(forbidden),
+        ("peer", forbidden) => {
+            forbid(forbidden);
+            peer();
+        }
+        other => panic!("no role {other:?}"),
+    }
+}
+
+/// Forbids this process, or others towards it, to read across.
+fn forbid(what: &str) {
+    match what {
+        "nothing" => {}
+        // SAFETY: changes an attribute of this process alone.
+        "dump" => assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }, 0),
+        "EPERM" => filter(libc::EPERM),
+        "ENOSYS" => filter(libc::ENOSYS),
+        other => panic!("nobody forbids {other}"),
+    }
+}
+
+/// A filter of system calls that answers `process_vm_readv` with this error.
+fn filter(errno: i32) {
+    let load = |at| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: at };
+    let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
+    let is = |number| libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: number };
+    let mut rules = [
+        load(0),
+        is(libc::SYS_process_vm_readv as u32),
+        answer(libc::SECCOMP_RET_ERRNO | errno as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: rules.len() as u16, filter: rules.as_mut_ptr() };
+    // SAFETY: the program lives during the calls; they bind this thread and those that it starts.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
+}
+
+/// Receives a long message, and sends it back.
+fn peer() {
+    let engine = engine("1");
+    let endpoint = engine.endpoint("peer").unwrap();
+    common::say(endpoint.address());
+    let mut buf = vec![0; 1 << 20];
+    let got = endpoint.recv(1, &mut buf).expect("a message");
+    let back = endpoint.reply_to(got.source).expect("the way back");
+    back.send(2, &buf).expect("sent back");
+    // What this side says of it is the last line.
+    common::say(back.explain().way(1 << 20).map_or("", |way| &way.way));
+    let _ = common::hear();
+}
+
+/// Exchanges long messages with a peer of the same user that may not be read, or while this process may not read: they arrive
+/// all the same. Says which way long messages take here, and why.
+fn judge(forbidden: &str) {
+    if forbidden != "dump" {
+        forbid(forbidden);
+    }
+    let mut other = common::spawn(if forbidden == "dump" { "peer/dump" } else { "peer/nothing" }, "shm", &[]);
+    let engine = engine("1");
+    let endpoint = engine.endpoint("judge").unwrap();
+    let to = endpoint.connect(other.line()).expect("a path");
+    let message = content(1 << 20, 4);
+    to.send(1, &message).expect("sent");
+    let mut buf = vec![0; 1 << 20];
+    endpoint.recv(2, &mut buf).expect("sent back");
+    assert!(buf == message);
+    let crossing = to.explain().way(1 << 20).expect("a way").clone();
+    let _ = other.line();
+    other.tell("done");
+    common::say(format!("{} ({})", crossing.way, crossing.reason));
+    other.finish();
+}
+
+fn sentence(forbidden: &str) -> String {
+    let mut command = Command::new("/proc/self/exe");
+    if rustix::process::geteuid().is_root() {
+        // Root may read whom it likes.
+        command.uid(4242).gid(4242).env_remove("XDG_RUNTIME_DIR");
+    }
+    let judge = common::spawn_by(command, &format!("judge/{forbidden}"), "shm", &[]);
+    let line = judge.line();
+    judge.finish();
+    println!("{forbidden} forbidden: {line}");
+    line
+}
+
+#[test]
+fn processes_of_one_user_read_each_other_where_the_system_permits_it() {
+    let line = sentence("nothing");
+    if line.contains("ptrace_scope") {
+        sinew_testing::skip!("cross-memory attach", "{line}");
+    }
+    assert!(line.starts_with("read across"), "{line}");
+}
+
+#[test]
+fn a_peer_that_may_not_be_read_is_sent_pieces_by_and_explain_says_why() {
+    let line = sentence("dump");
+    assert!(line.starts_with("pieces") && line.contains("not permitted"), "{line}");
+}
+
+#[test]
+fn a_sandbox_that_refuses_the_call_costs_nothing_but_the_way() {
+    let line = sentence("EPERM");
+    assert!(line.starts_with("pieces") && line.contains("not permitted"), "{line}");
+    let line = sentence("ENOSYS");
+    assert!(line.starts_with("pieces") && line.contains("no process_vm_readv"), "{line}");
 }
