@@ -186,13 +186,10 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-/// What helps when a descriptor that the engine cannot do without is refused.
+/// What helps when a descriptor that the engine cannot do without is refused, and not because descriptors are short.
 fn descriptors_hint(errno: rustix::io::Errno) -> &'static str {
     match errno {
-        rustix::io::Errno::MFILE => {
-            "no descriptor left in this process; raise the limit of open files (ulimit -n)"
-        }
-        rustix::io::Errno::NFILE => "no descriptor left on this machine; raise fs.file-max",
+        rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => "",
         _ => "a sandbox (seccomp) around this process may refuse it; the engine cannot do without",
     }
 }
@@ -201,7 +198,6 @@ fn random<const N: usize>(from: &dyn Surroundings) -> Result<[u8; N], BuildError
     from.random().map_err(|errno| BuildError::System(TransportError::os(errno, "getrandom", "")))
 }
 
-/// Refuses a nothing of which no message, link or session could come.
 /// An eighth of the descriptors that this process may have, so that strangers cannot take them all.
 fn descriptor_share() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -209,6 +205,7 @@ fn descriptor_share() -> usize {
     share.max(16)
 }
 
+/// Refuses a nothing of which no message, link or session could come.
 fn refuse_nothing(options: &EngineOptions) -> Result<(), BuildError> {
     let nothings = [
         ("endpoint_envelopes", options.endpoint_envelopes == 0, "1"),

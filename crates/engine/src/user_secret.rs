@@ -35,10 +35,11 @@ fn wrong(path: &Path, hint: &str) -> BuildError {
 
 fn failed(path: &Path, error: &std::io::Error) -> BuildError {
     let errno = rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO);
-    BuildError::System(
-        TransportError::os(errno, "user secret", path.display().to_string())
-            .hint("choose a writable private directory by SINEW_RUNTIME_DIR"),
-    )
+    let hint = match errno {
+        rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => "",
+        _ => "choose a writable private directory by SINEW_RUNTIME_DIR",
+    };
+    BuildError::System(TransportError::os(errno, "user secret", path.display().to_string()).hint(hint))
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<[u8; LEN]>>, BuildError> {

@@ -8,7 +8,7 @@ use crate::registry::Registry;
 use crate::segment::ShmSegment;
 use crate::shared::sleep::Sleeper;
 use crate::sys::socket;
-use crate::{FEW_DESCRIPTORS, SCHEME, runtime_dir};
+use crate::{SCHEME, runtime_dir};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use sinew_base::guarded::GuardedFd;
@@ -77,7 +77,6 @@ fn listen(options: &ShmOptions, context: &DomainContext) -> Result<Listener, Tra
                 error.hint("this user cannot write there; set runtime_dir to a directory that it can write")
             }
             Errno::ADDRINUSE => error.hint("another engine has this identity"),
-            Errno::MFILE | Errno::NFILE => error.hint(FEW_DESCRIPTORS),
             _ => error,
         }
     })?;
@@ -116,8 +115,7 @@ impl Domain for ShmDomain {
             Ok(None) => return Ok(None),
             Ok(Some(socket)) => socket,
             Err(errno) => {
-                return Err(TransportError::os(errno, "accept", listener.path.display().to_string())
-                    .hint(FEW_DESCRIPTORS));
+                return Err(TransportError::os(errno, "accept", listener.path.display().to_string()));
             }
         };
         Ok(Some(Box::new(ShmLink::accepted(self.registry.clone(), socket, owner)?)))

@@ -56,15 +56,11 @@ pub use options::{CrossRead, ShmOptions};
 #[cfg(not(loom))]
 pub use transport::{SCHEME, ShmTransport};
 
-/// What to do about `EMFILE` and its like.
-#[cfg(all(target_os = "linux", not(loom)))]
-const FEW_DESCRIPTORS: &str = "descriptors are short; close some or raise ulimit -n";
-
-/// What to do about a system call that made no descriptor.
+/// What to do about a system call that made no descriptor, when it is not that descriptors are short.
 #[cfg(all(target_os = "linux", not(loom)))]
 const fn no_descriptor(errno: rustix::io::Errno) -> &'static str {
     match errno {
-        rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => FEW_DESCRIPTORS,
+        rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => "",
         _ => "a sandbox (seccomp) around this process may refuse it",
     }
 }

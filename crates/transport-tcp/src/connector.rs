@@ -162,8 +162,6 @@ pub(crate) fn connect_error(errno: Errno, address: &Address) -> TransportError {
         }
         (Errno::TIMEDOUT, _) => "nothing answered: a firewall may drop the packets, or the host is down",
         (Errno::ADDRNOTAVAIL, _) => "no local port is free for it: see net.ipv4.ip_local_port_range",
-        (Errno::MFILE, _) => "this process has no descriptor left: raise `ulimit -n`",
-        (Errno::NFILE, _) => "the machine has no descriptor left: raise fs.file-max",
         _ => "",
     };
     error.hint(hint)

@@ -55,8 +55,7 @@ impl Listener {
                 Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.rest();
                     return Err(TransportError::os(errno, "accept on", &*self.name).hint(match errno {
-                        Errno::MFILE => "this process has no descriptor left: raise `ulimit -n`",
-                        Errno::NFILE => "the machine has no descriptor left: raise fs.file-max",
+                        Errno::MFILE | Errno::NFILE => "",
                         _ => "the machine is short of memory for sockets",
                     }));
                 }

@@ -82,7 +82,7 @@ impl TransportError {
         Self { kind, operation, object: object.into(), code: None, hint: String::new() }
     }
 
-    /// An error from an `errno`, its class worked out from the number.
+    /// An error from an `errno`, its class worked out from the number; one that means that descriptors are short has its hint.
     #[must_use]
     pub fn os(errno: rustix::io::Errno, operation: &'static str, object: impl Into<String>) -> Self {
         use rustix::io::Errno;
@@ -106,7 +106,12 @@ impl TransportError {
             }
             _ => ErrorKind::System,
         };
-        Self { kind, operation, object: object.into(), code: Some(Code::errno(errno)), hint: String::new() }
+        let hint = match errno {
+            Errno::MFILE => "this process has no descriptor left: close some or raise the limit (ulimit -n)",
+            Errno::NFILE => "the machine has no descriptor left: raise fs.file-max",
+            _ => "",
+        };
+        Self { kind, operation, object: object.into(), code: Some(Code::errno(errno)), hint: hint.to_owned() }
     }
 
     /// Whether the same call may succeed later without anybody changing the program or its options.
@@ -119,10 +124,13 @@ impl TransportError {
         )
     }
 
-    /// The same with a hint.
+    /// The same with a hint; an empty one leaves what hint there is.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        let hint = hint.into();
+        if !hint.is_empty() {
+            self.hint = hint;
+        }
         self
     }
 }

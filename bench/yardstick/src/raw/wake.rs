@@ -16,7 +16,7 @@ use super::pair::{self, Second};
 use super::{RawArgs, ping_pong};
 use crate::sample::{Sample, median};
 
-/// How long the receiver sleeps before each message of [`wake_first`]: longer than any sensible spinning before sleep.
+/// How long the receiver sleeps before each message of `wake_first`: longer than any sensible spinning before sleep.
 pub const REST: Duration = Duration::from_millis(1);
 
 fn ring_bell(bell: impl AsFd) -> Result<()> {

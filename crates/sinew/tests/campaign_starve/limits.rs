@@ -8,6 +8,8 @@ use crate::common::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sinew::{BuildError, Engine, EngineOptions, Progress, Security};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Texts of errors, without numbers, and how often they came.
@@ -147,6 +149,12 @@ fn no_thread_left_is_an_error_that_says_so() {
     campaign("threads", "tcp");
 }
 
+/// Leaves this process so many descriptors and no more, wherever the numbers in use lie: the limit is one of numbers.
+fn leave_descriptors(count: u64) {
+    let probes: Vec<_> = (0..=count).map(|_| File::open("/dev/null").expect("a descriptor")).collect();
+    set(Resource::Nofile, probes.last().map(|first_too_many| first_too_many.as_raw_fd() as u64));
+}
+
 /// What a round may not leave behind.
 fn left() -> (usize, usize) {
     (open_descriptors(), common::threads())
@@ -163,7 +171,7 @@ pub(crate) fn descriptors(lane: &str) {
         let more = round % 14;
         let late = random.in_thousand(300);
         let engine = if late { Some(build(lane).unwrap()) } else { None };
-        set(Resource::Nofile, Some(open_descriptors() as u64 + more - 1));
+        leave_descriptors(more);
         let result = match engine {
             Some(engine) => Ok(engine),
             None => build(lane).map_err(|error| error.to_string()),

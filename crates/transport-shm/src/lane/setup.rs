@@ -150,7 +150,7 @@ impl Setup {
             // The system leaves out those for which this process has no number left.
             let error =
                 TransportError::new(ErrorKind::Limit, "receive the descriptors of", "the peer's rings");
-            return Err(error.hint(crate::FEW_DESCRIPTORS));
+            return Err(error.hint("descriptors are short; close some or raise the limit (ulimit -n)"));
         }
         if fds.len() > setup.fds() {
             return Err(broken("descriptors of the set-up"));

@@ -148,8 +148,6 @@ fn refused(errno: Errno, object: &str) -> TransportError {
         Errno::NOSYS | Errno::PERM | Errno::ACCESS => {
             error.hint("a sandbox (seccomp) or an old kernel refuses memfd_create; shared memory needs it")
         }
-        Errno::MFILE => error.hint("no descriptor left in this process; raise ulimit -n"),
-        Errno::NFILE => error.hint("no descriptor left on this machine; raise fs.file-max"),
         _ => error,
     }
 }

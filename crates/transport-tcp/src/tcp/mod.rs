@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Interest, Link, Locator, PollKey,
-    Poller, Transport, TransportError,
+    Availability, Capabilities, Cost, Domain, DomainContext, Interest, Link, Locator, PollKey, Poller,
+    Transport, TransportError,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,23 +44,28 @@ impl Transport for TcpTransport {
     }
 
     fn probe(&self) -> Availability {
-        let socket = |family| new_socket(family).is_ok();
+        let socket = |family| new_socket(family).map(drop);
         let congestion = || {
             let socket = new_socket(AddressFamily::INET).or_else(|_| new_socket(AddressFamily::INET6));
             socket.and_then(sockopt::tcp_congestion).unwrap_or_else(|_| "unknown".into())
         };
         match (socket(AddressFamily::INET), socket(AddressFamily::INET6)) {
-            (true, true) => Availability::Usable(format!("IPv4, IPv6; congestion control {}", congestion())),
-            (true, false) => {
+            (Ok(_), Ok(_)) => {
+                Availability::Usable(format!("IPv4, IPv6; congestion control {}", congestion()))
+            }
+            (Ok(_), Err(_)) => {
                 Availability::Usable(format!("IPv4, no IPv6; congestion control {}", congestion()))
             }
-            (false, true) => {
+            (Err(_), Ok(_)) => {
                 Availability::Usable(format!("IPv6, no IPv4; congestion control {}", congestion()))
             }
-            (false, false) => Availability::Missing(
-                TransportError::new(ErrorKind::Unavailable, "socket", "TCP")
-                    .hint("the kernel, or a sandbox around this process, gives no internet socket"),
-            ),
+            (Err(errno), Err(_)) => {
+                let hint = match errno {
+                    Errno::MFILE | Errno::NFILE => "",
+                    _ => "the kernel, or a sandbox around this process, gives no internet socket",
+                };
+                Availability::Missing(TransportError::os(errno, "socket", "TCP").hint(hint))
+            }
         }
     }
 
@@ -174,7 +179,6 @@ fn prepared_socket(
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = new_socket(family).map_err(|errno| {
         TransportError::os(errno, "socket for", address.to_string()).hint(match errno {
-            Errno::MFILE => "this process has no descriptor left: raise `ulimit -n`",
             Errno::AFNOSUPPORT => "this machine has that family of addresses switched off",
             _ => "",
         })
