@@ -179,6 +179,8 @@ fn add_own(
         let mut own = crate::shm::ShmOptions::default();
         own.runtime_dir.clone_from(&options.runtime_dir);
         own.cross_read = parsed("SINEW_SHM_CROSS_READ", &transports.shm_cross_read)?;
+        own.huge_pages = parsed("SINEW_SHM_HUGE_PAGES", &transports.shm_huge_pages)?;
+        own.numa = parsed("SINEW_SHM_NUMA", &transports.shm_numa)?;
         engine = engine.transport(crate::shm::ShmTransport::new(own));
     }
     #[cfg(feature = "tcp")]

@@ -138,7 +138,7 @@ fn either_side_can_switch_it_off_and_explain_says_so() {
         let crossing = explain.way(1 << 20).expect("a way");
         assert!(crossing.way.contains("pieces") && crossing.reason.contains(says), "{explain}");
         let message = content(1 << 20, 9);
-        let mut receive = pair.b.post_recv(1, vec![0; message.len()]).expect("posted");
+        let receive = pair.b.post_recv(1, vec![0; message.len()]).expect("posted");
         pair.to_b.send(1, &message).expect("sent");
         assert!(receive.wait().expect("received").buf[..] == message[..]);
     }
@@ -164,15 +164,39 @@ fn the_way_is_measured_on_the_first_long_messages_and_explained() {
     }
     let explain = to_b.explain();
     let reason = &explain.way(1 << 20).expect("a way").reason;
-    assert!(reason.contains("pieces ") && reason.contains("reading across ") && reason.contains("GB/s"), "{explain}");
-    assert!(explain.way(64 << 20).expect("a way").reason.contains("first long"), "not measured yet: {explain}");
+    assert!(
+        reason.contains("pieces ") && reason.contains("reading across ") && reason.contains("GB/s"),
+        "{explain}"
+    );
+    assert!(
+        explain.way(64 << 20).expect("a way").reason.contains("first long"),
+        "not measured yet: {explain}"
+    );
 }
 
 #[test]
 fn a_value_that_is_none_is_refused_with_the_choices() {
-    let options = TransportOptions::default().shm_cross_read("sometimes");
-    let error = Engine::builder().transport_options(options).build().expect_err("no such value").to_string();
+    let build = |options| {
+        Engine::builder().transport_options(options).build().expect_err("no such value").to_string()
+    };
+    let none = TransportOptions::default;
+    let error = build(none().shm_cross_read("sometimes"));
     assert!(error.contains("SINEW_SHM_CROSS_READ") && error.contains("auto"), "{error}");
+    let error = build(none().shm_huge_pages("giant"));
+    assert!(error.contains("SINEW_SHM_HUGE_PAGES") && error.contains("off"), "{error}");
+    let error = build(none().shm_numa("near"));
+    assert!(error.contains("SINEW_SHM_NUMA") && error.contains("number of a node"), "{error}");
+    let error = build(none().transports(vec!["shm".into()]).shm_numa("1000"));
+    assert!(error.contains("numa = 1000") && error.contains("nodes"), "{error}");
+}
+
+#[test]
+fn explain_says_which_pages_and_node_the_memory_has_got() {
+    let pair = common::connected(engine("auto"), threaded("auto"));
+    assert!(pair.to_b.explain().memory.contains("none so far"), "{}", pair.to_b.explain());
+    let _buf = pair.to_b.alloc(4 << 20).expect("a pool buffer");
+    let memory = pair.to_b.explain().memory;
+    assert!(memory.contains("segments of alloc: ") && memory.contains("pages"), "{memory}");
 }
 
 /// The other processes.

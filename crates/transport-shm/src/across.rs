@@ -224,7 +224,10 @@ impl Across {
     pub(crate) fn crossings(&self, pieces_from: usize, piece: usize) -> Vec<Crossing> {
         let pieces = |from_bytes, reason| Crossing {
             from_bytes,
-            way: format!("pieces of {} KiB through the window, copied in and out at the same time", piece >> 10),
+            way: format!(
+                "pieces of {} KiB through the window, copied in and out at the same time",
+                piece >> 10
+            ),
             reason,
         };
         let across = |from_bytes, reason| Crossing {
@@ -241,7 +244,9 @@ impl Across {
         match self.option {
             CrossRead::Off => vec![pieces(pieces_from, String::new())],
             CrossRead::From(from) => {
-                let said = || format!("the option shm_cross_read says from {from} bytes on; pid {process} may be read");
+                let said = || {
+                    format!("the option shm_cross_read says from {from} bytes on; pid {process} may be read")
+                };
                 let mut rows = Vec::new();
                 if from > pieces_from {
                     rows.push(pieces(pieces_from, said()));
@@ -257,7 +262,9 @@ impl Across {
                         Some(false) => pieces(from, class.measured()),
                         None => pieces(
                             from,
-                            format!("pid {process} may be read; which is faster is measured on the first long messages"),
+                            format!(
+                                "pid {process} may be read; which is faster is measured on the first long messages"
+                            ),
                         ),
                     }
                 };

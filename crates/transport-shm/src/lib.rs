@@ -52,7 +52,7 @@ mod transport;
 mod window;
 
 #[cfg(not(loom))]
-pub use options::{CrossRead, ShmOptions};
+pub use options::{CrossRead, HugePages, Numa, ShmOptions};
 #[cfg(not(loom))]
 pub use transport::{SCHEME, ShmTransport};
 

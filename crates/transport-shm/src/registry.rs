@@ -79,6 +79,8 @@ pub(crate) struct Registry {
     /// Armed consumers of this domain use `membarrier`, and its producers are reached by it.
     pub(crate) membarrier: bool,
     lists: Mutex<Lists>,
+    /// What pages the last segment has got.
+    segment: Mutex<String>,
 }
 
 #[derive(Debug, Default)]
@@ -116,7 +118,18 @@ impl Registry {
             bell,
             membarrier: options.membarrier && barrier::register(),
             lists: Mutex::default(),
+            segment: Mutex::default(),
         })
+    }
+
+    /// Remembers what pages a segment has got.
+    pub(crate) fn segment_got(&self, got: String) {
+        *self.segment.lock().unwrap_or_else(PoisonError::into_inner) = got;
+    }
+
+    /// What pages the last segment has got; empty before there was one.
+    pub(crate) fn last_segment(&self) -> String {
+        self.segment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {

@@ -89,7 +89,8 @@ pub(crate) fn engine(folder: &Path, spin: Duration, progress: Progress) -> Engin
         runtime_dir: Some(folder.to_owned()),
         frame_max: FRAGMENT,
         chunk_max: FRAGMENT,
-        cross_read: std::env::var("SINEW_SHM_CROSS_READ").map_or(CrossRead::Off, |text| text.parse().unwrap()),
+        cross_read: std::env::var("SINEW_SHM_CROSS_READ")
+            .map_or(CrossRead::Off, |text| text.parse().unwrap()),
         ..ShmOptions::default()
     };
     let options = crate::victims::options(folder).eager_max(EAGER_MAX).spin(spin);

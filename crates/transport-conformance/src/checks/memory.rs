@@ -156,7 +156,12 @@ pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
 }
 
 /// Pulls lent memory to its end. `None`: the lane would rather be sent it.
-fn pull_lent(pair: &mut Pair, from: &Descriptor, target: &Target, len: usize) -> Option<Result<(), ErrorKind>> {
+fn pull_lent(
+    pair: &mut Pair,
+    from: &Descriptor,
+    target: &Target,
+    len: usize,
+) -> Option<Result<(), ErrorKind>> {
     pair.b.seen.pulled.clear();
     // SAFETY: `target` lives until the pull has ended, which this waits for.
     match unsafe { pair.b.lane().pull(from, target.data(), len, Token(7)) } {
@@ -195,7 +200,10 @@ pub fn lent_memory_is_read_where_it_lies(make: &dyn Fn() -> Fixture) {
         assert!(target.to_vec()[..part] == content[..part]);
         assert!(target.to_vec()[part..].iter().all(|&byte| byte == 0xa5), "beyond the half");
         let longer = Target::filled(len + 1, 0);
-        assert!(!matches!(pull_lent(&mut pair, &descriptor, &longer, len + 1), Some(Ok(()))), "more than lent");
+        assert!(
+            !matches!(pull_lent(&mut pair, &descriptor, &longer, len + 1), Some(Ok(()))),
+            "more than lent"
+        );
         pair.a.lane().recall();
         assert!(!matches!(pull_lent(&mut pair, &descriptor, &target, len), Some(Ok(()))), "recalled");
     }

@@ -64,15 +64,21 @@ impl ShmLane {
         let Some(open) = &self.open else { return Vec::new() };
         let options = &self.registry.options;
         let whole_max = whole_max.min(self.info.limits.frame_max);
-        let row = |from_bytes, way: &str, reason: String| Crossing { from_bytes, way: way.to_owned(), reason };
-        let mut rows = vec![row(0, "in a slot of the ring, one cache line", "the header leaves 40 bytes".to_owned())];
+        let row =
+            |from_bytes, way: &str, reason: String| Crossing { from_bytes, way: way.to_owned(), reason };
+        let mut rows =
+            vec![row(0, "in a slot of the ring, one cache line", "the header leaves 40 bytes".to_owned())];
         if options.small_max > PAYLOAD_LEN {
             let reason = format!("the window of {} KiB stays in the first cache", options.small_window >> 10);
             rows.push(row(PAYLOAD_LEN + 1, "through the small window, copied in and out", reason));
         }
         if whole_max > options.small_max {
             let reason = format!("up to eager_max and frame_max, {whole_max} bytes: no answer is awaited");
-            rows.push(row(options.small_max + 1, "through the large window in one frame, copied in and out", reason));
+            rows.push(row(
+                options.small_max + 1,
+                "through the large window in one frame, copied in and out",
+                reason,
+            ));
         }
         rows.extend(open.across.crossings(whole_max + 1, options.chunk_max));
         rows

@@ -26,8 +26,8 @@ use setup::Setup;
 use sinew_base::fork::ForkGuard;
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Buf, Crossing, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek, PostError, Pull,
-    Sink, Token, TransportError, Unacknowledged, View,
+    Buf, Crossing, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek,
+    PostError, Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
@@ -442,6 +442,16 @@ unsafe impl Lane for ShmLane {
 
     fn crossings(&self, whole_max: usize) -> Vec<Crossing> {
         self.explain_sizes(whole_max)
+    }
+
+    fn memory(&self) -> String {
+        let Some(open) = &self.open else { return String::new() };
+        let window = (open.watch.own.window_len()) >> 10;
+        let segments = match self.registry.last_segment() {
+            none if none.is_empty() => "none so far".to_owned(),
+            got => got,
+        };
+        format!("window of {window} KiB: {}; segments of alloc: {segments}", open.got)
     }
 
     fn recall(&mut self) {

@@ -9,7 +9,7 @@ use crate::link::Peer;
 use crate::note::{self, NO_BIT, Note, broken};
 use crate::registry::{Registry, Watch};
 use crate::shared::sleep::{Barrier, HINTS_MAX, Hints};
-use crate::sys::memory::Writers;
+use crate::sys::memory::{Wish, Writers};
 use crate::sys::socket::{self, Moved};
 use rustix::fd::{AsFd, OwnedFd};
 use sinew_base::guarded::GuardedFd;
@@ -68,6 +68,7 @@ pub(crate) struct Setup {
     unsent: Vec<u8>,
     same_user: bool,
     pid: Option<u32>,
+    got: String,
     answer: Option<Answer>,
 }
 
@@ -87,7 +88,8 @@ impl Setup {
         let options = &registry.options;
         let geometry = Geometry::checked(options.ring_slots, options.small_window + options.large_window)
             .ok_or_else(|| TransportError::new(ErrorKind::Unsupported, "shm options", ""))?;
-        let (own_fd, own) = OwnHalf::create(geometry)?;
+        let wish = Wish { huge: options.huge_pages, numa: options.numa };
+        let (own_fd, own, got) = OwnHalf::create(geometry, wish)?;
         let same_user = peer.is_same_user();
         let place = registry.reserve();
         let said = note::Setup {
@@ -98,7 +100,18 @@ impl Setup {
             segments_max: u32::try_from(options.segments_max).unwrap_or(u32::MAX),
             token: registry.token.shown().filter(|_| same_user),
         };
-        Ok(Self { owner, place, own, own_fd: Some(own_fd), said, unsent, same_user, pid: peer.pid, answer: None })
+        Ok(Self {
+            owner,
+            place,
+            own,
+            own_fd: Some(own_fd),
+            said,
+            unsent,
+            same_user,
+            pid: peer.pid,
+            got,
+            answer: None,
+        })
     }
 
     /// Sends what is still to be said; whether all is said.
@@ -211,6 +224,7 @@ impl Setup {
             barrier,
             segments_max: theirs.segments_max,
             across,
+            got: self.got,
         };
         Ok(Open::new(&registry.options, ends))
     }

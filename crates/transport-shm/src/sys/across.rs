@@ -84,12 +84,14 @@ impl Process {
 /// Why this system refuses, and what would help.
 pub(crate) fn reason(errno: Errno) -> String {
     match errno {
-        Errno::PERM => match std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").as_deref().map(str::trim) {
-            Ok(scope @ ("1" | "2" | "3")) => format!(
-                "not permitted (kernel.yama.ptrace_scope = {scope}; 0 would let processes of one user read each other)"
-            ),
-            _ => "not permitted (a sandbox, or the peer is not dumpable)".to_owned(),
-        },
+        Errno::PERM => {
+            match std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").as_deref().map(str::trim) {
+                Ok(scope @ ("1" | "2" | "3")) => format!(
+                    "not permitted (kernel.yama.ptrace_scope = {scope}; 0 would let processes of one user read each other)"
+                ),
+                _ => "not permitted (a sandbox, or the peer is not dumpable)".to_owned(),
+            }
+        }
         Errno::NOSYS => "this kernel or sandbox has no process_vm_readv".to_owned(),
         Errno::SRCH => "the peer's process is not visible from here".to_owned(),
         other => format!("process_vm_readv: {other}"),

@@ -6,4 +6,5 @@ pub(crate) mod across;
 pub(crate) mod barrier;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod placement;
 pub(crate) mod socket;
