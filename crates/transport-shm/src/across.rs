@@ -336,8 +336,10 @@ mod tests {
     fn a_size_that_was_chosen_is_kept_and_what_is_off_is_off() {
         let (_token, mut across) = proven(CrossRead::From(100_000));
         assert!(across.choose(100_000).is_some() && across.choose(99_999).is_none());
-        let (_token, mut across) = proven(CrossRead::Off);
+        let token = Token::new(CrossRead::Auto);
+        let mut across = Across::prove(CrossRead::Off, true, Some(std::process::id()), token.shown());
         assert!(across.choose(1 << 30).is_none() && across.wanted() == 0);
+        assert!(across.crossings(65_537, 64 << 10)[0].reason.contains("switched off"));
         assert!(Token::new(CrossRead::Off).shown().is_none(), "nothing is shown to peers");
     }
 
