@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one read: a turn of progress has one.
 pub(crate) const PIECE: usize = 512 << 10;
-/// Samples of each way before it is decided.
+/// Samples of pieces, and of longer reads, before it is decided.
 const SAMPLES: u32 = 16;
+const READS: u32 = 6;
 /// One sample counts at most as so long: a process that was not running says nothing of a copy.
 const SAMPLE_MAX: Duration = Duration::from_micros(200);
 /// Shortest message of each class of sizes that is decided for itself: what fits second caches, last caches, and the rest.
@@ -56,10 +57,6 @@ impl Rate {
         }
     }
 
-    const fn is_known(&self) -> bool {
-        self.samples >= SAMPLES
-    }
-
     /// Picoseconds for a byte, without the longest sample.
     fn per_byte_ps(&self) -> u64 {
         let bytes = self.bytes - self.longest.0;
@@ -82,13 +79,51 @@ struct Class {
     across: Rate,
     /// Whether messages are read across, once that is known.
     decided: Option<bool>,
+    /// What was decided last, and by which figures.
+    last: Option<(bool, Rate, Rate)>,
+    /// How often it was decided, and for how many messages more that stands.
+    rounds: u32,
+    left: u64,
 }
 
+/// Messages that the first decision stands for; each further one for so many times as many.
+const STANDS_FOR: u64 = 8;
+
 impl Class {
+    /// The first messages are the slowest, as the pages of their buffers are new: so what was decided by them is decided once
+    /// more by later ones, and reading across, which may take a processor's time from the sender's work or give it some, now and then
+    /// for ever.
     fn decide(&mut self) {
-        if self.decided.is_none() && self.pieces.is_known() && self.across.is_known() {
-            self.decided = Some(self.across.per_byte_ps() < self.pieces.per_byte_ps());
+        if self.decided.is_none() && self.are_pieces_known() && self.across.samples >= READS {
+            let across = self.across.per_byte_ps() < self.pieces.per_byte_ps();
+            self.decided = Some(across);
+            self.last = Some((across, self.pieces, self.across));
+            self.rounds += 1;
+            self.left = STANDS_FOR.saturating_pow(self.rounds.min(6));
         }
+    }
+
+    const fn are_pieces_known(&self) -> bool {
+        self.pieces.samples >= SAMPLES
+    }
+
+    /// Pieces have won for good.
+    fn is_settled(&self) -> bool {
+        self.decided == Some(false) && self.rounds >= 2
+    }
+
+    /// Whether the next message is read across; `None`: to be measured.
+    fn next(&mut self) -> Option<bool> {
+        let decided = self.decided?;
+        if self.is_settled() {
+            return Some(false);
+        }
+        if self.left == 0 {
+            *self = Self { rounds: self.rounds, last: self.last, ..Self::default() };
+            return None;
+        }
+        self.left -= 1;
+        Some(decided)
     }
 }
 
@@ -154,7 +189,7 @@ impl Across {
             CrossRead::From(from) => from.max(1),
         };
         (from.ilog2()..u64::BITS)
-            .filter(|&bit| self.classes[class_of((1u64 << bit) as usize)].decided != Some(false))
+            .filter(|&bit| !self.classes[class_of((1u64 << bit) as usize)].is_settled())
             .fold(0, |mask, bit| mask | 1 << bit)
     }
 
@@ -162,17 +197,20 @@ impl Across {
     pub(crate) fn choose(&mut self, len: usize) -> Option<Process> {
         let Standing::Proven(process) = self.standing else { return None };
         let at = class_of(len);
-        let class = &self.classes[at];
-        let across = match (self.option, class.decided) {
-            (CrossRead::Off, _) => false,
-            (CrossRead::From(from), _) => len >= from,
-            (CrossRead::Auto, Some(decided)) => decided,
-            // Pieces are timed first: that costs them nothing.
-            (CrossRead::Auto, None) => class.pieces.is_known(),
+        let class = &mut self.classes[at];
+        let across = match self.option {
+            CrossRead::Off => false,
+            CrossRead::From(from) => len >= from,
+            CrossRead::Auto => match class.next() {
+                Some(decided) => decided,
+                None => {
+                    // Pieces are timed first: that costs them nothing.
+                    let across = class.are_pieces_known();
+                    self.timed = (!across).then_some(Timed { class: at, last: None });
+                    across
+                }
+            },
         };
-        if self.option == CrossRead::Auto && class.decided.is_none() {
-            self.timed = (!across).then_some(Timed { class: at, last: None });
-        }
         across.then_some(process)
     }
 
@@ -193,7 +231,7 @@ impl Across {
             class.pieces.add(len, now - then);
         }
         timed.last = Some((message, offset.wrapping_add(len as u64), now));
-        if class.pieces.is_known() {
+        if class.are_pieces_known() {
             self.timed = None;
         }
     }
@@ -257,9 +295,9 @@ impl Across {
             CrossRead::Auto => {
                 let row = |(at, class): (usize, &Class)| {
                     let from = CLASSES[at].max(pieces_from);
-                    match class.decided {
-                        Some(true) => across(from, class.measured()),
-                        Some(false) => pieces(from, class.measured()),
+                    match &class.last {
+                        Some((true, of_pieces, of_reads)) => across(from, measured(of_pieces, of_reads)),
+                        Some((false, of_pieces, of_reads)) => pieces(from, measured(of_pieces, of_reads)),
                         None => pieces(
                             from,
                             format!(
@@ -278,14 +316,8 @@ impl Across {
     }
 }
 
-impl Class {
-    fn measured(&self) -> String {
-        format!(
-            "measured on this lane: pieces {}, reading across {}",
-            self.pieces.describe(),
-            self.across.describe()
-        )
-    }
+fn measured(pieces: &Rate, across: &Rate) -> String {
+    format!("measured on this lane: pieces {}, reading across {}", pieces.describe(), across.describe())
 }
 
 fn why(unread: Unread) -> String {
@@ -324,12 +356,29 @@ mod tests {
         time(&mut across, 1 << 20, 1000, 1);
         assert!(across.choose(1 << 20).is_some(), "{across:?}");
         time(&mut across, 32 << 20, 1000, 1001);
+        for _ in 0..STANDS_FOR {
+            assert!(across.choose(32 << 20).is_none(), "{across:?}");
+        }
+        assert_eq!(across.wanted() >> 25 & 1, 1, "not for good yet");
+        time(&mut across, 32 << 20, 1000, 1001);
         assert!(across.choose(32 << 20).is_none(), "{across:?}");
         let wanted = across.wanted();
         assert_eq!((wanted >> 20 & 1, wanted >> 22 & 1, wanted >> 25 & 1), (1, 1, 0), "{wanted:#x}");
         let rows = across.crossings(65_537, 64 << 10);
         assert!(rows[0].way.contains("across") && rows[1].reason.contains("first"), "{rows:?}");
         assert!(rows[2].way.contains("pieces") && rows[2].reason.contains("GB/s"), "{rows:?}");
+    }
+
+    #[test]
+    fn what_the_first_messages_said_is_asked_again_of_later_ones() {
+        let (_token, mut across) = proven(CrossRead::Auto);
+        // Pages that are touched for the first time make the pieces slow.
+        time(&mut across, 1 << 20, 1000, 500);
+        for _ in 0..STANDS_FOR {
+            assert!(across.choose(1 << 20).is_some(), "{across:?}");
+        }
+        time(&mut across, 1 << 20, 100, 500);
+        assert!(across.choose(1 << 20).is_none() && across.wanted() >> 20 & 1 == 0, "{across:?}");
     }
 
     #[test]
