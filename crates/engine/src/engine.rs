@@ -266,7 +266,7 @@ fn spawn(shared: &Arc<Shared>, cpu: Option<usize>) -> Result<JoinHandle<()>, Bui
         let refused =
             TransportError::new(sinew_transport::ErrorKind::Limit, "start the thread of progress", error.to_string());
         BuildError::System(refused.hint(
-            "raise the limit of threads (ulimit -u, pids.max of the control group), or choose Progress::Caller or Event",
+            "raise the limit of threads (ulimit -u, pids.max of the control group) or of address space (ulimit -v), or choose Progress::Caller or Event",
         ))
     })
 }

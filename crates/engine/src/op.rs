@@ -385,7 +385,7 @@ impl Drop for RecvOp {
         match std::mem::replace(state, State::Taken) {
             State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
             State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
-                core.put_back_whole(endpoint.number, self.untagged, &info, buf.as_slice());
+                core.put_back_whole(endpoint.number, self.untagged, 0, &info, buf.as_slice());
             }),
             _ => {}
         }

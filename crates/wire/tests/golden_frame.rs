@@ -1,5 +1,6 @@
 //! The stream header byte by byte, as `docs/wire/frame.md` describes it.
 
+use sinew_wire::frame::bundle::Packer;
 use sinew_wire::frame::stream::{HEADER_LEN, HeaderError, decode, encode};
 use sinew_wire::frame::{Flags, Header, Kind};
 
@@ -40,6 +41,26 @@ fn the_check_is_what_the_page_says() {
 }
 
 #[test]
+fn the_body_of_a_bundle_is_exactly_these_bytes() {
+    let mut packer = Packer::new();
+    assert!(
+        packer.push(0x0102_0304_0506_0708, false, b"one")
+            && packer.push(9, false, b"")
+            && packer.push(10, false, b"three")
+    );
+    #[rustfmt::skip]
+    let golden = [
+        3, 0, 0, 0, 5, 0, 0, 0,
+        8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0,
+        b'o', b'n', b'e', b't', b'h', b'r', b'e', b'e',
+    ];
+    assert_eq!(packer.parts().concat(), golden);
+    packer.clear();
+    assert!(packer.push(1, true, b"a") && packer.push(2, true, b"bc"));
+    assert_eq!(packer.parts().concat(), [1, 0, 2, 0, 0, 0, 0, 0, b'a', b'b', b'c']);
+}
+
+#[test]
 fn numbers_of_kinds_are_never_given_to_another_kind() {
     let names = [
         "EMPTY",
@@ -62,13 +83,14 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
         "RESUME",
         "GOODBYE",
         "FENCE",
+        "BUNDLE",
     ];
     for (number, name) in names.iter().enumerate() {
         let kind = Kind(number as u8);
         assert_eq!(kind.name(), Some(*name));
-        assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || number == 0);
+        assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || [0, 20].contains(&number));
     }
-    assert_eq!(format!("{:?}", Kind(20)), "Unknown(0x14)");
+    assert_eq!(format!("{:?}", Kind(21)), "Unknown(0x15)");
     assert_eq!((Flags::IMMEDIATE.0, Flags::DESCRIPTOR.0, Flags::OPTIONAL.0, Flags::UNTAGGED.0), (1, 2, 4, 8));
     let data = Header::data(7, 0x0102_0304_0506_0708);
     assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));

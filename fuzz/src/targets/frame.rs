@@ -1,6 +1,7 @@
 //! Frames in a byte stream: nothing that is read is out of bounds, and what is a header comes back byte by byte.
 
 use super::note;
+use sinew_wire::frame::bundle::{Opened, Packer};
 use sinew_wire::frame::stream::{HEADER_LEN, decode, encode};
 use sinew_wire::frame::{Flags, Header, Kind};
 
@@ -9,6 +10,7 @@ const FRAME_MAX: usize = 4096;
 
 pub(super) fn run(data: &[u8]) -> u64 {
     fields(data);
+    bundle(data);
     let (mut at, mut outcome) = (0, 0);
     while let Some(bytes) = data.get(at..).and_then(|rest| rest.first_chunk::<HEADER_LEN>()) {
         let (header, len) = match decode(bytes) {
@@ -20,13 +22,30 @@ pub(super) fn run(data: &[u8]) -> u64 {
         };
         assert_eq!(encode(&header, len), *bytes);
         let _ = format!("{header:?} {:?}", header.kind.name());
-        outcome = note(outcome, u64::from(header.kind.0.min(20)));
+        outcome = note(outcome, u64::from(header.kind.0.min(21)));
         if len as usize > FRAME_MAX {
             return note(outcome, 2);
         }
         at += HEADER_LEN + len as usize;
     }
     note(outcome, 3)
+}
+
+/// What opens as a bundle is packed into the same bytes again.
+fn bundle(data: &[u8]) {
+    let Some((&[count, untagged], body)) = data.split_first_chunk::<2>() else { return };
+    let (mut opened, untagged) = (Opened::new(), untagged & 1 != 0);
+    if opened.open(u64::from(count), untagged, body.len(), |into| into.copy_from_slice(body)).is_err() {
+        return;
+    }
+    let mut packer = Packer::new();
+    for (tag, data) in opened.messages() {
+        assert!(packer.push(tag, untagged, data));
+    }
+    let packed = packer.parts().concat();
+    // Zeros fill up the lengths; a peer may have put anything there.
+    let (lengths, filled) = (2 * opened.count(), (2 * opened.count()).next_multiple_of(8));
+    assert!(packed.len() == body.len() && packed[..lengths] == body[..lengths] && packed[filled..] == body[filled..]);
 }
 
 /// Any fields survive the way there and back, and no single flipped bit passes.
@@ -51,5 +70,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let eager = Header { kind: Kind::EAGER, flags: Flags::IMMEDIATE, dst: 1, src: 2, tag: 7 };
     let first = frame(eager, b"12345678payload");
     let two = [first.clone(), frame(Header::control(Kind::CREDIT, 0), &[0; 16])].concat();
-    vec![first, two, frame(Header::data(3, 1 << 40), &[9; 64]), frame(Header::control(Kind(200), 1), b"")]
+    let mut packer = Packer::new();
+    assert!(packer.push(1, false, b"one") && packer.push(2, false, b"two"));
+    let bundle = [vec![2, 0], packer.parts().concat()].concat();
+    vec![bundle, first, two, frame(Header::data(3, 1 << 40), &[9; 64]), frame(Header::control(Kind(200), 1), b"")]
 }

@@ -160,6 +160,8 @@ impl Peer {
                 *sent += 1;
                 continue;
             }
+            // The long way: what was packed goes first.
+            core.settle();
             match message.post_now(core, &[IoSlice::new(data)], data.len()) {
                 Ok(()) => {}
                 Err(Blocked::Envelope) if core.may_buffer(self.session, data.len()) => {
@@ -171,6 +173,9 @@ impl Peer {
                 }
             }
             *sent += 1;
+        }
+        if !core.flush_bundle() {
+            core.settle();
         }
         core.flush_active(self.session);
         stopped

@@ -3,6 +3,7 @@
 //! Called by the failover of lanes, by timers and by `close`. A session that is over stays over: every operation of it ends
 //! now, nothing of it arrives later, and what had arrived whole stays.
 
+use super::bundle::messages_in;
 use super::op::{Op, RecvState, SendState, Unexpected};
 use super::session::{Session, Standing};
 use super::table::Key;
@@ -51,9 +52,9 @@ impl Core {
             return;
         }
         let mut lanes = std::mem::take(&mut session.lanes);
-        let mut unknown =
-            session.replay.iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
+        let mut unknown = session.replay.iter().map(|frame| messages_in(&frame.header)).sum::<u64>();
         // The session is remembered for long: what it needed memory for is not.
+        unknown += session.parked.take().map_or(0, |parked| parked.count());
         session.replay = VecDeque::new();
         session.outbox = VecDeque::new();
         session.kept = HashMap::new();
@@ -72,8 +73,7 @@ impl Core {
             let Some(mut slot) = self.remove_lane(key) else { continue };
             if let Some(lane) = slot.lane.as_mut() {
                 lane.close();
-                unknown +=
-                    lane.recover().iter().filter(|frame| frame.header.kind == Kind::EAGER).count() as u64;
+                unknown += lane.recover().iter().map(|frame| messages_in(&frame.header)).sum::<u64>();
             }
         }
         let error = OpError::PeerLost { reason: reason.to_owned(), unknown_fate: unknown };
@@ -201,6 +201,7 @@ impl Core {
                 !session.is_up()
                     || (session.outbox.is_empty()
                         && session.replay.is_empty()
+                        && session.parked.is_none()
                         && session.pending_flows.is_empty()
                         && session.transfers.is_empty()
                         && session.active.and_then(|lane| self.lanes.get(lane)).is_none_or(|slot| {

@@ -51,12 +51,20 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
+        self.arrive(session_key, header, body)
+    }
+
+    /// A whole message, whose frame has been counted.
+    #[inline]
+    pub(crate) fn arrive(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+        let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         let (immediate, body) = if header.flags.contains(Flags::IMMEDIATE) {
             (Some(body.u64_at(0).ok_or("no room for the immediate data")?), body.skip(8))
         } else {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
+        let number = session.received;
         let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
@@ -89,7 +97,7 @@ impl Core {
         }
         let info = Completion { len: body.len(), tag: header.tag, immediate, source };
         match (receiver, of_batch) {
-            (Some(op), _) => self.deliver(op, &info, body),
+            (Some(op), _) => self.deliver(op, number, &info, body),
             (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
             (None, None) => self.direct.deliver(&info, body),
         }
@@ -155,6 +163,7 @@ impl Core {
             Kind::DATA => self.handle_data(session_key, header, body),
             Kind::DONE => self.handle_done(session_key, header, body),
             Kind::CREDIT => self.handle_credit(session_key, header, body),
+            Kind::BUNDLE => self.handle_bundle(session_key, header, body),
             Kind::FLUSH => {
                 self.send_control(session_key, Header::control(Kind::FLUSH_REPLY, header.tag), []);
                 Ok(())

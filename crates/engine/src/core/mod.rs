@@ -4,6 +4,7 @@
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
 //! in [`Effects`] and run by the caller after the lock is released.
 
+mod bundle;
 mod direct;
 mod direct_batch;
 mod effects;
@@ -17,6 +18,7 @@ mod lanes;
 pub(crate) mod op;
 mod operations;
 mod outbound;
+mod permit;
 mod quick;
 mod rendezvous;
 mod self_lane;
@@ -123,7 +125,13 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// The one of them that had frames last.
     last_hot: Key,
-    permits: quick::Permits,
+    permits: permit::Permits,
+    /// Messages of the permit to send that will share a frame.
+    packing: bundle::Packing,
+    /// For the next bundle that has to wait for room.
+    spare_packing: Option<Box<bundle::Packing>>,
+    /// Messages of the permit to receive that shared a frame.
+    taking: bundle::Taking,
     /// Receives that wait to pull what an envelope described: not while their lane is being polled.
     pub(crate) pulls: Vec<Key>,
     /// Receives that ended, or lost their message, while a lane was in use, which must still forget their memory.
@@ -207,7 +215,10 @@ impl Core {
             counters: Counters::default(),
             hot: Vec::new(),
             last_hot: Key::NONE,
-            permits: quick::Permits::default(),
+            permits: permit::Permits::default(),
+            packing: bundle::Packing::default(),
+            spare_packing: None,
+            taking: bundle::Taking::default(),
             pulls: Vec::new(),
             revoked: Vec::new(),
             set_aside: Vec::new(),

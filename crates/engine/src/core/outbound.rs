@@ -153,9 +153,10 @@ impl Core {
         }
     }
 
-    /// Whether the active lane is a socket that has not taken everything yet.
+    /// Whether messages wait in this process that were sent: for a socket, or for room for a bundle.
     pub(crate) fn is_held_up(&mut self, session_key: Key) -> bool {
-        self.active_lane(session_key).is_some_and(|lane| lane.is_held_up())
+        self.sessions.get(session_key).is_some_and(|session| session.parked.is_some())
+            || self.active_lane(session_key).is_some_and(|lane| lane.is_held_up())
     }
 
     /// Queues a control frame; it goes out at the end of this turn.
@@ -241,6 +242,7 @@ impl Core {
     /// `Ok(true)`: nothing is left that the lane could take.
     fn pump_into(&mut self, key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
         self.pump_replay(key, lane)?;
+        self.pump_parked(key, lane)?;
         self.pump_outbox(key, lane)?;
         self.pump_flows(key, lane)?;
         let all = self.pump_transfers(key, lane)?;

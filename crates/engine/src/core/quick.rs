@@ -5,22 +5,23 @@
 //! it must not do: anything about an obstacle. Whoever calls it takes the long way then, which finds the obstacle itself.
 //!
 //! # Permits
-//! Most of what the long way finds out is the same for the next message. So it is found out once and kept as a [`Permit`],
+//! Most of what the long way finds out is the same for the next message. So it is found out once and kept as a [`Permit`](super::permit::Permit),
 //! with so much credit as is there; messages are counted in the permit and go into the books when it is settled. A permit is
 //! good until anything but quick calls happens under the lock: [`Core::settle`] stands at the entry of all else, of each turn
 //! of progress and of each post the long way. One to send
 //! and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
+use super::bundle;
 use super::endpoint::EndpointState;
 use super::inbound::OVERHEAD;
 use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
 use super::rendezvous::Status;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
-use crate::completion::{Completion, Match, Source};
+use crate::completion::{Completion, Match};
 use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Buf, Descriptor, Lane, Peek, Peeked, View};
+use sinew_transport::{Body, Buf, Descriptor, Peek, Peeked, View};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::ptr::NonNull;
@@ -63,125 +64,13 @@ impl Receiving {
     }
 }
 
-/// What stays true of one endpoint and one lane until anything but quick calls happens.
-#[derive(Debug)]
-struct Permit {
-    /// The endpoint that receives or sends; 0: there is no permit.
-    endpoint: u32,
-    /// Where it sends to.
-    flow: u32,
-    /// From whom it receives: what stands for the peer's engine in sources.
-    engine: u32,
-    session: Key,
-    lane: Key,
-    /// Credit that may still be used.
-    credit: u64,
-    /// Messages since, and their bytes.
-    messages: u64,
-    bytes: u64,
-    /// Envelopes that may still come.
-    envelopes: u64,
-    /// Messages on loan since, and their bytes.
-    loans: u64,
-    lent: u64,
-    /// Answers to envelopes since.
-    answers: u64,
-    /// Its lane is a socket: messages are posted, and go out with the next progress.
-    staged_only: bool,
-    /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
-    received: bool,
+/// Whether a receive from anybody is for the message.
+#[inline(always)]
+const fn wants(pattern: &Match, arrival: &Arrival) -> bool {
+    (pattern.tag ^ arrival.tag) & !pattern.ignore == 0
+        && pattern.untagged == arrival.untagged
+        && pattern.source.is_none()
 }
-
-impl Permit {
-    const NONE: Self = Self {
-        endpoint: 0,
-        flow: 0,
-        engine: 0,
-        session: Key::NONE,
-        lane: Key::NONE,
-        credit: 0,
-        messages: 0,
-        bytes: 0,
-        envelopes: 0,
-        loans: 0,
-        lent: 0,
-        answers: 0,
-        staged_only: false,
-        received: false,
-    };
-
-    #[inline(always)]
-    fn count(&mut self, len: usize) {
-        self.credit -= len as u64 + OVERHEAD;
-        self.messages += 1;
-        self.bytes += len as u64;
-    }
-
-    /// The next message of the permit's lane.
-    #[inline(always)]
-    fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
-        lane.peek(std::mem::take(&mut self.received))
-    }
-
-    /// Whether the message is for the permit's endpoint, plain and paid for.
-    #[inline(always)]
-    fn covers(&self, Peeked { header, body }: &Peeked<'_>) -> bool {
-        header.kind == Kind::EAGER
-            && header.dst == self.endpoint
-            && header.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0) == 0
-            && self.credit >= body.len() as u64 + OVERHEAD
-    }
-
-    /// The same for the envelope of a message on loan: who will hear of its return, how long it is, and where.
-    #[inline(always)]
-    fn covers_loan(&self, Peeked { header, body }: &Peeked<'_>) -> Option<(Loan, u64, Descriptor)> {
-        let plain = header.kind == Kind::ENVELOPE
-            && header.dst == self.endpoint
-            && header.flags.0 & (Flags::IMMEDIATE.0 | Flags::RESERVE.0 | Flags::DESCRIPTOR.0)
-                == Flags::DESCRIPTOR.0
-            && self.envelopes > 0;
-        if !plain {
-            return None;
-        }
-        let loan = Loan { session: self.session, sender_op: body.u64_at(0)? };
-        Some((loan, body.u64_at(8)?, Descriptor(body.skip(16).prefix()?)))
-    }
-
-    /// Where the message comes from.
-    #[inline(always)]
-    fn source(&self, header: &Header) -> (Source, Arrival) {
-        let source = Source::new(self.session.0, self.engine, header.src);
-        let untagged = header.flags.contains(Flags::UNTAGGED);
-        (source, Arrival { tag: header.tag, untagged, source: source.key })
-    }
-
-    /// The message that was shown last has been received.
-    #[inline(always)]
-    fn receive(&mut self, len: usize) {
-        self.received = true;
-        self.count(len);
-    }
-
-    const fn cost(&self) -> u64 {
-        self.bytes + self.messages * OVERHEAD
-    }
-}
-
-/// The permits of a core.
-#[derive(Debug)]
-pub(crate) struct Permits {
-    to_send: Permit,
-    to_receive: Permit,
-}
-
-impl Default for Permits {
-    fn default() -> Self {
-        Self { to_send: Permit::NONE, to_receive: Permit::NONE }
-    }
-}
-
-/// Quick receives between turns that look at everything, while messages come in one after the other.
-const TURNS_PER_LONG: u32 = 256;
 
 impl Core {
     /// Posts one message on a lane that is polled in memory, or on any if it is `staged`: sent with the next progress. `false`:
@@ -208,6 +97,13 @@ impl Core {
         if data.len() > self.config.eager_max || permit.credit < data.len() as u64 + OVERHEAD {
             return false;
         }
+        if staged && data.len() <= bundle::SHORT_MAX {
+            return self.pack_quick(header, data);
+        }
+        if !self.flush_bundle() {
+            return false;
+        }
+        let permit = &mut self.permits.to_send;
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return false;
         };
@@ -218,25 +114,15 @@ impl Core {
         true
     }
 
-    #[inline(never)]
-    fn permit_to_send(&mut self, session_key: Key, flow: u32, src: u32, staged: bool) -> bool {
-        self.settle_sent();
-        let Some(session) = self.sessions.get_mut(session_key) else { return false };
-        let Some(state) = session.flows.get_mut(flow as usize) else { return false };
-        let Some(lane) = session.active else { return false };
-        if !session.ready || !state.pending.is_empty() || state.closed {
-            return false;
+    /// Adds a message to those that will share a frame.
+    #[inline(always)]
+    fn pack_quick(&mut self, header: &Header, data: &[u8]) -> bool {
+        let packed =
+            self.packing.push(header, data) || (self.post_bundle() && self.packing.push(header, data));
+        if packed {
+            self.permits.to_send.count_bundled(data.len());
         }
-        let credit = session.bytes.affordable().min(state.bytes.affordable());
-        let Some(slot) = self.lanes.get_mut(lane) else { return false };
-        let staged_only = !slot.memory_polled;
-        if (staged_only && !staged) || slot.owner == SELF_OWNER {
-            return false;
-        }
-        self.stir(lane);
-        self.permits.to_send =
-            Permit { endpoint: src, flow, session: session_key, lane, credit, staged_only, ..Permit::NONE };
-        true
+        packed
     }
 
     /// Takes one message from the lane that had the last one, if it is what the receive waits for and nobody else does.
@@ -245,6 +131,10 @@ impl Core {
     /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
     #[inline(always)]
     pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Look<Completion> {
+        if !self.taking.is_empty() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.recv_bundled(receiving) };
+        }
         if !self.may_look(receiving.endpoint) {
             return Look::Other;
         }
@@ -258,6 +148,9 @@ impl Core {
             Peek::Poll => return Look::Other,
         };
         if !permit.covers(&message) || message.body.len() > receiving.room {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -276,6 +169,70 @@ impl Core {
         Look::Done(Completion { len, tag: header.tag, immediate: None, source })
     }
 
+    /// Takes one message of the bundle that is being taken, if the receive waits for one and nobody else does.
+    ///
+    /// # Safety
+    /// As [`Core::recv_quick`].
+    #[inline(always)]
+    unsafe fn recv_bundled(&mut self, receiving: &Receiving) -> Look<Completion> {
+        let Some((at, arrival)) = self.find_bundled(receiving.endpoint, &receiving.wanted, receiving.room)
+        else {
+            return Look::Other;
+        };
+        let data = self.taking.data(at);
+        let len = data.len();
+        // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
+        unsafe { Body::from_slice(data).copy_to_raw(receiving.data.as_ptr(), len) };
+        Look::Done(self.take_bundled(at, &arrival, len))
+    }
+
+    /// Whether messages of a bundle are left that came the short way.
+    #[inline(always)]
+    pub(crate) const fn has_bundled(&self) -> bool {
+        !self.taking.is_empty()
+    }
+
+    /// Takes the oldest message of the bundle that is being taken that the receive is for, if nobody else wants it.
+    #[inline(always)]
+    pub(crate) fn recv_packed(&mut self, number: u32, pattern: &Match, buf: &mut [u8]) -> Option<Completion> {
+        if self.taking.is_empty() || self.permits.to_receive.endpoint != number {
+            return None;
+        }
+        let (at, arrival) = self.taking.find(|arrival| wants(pattern, arrival))?;
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
+        if endpoint.matcher.may_want(&arrival) {
+            return None;
+        }
+        let data = self.taking.data(at);
+        let len = data.len();
+        let place = buf.get_mut(..len)?;
+        if let (Ok(place), Ok(word)) = (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(data)) {
+            *place = *word;
+        } else {
+            place.copy_from_slice(data);
+        }
+        Some(self.take_bundled(at, &arrival, len))
+    }
+
+    /// A message of the bundle that is being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
+    #[inline(always)]
+    fn find_bundled(&mut self, number: u32, wanted: &Wanted, len_max: usize) -> Option<(usize, Arrival)> {
+        if self.permits.to_receive.endpoint != number {
+            return None;
+        }
+        let (at, arrival) = self.taking.find(|arrival| wanted.accepts(arrival))?;
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
+        let may = !endpoint.matcher.may_want(&arrival) && self.taking.data(at).len() <= len_max;
+        may.then_some((at, arrival))
+    }
+
+    #[inline(always)]
+    fn take_bundled(&mut self, at: usize, arrival: &Arrival, len: usize) -> Completion {
+        self.taking.take(at);
+        self.permits.to_receive.count_bundled(len);
+        Completion { len, tag: arrival.tag, immediate: None, source: self.taking.source() }
+    }
+
     /// Takes one message of at most `len_max` bytes from the lane that had the last one, if it is what was `wanted` and nobody
     /// else wants it: where it is, when it was sent on loan.
     #[inline]
@@ -285,6 +242,11 @@ impl Core {
         wanted: &Wanted,
         len_max: usize,
     ) -> Look<(Completion, Shown)> {
+        if !self.taking.is_empty() {
+            let Some((at, arrival)) = self.find_bundled(number, wanted, len_max) else { return Look::Other };
+            let bytes = self.taking.data(at).to_vec();
+            return Look::Done((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
+        }
         if !self.may_look(number) {
             return Look::Other;
         }
@@ -299,6 +261,9 @@ impl Core {
         };
         let lent = permit.covers_loan(&message);
         if lent.is_none() && !permit.covers(&message) {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -354,6 +319,9 @@ impl Core {
     /// Takes one message from the lane that had the last one, if a posted receive of the endpoint waits for it.
     #[inline]
     pub(crate) fn deliver_quick(&mut self, number: u32) -> Look<()> {
+        if !self.taking.is_empty() {
+            return self.deliver_bundled(number);
+        }
         if !self.may_look(number) {
             return Look::Other;
         }
@@ -367,6 +335,9 @@ impl Core {
             Peek::Poll => return Look::Other,
         };
         if !permit.covers(&message) {
+            if message.header.kind == Kind::BUNDLE {
+                return permit.open(&mut self.taking, &message);
+            }
             let (header, status) = (message.header, message.body.prefix());
             return self.answer_quick(header, status);
         }
@@ -379,8 +350,32 @@ impl Core {
         };
         let len = body.len();
         permit.receive(len);
+        let number = permit.number();
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            op.number = number;
             let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
+            self.finish_recv(key, result);
+        }
+        Look::Done(())
+    }
+
+    /// The same for the oldest message of the bundle that is being taken.
+    #[inline]
+    fn deliver_bundled(&mut self, number: u32) -> Look<()> {
+        if self.permits.to_receive.endpoint != number {
+            return Look::Other;
+        }
+        let (at, arrival) = self.taking.first();
+        let endpoint =
+            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
+        let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
+            return Look::Other;
+        };
+        let info = self.take_bundled(at, &arrival, self.taking.data(at).len());
+        let number = self.permits.to_receive.number();
+        if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
+            op.number = number;
+            let result = op.fill(&info, Body::from_slice(self.taking.data(at)));
             self.finish_recv(key, result);
         }
         Look::Done(())
@@ -412,6 +407,9 @@ impl Core {
         header: &Header,
         buf: Buf,
     ) -> Result<Key, Buf> {
+        if !self.flush_bundle() {
+            return Err(buf);
+        }
         let Some(session) = self.sessions.get_mut(session_key) else { return Err(buf) };
         let Some(state) = session.flows.get(flow as usize) else { return Err(buf) };
         let may = session.ready && state.pending.is_empty() && !state.closed;
@@ -475,134 +473,5 @@ impl Core {
             self.stir(active);
         }
         true
-    }
-
-    /// Whether there is a permit to look for messages of the endpoint; now and then there is none.
-    #[inline(always)]
-    fn may_look(&mut self, number: u32) -> bool {
-        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
-            return false;
-        }
-        let turns = self.turns.wrapping_add(1);
-        let may = !turns.is_multiple_of(TURNS_PER_LONG);
-        if may {
-            self.turns = turns;
-        }
-        may
-    }
-
-    #[inline(never)]
-    fn permit_to_receive(&mut self, number: u32) -> bool {
-        self.settle_received();
-        if !self.dirty.is_empty() || !self.pulls.is_empty() {
-            return false;
-        }
-        let lane = match self.hot_socket.filter(|_| self.socket_has_more()) {
-            _ if self.polls_memory() => self.last_hot,
-            Some(socket) => socket,
-            None => return false,
-        };
-        let Some(slot) = self.lanes.get_mut(lane) else { return false };
-        if slot.hot != slot.memory_polled || !slot.inbound || !slot.waiting.is_empty() {
-            return false;
-        }
-        let session_key = slot.session;
-        let windows = self.config.windows;
-        let Some(session) = self.sessions.get_mut(session_key) else { return false };
-        let Some(endpoint) =
-            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
-        else {
-            return false;
-        };
-        let inflow = endpoint.inflow(session_key, &windows);
-        let credit = inflow.bytes.headroom().min(session.granted_bytes.headroom());
-        let envelopes = inflow.envelopes.headroom().min(session.granted_envelopes.headroom());
-        let engine = session.peer.number;
-        self.stir(lane);
-        self.permits.to_receive = Permit {
-            endpoint: number,
-            engine,
-            session: session_key,
-            lane,
-            credit,
-            envelopes,
-            ..Permit::NONE
-        };
-        true
-    }
-
-    /// Ends the permits and puts what was done under them into the books.
-    #[inline(always)]
-    pub(crate) fn settle(&mut self) {
-        if self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 {
-            self.settle_now();
-        }
-    }
-
-    #[inline(never)]
-    fn settle_now(&mut self) {
-        self.settle_sent();
-        self.settle_received();
-    }
-
-    fn settle_sent(&mut self) {
-        let permit = std::mem::replace(&mut self.permits.to_send, Permit::NONE);
-        if permit.messages == 0 {
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(permit.session) {
-            session.bytes.take_afforded(permit.cost());
-            session.flows[permit.flow as usize].bytes.take_afforded(permit.cost());
-            session.sent += permit.messages;
-            session.traffic += permit.messages;
-        }
-        if let Some(endpoint) = self.endpoint(permit.endpoint) {
-            endpoint.messages_sent += permit.messages;
-            endpoint.bytes_sent += permit.bytes;
-        }
-        if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.frames_sent += permit.messages;
-            if permit.staged_only {
-                // With what else goes out at the end of the turn, or with the send that settles it: one system call.
-                self.mark_dirty(permit.session);
-            } else if let Some(lane) = &mut slot.lane {
-                // An error of this is found by whoever uses the lane next.
-                let _ = lane.flush();
-            }
-        }
-    }
-
-    fn settle_received(&mut self) {
-        let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
-        let frames = permit.messages + permit.loans + permit.answers;
-        if frames == 0 {
-            return;
-        }
-        if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.idle = 0;
-            slot.frames_received += frames;
-            if let (true, Some(lane)) = (permit.received, &mut slot.lane) {
-                lane.take_peeked();
-            }
-        }
-        let windows = self.config.windows;
-        let Some(session) = self.sessions.get_mut(permit.session) else { return };
-        session.received += frames;
-        session.traffic += frames;
-        session.granted_bytes.pass_allowed(permit.cost());
-        session.granted_envelopes.pass_allowed(permit.loans);
-        let mut due = session.granted_bytes.is_due() || session.granted_envelopes.is_due();
-        if let Some(endpoint) = self.endpoint(permit.endpoint) {
-            endpoint.messages_received += permit.messages + permit.loans;
-            endpoint.bytes_received =
-                endpoint.bytes_received.wrapping_add(permit.bytes).wrapping_add(permit.lent);
-            let inflow = endpoint.inflow(permit.session, &windows);
-            inflow.bytes.pass_allowed(permit.cost());
-            inflow.envelopes.pass_allowed(permit.loans);
-            due |= inflow.bytes.is_due() || inflow.envelopes.is_due();
-        }
-        if due {
-            self.announce_credit(permit.session, permit.endpoint);
-        }
     }
 }

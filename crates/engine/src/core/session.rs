@@ -1,6 +1,7 @@
 //! A session: everything that two engines share, whichever lanes carry it. The rules are in ADR 4.
 
 use super::Surroundings;
+use super::bundle::Packing;
 use super::op::Charge;
 use super::table::Key;
 use super::wireup::Watch;
@@ -148,6 +149,8 @@ pub(crate) struct Session {
     pub(crate) leg_in: u32,
     /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
     pub(crate) replay: VecDeque<Unacknowledged>,
+    /// A bundle of messages that found no room: it goes before what else has not been posted.
+    pub(crate) parked: Option<Box<Packing>>,
     pub(crate) outbox: VecDeque<Control>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) flow_of: HashMap<u32, u32>,
@@ -234,6 +237,7 @@ impl Session {
             leg_out: 0,
             leg_in: 0,
             replay: VecDeque::new(),
+            parked: None,
             outbox: VecDeque::new(),
             flows: Vec::new(),
             flow_of: HashMap::new(),

@@ -17,6 +17,7 @@ use receiver::{LENGTH_MAX, LENGTHS, STOP, TAG};
 use sinew::{Engine, EngineOptions, Peer, Progress};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     memory_of_an_abandoned_receive_is_never_written_later,
@@ -78,6 +79,8 @@ fn memory_of_an_abandoned_receive_is_never_written_later(lane: &str) {
     let mut other = spawn("receiver", lane, &vars);
     let address = other.line();
     let stop = AtomicBool::new(false);
+    // Far more than it takes.
+    let limit = PATIENCE * 10 + Duration::from_secs(2) * rounds as u32;
     let said = std::thread::scope(|scope| {
         // On the lane to oneself the receiver floods itself.
         let engine = (lane != "self").then(|| engine(lane));
@@ -88,8 +91,7 @@ fn memory_of_an_abandoned_receive_is_never_written_later(lane: &str) {
             scope.spawn(move || flood(&peer, stop))
         });
         // Without the receiver the sends end, too.
-        let said =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.line_within(PATIENCE * 10)));
+        let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.line_within(limit)));
         stop.store(true, Ordering::Release);
         if said.is_ok() {
             other.tell("drain");

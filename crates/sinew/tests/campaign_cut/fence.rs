@@ -4,6 +4,7 @@
 use crate::campaign::{Random, rounds, seed};
 use crate::common::until;
 use crate::stream::{FLOWS, Side, begin, begin_one_way, end, flows_on};
+use crate::times::spread;
 use crate::wire::{Fate, Net, Weather};
 use sinew_testing::skip;
 use std::time::{Duration, Instant};
@@ -119,46 +120,72 @@ fn a_blackhole_longer_than_peer_timeout_fences_the_session() {
     let count: u64 = results.iter().map(|result| result.rounds).sum();
     let held: usize = results.iter().map(|result| result.held).sum();
     println!(
-        "campaign cut/fence: {count} rounds, {held} packets held on the way, 0 messages later, lost after {:?}/{:?}/{:?} (least/median/most, peer_timeout {PEER_TIMEOUT:?}), seed {seed}",
+        "campaign cut/fence: {count} rounds, {held} packets held on the way, 0 messages later, lost after {:?} at the earliest, {} (peer_timeout {PEER_TIMEOUT:?}), seed {seed}",
         after[0],
-        after[after.len() / 2],
-        after[after.len() - 1],
+        spread(&mut after.clone()),
     );
     assert!(count >= rounds && held > 0);
     assert!(after[0] >= PEER_TIMEOUT * 9 / 10, "lost before its time");
 }
 
 /// More of them, as they wait longer.
-const GAP_PAIRS: u64 = 12;
-const LONGER: Duration = Duration::from_secs(4);
+const GAP_PAIRS: u64 = 16;
+const LONGER: Duration = Duration::from_secs(6);
+/// So often everything takes twice the time, where a machine is too busy to make gaps that are short enough.
+const SLOWER: u32 = 2;
+
+/// What came of the gaps of one pair.
+#[derive(Default)]
+struct Gaps {
+    rounds: u64,
+    lanes_lost: u64,
+    after: Vec<Duration>,
+    /// A gap took so long that the session could have been lost by right.
+    late: bool,
+}
 
 /// The only wire is dead for a time that is long enough to end the lane and too short to end the session.
-fn gaps(net: &Net, rounds: u64, seed: u64) -> (u64, u64, Vec<Duration>) {
-    let mut sides = net.sides(LONGER, false);
+fn gaps(net: &Net, rounds: u64, seed: u64, peer_timeout: Duration) -> Gaps {
+    let mut sides = net.sides(peer_timeout, false);
     let (wire, mut random) = (&net.wires[0], Random::new(seed));
-    let mut after = Vec::new();
+    let mut gaps = Gaps::default();
     begin(&mut sides);
     flows_on(&mut sides, 2);
     for _ in 0..rounds {
         let start = Instant::now();
         wire.set(Weather { fate: [Fate::Lost; 2], ..Weather::default() });
         let share = 600 + random.below(100) as u32;
-        std::thread::sleep(LONGER * share / 1000); // This is the fault, not a wait for something.
-        if start.elapsed() > LONGER * 3 / 4 {
-            // The machine was too busy for it: the session may be lost by right.
-            wire.set(Weather::default());
-            return (after.len() as u64, 0, after);
-        }
+        std::thread::sleep(peer_timeout * share / 1000); // This is the fault, not a wait for something.
         wire.set(Weather::default());
+        if start.elapsed() > peer_timeout * 3 / 4 {
+            return Gaps { late: true, ..gaps };
+        }
         let back = Instant::now();
         flows_on(&mut sides, 2);
-        after.push(back.elapsed());
+        gaps.after.push(back.elapsed());
+        gaps.rounds += 1;
     }
     let seen = sides.each_mut().map(Side::seen);
     end(&mut sides);
     assert_eq!(seen.each_ref().map(|seen| seen.sessions_lost), [0, 0], "a gap shorter than peer_timeout");
     sides.into_iter().for_each(Side::finish);
-    (rounds, seen[0].lanes_lost + seen[1].lanes_lost, after)
+    gaps.lanes_lost = seen[0].lanes_lost + seen[1].lanes_lost;
+    gaps
+}
+
+/// [`gaps`], with more time when the machine is too busy.
+fn gaps_in_time(net: &Net, rounds: u64, seed: u64) -> Gaps {
+    let mut done = Gaps::default();
+    for slower in 0..=SLOWER {
+        let now = gaps(net, rounds - done.rounds, seed + u64::from(slower), LONGER * 2u32.pow(slower));
+        done.rounds += now.rounds;
+        done.lanes_lost += now.lanes_lost;
+        done.after.extend(now.after);
+        if !now.late {
+            break;
+        }
+    }
+    done
 }
 
 #[test]
@@ -168,21 +195,19 @@ fn a_gap_shorter_than_peer_timeout_loses_nothing() {
         Ok(nets) => nets,
         Err(reason) => skip!("netns", "{reason}"),
     };
-    let results: Vec<(u64, u64, Vec<Duration>)> = std::thread::scope(|scope| {
+    let results: Vec<Gaps> = std::thread::scope(|scope| {
         let pairs = nets.iter().enumerate().map(|(number, net)| {
-            scope.spawn(move || gaps(net, rounds.div_ceil(GAP_PAIRS), seed ^ number as u64))
+            scope.spawn(move || gaps_in_time(net, rounds.div_ceil(GAP_PAIRS), seed ^ (number as u64) << 8))
         });
         let pairs: Vec<_> = pairs.collect();
         pairs.into_iter().map(|pair| pair.join().unwrap()).collect()
     });
-    let count: u64 = results.iter().map(|result| result.0).sum();
-    let lanes: u64 = results.iter().map(|result| result.1).sum();
-    let mut after: Vec<Duration> = results.into_iter().flat_map(|result| result.2).collect();
-    after.sort();
+    let count: u64 = results.iter().map(|result| result.rounds).sum();
+    let lanes: u64 = results.iter().map(|result| result.lanes_lost).sum();
+    let mut after: Vec<Duration> = results.into_iter().flat_map(|result| result.after).collect();
     println!(
-        "campaign cut/gap: {count} rounds of 60 to 70 % of peer_timeout, 0 sessions lost, {lanes} lanes lost, flowing again after {:?}/{:?} (median/max), seed {seed}",
-        after[after.len() / 2],
-        after[after.len() - 1],
+        "campaign cut/gap: {count} rounds of 60 to 70 % of peer_timeout, 0 sessions lost, {lanes} lanes lost, flowing again after {}, seed {seed}",
+        spread(&mut after),
     );
-    assert!(lanes > 0 && count * 10 >= rounds * 8, "{count} rounds");
+    assert!(lanes > 0 && count >= rounds, "{count} rounds, {lanes} lanes lost");
 }

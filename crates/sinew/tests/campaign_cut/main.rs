@@ -13,6 +13,7 @@ mod net;
 mod packet;
 mod slow;
 mod stream;
+mod times;
 mod wire;
 
 /// The other processes.

@@ -13,6 +13,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) const FLOWS: usize = 3;
+/// Of each operation. Whether messages flow is what the campaigns judge: a wire that is dead most of the time may keep one send
+/// waiting behind others for long.
+const DEADLINE: Duration = Duration::from_secs(180);
 const LENGTH_MAX: usize = 400_000;
 /// The tag after the last message.
 pub(crate) const END: u64 = 2;
@@ -60,10 +63,10 @@ impl Counts {
 }
 
 pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
-    let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(PATIENCE).send(data);
+    let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(DEADLINE).send(data);
     for number in 0.. {
         if counts.stop.load(Ordering::Acquire) {
-            let ended = send(END, number, b"").and_then(|()| to.flush_within(PATIENCE));
+            let ended = send(END, number, b"").and_then(|()| to.flush_within(DEADLINE));
             return ended.unwrap_or_else(|error| counts.note("the last one", &error));
         }
         if let Err(error) = send(1, number, body(flow, number)) {
@@ -76,7 +79,7 @@ pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
 pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
     let mut buf = vec![0; LENGTH_MAX];
     for number in 0.. {
-        let got = match at.recv_within(Match::any_tag().from(from.source()), &mut buf, PATIENCE) {
+        let got = match at.recv_within(Match::any_tag().from(from.source()), &mut buf, DEADLINE) {
             Ok(got) => got,
             Err(error) => return counts.note(&format!("a receive, {}", from.explain()), &error),
         };
@@ -138,7 +141,7 @@ pub(crate) fn child() {
     let peer_timeout = Duration::from_millis(std::env::var("PEER_TIMEOUT").unwrap().parse().unwrap());
     // Little is copied while the wire is dead, so that little is left to be fetched in the end.
     let options =
-        EngineOptions::default().timeout(PATIENCE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
+        EngineOptions::default().timeout(DEADLINE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
     let engine = Engine::builder()
         .domain("cut")
         .security(Security::Open)
@@ -241,7 +244,7 @@ impl Side {
 
     pub(crate) fn ask(&mut self, line: &str) -> String {
         self.other.tell(line);
-        self.other.line()
+        self.other.line_within(DEADLINE)
     }
 
     pub(crate) fn seen(&mut self) -> Seen {

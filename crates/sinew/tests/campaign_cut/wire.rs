@@ -73,9 +73,11 @@ struct State {
     next: HashMap<Flow, u32>,
     /// Packets with data of each flow.
     carried: HashMap<Flow, u32>,
-    /// Connections to be reset, or whose half is to be closed, with the next data.
-    reset: u64,
-    half_close: u64,
+    /// All connections are to be reset, or a half of each to be closed, with the next data.
+    reset: bool,
+    half_close: bool,
+    /// When that was done.
+    ended_at: Option<Instant>,
     /// Nothing of these flows passes any more; senders of what was reset are told.
     ended: HashSet<Flow>,
     reset_flows: HashSet<Flow>,
@@ -118,14 +120,23 @@ impl Wire {
         self.state().done
     }
 
-    /// The next connection that is busy is reset, as by a middlebox that has forgotten it.
-    pub(crate) fn reset_one(&self) {
-        self.state().reset += 1;
+    /// With the next data of a connection that is busy all connections are reset, once, as by a middlebox that has forgotten
+    /// them: what is being left, stands by or is being tried does not outlive what is in use.
+    pub(crate) fn reset_all(&self) {
+        let mut state = self.state();
+        (state.reset, state.ended_at) = (true, None);
     }
 
-    /// The receiver at the next busy connection is told that its peer has closed; the peer is told nothing, and its data goes nowhere.
-    pub(crate) fn half_close_one(&self) {
-        self.state().half_close += 1;
+    /// The receivers at the busy connection's end, and at that of all others, are told that their peers have closed; the peers are
+    /// told nothing, and their data goes nowhere.
+    pub(crate) fn half_close_all(&self) {
+        let mut state = self.state();
+        (state.half_close, state.ended_at) = (true, None);
+    }
+
+    /// When the last reset or half-close was done, if it was.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.state().ended_at
     }
 
     /// What was held on the way arrives, in the order in which it was sent; how many packets that were.
@@ -245,25 +256,10 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
     *carried += u32::from(segment.len > 0);
     // Not one that is only being tried, or stands by.
     let busy = segment.len > 0 && *carried >= BUSY;
-    if busy && state.reset > 0 {
-        state.reset -= 1;
-        state.done.resets += 1;
-        state.ended.extend([flow, back]);
-        state.reset_flows.extend([flow, back]);
-        // What each side expects next is known from what has passed: a reset that is not exactly there counts for nothing.
-        let here = state.next.get(&flow).copied().unwrap_or(segment.sequence);
-        let there = state.next.get(&back).copied().unwrap_or(segment.acknowledged);
-        put(state, ends, to, &bare(flow, here, segment.acknowledged, RST));
-        put(state, ends, 1 - to, &bare(back, there, segment.end(), RST));
-        return true;
-    }
-    if busy && state.half_close > 0 {
-        state.half_close -= 1;
-        state.done.half_closed += 1;
-        state.ended.insert(flow);
-        let here = state.next.get(&flow).copied().unwrap_or(segment.sequence);
-        state.ends_at.insert(flow, here);
-        put(state, ends, to, &bare(flow, here, segment.acknowledged, FIN));
+    if busy && (state.reset || state.half_close) {
+        state.next.entry(flow).or_insert(segment.sequence);
+        state.next.entry(back).or_insert(segment.acknowledged);
+        end_all(state, ends, to, flow.to.0);
         return true;
     }
     if let Some(&at) = state.ends_at.get(&back) {
@@ -281,6 +277,34 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
         *next = segment.end();
     }
     false
+}
+
+/// Ends all connections that are there: with a reset, or for those who receive at side `to`, which has this address.
+fn end_all(state: &mut State, ends: &[OwnedFd; 2], to: usize, address: Ipv4Addr) {
+    let whole = std::mem::take(&mut state.reset);
+    let half = std::mem::take(&mut state.half_close) && !whole;
+    state.ended_at = Some(Instant::now());
+    let flows: Vec<(Flow, u32)> = state.next.iter().map(|(&flow, &next)| (flow, next)).collect();
+    // What each side expects next is known from what has passed: a reset that is not exactly there counts for nothing.
+    for (flow, here) in flows {
+        let there = state.next.get(&flow.back()).copied();
+        if flow.to.0 != address || state.ended.contains(&flow) || there.is_none() {
+            continue;
+        }
+        let there = there.unwrap_or_default();
+        state.ended.insert(flow);
+        if half {
+            state.done.half_closed += 1;
+            state.ends_at.insert(flow, here);
+            put(state, ends, to, &bare(flow, here, there, FIN));
+            continue;
+        }
+        state.done.resets += 1;
+        state.ended.insert(flow.back());
+        state.reset_flows.extend([flow, flow.back()]);
+        put(state, ends, to, &bare(flow, here, there, RST));
+        put(state, ends, 1 - to, &bare(flow.back(), there, here, RST));
+    }
 }
 
 /// Delivers what is due; how long until the next is.

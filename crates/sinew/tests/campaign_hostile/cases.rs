@@ -31,6 +31,8 @@ fn words(kind: u8) -> Vec<u64> {
         Kind::DATA => vec![1, 2, 3],
         Kind::DONE | Kind::GOODBYE => vec![0],
         Kind::CREDIT => vec![1 << 20, 1 << 10, 1 << 20, 1 << 10],
+        // Two messages of eight bytes each: lengths, tags, bytes.
+        Kind::BUNDLE => vec![8 | 8 << 16, 7, 7, 7, 7],
         Kind::LOOKUP => vec![u64::from_le_bytes(*b"endpoint")],
         _ => vec![1],
     }
@@ -50,7 +52,7 @@ fn of_kind(kind: u8, dst: u32, src: u32) -> Vec<Case> {
     let words = if own { Vec::new() } else { words(kind) };
     // What an envelope describes is taken from the segment that was passed before.
     let flags = if kind == Kind::ENVELOPE.0 { Flags::DESCRIPTOR } else { Flags(0) };
-    let base = Header { kind: Kind(kind), flags, dst, src, tag: 3 };
+    let base = Header { kind: Kind(kind), flags, dst, src, tag: if kind == Kind::BUNDLE.0 { 2 } else { 3 } };
     let mut cases = Vec::new();
     let mut add = |header: Header, body: Vec<u8>, claim| cases.push(Case { header, body, claim });
     for dst in EXTREMES_32 {

@@ -2,7 +2,7 @@
 
 use crate::campaign::rounds;
 use crate::cases::{self, Case};
-use crate::common::{engine_with, options};
+use crate::common::{PATIENCE, engine_with, options};
 use crate::peer::{Job, Report, What};
 use crate::survivor::Survivor;
 use crate::wire::{Fate, Wire, way_in};
@@ -108,7 +108,7 @@ fn frames_with_every_field_at_its_extremes_over_shm() {
         let (part, parts) = ((round % parts) as usize, parts as usize);
         let job = Job { what: What::Forge, slots: 256, seed: round, part, parts, values: 0, millis: 0 };
         hostile.tell(&job.to_string());
-        let report: Report = hostile.line().parse().expect("a report");
+        let report: Report = hostile.line_within(PATIENCE * 6).parse().expect("a report");
         survivor.goes_on();
         total.add(&report);
     }

@@ -354,8 +354,8 @@ fn talk(to: &Peer, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
                 return;
             }
             // Long ones are rare: most of the time belongs to the ring.
-            let len = if number % 64 < 56 { SIZES[number as usize % 5] } else { SIZES[number as usize % 8] };
-            if number.is_multiple_of(96)
+            let len = SIZES[number as usize % if number % 256 < 248 { 5 } else { 8 }];
+            if number.is_multiple_of(224)
                 && let Ok(mut lent) = to.alloc(16 << 10)
             {
                 lent.as_mut_slice().into_iter().for_each(|bytes| fill(bytes, number));
@@ -382,6 +382,13 @@ fn listen(at: Endpoint, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
         }
     })
 }
+
+/// Writes of a word between two looks: an odd number.
+const FLIPS: usize = 63;
+/// How long a word is held when the survivor takes nothing, and when it does not get around the ring: a few turns of everybody
+/// who waits for a processor.
+const SILENT: Duration = Duration::from_millis(12);
+const SLOW: Duration = Duration::from_millis(12);
 
 /// The lap of a slot that holds frame `index`.
 fn lap(index: u64, slots: u64) -> u64 {
@@ -491,14 +498,15 @@ impl<'a> Attack<'a> {
     }
 
     /// Writes a word again and again until the survivor has been all around the ring, or has ended the lane, or does not go on.
-    /// Whether the word is still there.
+    /// Whether the word is still there. Where processors are few the other threads run only while this one does not: each time
+    /// it leaves the word in the other of its two states.
     fn hold(&mut self, word: Word, value: impl Fn(u64) -> u64) -> bool {
         let slots = self.job.slots as u64;
         let Some(connection) = &self.connection else { return false };
         let (start, before) = (Instant::now(), connection.taken());
         let mut flips = 0u64;
         loop {
-            for _ in 0..64 {
+            for _ in 0..FLIPS {
                 word.write(value(flips));
                 flips += 1;
                 std::hint::spin_loop();
@@ -508,7 +516,7 @@ impl<'a> Attack<'a> {
             if connection.is_over() || (around && spent > Duration::from_micros(100)) {
                 return true;
             }
-            if spent > Duration::from_millis(if connection.taken() == before { 8 } else { 3 }) {
+            if spent > if connection.taken() == before { SILENT } else { SLOW } {
                 break;
             }
             std::thread::yield_now();

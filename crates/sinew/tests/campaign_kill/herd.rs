@@ -168,6 +168,11 @@ fn state(pid: i32) -> Option<char> {
     stat.rsplit(") ").next()?.chars().next()
 }
 
+/// Whether a process is there: the herd waits for none of its children.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 /// Whether a process waits in a system call.
 pub(crate) fn is_asleep(pid: i32) -> bool {
     state(pid) == Some('S')

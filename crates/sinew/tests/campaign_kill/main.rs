@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod connects;
 mod detect;
 mod herd;
 mod ledger;
@@ -34,6 +35,10 @@ fn other_process() {
     herd::die_with_parent();
     let words: Vec<&str> = role.split('/').collect();
     match words[..] {
+        ["kill", lane, "connect", "dialer"] => connects::campaign(lane_named(lane), connects::Side::Dialer),
+        ["kill", lane, "connect", "listener"] => {
+            connects::campaign(lane_named(lane), connects::Side::Listener)
+        }
         ["kill", lane, tier, side] => {
             let side = if side == "sender" { Side::Sender } else { Side::Receiver };
             random::campaign(lane_named(lane), tier, side);
@@ -147,6 +152,14 @@ steps! {
 macro_rules! each_lane {
     ($($lane:ident),*) => { $(
         mod $lane {
+            #[test]
+            fn those_who_connect_die_and_nothing_else_does() {
+                crate::run(concat!("kill/", stringify!($lane), "/connect/dialer"));
+            }
+            #[test]
+            fn those_who_are_connected_to_die_and_nothing_else_does() {
+                crate::run(concat!("kill/", stringify!($lane), "/connect/listener"));
+            }
             #[test]
             fn three_senders_share_a_processor_and_one_dies() {
                 crate::run(concat!("three/", stringify!($lane)));

@@ -41,6 +41,15 @@ pub(crate) fn live(role: &str, folder: &Path, diary: &Diary) {
         ["trace", what] => return crate::steps::victim(what, true, folder, diary),
         _ => {}
     }
+    if let Some(address) = role.strip_prefix("dial ") {
+        return dial(&lane, folder, address, diary);
+    }
+    if role == "listen" {
+        let engine = engine(&lane, folder, Progress::Thread { cpu: None });
+        let endpoint = engine.endpoint("victim").unwrap();
+        introduce(endpoint.address());
+        return sit_for_ever();
+    }
     let engine = engine(&lane, folder, Progress::Caller);
     let endpoint = engine.endpoint("victim").unwrap();
     if let Some(cpu) = words.get(2) {
@@ -151,6 +160,29 @@ fn answer(endpoint: &Endpoint) {
         assert!(is_whole(&buf[..got.len], number), "content of ping {number}");
         // Who has gone meanwhile needs no answer.
         let _ = peer.message(PING).timeout(PATIENCE).send(&buf[..got.len]);
+    }
+}
+
+/// Connects when it is told to.
+fn dial(lane: &str, folder: &Path, address: &str, diary: &Diary) {
+    let engine = engine(lane, folder, Progress::Caller);
+    let endpoint = engine.endpoint("victim").unwrap();
+    introduce(endpoint.address());
+    diary.ready.store(1, Ordering::Release);
+    while diary.go.load(Ordering::Acquire) == 0 {
+        std::thread::yield_now();
+    }
+    let connected = diary.call(|| endpoint.connect_within(address, PATIENCE));
+    if let Err(error) = &connected {
+        eprintln!("a victim cannot connect: {error}");
+        return diary.wrong.store(5, Ordering::Release);
+    }
+    sit_for_ever()
+}
+
+fn sit_for_ever() {
+    loop {
+        std::thread::park();
     }
 }
 

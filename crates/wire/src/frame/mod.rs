@@ -3,6 +3,7 @@
 //! A lane carries frames in order, each a [`Header`] and a body of at most the lane's `frame_max` bytes. How the header
 //! is laid out is the lane's own affair: streams use [`stream`], shared memory packs it into one cache line.
 
+pub mod bundle;
 pub mod stream;
 
 /// What a frame is for. A newtype, because a peer may send any number: unknown kinds are data, never a panic.
@@ -52,6 +53,8 @@ impl Kind {
     pub const GOODBYE: Self = Self(18);
     /// Nothing of this leg or an earlier one is to be taken any more, and RESUME is asked for: tag = the leg's number; unsequenced.
     pub const FENCE: Self = Self(19);
+    /// Several short messages of one endpoint for another: tag = how many; body = lengths, tags, bytes ([`bundle`]).
+    pub const BUNDLE: Self = Self(20);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -59,13 +62,13 @@ impl Kind {
     #[must_use]
     #[inline]
     pub const fn is_sequenced(self) -> bool {
-        self.0 < Self::PROBE.0
+        self.0 < Self::PROBE.0 || self.0 == Self::BUNDLE.0
     }
 
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 20] = [
+        const NAMES: [&str; 21] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -86,6 +89,7 @@ impl Kind {
             "RESUME",
             "GOODBYE",
             "FENCE",
+            "BUNDLE",
         ];
         if (self.0 as usize) < NAMES.len() { Some(NAMES[self.0 as usize]) } else { None }
     }
