@@ -2,7 +2,7 @@
 //!
 //! Called by the lane: set-up (who may read whom), descriptors of lent memory, pulls. It decides by what it has measured on
 //! this very lane whether a long message is read across or asked for in pieces. Only the receiver reads; nobody ever writes
-//! another process's memory. `docs/adr/0013-cross-memory-attach.md` says what is believed, and what not.
+//! another process's memory. `docs/adr/0013-ways-of-a-message-and-cross-memory-attach.md` says what is believed, and what not.
 
 use crate::options::CrossRead;
 use crate::sys::across::{Process, TOKEN_LEN, Unread, reason, token};
