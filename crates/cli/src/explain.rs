@@ -84,5 +84,16 @@ pub(crate) fn table(explain: &Explain) -> String {
     if let Some(sockets) = &explain.sockets {
         text.push_str(&paint.paint(Tone::Faint, &format!("  {sockets}\n")));
     }
+    if !explain.crossings.is_empty() {
+        text.push_str("messages by length, over the chosen lane:\n");
+    }
+    for crossing in &explain.crossings {
+        let from = crate::units::size(crossing.from_bytes);
+        text.push_str(&format!("  from {from:>9}  {}\n", crossing.way));
+        text.push_str(&format!("                  {}\n", paint.paint(Tone::Faint, &crossing.reason)));
+    }
+    if !explain.memory.is_empty() {
+        text.push_str(&format!("memory of the chosen lane: {}\n", explain.memory));
+    }
     text
 }

@@ -64,7 +64,7 @@ pub use options::EngineOptions;
 pub use peer::{Message, Peer};
 pub use progress::Progress;
 pub use scope::{Scope, ScopedRecv, ScopedSend};
-pub use sinew_transport::{Buf, Bytes, Code, Errno, ErrorKind, Transport, TransportError};
+pub use sinew_transport::{Buf, Bytes, Code, Crossing, Errno, ErrorKind, Transport, TransportError};
 pub use sinew_wire::address::{
     Address, AddressError, AddressErrorKind, EndpointRef, Explicit, Name, Target, split_locator,
 };

@@ -199,6 +199,8 @@ impl Peer {
     #[must_use]
     pub fn explain(&self) -> Explain {
         let forked = Explain {
+            crossings: Vec::new(),
+            memory: String::new(),
             peer: String::new(),
             pinned: None,
             rows: Vec::new(),

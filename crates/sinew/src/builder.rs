@@ -178,6 +178,9 @@ fn add_own(
     if transports.wants("shm") {
         let mut own = crate::shm::ShmOptions::default();
         own.runtime_dir.clone_from(&options.runtime_dir);
+        own.cross_read = parsed("SINEW_SHM_CROSS_READ", &transports.shm_cross_read)?;
+        own.huge_pages = parsed("SINEW_SHM_HUGE_PAGES", &transports.shm_huge_pages)?;
+        own.numa = parsed("SINEW_SHM_NUMA", &transports.shm_numa)?;
         engine = engine.transport(crate::shm::ShmTransport::new(own));
     }
     #[cfg(feature = "tcp")]
@@ -209,6 +212,12 @@ fn add_own(
         }
     }
     Ok(engine)
+}
+
+/// An option's text as its value.
+#[cfg(feature = "shm")]
+fn parsed<T: std::str::FromStr<Err = String>>(name: &str, text: &str) -> Result<T, BuildError> {
+    text.parse().map_err(|error| BuildError::Option(format!("{name}: {error}")))
 }
 
 /// A secret file's bytes, without a line end.

@@ -320,9 +320,22 @@ pub enum Pull {
     Done,
     /// [`Sink::pulled`] will tell.
     Pending,
+    /// Nothing was read: on this lane the bytes come sooner when the peer is asked to send them.
+    Declined,
 }
 
-/// Names a range of a segment towards the peer: made by [`Lane::describe`], carried in an envelope, used by the peer's
+/// From which length on bodies take which way over a lane, for `explain`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Crossing {
+    /// Shortest body that goes this way, in bytes; it holds up to the next row's.
+    pub from_bytes: usize,
+    /// The way, for people.
+    pub way: String,
+    /// Why, with the figures that decided; or why not.
+    pub reason: String,
+}
+
+/// Names a range of a segment, or of lent memory, towards the peer: made by [`Lane::describe`] and [`Lane::describe_lent`], carried in an envelope, used by the peer's
 /// [`Lane::pull`] or [`Lane::view`] on the same lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(pub [u8; 24]);
@@ -590,6 +603,27 @@ pub unsafe trait Lane: Send {
     /// The lane is over.
     fn describe(&mut self, _buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
         Ok(None)
+    }
+
+    /// [`Lane::describe`] for memory that is in no segment: the peer, of the same user, reads it where it lies in this process.
+    /// The caller keeps it readable and unwritten until the peer has said that it is done, or until [`Lane::recall`]. Nothing is
+    /// read here. `None`: send the bytes instead.
+    ///
+    /// # Errors
+    /// The lane is over.
+    fn describe_lent(&mut self, _data: NonNull<u8>, _len: usize) -> Result<Option<Descriptor>, LaneError> {
+        Ok(None)
+    }
+
+    /// Which ways bodies take over this lane, shortest first, where the engine sends bodies of up to `whole_max` bytes whole.
+    /// Empty: all the same way.
+    fn crossings(&self, _whole_max: usize) -> Vec<Crossing> {
+        Vec::new()
+    }
+
+    /// What memory the lane has got, for people: size of pages, node. Empty: nothing to say.
+    fn memory(&self) -> String {
+        String::new()
     }
 
     /// The memory of something that was described goes back to its owner before the peer has said that it is done with it:

@@ -39,7 +39,7 @@ pub use bytes::Bytes;
 pub use cost::{Capabilities, Cost};
 pub use error::{Code, ErrorKind, LaneError, TransportError};
 pub use lane::{
-    Availability, Backlog, Descriptor, Domain, DomainContext, Identity, Lane, LaneCount, LaneInfo,
+    Availability, Backlog, Crossing, Descriptor, Domain, DomainContext, Identity, Lane, LaneCount, LaneInfo,
     LaneParams, Limits, Link, LinkState, ListenScope, Peek, Peeked, Placement, PostError, Pull, RECORD_LEN,
     Record, Role, Segment, Sink, Token, Transport, Unacknowledged, UnacknowledgedBody, View,
 };

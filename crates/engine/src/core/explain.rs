@@ -8,7 +8,7 @@ use super::{Core, LaneSlot};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use sinew_proto::select::{Latency, Present};
-use sinew_transport::{Segment, TransportError};
+use sinew_transport::{Crossing, Segment, TransportError};
 use sinew_wire::address::Address;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +77,18 @@ pub struct Explain {
     pub sockets: Option<SocketCount>,
     /// Whether the bytes are authenticated on the way, for people.
     pub security: String,
+    /// Which way a message takes over the chosen lane, by its length, shortest first.
+    pub crossings: Vec<Crossing>,
+    /// What memory the chosen lane has got: size of pages, node. May be empty.
+    pub memory: String,
+}
+
+impl Explain {
+    /// Which way a message of `len` bytes takes over the chosen lane, and why. `None`: all take the same, or there is no lane.
+    #[must_use]
+    pub fn way(&self, len: usize) -> Option<&Crossing> {
+        self.crossings.iter().rev().find(|crossing| crossing.from_bytes <= len)
+    }
 }
 
 impl fmt::Display for Explain {
@@ -102,6 +114,12 @@ impl fmt::Display for Explain {
         }
         if let Some(sockets) = &self.sockets {
             writeln!(f, "  {sockets}")?;
+        }
+        for Crossing { from_bytes, way, reason } in &self.crossings {
+            writeln!(f, "  from {:>9} bytes: {way}: {reason}", from_bytes)?;
+        }
+        if !self.memory.is_empty() {
+            writeln!(f, "  memory: {}", self.memory)?;
         }
         Ok(())
     }
@@ -178,6 +196,8 @@ impl Core {
                 rows: Vec::new(),
                 sockets: None,
                 security: "the session is over".into(),
+                crossings: Vec::new(),
+                memory: String::new(),
             };
         };
         let mut rows: Vec<ExplainRow> =
@@ -223,7 +243,11 @@ impl Core {
                 earlier: 0,
             });
         }
+        let lane = session.active.and_then(|lane| self.lanes.get(lane)?.lane.as_deref());
+        let crossings = lane.map_or_else(Vec::new, |lane| lane.crossings(self.config.eager_max));
         Explain {
+            crossings,
+            memory: lane.map_or_else(String::new, |lane| lane.memory()),
             peer: crate::hex(&session.peer.id),
             pinned: session.pinned.map(str::to_owned),
             rows,

@@ -131,9 +131,16 @@ impl SendOp {
         matches!(&self.memory, Memory::Owned(buf) if is_described(buf, self.session))
     }
 
+    /// Whether the peer may have been told where the message lies in this process: it may read it there until it is recalled.
+    pub(crate) fn memory_is_lent(&self) -> bool {
+        matches!(self.memory, Memory::Owned(_) | Memory::Borrowed { .. }) && self.memory.len() >= LENT_FROM
+    }
+
+    /// Names the message towards the peer, so that it is read or shown where it lies. `None`: it will be sent.
     pub(crate) fn describe(&self, lane: &mut dyn Lane) -> Result<Option<Descriptor>, LaneError> {
         match &self.memory {
             Memory::Owned(buf) if self.memory_is_described() => lane.describe(buf),
+            memory if self.memory_is_lent() => lane.describe_lent(memory.data(), memory.len()),
             _ => Ok(None),
         }
     }
@@ -141,6 +148,9 @@ impl SendOp {
 
 /// Pooled messages shorter than this are copied: one cache line and a copy beat a descriptor and an answer.
 const DESCRIBED_FROM: usize = 1024;
+
+/// Shorter messages of other memory are never read where they lie in the sender's process: the answer costs more than a copy.
+const LENT_FROM: usize = 4096;
 
 /// Whether a message goes to the peer of a session by descriptor.
 pub(crate) fn is_described(buf: &Buf, session: Key) -> bool {

@@ -449,7 +449,7 @@ impl Core {
                 }
             }
             SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
-                let described = op.memory_is_described();
+                let described = op.memory_is_described() || op.memory_is_lent();
                 if op.header.kind == Kind::EAGER {
                     self.send_control(session, Header::control(Kind::WITHDRAW, key.0), []);
                 }

@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::inbound::Handled;
-use super::op::{Charge, Envelope, Fetch, Loan, Memory, Op, RecvState, SendState, Unexpected, Way};
+use super::op::{Charge, Envelope, Fetch, Loan, Memory, Op, RecvOp, RecvState, SendState, Unexpected, Way};
 use super::ranges::Ranges;
 use super::session::ControlBody;
 use super::stripes::stripe_token;
@@ -148,7 +148,7 @@ impl Core {
             match result {
                 Some(Ok(Pull::Done)) => self.handle_pulled(op_key, Ok(())),
                 Some(Ok(Pull::Pending)) => {}
-                Some(Err(_)) | None => self.send_fetch(op_key),
+                Some(Ok(Pull::Declined) | Err(_)) | None => self.send_fetch(op_key),
             }
         }
     }
@@ -295,8 +295,12 @@ impl Core {
     /// A whole fragment in the lane's memory.
     pub(crate) fn handle_data(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
         if let Some(target) = self.fragment_target(session_key, header, body.len()) {
+            let whole = match self.ops.get(Key(header.tag)) {
+                Some(Op::Recv(RecvOp { state: RecvState::Fetching(fetch), .. })) => fetch.expected as usize,
+                _ => body.len(),
+            };
             // SAFETY: the target has room for `body.len()` bytes and belongs to the receive, which is in the table.
-            unsafe { body.copy_to_raw(target.as_ptr(), body.len()) };
+            unsafe { body.copy_part_to_raw(target.as_ptr(), whole) };
             self.fragment_arrived(Key(header.tag), header.offset(), body.len());
         }
         Ok(())

@@ -93,7 +93,7 @@ unsafe impl Send for TamperedLane {}
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
     info, try_post_borrowed, reclaim, flush, backlog, remark, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, cool, describe, recall, view, close }
+    request_acknowledgement, acknowledge, recover, cool, describe, describe_lent, crossings, memory, recall, view, close }
 
     fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {
         let mut header = *header;

@@ -140,6 +140,19 @@ macro_rules! forward {
             self.inner.describe(buf)
         }
     };
+    (@ Lane describe_lent) => {
+        fn describe_lent(
+            &mut self,
+            data: std::ptr::NonNull<u8>,
+            len: usize,
+        ) -> Result<Option<$crate::Descriptor>, $crate::LaneError> {
+            self.inner.describe_lent(data, len)
+        }
+    };
+    (@ Lane crossings) => {
+        fn crossings(&self, whole_max: usize) -> Vec<$crate::Crossing> { self.inner.crossings(whole_max) }
+    };
+    (@ Lane memory) => { fn memory(&self) -> String { self.inner.memory() } };
     (@ Lane recall) => { fn recall(&mut self) { self.inner.recall(); } };
     (@ Lane pull) => {
         unsafe fn pull(
