@@ -26,6 +26,8 @@ pub struct EngineCounters {
     pub sessions_lost: u64,
     /// Connections that were turned away.
     pub strangers: u64,
+    /// Messages that were longer than the memory of a receive that was given up before anybody looked: they are gone.
+    pub truncated_unseen: u64,
 }
 
 /// Counts of one endpoint.
@@ -76,6 +78,7 @@ impl Core {
             replayed: counters.replayed,
             sessions_lost: counters.sessions_lost,
             strangers: counters.strangers,
+            truncated_unseen: counters.truncated_unseen,
         }
     }
 
