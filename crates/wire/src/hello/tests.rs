@@ -252,3 +252,21 @@ fn what_stands_in_messages_for_people() {
         assert!(error.to_string().contains(part), "{error}");
     }
 }
+
+#[test]
+fn each_flag_is_one_of_its_own() {
+    let record = header().record();
+    for (resumes, encryption_wanted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let said = Hello { resumes, encryption_wanted, ..hello() };
+        let heard = Hello::decode(&said.encode(&record), &record).unwrap();
+        assert_eq!((heard.resumes, heard.encryption_wanted), (resumes, encryption_wanted));
+    }
+}
+
+#[test]
+fn a_locator_that_just_fits_is_not_left_out_with_the_next() {
+    let record = header().record();
+    let first = format!("tcp:{}", "a".repeat(LOCATORS_MAX - 4));
+    let said = Hello { locators: format!("{first} uds:/x"), ..hello() };
+    assert_eq!(Hello::decode(&said.encode(&record), &record).unwrap().locators, first);
+}
