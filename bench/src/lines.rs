@@ -162,10 +162,12 @@ fn shm_rate() -> Vec<Line> {
             .ucx("tag_bw", Posix)
             .ours("Sinew in order", "rate --transport shm")
             .ours("Sinew permuted", "rate --transport shm --permute")
+            .ours("Sinew permuted, posted", "rate --transport shm --permute --window 32")
             .ours("Sinew tagged batch", "rate --transport shm --batch 32")
             .ours("Sinew untagged batch", "rate --transport shm --batch 32 --untagged")
             .budget("Sinew in order", AtLeast(3.5), &["UCX posix tag_bw"])
             .budget("Sinew permuted", AtLeast(2.5), &["UCX posix tag_bw"])
+            .budget("Sinew permuted, posted", AtLeast(2.5), &["UCX posix tag_bw"])
             .budget("Sinew tagged batch", AtLeast(5.0), &["UCX posix tag_bw"])
             .budget("Sinew untagged batch", AtLeast(1.0), &["raw ring"]),
     ]

@@ -46,9 +46,8 @@ pub(super) fn rate_first(args: &OursArgs) -> Result<Sample> {
     if args.batch > 1 {
         return batch_first(args, &side);
     }
-    let window = if args.permute { args.window.max(WINDOW) } else { args.window };
-    if window > 0 {
-        let mut receiver = Receiver::new(&side.endpoint, args.size, window)?;
+    if args.window > 0 {
+        let mut receiver = Receiver::new(&side.endpoint, args.size, args.window)?;
         return timed(args, || {
             for _ in 0..BATCH {
                 receiver.next()?;

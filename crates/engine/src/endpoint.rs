@@ -177,9 +177,13 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
+        let pattern = pattern.into();
+        if let Some(info) = shared.recv_packed(self.inner.number, &pattern, buf) {
+            return Ok(info);
+        }
         let mut guard = Borrowed::none(shared);
         let note = |key| guard.key = Some(key);
-        match shared.recv_direct(self.inner.number, pattern.into(), buf, note) {
+        match shared.recv_direct(self.inner.number, pattern, buf, note) {
             Ok(info) | Err(Taken::Done(info)) => Ok(info),
             Err(Taken::Failed(error)) => Err(*error),
             Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into(), false),

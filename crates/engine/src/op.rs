@@ -211,9 +211,8 @@ pub struct SendOp(pub(crate) Operation);
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
-/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. One that had come whole is then the
-/// first of its endpoint: the order of what this receive wanted is kept, but a receive that wants more finds it before earlier
-/// messages that this one did not want. One that was longer than the buffer is gone, which is counted
+/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. One that had come whole has its old
+/// place among those of its session. One that was longer than the buffer is gone, which is counted
 /// (`EngineCounters::truncated_unseen`) and told. Look before you drop ([`RecvOp::cancel`]) where that matters. `Send`.
 #[must_use = "dropping it cancels the receive"]
 pub struct RecvOp {
@@ -388,7 +387,7 @@ impl Drop for RecvOp {
         match std::mem::replace(state, State::Taken) {
             State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
             State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
-                core.put_back_whole(endpoint.number, self.untagged, &info, buf.as_slice());
+                core.put_back_whole(endpoint.number, self.untagged, 0, &info, buf.as_slice());
             }),
             State::Done(_, Err(error)) => endpoint.shared.with(|core| core.note_unseen(&error)),
             _ => {}

@@ -24,7 +24,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// Threads that sleep, or are about to; changed under the lock.
     sleepers: Sleepers,
     fork: ForkGuard,
+    /// Messages that shared a frame are left: a hint, read without the lock.
+    packed: AtomicBool,
     pub(crate) config: Arc<Config>,
     pub(crate) progress: Progress,
     pub(crate) stop: AtomicBool,
@@ -108,6 +110,7 @@ impl Shared {
             waker,
             sleepers: Sleepers::new(),
             fork: ForkGuard::new(),
+            packed: AtomicBool::new(false),
             config,
             progress,
             stop: AtomicBool::new(false),
@@ -228,6 +231,9 @@ impl Shared {
         while looks < QUICK_LOOKS {
             match look(&mut core) {
                 Look::Done(value) => {
+                    if core.has_bundled() {
+                        self.packed.store(true, Ordering::Relaxed);
+                    }
                     self.leave_quick(core, true);
                     return Some(Some(value));
                 }
@@ -244,6 +250,26 @@ impl Shared {
         }
         self.leave_quick(core, false);
         Some(None)
+    }
+
+    /// The next of the messages that shared a frame, if that is what is wanted and nobody else wants it.
+    #[inline(always)]
+    pub(crate) fn recv_packed(
+        self: &Arc<Self>,
+        endpoint: u32,
+        pattern: &Match,
+        buf: &mut [u8],
+    ) -> Option<Completion> {
+        if !self.packed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut core = self.core.lock_if_biased()?;
+        let Some(info) = core.recv_packed(endpoint, pattern, buf) else {
+            self.packed.store(core.has_bundled(), Ordering::Relaxed);
+            return None;
+        };
+        self.leave_quick(core, true);
+        Some(info)
     }
 
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{PATIENCE, pair, pair_with, until};
-use sinew::{Handler, OpError, Progress};
+use common::{PATIENCE, content, options, pair, pair_with, until};
+use sinew::{Handler, Match, OpError, Progress};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn ends(f: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn an_event_loop_does_not_keep_its_engine() {
-    let p = pair_with("uds", Progress::Event, Progress::Caller, common::options());
+    let p = pair_with("uds", Progress::Event, Progress::Caller, options());
     for _ in 0..5 {
         if let Some(armed) = p.here.arm() {
             armed.process();
@@ -83,7 +83,7 @@ impl Drop for Payload {
 fn a_panic_whose_payload_panics_ends_a_handler_and_nothing_else() {
     for progress in [Progress::Caller, Progress::Thread { cpu: None }] {
         ends(move || {
-            let p = pair_with("self", progress, progress, common::options());
+            let p = pair_with("self", progress, progress, options());
             let handler = p.b.on_message(1, 64, 4, |_, _| panic_any(Payload)).unwrap();
             p.to_b.send(1, b"x").unwrap();
             p.to_b.post_send(2, b"x".to_vec()).unwrap().on_complete(|_| panic_any(Payload));
@@ -163,4 +163,51 @@ fn a_receive_of_a_closing_engine_is_told_so_and_not_that_time_is_up() {
     assert!(matches!(posted.wait().unwrap_err().error, OpError::EngineClosed));
     let answer = thread.join().unwrap();
     assert!(matches!(answer, Err(OpError::EngineClosed)), "{answer:?}");
+}
+
+/// What a handler had begun to take when it ends waits in the order in which it was sent, though later messages were whole
+/// already.
+#[test]
+fn what_a_handler_leaves_keeps_its_order() {
+    let p = pair_with("tcp", Progress::Event, Progress::Event, options());
+    let both = || {
+        p.here.process();
+        p.there.process();
+    };
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&seen);
+    let handler =
+        p.b.on_message(Match::any_tag(), 1 << 20, 4, move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+    // The first one waits with its sender, who makes no progress.
+    let long = p.to_b.post_send(1, content(1 << 20, 1)).unwrap();
+    for (tag, data) in [(2, &b"second"[..]), (3, b"third")] {
+        until("it goes behind the long one's envelope", || {
+            p.here.process();
+            p.to_b.try_send(tag, data).is_ok()
+        });
+    }
+    p.here.process();
+    until("all have been matched", || {
+        p.there.process();
+        p.b.counters().posted < 2
+    });
+    assert_eq!(seen.load(Ordering::Relaxed), 0, "the first one is shown first");
+    drop(handler);
+    let order: Vec<u64> = (0..3)
+        .map(|_| {
+            let mut receive = p.b.post_recv(Match::any_tag(), vec![0; 1 << 20]).unwrap();
+            let mut got = None;
+            until("the next one has come", || {
+                both();
+                got = receive.try_wait();
+                got.is_some()
+            });
+            got.unwrap().unwrap().info.tag
+        })
+        .collect();
+    assert_eq!(order, [1, 2, 3]);
+    drop(long);
 }

@@ -7,14 +7,16 @@
 
 use super::Core;
 use super::inbound::{Handled, OVERHEAD};
-use super::session::Session;
 use super::table::Key;
 use crate::completion::Source;
-use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Body, ErrorKind, PostError, TransportError, Unacknowledged, UnacknowledgedBody};
+use sinew_proto::matching::Arrival;
+use sinew_transport::{Body, ErrorKind, PostError, TransportError};
 use sinew_wire::frame::bundle::{BODY_MAX, MESSAGES_MAX, Opened, Packer};
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
+
+// Every lane takes frames of 4,096 bytes (`sinew_transport::Limits`).
+const _: () = assert!(BODY_MAX <= 4096);
 
 /// Messages up to this length share frames: a longer one would be copied twice more for what its frame costs.
 pub(crate) const SHORT_MAX: usize = 128;
@@ -66,26 +68,6 @@ impl Packing {
         self.messages.clear();
         Ok(())
     }
-
-    /// Its messages, each in a frame of its own.
-    fn unpack(&self) -> Vec<Unacknowledged> {
-        let body = self.messages.parts().concat();
-        let mut opened = Opened::new();
-        let count = self.messages.count() as u64;
-        match opened.open(count, self.messages.untagged(), body.len(), |into| into.copy_from_slice(&body)) {
-            Ok(()) => each(&opened, &self.header),
-            Err(_) => Vec::new(),
-        }
-    }
-}
-
-/// The messages of a bundle, each in a frame of its own.
-fn each(opened: &Opened, header: &Header) -> Vec<Unacknowledged> {
-    let frame = |(tag, data): (u64, &[u8])| Unacknowledged {
-        header: Header { kind: Kind::EAGER, tag, ..*header },
-        body: UnacknowledgedBody::Owned(data.to_vec()),
-    };
-    opened.messages().map(frame).collect()
 }
 
 /// How many messages a frame of this engine's holds.
@@ -182,18 +164,12 @@ impl Taking {
 
     /// The oldest message that is left and wanted.
     #[inline(always)]
-    pub(crate) fn find(&self, wanted: &Wanted) -> Option<(usize, Arrival)> {
-        let (at, arrival) = self.first();
-        if wanted.accepts(&arrival) { Some((at, arrival)) } else { self.find_later(wanted) }
-    }
-
-    #[inline(never)]
-    fn find_later(&self, wanted: &Wanted) -> Option<(usize, Arrival)> {
-        let mut left = self.left & (self.left - 1);
+    pub(crate) fn find(&self, wanted: impl Fn(&Arrival) -> bool) -> Option<(usize, Arrival)> {
+        let mut left = self.left;
         while left != 0 {
             let at = left.trailing_zeros() as usize;
             let arrival = self.arrival(at);
-            if wanted.accepts(&arrival) {
+            if wanted(&arrival) {
                 return Some((at, arrival));
             }
             left &= left - 1;
@@ -255,46 +231,10 @@ impl Core {
     ) -> Result<(), PostError> {
         let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
         let Some(parked) = session.parked.as_mut() else { return Ok(()) };
-        match parked.post(lane) {
-            Ok(()) => {
-                session.sent += 1;
-                self.spare_packing = session.parked.take();
-                Ok(())
-            }
-            Err(PostError::TooLarge) => {
-                let frames = parked.unpack();
-                session.parked = None;
-                session.sent += frames.len() as u64;
-                session.replay.extend(frames);
-                self.pump_replay(key, lane)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A bundle that is longer than this lane takes goes as its messages, which count as frames of their own: those behind it
-    /// have not been sent yet, so their numbers move with it.
-    pub(crate) fn unpack_replay(session: &mut Session, frame_max: usize) {
-        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(body) }) = session.replay.front()
-        else {
-            return;
-        };
-        if header.kind != Kind::BUNDLE || body.len() <= frame_max {
-            return;
-        }
-        let mut opened = Opened::new();
-        let untagged = header.flags.contains(Flags::UNTAGGED);
-        if body.len() > BODY_MAX
-            || opened.open(header.tag, untagged, body.len(), |into| into.copy_from_slice(body)).is_err()
-        {
-            return;
-        }
-        let frames = each(&opened, header);
-        session.replay.pop_front();
-        session.sent += frames.len() as u64 - 1;
-        for frame in frames.into_iter().rev() {
-            session.replay.push_front(frame);
-        }
+        parked.post(lane)?;
+        session.sent += 1;
+        self.spare_packing = session.parked.take();
+        Ok(())
     }
 
     /// A bundle that came the long way.

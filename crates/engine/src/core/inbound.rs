@@ -64,6 +64,7 @@ impl Core {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
+        let number = session.received;
         let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
@@ -96,7 +97,7 @@ impl Core {
         }
         let info = Completion { len: body.len(), tag: header.tag, immediate, source };
         match (receiver, of_batch) {
-            (Some(op), _) => self.deliver(op, &info, body),
+            (Some(op), _) => self.deliver(op, number, &info, body),
             (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
             (None, None) => self.direct.deliver(&info, body),
         }

@@ -18,6 +18,7 @@ mod lanes;
 pub(crate) mod op;
 mod operations;
 mod outbound;
+mod permit;
 mod quick;
 mod rendezvous;
 mod self_lane;
@@ -125,7 +126,7 @@ pub(crate) struct Core {
     hot: Vec<Key>,
     /// The one of them that had frames last.
     last_hot: Key,
-    permits: quick::Permits,
+    permits: permit::Permits,
     /// Messages of the permit to send that will share a frame.
     packing: bundle::Packing,
     /// For the next bundle that has to wait for room.
@@ -215,7 +216,7 @@ impl Core {
             counters: Counters::default(),
             hot: Vec::new(),
             last_hot: Key::NONE,
-            permits: quick::Permits::default(),
+            permits: permit::Permits::default(),
             packing: bundle::Packing::default(),
             spare_packing: None,
             taking: bundle::Taking::default(),

@@ -241,12 +241,14 @@ pub(crate) struct RecvOp {
     pub(crate) waiter: Option<Waiter>,
     /// The handler that it feeds.
     pub(crate) handler: Option<Key>,
+    /// Which frame of its session brought its message; 0: none has, or that is not known.
+    pub(crate) number: u64,
 }
 
 impl RecvOp {
     pub(crate) fn new(receiver: Receiver, untagged: bool, memory: Memory, state: RecvState) -> Self {
         let Receiver { endpoint, order, handler } = receiver;
-        Self { endpoint, order, untagged, memory, state, waiter: None, handler }
+        Self { endpoint, order, untagged, memory, state, waiter: None, handler, number: 0 }
     }
 
     /// A receive that has matched already, without having been posted.
@@ -279,12 +281,17 @@ pub(crate) enum Unexpected {
 }
 
 impl Unexpected {
-    /// Whether it came before frame `number` of that session.
-    pub(crate) fn came_before(&self, of: Key, before: u64) -> bool {
-        let (session, number) = match self {
+    /// Which frame of which session brought it.
+    pub(crate) const fn number(&self) -> (Key, u64) {
+        match self {
             Self::Small { session, number, .. } | Self::Large { session, number, .. } => (*session, *number),
             Self::Envelope { envelope, .. } => (envelope.session, envelope.number),
-        };
+        }
+    }
+
+    /// Whether it came before frame `number` of that session.
+    pub(crate) fn came_before(&self, of: Key, before: u64) -> bool {
+        let (session, number) = self.number();
         session == of && number < before
     }
 

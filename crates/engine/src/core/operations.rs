@@ -187,13 +187,14 @@ impl Core {
     ) -> bool {
         let info = waiting_info(arrival, &message);
         let kept = super::inbound::kept_cost(&message);
+        let (_, number) = message.number();
         match message {
             Unexpected::Small { len, bytes, .. } => {
-                self.deliver(key, &info, Body::from_slice(&bytes[..usize::from(len)]));
+                self.deliver(key, number, &info, Body::from_slice(&bytes[..usize::from(len)]));
                 self.return_bytes(endpoint, kept);
             }
             Unexpected::Large { bytes, .. } => {
-                self.deliver(key, &info, Body::from_slice(&bytes));
+                self.deliver(key, number, &info, Body::from_slice(&bytes));
                 self.return_bytes(endpoint, kept);
             }
             Unexpected::Envelope { envelope, .. } => {
@@ -205,10 +206,11 @@ impl Core {
         true
     }
 
-    /// Puts a whole message into the memory of the receive that matched it.
+    /// Puts a whole message, which frame `number` of its session brought, into the memory of the receive that matched it.
     #[inline]
-    pub(crate) fn deliver(&mut self, key: Key, info: &Completion, body: Body<'_>) {
+    pub(crate) fn deliver(&mut self, key: Key, number: u64, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
+        op.number = number;
         let result = op.fill(info, body);
         self.finish_recv(key, result);
     }
@@ -324,7 +326,7 @@ impl Core {
     /// whoever lent its memory, while that is still lent.
     pub(crate) fn give_up_recv(&mut self, key: Key) -> Option<Memory> {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
-        let (endpoint, untagged) = (op.endpoint, op.untagged);
+        let (endpoint, untagged, number) = (op.endpoint, op.untagged, op.number);
         let (result, memory) = self.cancel_recv(key)?;
         let info = match result {
             Ok(info) => info,
@@ -348,7 +350,7 @@ impl Core {
             }
             Memory::Gathered(_) | Memory::Later { .. } => return Some(memory),
         };
-        self.put_back_whole(endpoint, untagged, &info, bytes);
+        self.put_back_whole(endpoint, untagged, number, &info, bytes);
         Some(memory)
     }
 
@@ -361,17 +363,26 @@ impl Core {
         }
     }
 
-    /// A message that came whole and that nobody has seen waits for another receive, before all others of its endpoint.
-    pub(crate) fn put_back_whole(&mut self, endpoint: u32, untagged: bool, info: &Completion, bytes: &[u8]) {
+    /// A message that came whole, with frame `number` of its session, and that nobody has seen waits for another receive, before
+    /// all others of its endpoint but those that came before it on its session.
+    pub(crate) fn put_back_whole(
+        &mut self,
+        endpoint: u32,
+        untagged: bool,
+        number: u64,
+        info: &Completion,
+        bytes: &[u8],
+    ) {
         let arrival = Arrival { tag: info.tag, untagged, source: info.source.key };
         let body = Body::from_slice(bytes);
         let Some(state) = self.endpoint(endpoint) else { return };
         if let Some(other) = state.matcher.arrive(&arrival) {
-            self.deliver(other, info, body);
+            self.deliver(other, number, info, body);
             return;
         }
-        let message = Unexpected::whole(body, info.immediate, (Key(info.source.session), 0), Charge::Nothing);
-        state.matcher.store_first(arrival, message);
+        let session = Key(info.source.session);
+        let message = Unexpected::whole(body, info.immediate, (session, number), Charge::Nothing);
+        state.matcher.store_behind(arrival, message, |_, other| other.came_before(session, number));
         self.wake_for_arrival();
     }
 

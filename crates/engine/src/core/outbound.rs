@@ -282,7 +282,7 @@ impl Core {
         self.finish_send(key, Ok(()));
     }
 
-    pub(crate) fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
+    fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
         let limits = lane.info().limits;
         loop {
             self.split_replay(key, &limits);
@@ -307,7 +307,6 @@ impl Core {
     /// have not been sent yet, so their numbers move with it.
     fn split_replay(&mut self, key: Key, limits: &Limits) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        Self::unpack_replay(session, limits.frame_max);
         let Some(front) = session.replay.front() else { return };
         let (len, piece) = match &front.body {
             UnacknowledgedBody::Owned(bytes) => (bytes.len(), limits.frame_max),

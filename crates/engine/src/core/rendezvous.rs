@@ -53,6 +53,7 @@ impl Core {
             _ => None,
         };
         let fetch = Fetch { envelope, info, arrival, received: 0, expected, way, wanted, len_max };
+        op.number = fetch.envelope.number;
         op.state = RecvState::Fetching(Box::new(fetch));
         let endpoint = op.endpoint;
         self.keep_envelope(&envelope, endpoint, Some(op_key));

@@ -287,13 +287,8 @@ impl<P, U> Matcher<P, U> {
         UnexpectedId(queue.push(arrival, message))
     }
 
-    /// Keeps a message before all others that are stored, as one that was taken and is given back. Time in proportion to
-    /// all stored ones; names given out before are worthless.
-    pub fn store_first(&mut self, arrival: Arrival, message: U) {
-        self.store_behind(arrival, message, |_, _| false);
-    }
-
-    /// [`Matcher::store_first`], but behind the last stored message that is older, as `is_older` says.
+    /// Keeps a message that was taken and is given back: before all others that are stored, but behind the last one that is
+    /// older, as `is_older` says. Time in proportion to all stored ones; names given out before are worthless.
     pub fn store_behind(
         &mut self,
         arrival: Arrival,

@@ -270,22 +270,20 @@ fn lanes<P>(count: usize) -> Box<[Lane<P>]> {
     (0..count).map(|_| Lane { wanted: Compiled::NOTHING, name: 0, handle: None }).collect()
 }
 
-const EACH: u64 = 0x0101_0101_0101_0101;
-const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-
 /// One bit for each byte that it is, the lowest byte of the first word first. Without branches: where it is cannot be
-/// foreseen.
+/// foreseen. The first loop is made for vector registers.
 #[inline]
 fn equal_bytes(words: &[u64; 8], byte: u8) -> u64 {
-    let print = EACH * u64::from(byte);
-    (0..8).fold(0, |equal, at| equal | zero_bytes(words[at] ^ print) << (at * 8))
-}
-
-/// One bit for each byte that is zero, the lowest byte's first.
-#[inline]
-const fn zero_bytes(word: u64) -> u64 {
-    let nonzero = ((word & LOW) + LOW) | word | LOW;
-    (!nonzero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    const GATHER: u64 = 0x0101_0101_0101_0101;
+    let mut bits = [0_u8; 64];
+    for (at, (bit, other)) in bits.iter_mut().zip(words.map(u64::to_le_bytes).as_flattened()).enumerate() {
+        *bit = if *other == byte { 1 << (at % 8) } else { 0 };
+    }
+    let (bits, _) = bits.as_chunks::<8>();
+    u64::from_le_bytes(std::array::from_fn(|at| {
+        // Each byte has a bit of its own, so the sum of them all, which ends up on top, is their union.
+        (u64::from_le_bytes(bits[at]).wrapping_mul(GATHER) >> 56) as u8
+    }))
 }
 
 #[cfg(test)]

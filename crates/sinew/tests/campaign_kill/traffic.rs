@@ -108,11 +108,13 @@ pub(crate) struct Sender<'a> {
     bytes: Vec<u8>,
     /// Loans that the receiver has not given back.
     lent: VecDeque<SendOp>,
+    /// Buffers of those that were taken back at their deadline: the receiver may read them still, so nothing else is written there.
+    taken_back: Vec<Buf>,
 }
 
 impl<'a> Sender<'a> {
     pub(crate) fn new(tier: Tier, to: &'a Peer) -> Self {
-        Self { tier, to, number: 0, bytes: vec![0; LONGEST], lent: VecDeque::new() }
+        Self { tier, to, number: 0, bytes: vec![0; LONGEST], lent: VecDeque::new(), taken_back: Vec::new() }
     }
 
     /// Sends the next message, or batch. One whole message that fails was not sent; one that is fetched and given up at its
@@ -145,7 +147,11 @@ impl<'a> Sender<'a> {
         inside(diary, || {
             self.lent.push_back(self.to.post_send(FLOW, buf)?);
             while self.lent.len() > most {
-                self.lent.pop_front().expect("there is one").wait_within(limit)?;
+                let oldest = self.lent.pop_front().expect("there is one");
+                if let Err(Failed { buf, error }) = oldest.wait_within(limit) {
+                    self.taken_back.push(buf);
+                    return Err(error);
+                }
             }
             Ok(())
         })
