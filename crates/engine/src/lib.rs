@@ -43,6 +43,7 @@ mod signals;
 mod system;
 mod timeout;
 mod user_secret;
+mod waiting;
 
 #[doc(hidden)]
 pub use crate::core::Surroundings;
