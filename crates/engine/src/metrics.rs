@@ -34,6 +34,8 @@ pub struct EngineCounters {
     pub sessions_lost: u64,
     /// Connections that were turned away.
     pub strangers: u64,
+    /// Messages that were longer than the memory of a receive that was given up before anybody looked: they are gone.
+    pub truncated_unseen: u64,
 }
 
 /// Counts of one endpoint.
@@ -90,6 +92,7 @@ impl Core {
             lanes_refused: counters.lanes_refused,
             sessions_lost: counters.sessions_lost,
             strangers: counters.strangers,
+            truncated_unseen: counters.truncated_unseen,
         }
     }
 

@@ -95,6 +95,7 @@ pub(crate) struct Counters {
     pub(crate) lanes_refused: u64,
     pub(crate) sessions_lost: u64,
     pub(crate) strangers: u64,
+    pub(crate) truncated_unseen: u64,
 }
 
 pub(crate) struct Core {

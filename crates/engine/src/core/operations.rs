@@ -329,7 +329,13 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
         let (endpoint, untagged, number) = (op.endpoint, op.untagged, op.number);
         let (result, memory) = self.cancel_recv(key)?;
-        let Ok(info) = result else { return Some(memory) };
+        let info = match result {
+            Ok(info) => info,
+            Err(error) => {
+                self.note_unseen(&error);
+                return Some(memory);
+            }
+        };
         let copy;
         let bytes = match &memory {
             Memory::Owned(buf) => buf.as_slice(),
@@ -347,6 +353,15 @@ impl Core {
         };
         self.put_back_whole(endpoint, untagged, number, &info, bytes);
         Some(memory)
+    }
+
+    /// How a receive that was given up had ended. Of a truncated message the rest is nowhere any more, so that it can wait for no
+    /// other receive; it does not go silently.
+    pub(crate) fn note_unseen(&mut self, error: &OpError) {
+        if let &OpError::Truncated { message_len, buffer_len, tag, .. } = error {
+            self.counters.truncated_unseen += 1;
+            crate::events::truncated_unseen(tag, message_len, buffer_len);
+        }
     }
 
     /// A message that came whole, with frame `number` of its session, and that nobody has seen waits for another receive, before
