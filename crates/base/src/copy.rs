@@ -25,7 +25,7 @@ pub unsafe fn from_shared(src: *const u8, dst: *mut u8, len: usize) {
     unsafe { copy_short(src, dst, len) }
 }
 
-/// The same for a piece of a copy of `whole` bytes: how to copy is chosen by the whole.
+/// The same for a piece of a copy of `whole` bytes: whether it goes past the caches is chosen by the whole.
 ///
 /// # Safety
 /// As for [`from_shared`].
@@ -149,10 +149,10 @@ mod x86 {
     const IN_PIECES_TO: usize = 12 << 10;
     const IN_PIECE: usize = 2048;
     /// Out of shared memory: `rep movsb` in this range.
-    const OUT_MOVSB_FROM: usize = 24 << 10;
+    const OUT_MOVSB_FROM: usize = 12 << 10;
     const OUT_MOVSB_TO: usize = 640 << 10;
-    /// Past the caches from here on.
-    const BYPASS_FROM: usize = 32 << 20;
+    /// Past the caches from here on: a target that is as long is not in them, and would push out what is copied from.
+    const BYPASS_FROM: usize = 8 << 20;
 
     /// Widest registers that may be used.
     static WIDTH: AtomicU8 = AtomicU8::new(0);
@@ -202,9 +202,9 @@ mod x86 {
     pub(super) unsafe fn copy_out(src: *const u8, dst: *mut u8, len: usize, whole: usize) {
         // SAFETY: the caller's contract throughout; more than 64 bytes; the width was detected.
         unsafe {
-            match whole {
+            match len {
+                _ if whole >= BYPASS_FROM && width() >= AVX => bypass(src, dst, len),
                 OUT_MOVSB_FROM..OUT_MOVSB_TO => movsb(src, dst, len),
-                BYPASS_FROM.. if width() >= AVX => bypass(src, dst, len),
                 _ => wide(src, dst, len),
             }
         }

@@ -47,7 +47,7 @@ mod waiting;
 
 #[doc(hidden)]
 pub use crate::core::Surroundings;
-pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use crate::core::{Explain, ExplainRow, SocketCount, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
 pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};
@@ -64,7 +64,7 @@ pub use options::EngineOptions;
 pub use peer::{Message, Peer};
 pub use progress::Progress;
 pub use scope::{Scope, ScopedRecv, ScopedSend};
-pub use sinew_transport::{Buf, Bytes, Code, Errno, ErrorKind, Transport, TransportError};
+pub use sinew_transport::{Buf, Bytes, Code, Crossing, Errno, ErrorKind, Transport, TransportError};
 pub use sinew_wire::address::{
     Address, AddressError, AddressErrorKind, EndpointRef, Explicit, Name, Target, split_locator,
 };

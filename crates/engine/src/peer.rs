@@ -199,9 +199,12 @@ impl Peer {
     #[must_use]
     pub fn explain(&self) -> Explain {
         let forked = Explain {
+            crossings: Vec::new(),
+            memory: String::new(),
             peer: String::new(),
             pinned: None,
             rows: Vec::new(),
+            sockets: None,
             security: OpError::Forked.to_string(),
         };
         self.endpoint.shared.with_unless_forked(forked, |core| core.explain_session(self.session))

@@ -178,6 +178,9 @@ fn add_own(
     if transports.wants("shm") {
         let mut own = crate::shm::ShmOptions::default();
         own.runtime_dir.clone_from(&options.runtime_dir);
+        own.cross_read = parsed("SINEW_SHM_CROSS_READ", &transports.shm_cross_read)?;
+        own.huge_pages = parsed("SINEW_SHM_HUGE_PAGES", &transports.shm_huge_pages)?;
+        own.numa = parsed("SINEW_SHM_NUMA", &transports.shm_numa)?;
         engine = engine.transport(crate::shm::ShmTransport::new(own));
     }
     #[cfg(feature = "tcp")]
@@ -198,10 +201,23 @@ fn add_own(
                 "system" => CongestionControl::System,
                 name => CongestionControl::Named(name.to_owned()),
             };
+            own.sockets = transports
+                .tcp_sockets
+                .parse()
+                .map_err(|error| BuildError::Option(format!("SINEW_TCP_SOCKETS (tcp_sockets): {error}")))?;
+            own.check().map_err(|error| {
+                BuildError::Option(format!("SINEW_TCP_CONGESTION (tcp_congestion): {error}"))
+            })?;
             engine = engine.transport(crate::tcp::TcpTransport::new(own));
         }
     }
     Ok(engine)
+}
+
+/// An option's text as its value.
+#[cfg(feature = "shm")]
+fn parsed<T: std::str::FromStr<Err = String>>(name: &str, text: &str) -> Result<T, BuildError> {
+    text.parse().map_err(|error| BuildError::Option(format!("{name}: {error}")))
 }
 
 /// A secret file's bytes, without a line end.

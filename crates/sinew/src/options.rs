@@ -16,6 +16,15 @@ sinew_base::options! {
         tcp_advertise: list = "", cost "none";
         /// Congestion control of TCP: auto, system, or a name.
         tcp_congestion: text = "auto", cost "none";
+        /// Sockets of one session over TCP: auto (as many as measure faster, up to 8), single, or a number from 1 to 16.
+        tcp_sockets: text = "auto", cost "two descriptors and about 1.2 MB on each side for each";
+        /// When the receiver reads long messages of memory that is not from `alloc` where they lie in the sender's process
+        /// (process_vm_readv): auto (when measured to be faster), off (nor may peers read this one), or a size from which on.
+        shm_cross_read: text = "auto", cost "off or a size: no measurement; auto: one or two slower messages";
+        /// Whether segments of shared memory of 2 MiB and more get huge pages where the machine has some: auto or off.
+        shm_huge_pages: text = "auto", cost "memory in units of 2 MiB";
+        /// On which NUMA node shared memory is: auto (that of the thread that makes it), off, or a number.
+        shm_numa: text = "auto", cost "none";
         /// File with the domain's secret, at least 16 bytes, readable by this user only; empty: none.
         secret_file: path = "", cost "none";
     }

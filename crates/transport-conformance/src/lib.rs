@@ -223,6 +223,7 @@ macro_rules! conformance {
                 memory::described_memory_is_pulled,
                 memory::recalled_memory_is_not_believed,
                 memory::described_memory_is_viewed_and_outlives_its_lane,
+                memory::lent_memory_is_read_where_it_lies,
                 memory::a_forged_descriptor_is_an_error,
                 memory::what_is_not_advertised_is_unsupported,
             );

@@ -7,6 +7,8 @@ use crate::options::ShmOptions;
 use crate::registry::Registry;
 use crate::segment::ShmSegment;
 use crate::shared::sleep::Sleeper;
+use crate::sys::memory::Wish;
+use crate::sys::placement::Machine;
 use crate::sys::socket;
 use crate::{SCHEME, runtime_dir};
 use rustix::fs::Mode;
@@ -44,6 +46,10 @@ struct Listener {
 impl ShmDomain {
     pub(crate) fn open(options: &ShmOptions, context: &DomainContext) -> Result<Self, TransportError> {
         options.check()?;
+        Machine::this().check(options.numa).map_err(|what| {
+            TransportError::new(ErrorKind::Unsupported, "shm options", what)
+                .hint("see the documentation of ShmOptions")
+        })?;
         let registry = Arc::new(Registry::new(options, context.poller.clone())?);
         let key = |sub| PollKey { owner: context.owner, sub };
         let watch = |errno| TransportError::os(errno, "epoll_ctl", "");
@@ -143,7 +149,11 @@ impl Domain for ShmDomain {
     }
 
     fn allocate_segment(&mut self, len: usize) -> Result<Option<Box<dyn Segment>>, TransportError> {
-        Ok(Some(Box::new(ShmSegment::create(len)?)))
+        let options = &self.registry.options;
+        let wish = Wish { huge: options.huge_pages, numa: options.numa };
+        let (segment, got) = ShmSegment::create(len, wish)?;
+        self.registry.segment_got(got);
+        Ok(Some(Box::new(segment)))
     }
 
     fn arm(&mut self) -> bool {

@@ -13,7 +13,7 @@ use crate::options::{SLOTS, WINDOW_MAX};
 use crate::shared::ring::Slot;
 use crate::shared::sleep::Hints;
 use crate::shared::sync::AtomicU64;
-use crate::sys::memory::{self, Mapping, PAGE, Writers};
+use crate::sys::memory::{self, Made, Mapping, PAGE, Wish, Writers};
 use rustix::fd::OwnedFd;
 use sinew_transport::{Body, TransportError};
 use std::io::IoSlice;
@@ -80,7 +80,10 @@ pub(crate) struct Control {
     pub(crate) starving: AtomicU64,
     /// How often the owner has taken memory back that it had described: descriptors say how often it had before.
     pub(crate) recalled: AtomicU64,
-    _third: [AtomicU64; 4],
+    /// Which messages of lent memory the owner wants to be described, as it reads them across: bit *k* for those of 2^k to
+    /// 2^(k+1) − 1 bytes.
+    pub(crate) reads: AtomicU64,
+    _third: [AtomicU64; 3],
 }
 
 /// Ended in order.
@@ -149,6 +152,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, closed) == 136);
     assert!(std::mem::offset_of!(Control, starving) == 144);
     assert!(std::mem::offset_of!(Control, recalled) == 152);
+    assert!(std::mem::offset_of!(Control, reads) == 160);
     assert!(std::mem::offset_of!(DomainControl, armed) == 64);
     assert!(size_of::<Control>() <= PAGE && size_of::<Hints>() <= PAGE);
 };
@@ -218,19 +222,25 @@ impl Half {
 pub(crate) struct OwnHalf(Half);
 
 impl OwnHalf {
-    /// Makes one; the descriptor is for the peer.
-    pub(crate) fn create(geometry: Geometry) -> Result<(OwnedFd, Self), TransportError> {
-        let (fd, mapping) = memory::create("sinew-lane", geometry.len(), geometry.ready(), Writers::Owner)?;
+    /// Makes one; the descriptor is for the peer, the text about its pages for people.
+    pub(crate) fn create(geometry: Geometry, wish: Wish) -> Result<(OwnedFd, Self, String), TransportError> {
+        let (len, ready) = (geometry.len(), geometry.ready());
+        let Made { fd, mapping, got } = memory::create_as("sinew-lane", len, ready, Writers::Owner, wish)?;
         let half = Half { mapping, geometry };
         half.control().version.store(VERSION, Ordering::Relaxed);
         half.control().magic.store(MAGIC, Ordering::Release);
-        Ok((fd, Self(half)))
+        Ok((fd, Self(half), got))
     }
 
     /// The control words, for writing.
     #[inline]
     pub(crate) fn control(&self) -> &Control {
         self.0.control()
+    }
+
+    /// Bytes of the window.
+    pub(crate) fn window_len(&self) -> usize {
+        self.0.geometry.window
     }
 
     /// The ring of what this side sends.

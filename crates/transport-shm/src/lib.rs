@@ -23,6 +23,8 @@
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", not(loom)))]
+mod across;
+#[cfg(all(target_os = "linux", not(loom)))]
 mod domain;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod half;
@@ -50,7 +52,7 @@ mod transport;
 mod window;
 
 #[cfg(not(loom))]
-pub use options::ShmOptions;
+pub use options::{CrossRead, HugePages, Numa, ShmOptions};
 #[cfg(not(loom))]
 pub use transport::{SCHEME, ShmTransport};
 

@@ -4,6 +4,7 @@
 //! is allocated or mapped by them.
 
 use crate::half::Geometry;
+use crate::sys::across::TOKEN_LEN;
 use sinew_transport::{ErrorKind, TransportError};
 
 /// Bytes of a note.
@@ -32,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) bell: bool,
     /// Segments that the sender is ready to map at a time.
     pub(crate) segments_max: u32,
+    /// Where the sender's token lies in its memory, and the token, if the receiver may read messages there.
+    pub(crate) token: Option<(u64, [u8; TOKEN_LEN])>,
 }
 
 impl Setup {
@@ -68,6 +71,7 @@ const GONE: u8 = 3;
 const BELL: u8 = 4;
 const FLAG_MEMBARRIER: u32 = 1;
 const FLAG_BELL: u32 = 2;
+const FLAG_TOKEN: u32 = 4;
 
 impl Note {
     /// The bytes.
@@ -84,9 +88,14 @@ impl Note {
                 put32(28, geometry.window as u32);
                 put32(32, setup.bit);
                 let membarrier = if setup.membarrier { FLAG_MEMBARRIER } else { 0 };
-                put32(36, membarrier | if setup.bell { FLAG_BELL } else { 0 });
+                let bell = if setup.bell { FLAG_BELL } else { 0 };
+                put32(36, membarrier | bell | setup.token.map_or(0, |_| FLAG_TOKEN));
                 put32(40, setup.segments_max);
                 out[16..24].copy_from_slice(&(geometry.len() as u64).to_le_bytes());
+                if let Some((at, token)) = &setup.token {
+                    out[48..56].copy_from_slice(&at.to_le_bytes());
+                    out[56..72].copy_from_slice(token);
+                }
                 out[4] = SETUP;
             }
             Self::Segment { id, len } => {
@@ -130,12 +139,15 @@ impl Note {
                     return Err(broken("length of the shared memory"));
                 }
                 let flags = u32_at(36);
+                let mut token = [0; TOKEN_LEN];
+                token.copy_from_slice(&bytes[56..72]);
                 Self::Setup(Setup {
                     geometry,
                     bit: u32_at(32),
                     membarrier: flags & FLAG_MEMBARRIER != 0,
                     bell: flags & FLAG_BELL != 0,
                     segments_max: u32_at(40),
+                    token: (flags & FLAG_TOKEN != 0).then(|| (u64_at(48), token)),
                 })
             }
             SEGMENT => Self::Segment { id: u32_at(24), len: u64_at(16) },
@@ -158,7 +170,7 @@ mod tests {
 
     fn setup() -> Setup {
         let geometry = Geometry::checked(256, 0x44000).expect("allowed");
-        Setup { geometry, bit: 7, membarrier: true, bell: true, segments_max: 64 }
+        Setup { geometry, bit: 7, membarrier: true, bell: true, segments_max: 64, token: None }
     }
 
     #[test]
@@ -169,6 +181,13 @@ mod tests {
         golden[16..24].copy_from_slice(&[0x00, 0x90, 0x04, 0, 0, 0, 0, 0]);
         golden[24..44].copy_from_slice(&[0, 1, 0, 0, 0, 0x40, 4, 0, 7, 0, 0, 0, 3, 0, 0, 0, 64, 0, 0, 0]);
         assert_eq!(bytes, golden);
+        let token = Some((0x0011_2233_4455_6677, *b"sixteen bytes ok"));
+        golden[36] |= 4;
+        golden[48..56].copy_from_slice(&[0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x00]);
+        golden[56..72].copy_from_slice(b"sixteen bytes ok");
+        let with_token = Note::Setup(Setup { token, ..setup() });
+        assert_eq!(with_token.encode(), golden);
+        assert_eq!(Note::decode(&golden), Ok(Some(with_token)));
     }
 
     #[test]

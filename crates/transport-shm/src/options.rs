@@ -33,6 +33,14 @@ pub struct ShmOptions {
     /// Whether armed consumers use `membarrier`, so that producers need no fence. Default `true`; without it (or where the
     /// kernel refuses) each post costs a fence of about 5 to 10 ns.
     pub membarrier: bool,
+    /// Whether long messages from memory of the sender's own are read across by the receiver (`process_vm_readv`), where both
+    /// sides allow it and are of the same user. Default [`CrossRead::Auto`].
+    pub cross_read: CrossRead,
+    /// Whether segments of 2 MiB and more get huge pages where the machine has some: reserved ones, else those that the kernel
+    /// makes for shared memory. Default [`HugePages::Auto`]. `explain` says what was got.
+    pub huge_pages: HugePages,
+    /// On which node windows and segments are, where the machine has several. Default [`Numa::Auto`].
+    pub numa: Numa,
     /// Connections that wait to be accepted. Default 4096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
 }
@@ -50,7 +58,92 @@ impl Default for ShmOptions {
             segments_max: 64,
             segment_bytes_max: 64 << 30,
             membarrier: true,
+            cross_read: CrossRead::Auto,
+            huge_pages: HugePages::Auto,
+            numa: Numa::Auto,
             backlog: 4096,
+        }
+    }
+}
+
+/// When long messages are read across.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CrossRead {
+    /// When that has proven faster than pieces on the first long messages of a lane; costs one slower message or two.
+    #[default]
+    Auto,
+    /// Never; nor may peers read this process.
+    Off,
+    /// All that are at least so many bytes long, and longer than one frame takes.
+    From(usize),
+}
+
+impl std::str::FromStr for CrossRead {
+    type Err = String;
+
+    /// `auto`, `off`, or a size as `256k`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" | "" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            size => {
+                match sinew_base::units::parse_bytes(size).ok().and_then(|from| usize::try_from(from).ok()) {
+                    Some(from @ 1..) => Ok(Self::From(from)),
+                    _ => Err(format!("{size:?} is neither auto, nor off, nor a size as 256k")),
+                }
+            }
+        }
+    }
+}
+
+/// Whether memory gets huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HugePages {
+    /// Where the machine has some.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl std::str::FromStr for HugePages {
+    type Err = String;
+
+    /// `auto` or `off`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" | "" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            other => Err(format!("{other:?} is neither auto nor off")),
+        }
+    }
+}
+
+/// On which node memory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Numa {
+    /// That of the thread that makes it, or the nearest with room: a window is made by the thread that makes the engine's
+    /// progress, a segment by the one that calls `alloc`.
+    #[default]
+    Auto,
+    /// Wherever the kernel's policy for the thread says.
+    Off,
+    /// This one, or the nearest with room.
+    Node(usize),
+}
+
+impl std::str::FromStr for Numa {
+    type Err = String;
+
+    /// `auto`, `off` or the number of a node.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" | "" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            number => number
+                .parse()
+                .map(Self::Node)
+                .map_err(|_| format!("{number:?} is neither auto, nor off, nor the number of a node")),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Called by the domain (arming, warm polling) and by lanes (opening, cooling, closing). The lists are behind a lock that
 //! only set-up and temperature changes take; the data path touches a [`Watch`] alone.
 
+use crate::across::Token;
 use crate::half::{self, DomainControl, OwnHalf, Page, PeerHalf};
 use crate::options::ShmOptions;
 use crate::shared::ring;
@@ -73,9 +74,13 @@ pub(crate) struct Registry {
     pub(crate) hints_fd: OwnedFd,
     /// The doorbell, for peers of the same user.
     pub(crate) bell: OwnedFd,
+    /// What peers of the same user may know this process by.
+    pub(crate) token: Token,
     /// Armed consumers of this domain use `membarrier`, and its producers are reached by it.
     pub(crate) membarrier: bool,
     lists: Mutex<Lists>,
+    /// What pages the last segment has got.
+    segment: Mutex<String>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +109,7 @@ impl Registry {
         Ok(Self {
             options: options.clone(),
             poller,
+            token: Token::new(options.cross_read),
             fork: ForkGuard::new(),
             page,
             page_fd,
@@ -112,7 +118,18 @@ impl Registry {
             bell,
             membarrier: options.membarrier && barrier::register(),
             lists: Mutex::default(),
+            segment: Mutex::default(),
         })
+    }
+
+    /// Remembers what pages a segment has got.
+    pub(crate) fn segment_got(&self, got: String) {
+        *self.segment.lock().unwrap_or_else(PoisonError::into_inner) = got;
+    }
+
+    /// What pages the last segment has got; empty before there was one.
+    pub(crate) fn last_segment(&self) -> String {
+        self.segment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {

@@ -8,7 +8,8 @@
 //! read through `sinew_base::copy` and [`View`], never through a reference.
 #![allow(unsafe_code)]
 
-use crate::sys::memory::{self, Mapping, PAGE, Writers};
+use crate::sys::memory::{self, Made, Mapping, PAGE, Wish, Writers};
+use crate::sys::placement::HUGE;
 use rustix::fd::OwnedFd;
 use sinew_transport::{Segment, TransportError, View};
 use std::any::Any;
@@ -58,13 +59,15 @@ impl Freed {
 }
 
 impl ShmSegment {
-    /// Memory of at least `len` bytes, reserved, zeroed and mapped at once.
-    pub(crate) fn create(len: usize) -> Result<Self, TransportError> {
-        let len = len.max(1).checked_next_multiple_of(PAGE).ok_or_else(|| {
+    /// Memory of at least `len` bytes, reserved, zeroed and mapped at once; and what pages it has got, for people.
+    pub(crate) fn create(len: usize, wish: Wish) -> Result<(Self, String), TransportError> {
+        // Whole huge pages, so that they can be had.
+        let unit = if len >= HUGE { HUGE } else { PAGE };
+        let len = len.max(1).checked_next_multiple_of(unit).ok_or_else(|| {
             TransportError::new(sinew_transport::ErrorKind::Limit, "memfd_create", format!("{len} bytes"))
         })?;
-        let (fd, mapping) = memory::create("sinew-segment", len, len, Writers::Owner)?;
-        Ok(Self { mapping, fd: Mutex::new(Some(fd)), bound: OnceLock::new() })
+        let Made { fd, mapping, got } = memory::create_as("sinew-segment", len, len, Writers::Owner, wish)?;
+        Ok((Self { mapping, fd: Mutex::new(Some(fd)), bound: OnceLock::new() }, got))
     }
 
     /// To whom it was passed.
@@ -190,5 +193,60 @@ impl Fetch {
         }
         self.done += piece;
         self.done == self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{HugePages, Numa};
+
+    const LEN: usize = 2 * HUGE;
+
+    fn made(huge: HugePages, len: usize) -> (ShmSegment, String) {
+        ShmSegment::create(len, Wish { huge, numa: Numa::Auto }).expect("memory")
+    }
+
+    /// Kilobytes of the mapping in huge pages, as the kernel counts them.
+    fn huge_kb(segment: &ShmSegment) -> u64 {
+        let start = format!("{:x}-", segment.data().addr());
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("proc");
+        let of_it = maps.lines().skip_while(|line| !line.starts_with(&start));
+        of_it
+            .take_while(|line| !line.starts_with("VmFlags"))
+            .filter(|line| {
+                ["Shared_Hugetlb", "Private_Hugetlb", "ShmemPmdMapped"]
+                    .iter()
+                    .any(|key| line.starts_with(key))
+            })
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum()
+    }
+
+    #[test]
+    fn segments_get_huge_pages_where_there_are_some_and_the_peer_maps_them() {
+        let (segment, got) = made(HugePages::Auto, LEN - 5);
+        assert_eq!(Segment::len(&segment), LEN, "whole huge pages");
+        let fd = segment.fd.lock().unwrap().as_ref().expect("not passed").try_clone().expect("a descriptor");
+        // SAFETY: the segment is this test's alone.
+        unsafe { segment.data().as_ptr().add(LEN - 1).write(7) };
+        let foreign =
+            Arc::new(ForeignSegment::adopt(&fd, LEN as u64).expect("what we make is what we accept"));
+        assert_eq!(foreign.view(LEN - 1, 1).expect("inside").body().to_vec(), [7]);
+        if got.starts_with("ordinary") {
+            return println!("SKIP huge pages: {got}");
+        }
+        assert!(!got.starts_with("reserved") || huge_kb(&segment) == (LEN >> 10) as u64, "{got}");
+        drop(segment);
+        assert_eq!(foreign.view(LEN - 1, 1).expect("inside").body().to_vec(), [7], "the peer keeps it");
+    }
+
+    #[test]
+    fn without_huge_pages_segments_are_as_long_as_before_and_say_why() {
+        let (segment, got) = made(HugePages::Off, 100_000);
+        assert_eq!(Segment::len(&segment), 100_000usize.next_multiple_of(PAGE));
+        assert!(got.contains("switched off"), "{got}");
+        assert_eq!(huge_kb(&segment), 0);
+        assert!(made(HugePages::Auto, PAGE).1.contains("shorter than a huge page"));
     }
 }

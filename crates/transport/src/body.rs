@@ -82,6 +82,16 @@ impl<'a> Body<'a> {
         unsafe { sinew_base::copy::from_shared(self.data, target, len) };
     }
 
+    /// [`Body::copy_to_raw`] of all bytes, as a piece of a copy of `whole` bytes: long ones go past the caches.
+    ///
+    /// # Safety
+    /// `target` is writable for [`Body::len`] bytes and nothing else accesses it during the call.
+    #[inline]
+    pub unsafe fn copy_part_to_raw(&self, target: *mut u8, whole: usize) {
+        // SAFETY: the body is readable for its length by construction, the target says the caller.
+        unsafe { sinew_base::copy::from_shared_part(self.data, target, self.len, whole) };
+    }
+
     /// The first `N` bytes, or `None` when there are fewer.
     #[must_use]
     #[inline]

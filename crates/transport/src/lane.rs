@@ -51,6 +51,31 @@ pub struct DomainContext {
     pub owner: u32,
 }
 
+/// How many lanes of a transport one session may have at the same time, beside each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneCount {
+    /// As many as the engine makes whatever is measured; at least 1.
+    pub min: usize,
+    /// As many as it makes at most: between the two it adds one where measurements show that this carries more.
+    pub max: usize,
+}
+
+impl Default for LaneCount {
+    /// One.
+    fn default() -> Self {
+        Self { min: 1, max: 1 }
+    }
+}
+
+/// What a lane has done with the bytes that it was given, for whoever chooses among several lanes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Bytes that have arrived at the other end's system since the lane began.
+    pub arrived: u64,
+    /// Bytes that were posted and have not arrived there.
+    pub queued: u64,
+}
+
 /// A family of lanes: shared memory, TCP, a libfabric provider. Stateless but for its options.
 pub trait Transport: Send + Sync {
     /// The name for people and for `SINEW_TRANSPORTS`: `shm`, `tcp`, `uds`.
@@ -61,6 +86,11 @@ pub trait Transport: Send + Sync {
 
     /// What its lanes can do and are expected to cost; a lane may say more precisely in [`LaneInfo`].
     fn expectation(&self) -> (Capabilities, Cost);
+
+    /// How many lanes of it a session may have. The default is one.
+    fn lanes_per_session(&self) -> LaneCount {
+        LaneCount::default()
+    }
 
     /// Makes the engine's share of this transport: listeners, pools, doorbells.
     ///
@@ -244,7 +274,7 @@ pub enum Peek<'a> {
 pub struct Limits {
     /// Largest body that [`Lane::try_post`] takes, in bytes; at least 4096.
     pub frame_max: usize,
-    /// Largest body of a `DATA` frame that one [`Lane::try_post_borrowed`] takes, in bytes; at least `frame_max`. Frames of
+    /// Largest body of a fragment that one [`Lane::try_post_borrowed`] takes, in bytes; at least `frame_max`. Frames of
     /// other kinds have at most `frame_max`, borrowed or not.
     pub borrowed_max: usize,
 }
@@ -253,7 +283,7 @@ impl Limits {
     /// Largest body of a frame of this kind that [`Lane::try_post_borrowed`] takes, in bytes.
     #[must_use]
     pub fn borrowed_max_of(&self, kind: Kind) -> usize {
-        if kind == Kind::DATA { self.borrowed_max } else { self.frame_max }
+        if kind.is_fragment() { self.borrowed_max } else { self.frame_max }
     }
 }
 
@@ -290,9 +320,22 @@ pub enum Pull {
     Done,
     /// [`Sink::pulled`] will tell.
     Pending,
+    /// Nothing was read: on this lane the bytes come sooner when the peer is asked to send them.
+    Declined,
 }
 
-/// Names a range of a segment towards the peer: made by [`Lane::describe`], carried in an envelope, used by the peer's
+/// From which length on bodies take which way over a lane, for `explain`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Crossing {
+    /// Shortest body that goes this way, in bytes; it holds up to the next row's.
+    pub from_bytes: usize,
+    /// The way, for people.
+    pub way: String,
+    /// Why, with the figures that decided; or why not.
+    pub reason: String,
+}
+
+/// Names a range of a segment, or of lent memory, towards the peer: made by [`Lane::describe`] and [`Lane::describe_lent`], carried in an envelope, used by the peer's
 /// [`Lane::pull`] or [`Lane::view`] on the same lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptor(pub [u8; 24]);
@@ -359,7 +402,7 @@ impl std::fmt::Debug for View {
     }
 }
 
-/// Where a lane shall put the body of a [`sinew_wire::frame::Kind::DATA`] frame that has only begun to arrive.
+/// Where a lane shall put the body of a fragment ([`Kind::is_fragment`]) that has only begun to arrive.
 #[derive(Clone, Copy, Debug)]
 pub enum Placement {
     /// Straight here: writable for the whole body until [`Sink::placed`] or [`Lane::revoke`] of the token, as whoever
@@ -383,11 +426,11 @@ pub enum Placement {
 /// another sink's answers on passes all its calls on.
 #[allow(unsafe_code)]
 pub unsafe trait Sink {
-    /// A whole frame. The body is valid during the call. Frames of kind `DATA` come here too when the lane has the whole
+    /// A whole frame. The body is valid during the call. Fragments (`DATA`, `STRIPE`) come here too when the lane has the whole
     /// body in its own memory.
     fn frame(&mut self, header: &Header, body: Body<'_>);
 
-    /// A `DATA` frame with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
+    /// A fragment with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
     fn place(&mut self, header: &Header, len: usize) -> Placement;
 
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
@@ -482,6 +525,17 @@ pub unsafe trait Lane: Send {
         false
     }
 
+    /// How its bytes stand: one or two system calls. `None` (default): it cannot tell, and is never one of several lanes that carry
+    /// long messages together.
+    fn backlog(&self) -> Option<Backlog> {
+        None
+    }
+
+    /// What people should know of this very lane, as it is now (`congestion control cubic`). May be empty. May cost a system call.
+    fn remark(&self) -> String {
+        String::new()
+    }
+
     /// Whether frames have arrived that no poll has handed up and that no descriptor or doorbell will tell of: the last
     /// poll's budget was spent before them. The engine polls such a lane before it sleeps.
     fn has_more(&self) -> bool {
@@ -549,6 +603,27 @@ pub unsafe trait Lane: Send {
     /// The lane is over.
     fn describe(&mut self, _buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
         Ok(None)
+    }
+
+    /// [`Lane::describe`] for memory that is in no segment: the peer, of the same user, reads it where it lies in this process.
+    /// The caller keeps it readable and unwritten until the peer has said that it is done, or until [`Lane::recall`]. Nothing is
+    /// read here. `None`: send the bytes instead.
+    ///
+    /// # Errors
+    /// The lane is over.
+    fn describe_lent(&mut self, _data: NonNull<u8>, _len: usize) -> Result<Option<Descriptor>, LaneError> {
+        Ok(None)
+    }
+
+    /// Which ways bodies take over this lane, shortest first, where the engine sends bodies of up to `whole_max` bytes whole.
+    /// Empty: all the same way.
+    fn crossings(&self, _whole_max: usize) -> Vec<Crossing> {
+        Vec::new()
+    }
+
+    /// What memory the lane has got, for people: size of pages, node. Empty: nothing to say.
+    fn memory(&self) -> String {
+        String::new()
     }
 
     /// The memory of something that was described goes back to its owner before the peer has said that it is done with it:

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::stripes::{op_of, stripe_token};
 use super::table::Key;
 use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
@@ -404,6 +405,7 @@ impl Core {
             memory,
             state: SendState::Queued,
             references: 0,
+            stripes: 0,
             waiter: None,
             detached,
             buffered: detached,
@@ -462,7 +464,7 @@ impl Core {
                 }
             }
             SendState::Announced | SendState::Moving { .. } | SendState::Posted => {
-                let described = op.memory_is_described();
+                let described = op.memory_is_described() || op.memory_is_lent();
                 if op.header.kind == Kind::EAGER {
                     self.send_control(session, Header::control(Kind::WITHDRAW, key.0), []);
                 }
@@ -498,6 +500,10 @@ impl Core {
         }
         let token = Token(key.0);
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        // The receiver is told that the message is taken back, or has it: nothing of it need come again.
+        session.again.retain(
+            |frame| !matches!(frame.body, UnacknowledgedBody::Borrowed { token, .. } if op_of(token) == key),
+        );
         for frame in &mut session.replay {
             if let UnacknowledgedBody::Borrowed { data, len, token: of } = frame.body
                 && of == token
@@ -509,12 +515,15 @@ impl Core {
         }
         for &lane in &session.lanes {
             match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
-                Some(Some(lane)) => lane.reclaim(token),
+                Some(Some(lane)) => {
+                    lane.reclaim(token);
+                    lane.reclaim(stripe_token(key));
+                }
                 Some(None) => return false,
                 None => {}
             }
         }
-        op.references = 0;
+        (op.references, op.stripes) = (0, 0);
         true
     }
 

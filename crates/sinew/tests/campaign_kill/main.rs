@@ -72,6 +72,7 @@ fn row_of(campaign: &str) -> String {
     command
         .args(["other_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env("OTHER_ROLE", campaign)
+        .env("SINEW_SHM_CROSS_READ", if campaign.contains("across") { "1" } else { "off" })
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut survivor = command.spawn().expect("another process");
@@ -123,7 +124,7 @@ macro_rules! kills {
 }
 
 kills! {
-    shm: inline, eager, pipelined, in_place, one_copy, batch;
+    shm: inline, eager, pipelined, across, in_place, one_copy, batch;
     uds: inline, eager, pipelined, batch;
     tcp: inline, eager, pipelined, batch;
 }
@@ -144,8 +145,8 @@ macro_rules! steps {
 }
 
 steps! {
-    send: short, try_send, eager, rendezvous, pipelined, one_copy, loan, batch;
-    receive: short, eager, rendezvous, pipelined, one_copy, loan, batch, asleep;
+    send: short, try_send, eager, rendezvous, pipelined, across, one_copy, loan, batch;
+    receive: short, eager, rendezvous, pipelined, across, one_copy, loan, batch, asleep;
 }
 
 macro_rules! each_lane {

@@ -242,6 +242,10 @@ fn round(
     let before = world.survivors[which].talk(TALK);
     let victim = world.herd.victim(0, &format!("{role} {tier_name}"));
     let peer = world.survivors[which].meet(&victim, world.lane);
+    if tier == Tier::Across {
+        let explain = peer.explain();
+        assert!(explain.way(100_000).is_some_and(|way| way.way.contains("read across")), "{explain}");
+    }
     let late = world.survivors[which].a.post_recv(Match::tag(LATE).from(peer.source()), vec![0; 8]).unwrap();
     let given_up_before = counts.given_up;
     let mut round = Round {

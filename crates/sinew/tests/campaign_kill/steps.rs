@@ -10,7 +10,7 @@ use crate::survivor::{Survivor, World, assert_lost};
 use crate::tracer::{Stop, Tracee, mark};
 use crate::traffic::{FLOW, HELLO, fill, is_whole};
 use crate::trap;
-use sinew::shm::{ShmOptions, ShmTransport};
+use sinew::shm::{CrossRead, ShmOptions, ShmTransport};
 use sinew::{
     Buf, Endpoint, Engine, Incoming, Match, OpError, Outgoing, Peer, Progress, Receive, RecvOp, SendOp,
 };
@@ -28,6 +28,7 @@ enum Tier {
     Eager,
     Rendezvous,
     Pipelined,
+    Across,
     OneCopy,
     Loan,
     Batch,
@@ -53,6 +54,7 @@ impl Tier {
             ("eager", Self::Eager),
             ("rendezvous", Self::Rendezvous),
             ("pipelined", Self::Pipelined),
+            ("across", Self::Across),
             ("one_copy", Self::OneCopy),
             ("loan", Self::Loan),
             ("batch", Self::Batch),
@@ -66,14 +68,14 @@ impl Tier {
             Self::Short | Self::TrySend | Self::Asleep => &[24],
             Self::Eager => &[700],
             Self::Rendezvous | Self::OneCopy | Self::Loan => &[1400],
-            Self::Pipelined => &[FRAGMENT + 700],
+            Self::Pipelined | Self::Across => &[FRAGMENT + 700],
             Self::Batch => &[24, 300, 40],
         }
     }
 
     /// Whether one side waits for the other in the middle.
     const fn is_fetched(self) -> bool {
-        matches!(self, Self::Rendezvous | Self::Pipelined | Self::OneCopy | Self::Loan)
+        matches!(self, Self::Rendezvous | Self::Pipelined | Self::Across | Self::OneCopy | Self::Loan)
     }
 
     const fn is_from_pool(self) -> bool {
@@ -87,6 +89,8 @@ pub(crate) fn engine(folder: &Path, spin: Duration, progress: Progress) -> Engin
         runtime_dir: Some(folder.to_owned()),
         frame_max: FRAGMENT,
         chunk_max: FRAGMENT,
+        cross_read: std::env::var("SINEW_SHM_CROSS_READ")
+            .map_or(CrossRead::Off, |text| text.parse().unwrap()),
         ..ShmOptions::default()
     };
     let options = crate::victims::options(folder).eager_max(EAGER_MAX).spin(spin);
@@ -334,6 +338,8 @@ fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, limit: u64
     let from = Match::tag(FLOW).from(peer.source());
     survivor.a.recv_within(from, &mut [0; 24], PATIENCE).expect("its first message");
     peer.send(FLOW, &message(24, 0)).unwrap();
+    let way = peer.explain().way(tier.lens()[0]).expect("a way").way.contains("across");
+    assert_eq!(way, tier == Tier::Across, "{}", peer.explain());
     let make = || if sends { expect(survivor, from, tier) } else { offer(&peer, tier) };
     let waker = || (tier == Tier::Asleep).then(|| Waker::start(victim.pid, &peer));
     let run = Run { survivor, from, limit, make: &make, waker: &waker };

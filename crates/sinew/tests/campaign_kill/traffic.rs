@@ -31,6 +31,8 @@ pub(crate) enum Tier {
     Eager,
     /// Fetched by the receiver in pieces.
     Pipelined,
+    /// Read by the receiver where it lies in the sender's process.
+    Across,
     /// From the pool, read where it is.
     InPlace,
     /// From the pool into the receiver's memory.
@@ -45,6 +47,7 @@ impl Tier {
             "inline" => Self::Inline,
             "eager" => Self::Eager,
             "pipelined" => Self::Pipelined,
+            "across" => Self::Across,
             "in_place" => Self::InPlace,
             "one_copy" => Self::OneCopy,
             "batch" => Self::Batch,
@@ -58,7 +61,7 @@ impl Tier {
         let range = match self {
             Self::Inline => 8..48,
             Self::Eager => 100..60_000,
-            Self::Pipelined => 70_000..LONGEST,
+            Self::Pipelined | Self::Across => 70_000..LONGEST,
             Self::InPlace | Self::OneCopy => 4096..LONGEST / 2,
             Self::Batch if number.is_multiple_of(7) => 3000..6000,
             Self::Batch => 8..200,
@@ -68,7 +71,7 @@ impl Tier {
 
     /// Whether a message waits with its sender until it is fetched.
     pub(crate) const fn is_fetched(self) -> bool {
-        matches!(self, Self::Pipelined | Self::InPlace | Self::OneCopy)
+        matches!(self, Self::Pipelined | Self::Across | Self::InPlace | Self::OneCopy)
     }
 }
 
@@ -129,7 +132,7 @@ impl<'a> Sender<'a> {
                 fill(buf.as_mut_slice().expect("writable"), number);
                 self.lend(buf, limit, diary)
             }
-            Tier::Inline | Tier::Eager | Tier::Pipelined => {
+            Tier::Inline | Tier::Eager | Tier::Pipelined | Tier::Across => {
                 fill(&mut self.bytes[..len], number);
                 let bytes = &self.bytes[..len];
                 inside(diary, || self.to.message(FLOW).timeout(limit).send(bytes))

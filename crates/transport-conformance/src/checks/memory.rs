@@ -60,6 +60,7 @@ pub fn described_memory_is_pulled(make: &dyn Fn() -> Fixture) {
             match unsafe { pair.b.lane().pull(&descriptor, target.data(), len, Token(5)) } {
                 Ok(Pull::Done) => break,
                 Ok(Pull::Pending) => pending = true,
+                Ok(Pull::Declined) => panic!("a segment that was described is pulled"),
                 Err(error) => assert!(Instant::now() < deadline, "pull: {error}"),
             }
             if pending {
@@ -126,7 +127,7 @@ pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
                 assert!(matches!(pair.b.seen.pulled[..], [(Token(5), Err(_))]), "{:?}", pair.b.seen.pulled);
             }
             Ok(Pull::Done) => assert!(begun, "it was recalled before"),
-            Err(_) => {}
+            Ok(Pull::Declined) | Err(_) => {}
         }
         assert!(pair.b.lane().view(&descriptor).is_err(), "a view of what was recalled");
         // Memory that is described from now on is as good as ever.
@@ -143,6 +144,7 @@ pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
                     assert_eq!(pair.b.seen.pulled, [(Token(6), Ok(()))]);
                     break;
                 }
+                Ok(Pull::Declined) => panic!("a segment that was described is pulled"),
                 Err(error) => assert!(Instant::now() < deadline, "pull: {error}"),
             }
             pair.a.turn(8);
@@ -151,6 +153,63 @@ pub fn recalled_memory_is_not_believed(make: &dyn Fn() -> Fixture) {
         assert!(target.to_vec() == content);
         pair.b.die();
     }
+}
+
+/// Pulls lent memory to its end. `None`: the lane would rather be sent it.
+fn pull_lent(
+    pair: &mut Pair,
+    from: &Descriptor,
+    target: &Target,
+    len: usize,
+) -> Option<Result<(), ErrorKind>> {
+    pair.b.seen.pulled.clear();
+    // SAFETY: `target` lives until the pull has ended, which this waits for.
+    match unsafe { pair.b.lane().pull(from, target.data(), len, Token(7)) } {
+        Ok(Pull::Done) => Some(Ok(())),
+        Ok(Pull::Declined) => None,
+        Ok(Pull::Pending) => {
+            pair.drive("the pull ended", |_, b| !b.seen.pulled.is_empty());
+            let (token, result) = pair.b.seen.pulled.pop().expect("one");
+            assert_eq!(token, Token(7));
+            Some(result.map_err(|error| error.kind))
+        }
+        Err(error) => Some(Err(error.kind)),
+    }
+}
+
+/// Memory of the sender's own that its lane describes is read as it is, and nothing beside it; not after it was recalled, and
+/// not beyond what was lent.
+pub fn lent_memory_is_read_where_it_lies(make: &dyn Fn() -> Fixture) {
+    let fixture = make();
+    let mut pair = Pair::new(&fixture);
+    let mut read = 0;
+    for len in [1, 4096, 70_001, 600_000, LEN] {
+        let content = Random(len as u64 + 1).bytes(len);
+        let data = std::ptr::NonNull::from(&content[0]);
+        let Some(descriptor) = pair.a.lane().describe_lent(data, len).expect("alive") else { continue };
+        let target = Target::filled(len, 0);
+        match pull_lent(&mut pair, &descriptor, &target, len) {
+            None => continue,
+            Some(result) => assert_eq!(result, Ok(()), "{len} bytes"),
+        }
+        assert!(target.to_vec() == content, "{len} bytes");
+        read += 1;
+        let target = Target::filled(len, 0xa5);
+        let part = len.div_ceil(2);
+        assert_eq!(pull_lent(&mut pair, &descriptor, &target, part), Some(Ok(())), "the first half");
+        assert!(target.to_vec()[..part] == content[..part]);
+        assert!(target.to_vec()[part..].iter().all(|&byte| byte == 0xa5), "beyond the half");
+        let longer = Target::filled(len + 1, 0);
+        assert!(
+            !matches!(pull_lent(&mut pair, &descriptor, &longer, len + 1), Some(Ok(()))),
+            "more than lent"
+        );
+        pair.a.lane().recall();
+        assert!(!matches!(pull_lent(&mut pair, &descriptor, &target, len), Some(Ok(()))), "recalled");
+    }
+    println!("lent memory of {read} lengths was read");
+    assert!(read == 0 || read == 5, "advertised for some lengths only: {read}");
+    pair.b.die();
 }
 
 /// Garbage instead of a descriptor, and one of another connection, is an error and nothing worse.

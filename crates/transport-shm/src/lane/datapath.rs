@@ -9,6 +9,7 @@
 
 use super::segments::Segments;
 use super::setup::Bell;
+use crate::across::Across;
 use crate::half::{DomainControl, Page, REFUSED};
 use crate::note::broken;
 use crate::options::ShmOptions;
@@ -26,9 +27,13 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 /// Pieces of long messages that one poll hands up beyond its budget.
 const PIECES_MORE: usize = 16;
+/// Looks at the consumer's index before a long body is refused: at most about two microseconds, and none while the peer takes
+/// nothing.
+const LOOKS_FOR_ROOM: u32 = 100;
 /// Length field of a frame whose body lies in the window.
 const WINDOWED: u16 = 0xffff;
 
@@ -44,6 +49,8 @@ pub(crate) struct Open {
     marks: Box<[Mark]>,
     mask: u64,
     starving: bool,
+    /// The peer has given room back since this side last waited for it in vain.
+    patient: bool,
     recovered: bool,
     /// Bytes of windowed bodies taken since the index was last published, and how many call for it.
     taken: usize,
@@ -57,6 +64,9 @@ pub(crate) struct Open {
     /// Borrowed posts to report.
     pub(crate) released: VecDeque<Token>,
     pub(crate) segments: Segments,
+    pub(crate) across: Across,
+    /// What pages the own half has got, for people.
+    pub(crate) got: String,
 }
 
 /// What set-up has found out.
@@ -73,12 +83,16 @@ pub(crate) struct Ends {
     pub(crate) barrier: Barrier,
     /// Segments that the peer is ready to map.
     pub(crate) segments_max: u32,
+    /// What may be read of the peer's memory.
+    pub(crate) across: Across,
+    /// What pages the own half has got, for people.
+    pub(crate) got: String,
 }
 
 impl Open {
     /// A lane with these ends.
     pub(crate) fn new(options: &ShmOptions, ends: Ends) -> Self {
-        let Ends { watch, bit, peer_page, bell, barrier, segments_max } = ends;
+        let Ends { watch, bit, peer_page, bell, barrier, segments_max, across, got } = ends;
         let (own_slots, peer_slots) = (watch.own.ring().len(), watch.peer.ring().len());
         let taken_max = watch.peer.window_len() / 16;
         Self {
@@ -90,6 +104,7 @@ impl Open {
             marks: vec![Mark::default(); own_slots].into(),
             mask: own_slots as u64 - 1,
             starving: false,
+            patient: true,
             recovered: false,
             taken: 0,
             taken_max,
@@ -100,6 +115,8 @@ impl Open {
             bell,
             released: VecDeque::new(),
             segments: Segments::new(segments_max),
+            across,
+            got,
         }
     }
 
@@ -235,11 +252,18 @@ impl Open {
         {
             return Ok(offset);
         }
-        self.refresh()?;
-        if self.producer.has_room()
-            && let Some(offset) = self.window.take(len)
-        {
-            return Ok(offset);
+        // A receiver that copies gives room back in a moment: that is cheaper to wait for than to be told of.
+        let mut looks = if std::mem::take(&mut self.patient) { LOOKS_FOR_ROOM } else { 1 };
+        while looks > 0 {
+            if self.refresh()?
+                && self.producer.has_room()
+                && let Some(offset) = self.window.take(len)
+            {
+                self.patient = true;
+                return Ok(offset);
+            }
+            looks -= 1;
+            std::hint::spin_loop();
         }
         self.starve();
         Err(PostError::Full)
@@ -282,6 +306,7 @@ impl Open {
         match self.refresh() {
             Ok(true) => {
                 self.starving = false;
+                self.patient = true;
                 self.watch.own.control().starving.store(0, Ordering::Relaxed);
                 self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
                 Ok(true)
@@ -407,7 +432,10 @@ impl Open {
         if self.starving && self.check_room()? {
             done += 1;
         }
-        done += self.segments.step(sink, &self.watch.peer);
+        if self.segments.is_fetching() {
+            done += self.segments.step(sink, &self.watch.peer, &mut self.across);
+            self.tell_wanted();
+        }
         self.watch.pending.store(self.segments.is_fetching(), Ordering::Relaxed);
         Ok(done)
     }
@@ -438,6 +466,9 @@ impl Open {
         // Before the sink is called: should it panic, the frame is not handed up twice.
         self.consumer.advance();
         sink.frame(&header, body);
+        if header.kind == Kind::DATA && self.across.is_timing() {
+            self.across.piece_came(header.tag, header.offset(), body.len(), Instant::now());
+        }
         Ok(Some(header.kind))
     }
 
@@ -499,6 +530,14 @@ impl Open {
         if closed.load(Ordering::Relaxed) == 0 {
             closed.store(why, Ordering::Release);
             self.notify(socket);
+        }
+    }
+
+    /// Tells the peer which messages to describe so that they can be read across.
+    pub(crate) fn tell_wanted(&self) {
+        let (word, wanted) = (&self.watch.own.control().reads, self.across.wanted());
+        if word.load(Ordering::Relaxed) != wanted {
+            word.store(wanted, Ordering::Relaxed);
         }
     }
 

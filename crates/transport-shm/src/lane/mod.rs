@@ -8,6 +8,7 @@
 //! did not take; the first error is answered from then on.
 
 mod datapath;
+mod lent;
 mod segments;
 mod setup;
 
@@ -25,8 +26,8 @@ use setup::Setup;
 use sinew_base::fork::ForkGuard;
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Buf, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek, PostError, Pull,
-    Sink, Token, TransportError, Unacknowledged, View,
+    Buf, Crossing, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, LaneParams, Limits, Peek,
+    PostError, Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use sinew_wire::frame::Header;
 use std::io::IoSlice;
@@ -432,6 +433,27 @@ unsafe impl Lane for ShmLane {
         }
     }
 
+    fn describe_lent(&mut self, data: NonNull<u8>, len: usize) -> Result<Option<Descriptor>, LaneError> {
+        match &self.over {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.lend(data, len)),
+        }
+    }
+
+    fn crossings(&self, whole_max: usize) -> Vec<Crossing> {
+        self.explain_sizes(whole_max)
+    }
+
+    fn memory(&self) -> String {
+        let Some(open) = &self.open else { return String::new() };
+        let window = (open.watch.own.window_len()) >> 10;
+        let segments = match self.registry.last_segment() {
+            none if none.is_empty() => "none so far".to_owned(),
+            got => got,
+        };
+        format!("window of {window} KiB: {}; segments of alloc: {segments}", open.got)
+    }
+
     fn recall(&mut self) {
         if let Some(open) = &self.open
             && !self.registry.fork.forked()
@@ -447,6 +469,10 @@ unsafe impl Lane for ShmLane {
         len: usize,
         token: Token,
     ) -> Result<Pull, LaneError> {
+        if let Some(lent) = segments::lent(from) {
+            // SAFETY: the same contract.
+            return unsafe { self.pull_lent(from, lent, target, len, token) };
+        }
         let (segment, offset, there) = self.resolve(from)?;
         let outside =
             || TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "shorter than the pull");
@@ -460,12 +486,15 @@ unsafe impl Lane for ShmLane {
             fetch.step(len);
             return segments::check_still_there(from, &open.watch.peer).map(|()| Pull::Done);
         }
-        open.segments.queue(token, from, fetch);
+        open.segments.queue(token, from, segments::Work::Copy(fetch));
         self.poll_me();
         Ok(Pull::Pending)
     }
 
     fn view(&mut self, from: &Descriptor) -> Result<View, LaneError> {
+        if segments::lent(from).is_some() {
+            return Err(TransportError::new(ErrorKind::Unsupported, "view", "memory of the peer's process"));
+        }
         let (segment, offset, len) = self.resolve(from)?;
         segment.view(offset, len).ok_or_else(|| {
             TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "a range outside its segment")

@@ -2,6 +2,8 @@
 //!
 //! Called by the lane. A descriptor of the peer is four words that are checked against what is mapped.
 
+use super::lent::Reading;
+use crate::across::Across;
 use crate::half::PeerHalf;
 use crate::note::{Note, broken};
 use crate::options::ShmOptions;
@@ -31,7 +33,30 @@ pub(crate) struct Segments {
     foreign: Vec<(u32, Option<Arc<ForeignSegment>>)>,
     foreign_bytes: u64,
     /// With how often the peer had recalled something when it described what is fetched.
-    fetches: VecDeque<(Token, u32, Fetch)>,
+    fetches: VecDeque<(Token, u32, Work)>,
+}
+
+/// Bytes that come in several turns.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// From a segment.
+    Copy(Fetch),
+    /// From memory of the peer's process.
+    Read(Reading),
+}
+
+/// The number of what is in no segment: the offset is an address in the memory of the descriptor's maker.
+const LENT: u32 = 0;
+
+/// Names lent memory towards the peer.
+pub(crate) fn describe_lent(address: u64, len: usize, recalled: u32) -> Descriptor {
+    Range { id: LENT, offset: address, len: len as u64, recalled }.encode()
+}
+
+/// Address and length of lent memory, if that is what a descriptor of the peer names.
+pub(crate) fn lent(from: &Descriptor) -> Option<(u64, u64)> {
+    let Range { id, offset, len, .. } = Range::decode(from);
+    (id == LENT).then_some((offset, len))
 }
 
 /// The words of a descriptor.
@@ -128,7 +153,7 @@ impl Segments {
         len: u64,
         fds: &[OwnedFd],
     ) -> Result<(), TransportError> {
-        if self.foreign.len() >= options.segments_max || self.find(id).is_some() {
+        if self.foreign.len() >= options.segments_max || id == LENT || self.find(id).is_some() {
             return Err(broken("more segments than agreed, or one twice"));
         }
         let mapped = match fds {
@@ -190,8 +215,8 @@ impl Segments {
     }
 
     /// Goes on with a large fetch of what a descriptor names in later turns.
-    pub(crate) fn queue(&mut self, token: Token, from: &Descriptor, fetch: Fetch) {
-        self.fetches.push_back((token, Range::decode(from).recalled, fetch));
+    pub(crate) fn queue(&mut self, token: Token, from: &Descriptor, work: Work) {
+        self.fetches.push_back((token, Range::decode(from).recalled, work));
     }
 
     /// Whether there are fetches.
@@ -201,15 +226,17 @@ impl Segments {
     }
 
     /// Goes on with the oldest; how many ended.
-    pub(crate) fn step(&mut self, sink: &mut dyn Sink, peer: &PeerHalf) -> usize {
-        let Some((token, recalled, fetch)) = self.fetches.front_mut() else { return 0 };
-        let result = match fetch.step(PIECE) {
+    pub(crate) fn step(&mut self, sink: &mut dyn Sink, peer: &PeerHalf, across: &mut Across) -> usize {
+        let Some((token, recalled, work)) = self.fetches.front_mut() else { return 0 };
+        let all = match work {
+            Work::Copy(fetch) => Ok(fetch.step(PIECE)),
+            Work::Read(reading) => reading.step(across),
+        };
+        let result = match (all, check_recalled(*recalled, peer)) {
+            (Ok(false), Ok(())) => return 0,
             // What was recalled meanwhile needs no more copying.
-            false => match check_recalled(*recalled, peer) {
-                Ok(()) => return 0,
-                Err(error) => Err(error),
-            },
-            true => check_recalled(*recalled, peer),
+            (Ok(_), believed) => believed,
+            (Err(error), _) => Err(error),
         };
         let token = *token;
         self.fetches.pop_front();

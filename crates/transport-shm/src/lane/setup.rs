@@ -3,18 +3,19 @@
 //! Called by the lane's first polls. Nothing of the peer is mapped before its note was checked.
 
 use super::datapath::{Ends, Open};
+use crate::across::Across;
 use crate::half::{self, Geometry, OwnHalf, Page, PeerHalf};
 use crate::link::Peer;
 use crate::note::{self, NO_BIT, Note, broken};
 use crate::registry::{Registry, Watch};
 use crate::shared::sleep::{Barrier, HINTS_MAX, Hints};
-use crate::sys::memory::Writers;
+use crate::sys::memory::{Wish, Writers};
 use crate::sys::socket::{self, Moved};
 use rustix::fd::{AsFd, OwnedFd};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{ErrorKind, TransportError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How to wake the peer.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub(crate) struct Setup {
     said: note::Setup,
     unsent: Vec<u8>,
     same_user: bool,
+    pid: Option<u32>,
+    got: String,
     answer: Option<Answer>,
 }
 
@@ -85,7 +88,8 @@ impl Setup {
         let options = &registry.options;
         let geometry = Geometry::checked(options.ring_slots, options.small_window + options.large_window)
             .ok_or_else(|| TransportError::new(ErrorKind::Unsupported, "shm options", ""))?;
-        let (own_fd, own) = OwnHalf::create(geometry)?;
+        let wish = Wish { huge: options.huge_pages, numa: options.numa };
+        let (own_fd, own, got) = OwnHalf::create(geometry, wish)?;
         let same_user = peer.is_same_user();
         let place = registry.reserve();
         let said = note::Setup {
@@ -94,8 +98,20 @@ impl Setup {
             membarrier: registry.membarrier,
             bell: same_user,
             segments_max: u32::try_from(options.segments_max).unwrap_or(u32::MAX),
+            token: registry.token.shown().filter(|_| same_user),
         };
-        Ok(Self { owner, place, own, own_fd: Some(own_fd), said, unsent, same_user, answer: None })
+        Ok(Self {
+            owner,
+            place,
+            own,
+            own_fd: Some(own_fd),
+            said,
+            unsent,
+            same_user,
+            pid: peer.pid,
+            got,
+            answer: None,
+        })
     }
 
     /// Sends what is still to be said; whether all is said.
@@ -198,6 +214,8 @@ impl Setup {
             over: AtomicBool::new(false),
         });
         registry.open(self.place, &watch);
+        let across = Across::prove(registry.options.cross_read, self.same_user, self.pid, theirs.token);
+        watch.own.control().reads.store(across.wanted(), Ordering::Relaxed);
         let ends = Ends {
             watch,
             bit: self.place,
@@ -205,6 +223,8 @@ impl Setup {
             bell,
             barrier,
             segments_max: theirs.segments_max,
+            across,
+            got: self.got,
         };
         Ok(Open::new(&registry.options, ends))
     }

@@ -5,6 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::limits;
+use super::placement::{self, HUGE, Machine, Transparent};
+use crate::options::{HugePages, Numa};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -65,22 +67,42 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes, the first `ready` of them at once, the others as they are touched.
     fn new(fd: impl AsFd, len: usize, ready: usize, writable: bool) -> Result<Self, Errno> {
+        let mapping = Self::untouched(fd, len, writable)?;
+        mapping.populate(ready, writable);
+        Ok(mapping)
+    }
+
+    /// Maps `len` bytes, as they are touched. What is as long as a huge page lies as one does.
+    fn untouched(fd: impl AsFd, len: usize, writable: bool) -> Result<Self, Errno> {
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let guard = rustix::param::page_size();
-        let whole = len.checked_next_multiple_of(guard).and_then(|len| len.checked_add(2 * guard));
+        let align = if len >= HUGE { HUGE } else { guard };
+        let whole = len.checked_next_multiple_of(guard).and_then(|len| len.checked_add(align + guard));
         let reserved = Reserved::new(whole.ok_or(Errno::NOMEM)?)?;
+        // The first aligned place behind a guard page: at most `align` bytes on, as the start is a multiple of a page.
+        let lead =
+            (reserved.start.addr().get() + guard).next_multiple_of(align) - reserved.start.addr().get();
         // SAFETY: inside the range that was reserved.
-        let base = unsafe { reserved.start.add(guard) };
+        let base = unsafe { reserved.start.add(lead) };
         let mapping = Self { base, len, reserved, fork: ForkGuard::new() };
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: the range is inside the one that was just reserved, where nothing is that could be disturbed.
         unsafe { rustix::mm::mmap(base.as_ptr().cast(), len, access, flags, fd, 0) }?;
         // SAFETY: the range was just mapped and is ours.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
-        let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
-        // SAFETY: as above, and `ready` is at most `len`. Before Linux 5.14 it is refused: then all is mapped as touched.
-        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), ready.min(len), advice) };
         Ok(mapping)
+    }
+
+    /// Maps the first `ready` bytes now.
+    fn populate(&self, ready: usize, writable: bool) {
+        let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        self.advise(ready.min(self.len), advice);
+    }
+
+    /// Gives the system advice about the first `len` bytes. It may be refused: before Linux 5.14 all is mapped as touched.
+    fn advise(&self, len: usize, advice: Advice) {
+        // SAFETY: the range is mapped and ours, and `len` is at most its length; no advice given here changes content.
+        let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), len, advice) };
     }
 
     /// First byte.
@@ -103,6 +125,20 @@ impl Drop for Mapping {
     }
 }
 
+/// Which pages memory should have, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// Of what size.
+    pub(crate) huge: HugePages,
+    /// On which node.
+    pub(crate) numa: Numa,
+}
+
+impl Wish {
+    /// Ordinary pages wherever they come from.
+    pub(crate) const NONE: Self = Self { huge: HugePages::Off, numa: Numa::Off };
+}
+
 /// Makes `len` bytes (a multiple of the page), reserved, zeroed, mapped for writing and sealed.
 ///
 /// The first `ready` bytes are mapped now, the others when they are touched: mapping costs as much as reserving.
@@ -112,12 +148,83 @@ pub(crate) fn create(
     ready: usize,
     writers: Writers,
 ) -> Result<(OwnedFd, Mapping), TransportError> {
+    let made = create_as(what, len, ready, writers, Wish::NONE)?;
+    Ok((made.fd, made.mapping))
+}
+
+/// Memory that was made, and what it is, for people.
+pub(crate) struct Made {
+    /// For the peer.
+    pub(crate) fd: OwnedFd,
+    /// For this side.
+    pub(crate) mapping: Mapping,
+    /// Its pages and node.
+    pub(crate) got: String,
+}
+
+/// [`create`] with wishes, each of which is granted or not.
+pub(crate) fn create_as(
+    what: &'static str,
+    len: usize,
+    ready: usize,
+    writers: Writers,
+    wish: Wish,
+) -> Result<Made, TransportError> {
+    let machine = Machine::this();
+    let plan = machine.plan(wish.huge, len);
+    let node = match wish.numa {
+        Numa::Off => None,
+        numa => machine.node(numa, rustix::thread::sched_getcpu()),
+    };
+    let mut why = plan.why;
+    if plan.reserved {
+        match make(what, len, (ready, writers), MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, node, false) {
+            Ok((fd, mapping)) => {
+                let got = format!("reserved pages of 2 MiB{}", on(node));
+                return Ok(Made { fd, mapping, got });
+            }
+            // Somebody else was faster, or a limit of the control group.
+            Err(error) => why = format!("the reserved huge pages were refused: {error}"),
+        }
+    }
+    let advised = plan.transparent == Transparent::Advise;
+    let (fd, mapping) = make(what, len, (ready, writers), MemfdFlags::empty(), node, advised)?;
+    let got = match plan.transparent {
+        Transparent::Never => format!("ordinary pages{}: {why}", on(node)),
+        _ => format!("pages of 2 MiB as far as the kernel has them{}", on(node)),
+    };
+    Ok(Made { fd, mapping, got })
+}
+
+fn on(node: Option<usize>) -> String {
+    node.map_or_else(String::new, |node| format!(" on node {node} or near it"))
+}
+
+fn make(
+    what: &'static str,
+    len: usize,
+    (ready, writers): (usize, Writers),
+    pages: MemfdFlags,
+    node: Option<usize>,
+    advised: bool,
+) -> Result<(OwnedFd, Mapping), TransportError> {
     let object = || format!("{what} of {len} bytes");
     limits::check_file_size(len as u64, what)?;
     limits::check_room(len as u64, what)?;
-    let fd = memfd(what).map_err(|errno| refused(errno, &object()))?;
+    let fd = memfd(what, pages).map_err(|errno| refused(errno, &object()))?;
     rustix::fs::ftruncate(&fd, len as u64)
         .map_err(|errno| TransportError::os(errno, "ftruncate", object()).hint(SHORTAGE))?;
+    let mapping = Mapping::untouched(&fd, len, true)
+        .map_err(|errno| TransportError::os(errno, "mmap", object()).hint(SHORTAGE))?;
+    if let Some(node) = node {
+        // SAFETY: the mapping was just made, and nobody else knows it.
+        unsafe { placement::prefer(mapping.base, len, node) };
+    }
+    if advised {
+        // Reserving alone would take small pages: what is advised counts for those that come by being touched.
+        mapping.advise(len, Advice::LinuxHugepage);
+        mapping.populate(len, true);
+    }
     let mut at = 0;
     while at < len as u64 {
         let piece = RESERVE_AT_ONCE.min(len as u64 - at);
@@ -128,8 +235,7 @@ pub(crate) fn create(
             .map_err(|errno| TransportError::os(errno, "fallocate", object()).hint(SHORTAGE))?;
         at += piece;
     }
-    let mapping = Mapping::new(&fd, len, ready, true)
-        .map_err(|errno| TransportError::os(errno, "mmap", object()).hint(SHORTAGE))?;
+    mapping.populate(ready, true);
     let mut seals = SealFlags::SHRINK | SealFlags::GROW;
     if writers == Writers::Owner {
         seals |= SealFlags::FUTURE_WRITE;
@@ -153,8 +259,8 @@ fn refused(errno: Errno, object: &str) -> TransportError {
 }
 
 /// Not executable where the kernel knows how to say so (6.3; some machines then demand it).
-fn memfd(what: &str) -> Result<OwnedFd, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+fn memfd(what: &str, pages: MemfdFlags) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages;
     match rustix::fs::memfd_create(what, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(what, flags),
         other => other,
@@ -249,7 +355,7 @@ mod tests {
     fn memory_of_a_peer_that_could_shrink_grow_or_run_short_is_refused() {
         let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         let made = |seals: SealFlags, reserved: bool| {
-            let fd = memfd("test").expect("memory");
+            let fd = memfd("test", MemfdFlags::empty()).expect("memory");
             rustix::fs::ftruncate(&fd, 4 * PAGE as u64).expect("length");
             if reserved {
                 reserve(&fd, 0, 4 * PAGE as u64).expect("reserved");

@@ -2,7 +2,9 @@
 //!
 //! Called by the domain, links and lanes. It knows nothing of rings and frames; it maps, seals, checks and passes.
 
+pub(crate) mod across;
 pub(crate) mod barrier;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod placement;
 pub(crate) mod socket;
