@@ -93,6 +93,14 @@ enum Command {
     Sanitize,
     /// What Miri can interpret, under Miri (nightly toolchain)
     Miri,
+    /// Writes docs/campaigns.md from logs of long runs of the campaigns
+    Campaigns {
+        /// What was run [default: the present commit]
+        #[arg(long)]
+        commit: Option<String>,
+        /// Logs of nextest
+        logs: Vec<std::path::PathBuf>,
+    },
     /// Small changes of the code that a test must notice, or docs/mutants.md must have a reason for
     Mutants {
         /// A part of them, as 1/4
@@ -130,6 +138,9 @@ fn run(command: Command) -> Result<()> {
         Command::Sim { words } => sim::run(&Workspace::load()?, &words),
         Command::Sanitize => nightly::sanitize(&Workspace::load()?),
         Command::Miri => nightly::miri(&Workspace::load()?),
+        Command::Campaigns { commit, logs } => {
+            test::campaigns::write_page(&Workspace::load()?, &logs, commit.as_deref())
+        }
         Command::Mutants { shard, packages } => {
             mutants::run(&Workspace::load()?, &packages, shard.as_deref())
         }

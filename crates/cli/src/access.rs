@@ -17,6 +17,45 @@ pub(crate) struct Access {
     /// Engines of different domains cannot reach each other
     #[arg(long, value_name = "NAME", default_value = DEFAULT_DOMAIN)]
     pub(crate) domain: String,
+    #[command(flatten)]
+    pub(crate) flows: Flows,
+}
+
+/// How the TCP connections of a session are; each side has its own say.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Flows {
+    /// Sockets of a session over TCP: auto (as many as measure faster, up to 8), single, or a number from 1 to 16. Long messages go
+    /// over all of them [default: SINEW_TCP_SOCKETS, else auto]
+    #[arg(long, value_name = "COUNT", value_parser = sockets)]
+    pub(crate) sockets: Option<String>,
+    /// Congestion control of TCP: auto, system, or a name as bbr [default: SINEW_TCP_CONGESTION, else auto]
+    #[arg(long, value_name = "NAME", value_parser = congestion)]
+    pub(crate) congestion: Option<String>,
+}
+
+fn sockets(text: &str) -> Result<String, String> {
+    let sockets: sinew::tcp::Sockets =
+        text.parse().map_err(|error: sinew::tcp::BadSockets| error.to_string())?;
+    Ok(sockets.to_string())
+}
+
+fn congestion(text: &str) -> Result<String, String> {
+    use sinew::tcp::{CongestionControl, TcpOptions};
+    if !matches!(text, "auto" | "system") {
+        let mut options = TcpOptions::default();
+        options.congestion_control = CongestionControl::Named(text.to_owned());
+        options.check().map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
+}
+
+impl Flows {
+    /// The environment of another process that shall do the same.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let sockets = self.sockets.as_deref().map(|text| ("SINEW_TCP_SOCKETS", text));
+        let congestion = self.congestion.as_deref().map(|text| ("SINEW_TCP_CONGESTION", text));
+        sockets.into_iter().chain(congestion)
+    }
 }
 
 /// Domain of commands that are told no other.
@@ -154,6 +193,12 @@ impl Access {
                 transports.tcp_bind = vec![address.to_string()];
             }
             Place::Anywhere => {}
+        }
+        if let Some(sockets) = &self.flows.sockets {
+            transports.tcp_sockets.clone_from(sockets);
+        }
+        if let Some(congestion) = &self.flows.congestion {
+            transports.tcp_congestion.clone_from(congestion);
         }
         if let Some(file) = &self.secret_file {
             transports.secret_file = Some(file.clone());

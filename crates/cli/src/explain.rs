@@ -67,6 +67,9 @@ pub(crate) fn table(explain: &Explain) -> String {
         let verdict = paint.paint(tone, &format!("{:<9}", row.verdict.to_string()));
         let round_trip = row.rtt_ns.map_or_else(|| "-".to_owned(), |ns| crate::units::time(ns as f64));
         text.push_str(&format!("  {verdict}  {:<4}  {round_trip:>8}  {}", row.transport, row.locator));
+        if !row.remark.is_empty() {
+            text.push_str(&paint.paint(Tone::Faint, &format!("  {}", row.remark)));
+        }
         if !row.reason.is_empty() {
             text.push_str(&format!(
                 "\n             {}",
@@ -77,6 +80,9 @@ pub(crate) fn table(explain: &Explain) -> String {
             text.push_str(&paint.paint(Tone::Faint, &format!(" (ended {} times before)", row.earlier)));
         }
         text.push('\n');
+    }
+    if let Some(sockets) = &explain.sockets {
+        text.push_str(&paint.paint(Tone::Faint, &format!("  {sockets}\n")));
     }
     if !explain.crossings.is_empty() {
         text.push_str("messages by length, over the chosen lane:\n");

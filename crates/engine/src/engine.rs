@@ -244,7 +244,8 @@ fn open_transports(
         match transport.open(context) {
             Ok(domain) => {
                 let (_, cost) = transport.expectation();
-                core.domains.push(DomainSlot { name, domain, cost });
+                let lanes = transport.lanes_per_session();
+                core.domains.push(DomainSlot { name, domain, cost, lanes });
             }
             Err(error) => core.absent.push(Absent { name, error }),
         }
@@ -430,6 +431,12 @@ impl Engine {
     #[doc(hidden)]
     pub fn cut(&self, peer: &crate::Peer) -> bool {
         self.inner.shared.with(|core| core.cut(peer.session))
+    }
+
+    /// The same to one of the lanes that were added beside the one that carries the session; `false`: there is none.
+    #[doc(hidden)]
+    pub fn cut_added(&self, peer: &crate::Peer) -> bool {
+        self.inner.shared.with(|core| core.cut_added(peer.session))
     }
 }
 

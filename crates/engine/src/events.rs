@@ -45,6 +45,8 @@ events! {
     stranger: debug(transport: &str = transport, from: &str = from, error: &TransportError = error);
     /// A listener cannot accept at present.
     listener_failed: warn(transport: &str = transport, error: &TransportError = error);
+    /// A receive was given up unseen that had got a longer message than it had memory for: the message is gone.
+    truncated_unseen: warn(tag: u64 = tag, message_len: u64 = message_len, buffer_len: usize = buffer_len);
     /// A receive handler panicked and is unregistered.
     handler_panicked: error(tag: u64 = tag);
     /// A function that was given to `on_complete` panicked.

@@ -47,7 +47,7 @@ mod waiting;
 
 #[doc(hidden)]
 pub use crate::core::Surroundings;
-pub use crate::core::{Explain, ExplainRow, Verdict};
+pub use crate::core::{Explain, ExplainRow, SocketCount, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
 pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};

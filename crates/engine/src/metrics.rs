@@ -22,10 +22,20 @@ pub struct EngineCounters {
     pub lanes_lost: u64,
     /// Frames that were sent again on another lane.
     pub replayed: u64,
+    /// Fragments of long messages that went over one of several sockets.
+    pub stripes: u64,
+    /// Lanes that were added to sessions beside others of their transport.
+    pub lanes_added: u64,
+    /// Those of them that this engine closed again, as fewer carry as much.
+    pub lanes_dropped: u64,
+    /// Times that such a lane was wanted and could not be had.
+    pub lanes_refused: u64,
     /// Sessions that ended by loss or close.
     pub sessions_lost: u64,
     /// Connections that were turned away.
     pub strangers: u64,
+    /// Messages that were longer than the memory of a receive that was given up before anybody looked: they are gone.
+    pub truncated_unseen: u64,
 }
 
 /// Counts of one endpoint.
@@ -60,6 +70,8 @@ pub struct LaneCounters {
     pub frames_received: u64,
     /// Round trip of the smallest frame when it was proven, in nanoseconds.
     pub rtt_ns: Option<u64>,
+    /// Whether it was added beside others of its transport, to carry long messages.
+    pub added: bool,
 }
 
 impl Core {
@@ -74,8 +86,13 @@ impl Core {
             envelopes: counters.envelopes,
             lanes_lost: counters.lanes_lost,
             replayed: counters.replayed,
+            stripes: counters.stripes,
+            lanes_added: counters.lanes_added,
+            lanes_dropped: counters.lanes_dropped,
+            lanes_refused: counters.lanes_refused,
             sessions_lost: counters.sessions_lost,
             strangers: counters.strangers,
+            truncated_unseen: counters.truncated_unseen,
         }
     }
 
@@ -100,6 +117,7 @@ impl Core {
                 frames_sent: slot.frames_sent,
                 frames_received: slot.frames_received,
                 rtt_ns: slot.proof.rtt_ns,
+                added: slot.extra,
             })
             .collect()
     }

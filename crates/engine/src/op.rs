@@ -211,7 +211,9 @@ pub struct SendOp(pub(crate) Operation);
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
-/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. `Send`.
+/// Dropping it really cancels: a message that had come, or begun to, waits for another receive. One that had come whole has its old
+/// place among those of its session. One that was longer than the buffer is gone, which is counted
+/// (`EngineCounters::truncated_unseen`) and told. Look before you drop ([`RecvOp::cancel`]) where that matters. `Send`.
 #[must_use = "dropping it cancels the receive"]
 pub struct RecvOp {
     pub(crate) operation: Operation,
@@ -387,6 +389,7 @@ impl Drop for RecvOp {
             State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
                 core.put_back_whole(endpoint.number, self.untagged, 0, &info, buf.as_slice());
             }),
+            State::Done(_, Err(error)) => endpoint.shared.with(|core| core.note_unseen(&error)),
             _ => {}
         }
     }

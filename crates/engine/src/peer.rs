@@ -204,6 +204,7 @@ impl Peer {
             peer: String::new(),
             pinned: None,
             rows: Vec::new(),
+            sockets: None,
             security: OpError::Forked.to_string(),
         };
         self.endpoint.shared.with_unless_forked(forked, |core| core.explain_session(self.session))

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod credit;
+pub mod growth;
 pub mod handshake;
 pub mod matching;
 pub mod select;

@@ -201,6 +201,13 @@ fn add_own(
                 "system" => CongestionControl::System,
                 name => CongestionControl::Named(name.to_owned()),
             };
+            own.sockets = transports
+                .tcp_sockets
+                .parse()
+                .map_err(|error| BuildError::Option(format!("SINEW_TCP_SOCKETS (tcp_sockets): {error}")))?;
+            own.check().map_err(|error| {
+                BuildError::Option(format!("SINEW_TCP_CONGESTION (tcp_congestion): {error}"))
+            })?;
             engine = engine.transport(crate::tcp::TcpTransport::new(own));
         }
     }

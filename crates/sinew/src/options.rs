@@ -16,6 +16,8 @@ sinew_base::options! {
         tcp_advertise: list = "", cost "none";
         /// Congestion control of TCP: auto, system, or a name.
         tcp_congestion: text = "auto", cost "none";
+        /// Sockets of one session over TCP: auto (as many as measure faster, up to 8), single, or a number from 1 to 16.
+        tcp_sockets: text = "auto", cost "two descriptors and about 1.2 MB on each side for each";
         /// When the receiver reads long messages of memory that is not from `alloc` where they lie in the sender's process
         /// (process_vm_readv): auto (when measured to be faster), off (nor may peers read this one), or a size from which on.
         shm_cross_read: text = "auto", cost "off or a size: no measurement; auto: one or two slower messages";

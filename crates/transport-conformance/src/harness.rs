@@ -126,7 +126,7 @@ unsafe impl Sink for Recorder {
     }
 
     fn place(&mut self, header: &Header, len: usize) -> Placement {
-        assert_eq!(header.kind, Kind::DATA, "only DATA frames are placed");
+        assert!(header.kind.is_fragment(), "only fragments are placed");
         self.places += 1;
         if self.discard {
             return Placement::Discard;

@@ -27,6 +27,6 @@ mod tcp;
 mod uds;
 
 pub use lane::{BORROWED_MAX, FRAME_MAX};
-pub use options::{CongestionControl, StreamOptions, TcpOptions, UdsOptions};
+pub use options::{BadSockets, CongestionControl, Parallel, Sockets, StreamOptions, TcpOptions, UdsOptions};
 pub use tcp::TcpTransport;
 pub use uds::UdsTransport;

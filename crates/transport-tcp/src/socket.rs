@@ -70,6 +70,14 @@ pub(crate) fn tcp_state(fd: BorrowedFd<'_>) -> Result<TcpState, Errno> {
     })
 }
 
+/// Bytes that were written to a TCP socket and that the peer's kernel has not acknowledged (`SIOCOUTQ`).
+pub(crate) fn unacknowledged_bytes(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut count: c_int = 0;
+    // SAFETY: this request writes one `int` to the place that it is given, which is live.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if rc != 0 { Err(last_errno()) } else { Ok(count.try_into().unwrap_or(0)) }
+}
+
 /// The user and the process at the other end of a Unix-domain socket; the process is `None` when it is not visible here.
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, Option<u32>), Errno> {
     let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };

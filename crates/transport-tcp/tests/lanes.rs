@@ -189,6 +189,40 @@ fn a_revoked_placement_is_never_written_again_and_the_lane_goes_on() {
 }
 
 #[test]
+fn a_stripe_is_put_to_its_place_and_the_backlog_of_tcp_says_when_it_is_across() {
+    for family in families() {
+        let mut net = Net::new(family, small_buffers());
+        let (mut one, mut other) = ends(&mut net);
+        let body = Random(8).bytes(BORROWED_MAX);
+        let header = Header::stripe(1, 77, (1 << 40) + 5);
+        assert_eq!(header.stripe_place(), (77, (1 << 40) + 5));
+        let before = one.lane.backlog();
+        post_borrowed(&mut one, &header, &body, 1).unwrap();
+        one.lane.flush().unwrap();
+        assert_eq!(before.is_some(), one.lane.remark().starts_with("congestion control "), "{family:?}");
+        if let Some(backlog) = one.lane.backlog() {
+            assert!(
+                backlog.queued >= BORROWED_MAX as u64 / 2,
+                "little buffers take a part of it: {backlog:?}"
+            );
+        }
+        let mut placed = false;
+        wait("the stripe", || {
+            one.turn();
+            other.turn();
+            placed |= other.sink.open_placement().is_some();
+            !other.sink.frames.is_empty()
+        });
+        assert!(placed && other.sink.frames == [(header, body)], "{family:?}");
+        if let Some(before) = before {
+            wait("an empty backlog", || one.lane.backlog().is_some_and(|backlog| backlog.queued == 0));
+            let arrived = one.lane.backlog().unwrap().arrived - before.arrived;
+            assert!((BORROWED_MAX as u64..BORROWED_MAX as u64 + 4096).contains(&arrived), "{arrived} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_discarded_body_is_read_aside_and_counts_as_arrived() {
     for family in families() {
         let mut net = Net::new(family, small_buffers());

@@ -51,6 +51,31 @@ pub struct DomainContext {
     pub owner: u32,
 }
 
+/// How many lanes of a transport one session may have at the same time, beside each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneCount {
+    /// As many as the engine makes whatever is measured; at least 1.
+    pub min: usize,
+    /// As many as it makes at most: between the two it adds one where measurements show that this carries more.
+    pub max: usize,
+}
+
+impl Default for LaneCount {
+    /// One.
+    fn default() -> Self {
+        Self { min: 1, max: 1 }
+    }
+}
+
+/// What a lane has done with the bytes that it was given, for whoever chooses among several lanes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Bytes that have arrived at the other end's system since the lane began.
+    pub arrived: u64,
+    /// Bytes that were posted and have not arrived there.
+    pub queued: u64,
+}
+
 /// A family of lanes: shared memory, TCP, a libfabric provider. Stateless but for its options.
 pub trait Transport: Send + Sync {
     /// The name for people and for `SINEW_TRANSPORTS`: `shm`, `tcp`, `uds`.
@@ -61,6 +86,11 @@ pub trait Transport: Send + Sync {
 
     /// What its lanes can do and are expected to cost; a lane may say more precisely in [`LaneInfo`].
     fn expectation(&self) -> (Capabilities, Cost);
+
+    /// How many lanes of it a session may have. The default is one.
+    fn lanes_per_session(&self) -> LaneCount {
+        LaneCount::default()
+    }
 
     /// Makes the engine's share of this transport: listeners, pools, doorbells.
     ///
@@ -244,7 +274,7 @@ pub enum Peek<'a> {
 pub struct Limits {
     /// Largest body that [`Lane::try_post`] takes, in bytes; at least 4096.
     pub frame_max: usize,
-    /// Largest body of a `DATA` frame that one [`Lane::try_post_borrowed`] takes, in bytes; at least `frame_max`. Frames of
+    /// Largest body of a fragment that one [`Lane::try_post_borrowed`] takes, in bytes; at least `frame_max`. Frames of
     /// other kinds have at most `frame_max`, borrowed or not.
     pub borrowed_max: usize,
 }
@@ -253,7 +283,7 @@ impl Limits {
     /// Largest body of a frame of this kind that [`Lane::try_post_borrowed`] takes, in bytes.
     #[must_use]
     pub fn borrowed_max_of(&self, kind: Kind) -> usize {
-        if kind == Kind::DATA { self.borrowed_max } else { self.frame_max }
+        if kind.is_fragment() { self.borrowed_max } else { self.frame_max }
     }
 }
 
@@ -372,7 +402,7 @@ impl std::fmt::Debug for View {
     }
 }
 
-/// Where a lane shall put the body of a [`sinew_wire::frame::Kind::DATA`] frame that has only begun to arrive.
+/// Where a lane shall put the body of a fragment ([`Kind::is_fragment`]) that has only begun to arrive.
 #[derive(Clone, Copy, Debug)]
 pub enum Placement {
     /// Straight here: writable for the whole body until [`Sink::placed`] or [`Lane::revoke`] of the token, as whoever
@@ -396,11 +426,11 @@ pub enum Placement {
 /// another sink's answers on passes all its calls on.
 #[allow(unsafe_code)]
 pub unsafe trait Sink {
-    /// A whole frame. The body is valid during the call. Frames of kind `DATA` come here too when the lane has the whole
+    /// A whole frame. The body is valid during the call. Fragments (`DATA`, `STRIPE`) come here too when the lane has the whole
     /// body in its own memory.
     fn frame(&mut self, header: &Header, body: Body<'_>);
 
-    /// A `DATA` frame with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
+    /// A fragment with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
     fn place(&mut self, header: &Header, len: usize) -> Placement;
 
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
@@ -493,6 +523,17 @@ pub unsafe trait Lane: Send {
     /// Whether it holds something back in spite of a flush, because the system takes no more now, as a full socket.
     fn is_held_up(&self) -> bool {
         false
+    }
+
+    /// How its bytes stand: one or two system calls. `None` (default): it cannot tell, and is never one of several lanes that carry
+    /// long messages together.
+    fn backlog(&self) -> Option<Backlog> {
+        None
+    }
+
+    /// What people should know of this very lane, as it is now (`congestion control cubic`). May be empty. May cost a system call.
+    fn remark(&self) -> String {
+        String::new()
     }
 
     /// Whether frames have arrived that no poll has handed up and that no descriptor or doorbell will tell of: the last

@@ -39,9 +39,9 @@ pub use bytes::Bytes;
 pub use cost::{Capabilities, Cost};
 pub use error::{Code, ErrorKind, LaneError, TransportError};
 pub use lane::{
-    Availability, Crossing, Descriptor, Domain, DomainContext, Identity, Lane, LaneInfo, LaneParams, Limits,
-    Link, LinkState, ListenScope, Peek, Peeked, Placement, PostError, Pull, RECORD_LEN, Record, Role,
-    Segment, Sink, Token, Transport, Unacknowledged, UnacknowledgedBody, View,
+    Availability, Backlog, Crossing, Descriptor, Domain, DomainContext, Identity, Lane, LaneCount, LaneInfo,
+    LaneParams, Limits, Link, LinkState, ListenScope, Peek, Peeked, Placement, PostError, Pull, RECORD_LEN,
+    Record, Role, Segment, Sink, Token, Transport, Unacknowledged, UnacknowledgedBody, View,
 };
 pub use locator::{Locator, LocatorError};
 pub use poller::{Event, Interest, PollKey, Poller, Readiness};

@@ -84,14 +84,22 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
         "GOODBYE",
         "FENCE",
         "BUNDLE",
+        "STRIPE",
+        "LANES",
     ];
     for (number, name) in names.iter().enumerate() {
         let kind = Kind(number as u8);
         assert_eq!(kind.name(), Some(*name));
         assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || [0, 20].contains(&number));
     }
-    assert_eq!(format!("{:?}", Kind(21)), "Unknown(0x15)");
+    assert_eq!(format!("{:?}", Kind(23)), "Unknown(0x17)");
     assert_eq!((Flags::IMMEDIATE.0, Flags::DESCRIPTOR.0, Flags::OPTIONAL.0, Flags::UNTAGGED.0), (1, 2, 4, 8));
+    let stripe = Header::stripe(7, 0x0910, 0x0304_0506_0708);
+    assert_eq!(
+        (stripe.kind, stripe.tag, stripe.dst, stripe.src),
+        (Kind::STRIPE, 7, 0x0506_0708, 0x0910_0304)
+    );
+    assert_eq!(stripe.stripe_place(), (0x0910, 0x0304_0506_0708));
     let data = Header::data(7, 0x0102_0304_0506_0708);
     assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));
 }

@@ -1,11 +1,13 @@
 //! The step of the campaigns of faults: test programs that are called `campaign_*`, and the rows that they print.
 //!
 //! They run with all other tests, for few rounds. In the long run they run once more, by themselves, for many. Either way
-//! their rows are kept in `target/campaigns.log`, for whoever reports on them.
+//! their rows are kept in `target/campaigns.log`, for whoever reports on them; those of a long run are written to
+//! `docs/campaigns.md` as well, which [`write_page`] also does from logs of runs elsewhere.
 
 use super::outcome::{self, Outcome, Runner};
 use super::{Context, steps};
-use anyhow::{Context as _, Result};
+use crate::workspace::Workspace;
+use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,8 +51,75 @@ pub(super) fn step(context: &Context, _: &Outcome) -> Result<Outcome> {
         for row in &rows {
             println!("       | {row}");
         }
+        let page = page(&log, &commit(&context.workspace), &today());
+        std::fs::write(context.workspace.root.join(PAGE), page)?;
     }
     Ok(outcome)
+}
+
+/// Where the rows of the last long run stand.
+const PAGE: &str = "docs/campaigns.md";
+
+/// Writes the page from logs of nextest; `commit` is what was run.
+///
+/// # Errors
+/// When a log cannot be read, or holds no row.
+pub(crate) fn write_page(workspace: &Workspace, logs: &[PathBuf], run: Option<&str>) -> Result<()> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let text: String = logs.iter().map(read).collect::<Result<_>>()?;
+    if rows(&text).is_empty() {
+        bail!("no campaign has left its row there");
+    }
+    let commit = run.map_or_else(|| commit(workspace), str::to_owned);
+    std::fs::write(workspace.root.join(PAGE), page(&text, &commit, &today()))?;
+    println!("{} rows in {PAGE}", rows(&text).len());
+    Ok(())
+}
+
+fn said(program: &str, arguments: &[&str], folder: &std::path::Path) -> String {
+    let output = std::process::Command::new(program).args(arguments).current_dir(folder).output();
+    output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn commit(workspace: &Workspace) -> String {
+    said("git", &["rev-parse", "--short=12", "HEAD"], &workspace.root)
+}
+
+fn today() -> String {
+    said("date", &["-u", "+%-d %B %Y"], std::path::Path::new("/"))
+}
+
+/// Tests of a log that ended so.
+fn tests<'a>(log: &'a str, verdict: &str) -> Vec<&'a str> {
+    let ended =
+        log.lines().map(str::trim_start).filter(|line| line.starts_with(verdict) && line.contains(" sinew"));
+    ended.filter_map(|line| line.split_once("sinew").map(|(_, name)| name.trim_start_matches("::"))).collect()
+}
+
+/// The page: what was run, each row, and what failed.
+fn page(log: &str, commit: &str, date: &str) -> String {
+    let (passed, failed) = (tests(log, "PASS ["), tests(log, "FAIL ["));
+    let failed: std::collections::BTreeSet<&str> = failed.into_iter().collect();
+    let mut page = format!(
+        "# The last long run of the campaigns\n\n\
+         Written by `cargo xtask test --long --only campaigns` (or `cargo xtask campaigns LOG…` from logs of such runs). {date}, commit {commit}: {} campaigns passed, {} failed.\n\n\
+         A row is one campaign: `docs/faults.md` says what each does and promises. Rounds, faults that really happened, what was counted against the promise, how long the survivor took to notice, and the seed, which \
+         `SINEW_SEED` repeats. Every campaign checks contents, order and leaks itself and fails when its faults did not happen.\n\n```text\n",
+        passed.len(),
+        failed.len(),
+    );
+    for row in rows(log) {
+        page.push_str(row.trim_start_matches("campaign "));
+        page.push('\n');
+    }
+    page.push_str("```\n");
+    if !failed.is_empty() {
+        page.push_str("\nFailed:\n\n");
+        failed.iter().for_each(|name| page.push_str(&format!("- `{name}`\n")));
+    }
+    page
 }
 
 /// The rows among what a test runner printed.
@@ -86,5 +155,13 @@ mod tests {
         let rows = rows(log);
         assert_eq!(rows.len(), 3);
         assert_eq!(families(&rows), "1 cut, 2 kill");
+    }
+
+    #[test]
+    fn the_page_of_a_long_run_has_its_rows_and_what_failed() {
+        let log = "    campaign kill/shm: 1000 rounds\n        PASS [  38.1s] ( 1/46) sinew::campaign_kill shm::dies\n        FAIL [   1.0s] ( 2/46) sinew::campaign_cut cuts::one\n";
+        let page = page(log, "0123abc", "1 May 2026");
+        assert!(page.contains("commit 0123abc: 1 campaigns passed, 1 failed."));
+        assert!(page.contains("\nkill/shm: 1000 rounds\n") && page.contains("- `campaign_cut cuts::one`"));
     }
 }

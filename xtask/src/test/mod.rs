@@ -3,7 +3,7 @@
 //! Called by people and by `.ci/run`. It runs every step, prints one line for each with its time, then every SKIP with its
 //! reason, then every failure, and at last `N passed, N failed, N skipped`. A step with nothing to do has failed.
 
-mod campaigns;
+pub(crate) mod campaigns;
 mod no_c;
 pub(crate) mod outcome;
 mod steps;

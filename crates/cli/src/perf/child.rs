@@ -2,7 +2,7 @@
 
 use super::protocol::ENDPOINT;
 use super::responder::{After, serve};
-use crate::access::{Access, Place};
+use crate::access::{Access, Flows, Place};
 use crate::cpus;
 use crate::failure::Failure;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -81,10 +81,16 @@ pub(crate) struct Responder {
 
 impl Responder {
     /// Starts it, listening at `place`.
-    pub(crate) fn start(place: &Place, domain: &str, cpu: Option<usize>) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        place: &Place,
+        domain: &str,
+        cpu: Option<usize>,
+        flows: &Flows,
+    ) -> Result<Self, Failure> {
         let own = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("where is this program? {error}")))?;
         let mut command = Command::new(own);
+        command.envs(flows.environment());
         let place = match place {
             Place::Anywhere => "all".to_owned(),
             Place::Transport(name) => name.clone(),

@@ -232,9 +232,11 @@ impl Side {
             if transport == "auto" { Place::Anywhere } else { Place::Transport(transport.to_owned()) };
         let (mut responder, address, access) = match self {
             Self::Here { domain, cpu, .. } => {
-                let responder = Responder::start(&place, domain, *cpu)?;
+                let flows = &args.access.flows;
+                let responder = Responder::start(&place, domain, *cpu, flows)?;
                 let address = responder.address.clone();
-                (Some(responder), address, Access { domain: domain.clone(), ..Access::default() })
+                let access = Access { domain: domain.clone(), flows: flows.clone(), ..Access::default() };
+                (Some(responder), address, access)
             }
             Self::There(address) => (None, address.clone(), args.access.clone()),
         };

@@ -243,3 +243,14 @@ fn threads_and_lane(id: u32) -> bool {
     };
     sockets().is_some_and(|count| count >= 2)
 }
+
+#[test]
+fn sockets_and_congestion_control_are_taken_and_bad_ones_are_refused_with_what_can_be() {
+    let room = Room::new();
+    let args = ["perf", "--transport", "tcp", "--op", "bandwidth", "--sizes", "1m", "--iterations", "40"];
+    let with = |more: &[&str]| room.run(args.iter().chain(more));
+    let text = with(&["--sockets", "4", "--congestion", "reno", "--no-pin"]).succeeded().text();
+    has(&text, &["tcp", "verified"]);
+    has(with(&["--sockets", "17"]).failed_with(2), &["17", "auto, single, or a number from 1 to 16"]);
+    has(with(&["--congestion", "nosuch"]).failed_with(2), &["nosuch", "this kernel has", "reno"]);
+}

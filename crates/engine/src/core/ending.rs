@@ -56,6 +56,7 @@ impl Core {
         // The session is remembered for long: what it needed memory for is not.
         unknown += session.parked.take().map_or(0, |parked| parked.count());
         session.replay = VecDeque::new();
+        session.again = VecDeque::new();
         session.outbox = VecDeque::new();
         session.kept = HashMap::new();
         session.transfers = VecDeque::new();
@@ -143,7 +144,7 @@ impl Core {
                 Some(Op::Send(op))
                     if op.session == session_key && !matches!(op.state, SendState::Finished(_)) =>
                 {
-                    op.references = 0;
+                    (op.references, op.stripes) = (0, 0);
                     let result = match &op.state {
                         // The receiver had said how it ended; only a lane still held the memory.
                         SendState::Releasing(result) => result.clone(),
@@ -201,6 +202,7 @@ impl Core {
                 !session.is_up()
                     || (session.outbox.is_empty()
                         && session.replay.is_empty()
+                        && session.again.is_empty()
                         && session.parked.is_none()
                         && session.pending_flows.is_empty()
                         && session.transfers.is_empty()

@@ -1,6 +1,7 @@
 //! Saying what was chosen, what was refused and why.
 
 use super::session::Standing;
+use super::sockets::SocketCount;
 use super::table::Key;
 use super::wireup::{Attempt, AttemptState};
 use super::{Core, LaneSlot};
@@ -55,6 +56,8 @@ pub struct ExplainRow {
     pub rtt_ns: Option<u64>,
     /// Round trip of a full frame when it was proven, in nanoseconds.
     pub full_rtt_ns: Option<u64>,
+    /// What there is to know of the very lane (`congestion control cubic`), asked for when this was made. May be empty.
+    pub remark: String,
     /// How often before it had ended. Of lanes that the peer has dialled only the last few have a row: then the ends of older
     /// ones of the same transport are counted here.
     pub earlier: u32,
@@ -67,8 +70,11 @@ pub struct Explain {
     pub peer: String,
     /// The transport that the session is pinned to by an explicit connect; none: the engine chooses.
     pub pinned: Option<String>,
-    /// The ways, in the order in which they were considered.
+    /// The ways, in the order in which they were considered; each lane that the session has beside the first of its transport has a
+    /// row of its own.
     pub rows: Vec<ExplainRow>,
+    /// How many sockets carry the session and why so many; `None` where there is never more than one.
+    pub sockets: Option<SocketCount>,
     /// Whether the bytes are authenticated on the way, for people.
     pub security: String,
     /// Which way a message takes over the chosen lane, by its length, shortest first.
@@ -98,10 +104,16 @@ impl fmt::Display for Explain {
             if !row.reason.is_empty() {
                 write!(f, ": {}", row.reason)?;
             }
+            if !row.remark.is_empty() {
+                write!(f, " [{}]", row.remark)?;
+            }
             if row.earlier > 0 {
                 write!(f, " (ended {} times before)", row.earlier)?;
             }
             writeln!(f)?;
+        }
+        if let Some(sockets) = &self.sockets {
+            writeln!(f, "  {sockets}")?;
         }
         for Crossing { from_bytes, way, reason } in &self.crossings {
             writeln!(f, "  from {:>9} bytes: {way}: {reason}", from_bytes)?;
@@ -129,6 +141,7 @@ fn row_of(attempt: &Attempt) -> ExplainRow {
         reason,
         rtt_ns: attempt.rtt_ns,
         full_rtt_ns: attempt.full_rtt_ns,
+        remark: String::new(),
         earlier: attempt.earlier,
     }
 }
@@ -181,6 +194,7 @@ impl Core {
                 peer: "unknown".into(),
                 pinned: None,
                 rows: Vec::new(),
+                sockets: None,
                 security: "the session is over".into(),
                 crossings: Vec::new(),
                 memory: String::new(),
@@ -191,7 +205,10 @@ impl Core {
         for &lane in &session.lanes {
             let Some(slot) = self.lanes.get(lane) else { continue };
             let verdict = if session.active == Some(lane) { Verdict::Chosen } else { Verdict::Works };
-            match rows.iter_mut().find(|row| row.transport == slot.transport && row.locator == slot.locator) {
+            let remark = slot.lane.as_ref().map(|lane| lane.remark()).unwrap_or_default();
+            let beside = slot.extra && session.active != Some(lane);
+            let known = rows.iter_mut().filter(|_| !beside);
+            match { known }.find(|row| row.transport == slot.transport && row.locator == slot.locator) {
                 Some(row) => {
                     let stood_by = row.verdict == Verdict::Works && !row.reason.is_empty();
                     row.earlier += u32::from(row.verdict == Verdict::Refused || stood_by);
@@ -199,14 +216,17 @@ impl Core {
                     row.reason.clear();
                     row.rtt_ns = slot.proof.rtt_ns;
                     row.full_rtt_ns = slot.proof.full_rtt_ns;
+                    row.remark = remark;
                 }
                 None => rows.push(ExplainRow {
                     transport: slot.transport.to_owned(),
                     locator: slot.locator.clone(),
                     verdict,
-                    reason: String::new(),
+                    reason: if beside { "carries long messages beside the chosen one" } else { "" }
+                        .to_owned(),
                     rtt_ns: slot.proof.rtt_ns,
                     full_rtt_ns: slot.proof.full_rtt_ns,
+                    remark,
                     earlier: 0,
                 }),
             }
@@ -219,6 +239,7 @@ impl Core {
                 reason: absent.error.to_string(),
                 rtt_ns: None,
                 full_rtt_ns: None,
+                remark: String::new(),
                 earlier: 0,
             });
         }
@@ -230,6 +251,7 @@ impl Core {
             peer: crate::hex(&session.peer.id),
             pinned: session.pinned.map(str::to_owned),
             rows,
+            sockets: self.socket_count(session_key, session),
             security: self.config.security.describe().to_owned(),
         }
     }

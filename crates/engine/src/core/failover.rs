@@ -25,11 +25,18 @@ impl Core {
     pub(crate) fn attach_lane(&mut self, key: Key) {
         let Some(slot) = self.lanes.get_mut(key) else { return };
         let session_key = slot.session;
+        let (extra, attempt) = (slot.extra, slot.proof.attempt.take_if(|_| slot.extra));
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !session.lanes.contains(&key) {
             session.lanes.push(key);
         }
         let carried = session.active.is_some();
+        if extra {
+            if let Some((connect, _)) = attempt {
+                self.connects.remove(connect);
+            }
+            self.extra_attached(session_key);
+        }
         self.post_resume(session_key, key);
         if carried {
             // Whoever waits for this lane has it: the session is carried already, and may not need another.
@@ -93,6 +100,8 @@ impl Core {
             Kind::RESUME => return self.handle_resume(session_key, lane, header),
             Kind::SWITCH => return self.handle_switch(session_key, lane, header),
             Kind::FENCE => self.handle_fence(session_key, lane, header.tag),
+            Kind::STRIPE => return self.handle_stripe(session_key, lane, header, body),
+            Kind::LANES => self.handle_lanes_wish(session_key, header.tag),
             Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
@@ -152,6 +161,7 @@ impl Core {
         }
         crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
         self.post_switch(session_key, lane, count);
+        self.lanes_changed(session_key);
         self.session_has_lane(session_key);
         self.mark_dirty(session_key);
         Ok(())
@@ -268,7 +278,8 @@ impl Core {
         }
         let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
         let standing_by = session.lanes.iter().copied().filter(|&lane| {
-            lane != active && self.lanes.get(lane).is_some_and(|slot| slot.listening && slot.proof.verified)
+            let fit = |slot: &LaneSlot| slot.listening && slot.proof.verified && !slot.extra;
+            lane != active && self.lanes.get(lane).is_some_and(fit)
         });
         let standing_by = standing_by.map(|lane| (lane, cost(lane), self.expected_ns(lane)));
         if let Some(best) = select::better(&self.present_path(active), standing_by)
@@ -305,6 +316,7 @@ impl Core {
         let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
         crate::events::lane_moved(&peer, name(active), name(target));
         self.post_switch(session_key, target, count);
+        self.lanes_changed(session_key);
         self.session_has_lane(session_key);
         self.close_idle_lanes(session_key);
         true
@@ -334,12 +346,14 @@ impl Core {
         let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
         let idle = |lane: &Key| {
             let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
-            slot.is_some_and(|slot| superfluous(slot, carrier))
+            // Beside another of its transport an extra one is closed by who has made it, when it does not help (`sockets`).
+            let helps = |slot: &LaneSlot| slot.extra && slot.transport == carrier.transport;
+            slot.is_some_and(|slot| !helps(slot) && superfluous(slot, carrier))
         };
         let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
         for lane in idle {
             if self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()) {
-                self.retire_lane(lane);
+                self.retire_lane(lane, "closed: a better one carries the session");
             } else if let Some(session) = self.sessions.get_mut(session_key) {
                 // It is being polled.
                 session.crowded = true;
@@ -349,16 +363,24 @@ impl Core {
     }
 
     /// Ends a lane that carries nothing.
-    fn retire_lane(&mut self, key: Key) {
+    pub(crate) fn retire_lane(&mut self, key: Key, why: &str) {
         if let Some(mut slot) = self.remove_lane(key) {
             if let Some(session) = self.sessions.get_mut(slot.session) {
                 session.lanes.retain(|&lane| lane != key);
             }
-            self.note(&slot, "closed: a better one carries the session");
+            self.note(&slot, why);
+            let mut tail = Vec::new();
+            let mut arrived = 0;
             if let Some(lane) = slot.lane.as_mut() {
                 let _ = lane.flush();
+                arrived = lane.backlog().map_or(0, |backlog| backlog.arrived);
+                if lane.unacknowledged() > 0 {
+                    tail = lane.recover();
+                }
                 lane.close();
             }
+            self.take_stripes(slot.session, &mut tail);
+            self.extra_gone(slot.session, arrived);
         }
     }
 
@@ -380,8 +402,10 @@ impl Core {
         self.counters.lanes_lost += 1;
         crate::events::lane_lost(slot.transport, &slot.locator, error);
         self.proof_failed(&slot, error);
-        let tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
+        let arrived = slot.lane.as_ref().and_then(|lane| lane.backlog()).map_or(0, |backlog| backlog.arrived);
+        let mut tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
+        self.take_stripes(session_key, &mut tail);
         let number = slot.number;
         let because = format!("{}: {error}", slot.transport);
         drop(slot);
@@ -431,6 +455,7 @@ impl Core {
             }
         }
         self.fall_back(session_key, number);
+        self.extra_gone(session_key, arrived);
     }
 
     /// After the sending lane is gone: only what waits to be sent again refers to memory of sends. What the lane had let go
@@ -449,7 +474,7 @@ impl Core {
                 continue;
             }
             // One more, taken back at once by the release that ends the send if it was the last.
-            op.references = held.get(&key.0).copied().unwrap_or(0) + 1;
+            op.references = held.get(&key.0).copied().unwrap_or(0) + op.stripes + 1;
             self.handle_released(Token(key.0));
         }
     }
@@ -481,6 +506,22 @@ impl Core {
         };
         let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("cut on purpose");
         self.lane_failed(active, &error);
+        true
+    }
+}
+
+impl Core {
+    /// The same to a lane beside the active one.
+    pub(crate) fn cut_added(&mut self, session_key: Key) -> bool {
+        let Some(session) = self.sessions.get(session_key) else { return false };
+        let added = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.extra && slot.lane.is_some());
+        let Some(lane) =
+            session.lanes.iter().copied().find(|lane| Some(*lane) != session.active && added(lane))
+        else {
+            return false;
+        };
+        let error = LaneError::new(ErrorKind::Broken, "lane", "").hint("cut on purpose");
+        self.lane_failed(lane, &error);
         true
     }
 }

@@ -28,6 +28,12 @@ pub(crate) struct LaneSlot {
     pub(crate) idle: u32,
     /// The peer's present leg runs here: frames of the session's sequence count.
     pub(crate) inbound: bool,
+    /// This engine has dialled it.
+    pub(crate) dialled: bool,
+    /// Long messages can go over it and others of its transport together.
+    pub(crate) joins: bool,
+    /// It was made to carry long messages beside others.
+    pub(crate) extra: bool,
     /// The peer has taken it into the session: frames may be sent on it.
     pub(crate) listening: bool,
     /// The peer has said so while what this side sends reached it on another lane: it can do without this one.
@@ -120,7 +126,13 @@ unsafe impl Sink for LaneSink<'_> {
     }
 
     fn place(&mut self, header: &Header, len: usize) -> Placement {
-        if self.violation.is_some() || !self.inbound {
+        if self.violation.is_some() {
+            return Placement::Discard;
+        }
+        if header.kind == Kind::STRIPE {
+            return self.core.place_stripe(self.session, self.lane, header, len);
+        }
+        if !self.inbound {
             return Placement::Discard;
         }
         self.core.place_data(self.session, header, len)
@@ -128,7 +140,9 @@ unsafe impl Sink for LaneSink<'_> {
 
     fn placed(&mut self, header: &Header, len: usize) {
         self.frames += 1;
-        if self.inbound {
+        if header.kind == Kind::STRIPE {
+            self.core.stripe_arrived(self.session, header, len);
+        } else if self.inbound {
             self.core.handle_placed(self.session, header, len);
         }
     }

@@ -20,15 +20,19 @@ mod operations;
 mod outbound;
 mod permit;
 mod quick;
+mod ranges;
 mod rendezvous;
 mod self_lane;
 mod session;
+mod sockets;
+mod stripes;
 mod surroundings;
 pub(crate) mod table;
 mod unmatch;
 mod wireup;
 
 pub use explain::{Explain, ExplainRow, Verdict};
+pub use sockets::SocketCount;
 
 pub(crate) use direct::Taken;
 pub(crate) use direct_batch::Until;
@@ -46,7 +50,7 @@ use crate::complete::Ended;
 use crate::config::Config;
 use crate::error::OpError;
 use op::Op;
-use sinew_transport::{Cost, Domain, Event, Poller, Token, TransportError};
+use sinew_transport::{Cost, Domain, Event, LaneCount, Poller, Token, TransportError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,6 +62,8 @@ pub(crate) struct DomainSlot {
     pub(crate) domain: Box<dyn Domain>,
     /// What its lanes are expected to cost.
     pub(crate) cost: Cost,
+    /// How many of its lanes a session may have.
+    pub(crate) lanes: LaneCount,
 }
 
 /// A transport that could not be opened.
@@ -83,8 +89,13 @@ pub(crate) struct Counters {
     pub(crate) envelopes: u64,
     pub(crate) lanes_lost: u64,
     pub(crate) replayed: u64,
+    pub(crate) stripes: u64,
+    pub(crate) lanes_added: u64,
+    pub(crate) lanes_dropped: u64,
+    pub(crate) lanes_refused: u64,
     pub(crate) sessions_lost: u64,
     pub(crate) strangers: u64,
+    pub(crate) truncated_unseen: u64,
 }
 
 pub(crate) struct Core {
@@ -140,6 +151,8 @@ pub(crate) struct Core {
     pub(crate) set_aside: Vec<(Key, op::Memory)>,
     /// Receives that were given a place among the receives so far.
     pub(crate) receives: u64,
+    /// Fetches so far, modulo 65,536.
+    fetches: u16,
     /// Numbers for poll keys that are free again.
     free_owners: Vec<u32>,
     /// What timers look at: lanes and sessions that did something of late, lanes that are not proven, sessions without a
@@ -148,6 +161,8 @@ pub(crate) struct Core {
     pub(crate) lively: Vec<Key>,
     pub(crate) unproven: Vec<Key>,
     pub(crate) laneless: Vec<Key>,
+    /// Sessions whose number of lanes is looked after.
+    pub(crate) tended: Vec<Key>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
     /// Lanes that have frames which no descriptor tells of: what the budget of their last poll left.
@@ -228,6 +243,8 @@ impl Core {
             lively: Vec::new(),
             unproven: Vec::new(),
             laneless: Vec::new(),
+            tended: Vec::new(),
+            fetches: 0,
             hot_socket: None,
             behind: VecDeque::new(),
             dirty: Vec::new(),

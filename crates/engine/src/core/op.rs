@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::gather::Gathered;
+use super::ranges::Ranges;
 use super::table::Key;
 use crate::complete::Waiter;
 use crate::completion::Completion;
@@ -95,7 +96,8 @@ pub(crate) enum SendState {
     /// An envelope is out; the receiver will fetch.
     Announced,
     /// The receiver fetches: fragments `next..end` are still to be posted.
-    Moving { receiver: u64, next: u64, end: u64 },
+    /// In stripes if the receiver takes them: `turn` is its number for this fetch.
+    Moving { receiver: u64, next: u64, end: u64, turn: Option<u16> },
     /// All fragments are posted; the receiver will say that it is done.
     Posted,
     /// Over but for lanes that still refer to the memory.
@@ -114,6 +116,8 @@ pub(crate) struct SendOp {
     pub(crate) state: SendState,
     /// Fragments that lanes still refer to.
     pub(crate) references: u32,
+    /// Those of them that are stripes, which no loss of the lane of the sequence gives up.
+    pub(crate) stripes: u32,
     pub(crate) waiter: Option<Waiter>,
     /// Nobody waits: remove it when it is finished.
     pub(crate) detached: bool,
@@ -216,14 +220,18 @@ pub(crate) enum RecvState {
 }
 
 /// A message that comes: `received` of `expected` bytes are there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fetch {
     pub(crate) envelope: Envelope,
     pub(crate) info: Completion,
     pub(crate) arrival: Arrival,
     pub(crate) received: u64,
+    /// Which they are.
+    pub(crate) arrived: Ranges,
     pub(crate) expected: u64,
     pub(crate) way: Way,
+    /// Which of this engine's fetches it is: what comes late of an earlier one of the same receive is known by it.
+    pub(crate) turn: u16,
     /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
     pub(crate) wanted: Pattern,
     pub(crate) len_max: Option<usize>,

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::stripes::{op_of, stripe_token};
 use super::table::Key;
 use super::{Core, Session};
 use crate::completion::{Completion, Match, Source};
@@ -328,7 +329,13 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get(key) else { return None };
         let (endpoint, untagged, number) = (op.endpoint, op.untagged, op.number);
         let (result, memory) = self.cancel_recv(key)?;
-        let Ok(info) = result else { return Some(memory) };
+        let info = match result {
+            Ok(info) => info,
+            Err(error) => {
+                self.note_unseen(&error);
+                return Some(memory);
+            }
+        };
         let copy;
         let bytes = match &memory {
             Memory::Owned(buf) => buf.as_slice(),
@@ -346,6 +353,15 @@ impl Core {
         };
         self.put_back_whole(endpoint, untagged, number, &info, bytes);
         Some(memory)
+    }
+
+    /// How a receive that was given up had ended. Of a truncated message the rest is nowhere any more, so that it can wait for no
+    /// other receive; it does not go silently.
+    pub(crate) fn note_unseen(&mut self, error: &OpError) {
+        if let &OpError::Truncated { message_len, buffer_len, tag, .. } = error {
+            self.counters.truncated_unseen += 1;
+            crate::events::truncated_unseen(tag, message_len, buffer_len);
+        }
     }
 
     /// A message that came whole, with frame `number` of its session, and that nobody has seen waits for another receive, before
@@ -389,6 +405,7 @@ impl Core {
             memory,
             state: SendState::Queued,
             references: 0,
+            stripes: 0,
             waiter: None,
             detached,
             buffered: detached,
@@ -483,6 +500,10 @@ impl Core {
         }
         let token = Token(key.0);
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        // The receiver is told that the message is taken back, or has it: nothing of it need come again.
+        session.again.retain(
+            |frame| !matches!(frame.body, UnacknowledgedBody::Borrowed { token, .. } if op_of(token) == key),
+        );
         for frame in &mut session.replay {
             if let UnacknowledgedBody::Borrowed { data, len, token: of } = frame.body
                 && of == token
@@ -494,12 +515,15 @@ impl Core {
         }
         for &lane in &session.lanes {
             match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
-                Some(Some(lane)) => lane.reclaim(token),
+                Some(Some(lane)) => {
+                    lane.reclaim(token);
+                    lane.reclaim(stripe_token(key));
+                }
                 Some(None) => return false,
                 None => {}
             }
         }
-        op.references = 0;
+        (op.references, op.stripes) = (0, 0);
         true
     }
 

@@ -4,6 +4,7 @@ use super::inbound::OVERHEAD;
 use super::op::{Charge, Memory, Op, SendOp, SendState};
 use super::operations::buffered_cost;
 use super::session::{Control, ControlBody, Session, Standing};
+use super::stripes::{is_stripe, op_of};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::error::OpError;
@@ -206,7 +207,8 @@ impl Core {
         let Some(mut lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.take()) else {
             return true;
         };
-        let result = self.pump_into(key, lane.as_mut());
+        let striped = self.is_striped(key);
+        let result = self.pump_into(key, lane.as_mut(), striped);
         let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
         if !self.revoked.is_empty() {
             self.forget_revoked(active, lane.as_mut());
@@ -220,7 +222,8 @@ impl Core {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.ready = all && session.moving_to.is_none();
                 }
-                all
+                let again = self.sessions.get(key).is_some_and(|session| !session.again.is_empty());
+                (!(striped || again) || self.pump_stripes(key)) && all
             }
             Err(PostError::TooLarge) => {
                 self.lose_session(key, "a message that its former lane had taken whole is longer than a frame of the lane that is left");
@@ -240,12 +243,13 @@ impl Core {
     }
 
     /// `Ok(true)`: nothing is left that the lane could take.
-    fn pump_into(&mut self, key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
+    fn pump_into(&mut self, key: Key, lane: &mut dyn Lane, striped: bool) -> Result<bool, PostError> {
         self.pump_replay(key, lane)?;
         self.pump_parked(key, lane)?;
         self.pump_outbox(key, lane)?;
         self.pump_flows(key, lane)?;
-        let all = self.pump_transfers(key, lane)?;
+        // Long messages of a striped session go over all lanes, once this one is back in its place.
+        let all = striped || self.pump_transfers(key, lane)?;
         let starving =
             self.sessions.get_mut(key).is_some_and(|session| std::mem::take(&mut session.starving));
         Ok(all && !starving)
@@ -269,6 +273,7 @@ impl Core {
             memory: Memory::Owned(copy.into()),
             state: SendState::Queued,
             references: 0,
+            stripes: 0,
             waiter: None,
             detached: true,
             buffered: true,
@@ -373,6 +378,7 @@ impl Core {
             memory: Memory::Owned(message.into()),
             state: SendState::Announced,
             references: 0,
+            stripes: 0,
             waiter: None,
             detached: true,
             buffered: true,
@@ -540,9 +546,10 @@ impl Core {
 
     /// A lane holds no reference to the operation's memory any more.
     pub(crate) fn handle_released(&mut self, token: Token) {
-        let key = Key(token.0);
+        let key = op_of(token);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return };
         op.references = op.references.saturating_sub(1);
+        op.stripes = op.stripes.saturating_sub(u32::from(is_stripe(token)));
         if op.references == 0
             && let SendState::Releasing(result) = &op.state
         {

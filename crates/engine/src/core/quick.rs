@@ -448,6 +448,7 @@ impl Core {
             memory: Memory::Owned(buf),
             state: SendState::Announced,
             references: 0,
+            stripes: 0,
             waiter: None,
             detached: false,
             buffered: false,

@@ -4,7 +4,9 @@
 use super::Core;
 use super::inbound::Handled;
 use super::op::{Charge, Envelope, Fetch, Loan, Memory, Op, RecvOp, RecvState, SendState, Unexpected, Way};
+use super::ranges::Ranges;
 use super::session::ControlBody;
+use super::stripes::stripe_token;
 use super::table::Key;
 use crate::completion::{Completion, Source};
 use crate::error::OpError;
@@ -52,7 +54,20 @@ impl Core {
             Memory::Later { len_max } => Some(len_max),
             _ => None,
         };
-        let fetch = Fetch { envelope, info, arrival, received: 0, expected, way, wanted, len_max };
+        self.fetches = self.fetches.wrapping_add(1);
+        let turn = self.fetches;
+        let fetch = Fetch {
+            envelope,
+            info,
+            arrival,
+            received: 0,
+            arrived: Ranges::default(),
+            expected,
+            way,
+            turn,
+            wanted,
+            len_max,
+        };
         op.number = fetch.envelope.number;
         op.state = RecvState::Fetching(Box::new(fetch));
         let endpoint = op.endpoint;
@@ -106,8 +121,8 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let RecvState::Fetching(fetch) = &mut op.state else { return };
         fetch.way = Way::Fragments;
-        let Fetch { envelope, received, expected, .. } = **fetch;
-        let body = ControlBody::numbers([op_key.0, received, expected - received]);
+        let Fetch { envelope, received, expected, turn, .. } = **fetch;
+        let body = ControlBody::numbers([op_key.0, received, expected - received, u64::from(turn)]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -219,10 +234,16 @@ impl Core {
             SendState::Moving { .. } => true,
             _ => return Ok(()),
         };
-        op.state = SendState::Moving { receiver, next: offset, end };
-        if !queued && let Some(session) = self.sessions.get_mut(session_key) {
-            session.transfers.push_back(key);
+        // A receiver that takes no stripes gives no turn.
+        let turn = body.u64_at(24).filter(|_| Self::may_be_striped(end)).map(|turn| turn as u16);
+        op.state = SendState::Moving { receiver, next: offset, end, turn };
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.stripes_welcome = turn.is_some();
+            if !queued {
+                session.transfers.push_back(key);
+            }
         }
+        self.tend_later(session_key);
         self.mark_dirty(session_key);
         Ok(())
     }
@@ -238,7 +259,7 @@ impl Core {
         let fragment_max = lane.info().limits.borrowed_max as u64;
         for _ in 0..count {
             let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(true) };
-            let SendState::Moving { receiver, next, end } = op.state else { return Ok(true) };
+            let SendState::Moving { receiver, next, end, turn } = op.state else { return Ok(true) };
             // `next < end <= memory.len()`, checked when the fetch came.
             let (data, len) = op.memory.piece(next as usize, (end - next).min(fragment_max) as usize);
             if len == 0 {
@@ -247,7 +268,7 @@ impl Core {
             }
             post_borrowed(lane, &Header::data(receiver, next), data, len, Token(key.0))?;
             op.references += 1;
-            op.state = SendState::Moving { receiver, next: next + len as u64, end };
+            op.state = SendState::Moving { receiver, next: next + len as u64, end, turn };
             if let Some(session) = self.sessions.get_mut(session_key) {
                 session.sent += 1;
             }
@@ -262,13 +283,13 @@ impl Core {
         let end = header.offset().checked_add(len as u64)?;
         if fetch.way != Way::Fragments
             || fetch.envelope.session != session_key
-            || header.offset() != fetch.received
             || end > fetch.expected
+            || !fetch.arrived.is_free(header.offset(), end)
         {
             return None;
         }
-        // SAFETY: `received <= expected <= memory.len()`.
-        Some(unsafe { op.memory.data().add(fetch.received as usize) })
+        // SAFETY: `offset <= expected <= memory.len()`.
+        Some(unsafe { op.memory.data().add(header.offset() as usize) })
     }
 
     /// A whole fragment in the lane's memory.
@@ -280,7 +301,7 @@ impl Core {
             };
             // SAFETY: the target has room for `body.len()` bytes and belongs to the receive, which is in the table.
             unsafe { body.copy_part_to_raw(target.as_ptr(), whole) };
-            self.fragment_arrived(Key(header.tag), body.len());
+            self.fragment_arrived(Key(header.tag), header.offset(), body.len());
         }
         Ok(())
     }
@@ -300,13 +321,16 @@ impl Core {
             session.traffic += 1;
         }
         if self.fragment_target(session_key, header, len).is_some() {
-            self.fragment_arrived(Key(header.tag), len);
+            self.fragment_arrived(Key(header.tag), header.offset(), len);
         }
     }
 
-    fn fragment_arrived(&mut self, op_key: Key, len: usize) {
+    pub(super) fn fragment_arrived(&mut self, op_key: Key, offset: u64, len: usize) {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let RecvState::Fetching(fetch) = &mut op.state else { return };
+        if len > 0 && !fetch.arrived.add(offset, offset + len as u64) {
+            return;
+        }
         fetch.received += len as u64;
         let session = fetch.envelope.session;
         if fetch.received == fetch.expected {
@@ -334,8 +358,12 @@ impl Core {
             return Ok(());
         }
         op.state = SendState::Releasing(result);
+        let striped = op.stripes > 0;
         if let Some(session) = self.sessions.get_mut(session_key) {
             session.asks = true;
+        }
+        if striped {
+            self.ask_carriers(session_key);
         }
         self.mark_dirty(session_key);
         Ok(())
@@ -348,8 +376,14 @@ impl Core {
         let Some(session) = self.sessions.get(session_key) else { return };
         for &lane in &session.lanes {
             match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
-                Some(Some(lane)) => lane.revoke(Token(op_key.0)),
-                Some(None) => self.revoked.push((lane, Token(op_key.0))),
+                Some(Some(lane)) => {
+                    lane.revoke(Token(op_key.0));
+                    lane.revoke(stripe_token(op_key));
+                }
+                Some(None) => {
+                    self.revoked.push((lane, Token(op_key.0)));
+                    self.revoked.push((lane, stripe_token(op_key)));
+                }
                 None => {}
             }
         }

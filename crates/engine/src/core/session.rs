@@ -3,6 +3,7 @@
 use super::Surroundings;
 use super::bundle::Packing;
 use super::op::Charge;
+use super::sockets::Sockets;
 use super::table::Key;
 use super::wireup::Watch;
 use crate::error::OpError;
@@ -149,6 +150,14 @@ pub(crate) struct Session {
     pub(crate) leg_in: u32,
     /// Frames of a lost lane that wait for the peer to say which of them it has; the last has number `sent - 1`.
     pub(crate) replay: VecDeque<Unacknowledged>,
+    /// Stripes that a lost lane may not have delivered.
+    pub(crate) again: VecDeque<Unacknowledged>,
+    /// The peer takes stripes.
+    pub(crate) stripes_welcome: bool,
+    /// How many lanes of its transport it should have; made when more than one may be.
+    pub(crate) sockets: Option<Box<Sockets>>,
+    /// In the list of sessions whose number of lanes is looked after.
+    pub(crate) tended: bool,
     /// A bundle of messages that found no room: it goes before what else has not been posted.
     pub(crate) parked: Option<Box<Packing>>,
     pub(crate) outbox: VecDeque<Control>,
@@ -237,6 +246,10 @@ impl Session {
             leg_out: 0,
             leg_in: 0,
             replay: VecDeque::new(),
+            again: VecDeque::new(),
+            stripes_welcome: false,
+            sockets: None,
+            tended: false,
             parked: None,
             outbox: VecDeque::new(),
             flows: Vec::new(),

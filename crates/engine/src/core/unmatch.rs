@@ -6,6 +6,7 @@
 
 use super::Core;
 use super::op::{Fetch, Memory, Op, RecvState};
+use super::stripes::op_of;
 use super::table::Key;
 use crate::error::OpError;
 use sinew_proto::matching::{Pattern, Posted};
@@ -38,7 +39,7 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
         let RecvState::Fetching(fetch) = &op.state else { return };
         let len_max = fetch.len_max;
-        let in_use = self.revoked.iter().any(|(_, token)| token.0 == key.0);
+        let in_use = self.revoked.iter().any(|&(_, token)| op_of(token) == key);
         let stand_in = Memory::Later { len_max: len_max.unwrap_or(op.memory.len()) };
         match len_max {
             Some(_) => {

@@ -48,7 +48,13 @@ fn engine(place: &Path) -> Engine {
     Engine::builder()
         .domain("lanes")
         .progress(Progress::Thread { cpu: None })
-        .options(EngineOptions::default().timeout(PATIENCE).runtime_dir(place.join("sinew")))
+        // Little is copied while a receiver is kept from running: it is fetched one by one afterwards.
+        .options(
+            EngineOptions::default()
+                .timeout(PATIENCE)
+                .send_buffer(64usize << 10)
+                .runtime_dir(place.join("sinew")),
+        )
         .transports(["shm", "tcp"])
         .build()
         .unwrap()

@@ -12,6 +12,7 @@ mod lanes;
 mod net;
 mod packet;
 mod slow;
+mod sockets;
 mod stream;
 mod times;
 mod wire;

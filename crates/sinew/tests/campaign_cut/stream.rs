@@ -5,7 +5,10 @@
 
 use crate::common::{self, Other, PATIENCE, content, hear, say};
 use crate::net::Host;
-use sinew::{Endpoint, Engine, EngineOptions, Match, OpError, Peer, Progress, Security, TransportOptions};
+use sinew::{
+    Endpoint, Engine, EngineOptions, Match, OpError, Peer, Progress, Security, SendOp, TransportOptions,
+};
+use std::collections::VecDeque;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -24,10 +27,17 @@ pub(crate) const END: u64 = 2;
 fn length(flow: usize, number: u64) -> usize {
     let mixed = (number.wrapping_mul(0x9e37_79b9) >> 7) as usize;
     match flow {
+        _ if long() => 200_000 + mixed % 200_000,
         0 => 8 + mixed % 1000,
         1 => 8 + mixed % 60_000,
         _ => 70_000 + mixed % (LENGTH_MAX - 70_000),
     }
+}
+
+/// Whether all messages are long.
+fn long() -> bool {
+    static LONG: OnceLock<bool> = OnceLock::new();
+    *LONG.get_or_init(|| std::env::var_os("LONG").is_some())
 }
 
 /// What all contents are cut from.
@@ -64,16 +74,31 @@ impl Counts {
 
 pub(crate) fn pour(to: &Peer, flow: usize, counts: &Counts) {
     let send = |tag, number: u64, data: &[u8]| to.message(tag).immediate(number).timeout(DEADLINE).send(data);
+    let mut under_way = VecDeque::new();
     for number in 0.. {
         if counts.stop.load(Ordering::Acquire) {
+            under_way.into_iter().for_each(finish);
             let ended = send(END, number, b"").and_then(|()| to.flush_within(DEADLINE));
             return ended.unwrap_or_else(|error| counts.note("the last one", &error));
         }
-        if let Err(error) = send(1, number, body(flow, number)) {
+        if long() {
+            // Several at once, so that there is always something to send.
+            let message = to.message(1).immediate(number);
+            under_way.push_back(message.post(body(flow, number).to_vec()).expect("posted"));
+            if under_way.len() > 4
+                && let Some(first) = under_way.pop_front()
+            {
+                finish(first);
+            }
+        } else if let Err(error) = send(1, number, body(flow, number)) {
             return counts.note("a send", &error);
         }
         counts.sent[flow].fetch_add(1, Ordering::Release);
     }
+}
+
+fn finish(op: SendOp) {
+    op.wait_within(DEADLINE).expect("a send that ends well");
 }
 
 pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
@@ -94,6 +119,7 @@ pub(crate) fn drink(at: &Endpoint, from: &Peer, flow: usize, counts: &Counts) {
 
 /// Endpoints of one session's time.
 struct Streams {
+    peer: Option<Peer>,
     endpoints: Vec<Endpoint>,
     counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
@@ -102,7 +128,7 @@ struct Streams {
 impl Streams {
     fn open(engine: &Engine) -> Self {
         let endpoints = (0..FLOWS).map(|_| engine.endpoint("").unwrap()).collect();
-        Self { endpoints, counts: Arc::default(), threads: Vec::new() }
+        Self { peer: None, endpoints, counts: Arc::default(), threads: Vec::new() }
     }
 
     /// Whoever only listens sends nothing.
@@ -110,6 +136,7 @@ impl Streams {
         let ways = self.endpoints.iter().zip(addresses);
         let peers: Vec<Peer> =
             ways.map(|(at, to)| at.connect_within(*to, PATIENCE).expect("a path")).collect();
+        self.peer = peers.first().cloned();
         for (flow, (at, peer)) in self.endpoints.iter().zip(peers).enumerate() {
             let (at, from, counts) = (at.clone(), peer.clone(), Arc::clone(&self.counts));
             self.threads.push(std::thread::spawn(move || drink(&at, &from, flow, &counts)));
@@ -127,11 +154,21 @@ impl Streams {
         }
     }
 
+    fn explain(&self) -> String {
+        self.peer.as_ref().map_or_else(String::new, |peer| peer.explain().to_string())
+    }
+
     /// What has ever come for these endpoints.
     fn level(&self) -> u64 {
         let of = |at: &Endpoint| at.counters().messages_received + at.counters().unexpected as u64;
         self.endpoints.iter().map(of).sum()
     }
+}
+
+fn say_sockets(engine: &Engine) {
+    let counters = engine.counters();
+    let (now, added, dropped) = (counters.lanes, counters.lanes_added, counters.lanes_dropped);
+    say(format!("{now} {added} {} {dropped}", counters.stripes));
 }
 
 /// The process.
@@ -142,12 +179,14 @@ pub(crate) fn child() {
     // Little is copied while the wire is dead, so that little is left to be fetched in the end.
     let options =
         EngineOptions::default().timeout(DEADLINE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
+    let sockets = std::env::var("SOCKETS").unwrap_or_else(|_| "auto".to_owned());
+    let transports = TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind);
     let engine = Engine::builder()
         .domain("cut")
         .security(Security::Open)
         .progress(Progress::Thread { cpu: None })
         .options(options)
-        .transport_options(TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind))
+        .transport_options(transports.tcp_sockets(sockets))
         .build()
         .expect("an engine");
     let mut streams = Streams::open(&engine);
@@ -179,6 +218,8 @@ pub(crate) fn child() {
                     counters.sessions_lost
                 ));
             }
+            "sockets" => say_sockets(&engine),
+            "explain" => say(streams.explain().replace('\n', "; ")),
             "stop" => {
                 streams.counts.stop.store(true, Ordering::Release);
                 say("stopping");
@@ -218,6 +259,15 @@ pub(crate) struct Ended {
     pub(crate) lost: u64,
 }
 
+/// How many sockets a side has, and what became of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sockets {
+    pub(crate) now: u64,
+    pub(crate) added: u64,
+    pub(crate) stripes: u64,
+    pub(crate) dropped: u64,
+}
+
 /// One of the two processes.
 pub(crate) struct Side {
     other: Other,
@@ -226,10 +276,22 @@ pub(crate) struct Side {
 impl Side {
     /// On `host`, which has these addresses.
     pub(crate) fn new(host: &Host, bind: &str, peer_timeout: Duration, may_be_lost: bool) -> Self {
+        Self::with(host, bind, peer_timeout, may_be_lost, &[])
+    }
+
+    /// The same with more to tell it.
+    pub(crate) fn with(
+        host: &Host,
+        bind: &str,
+        peer_timeout: Duration,
+        may_be_lost: bool,
+        more: &[(&str, &str)],
+    ) -> Self {
         let mut extra = vec![
             ("BIND".to_owned(), bind.to_owned()),
             ("PEER_TIMEOUT".to_owned(), peer_timeout.as_millis().to_string()),
         ];
+        extra.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         if may_be_lost {
             extra.push(("MAY_BE_LOST".to_owned(), "1".to_owned()));
         }
@@ -255,6 +317,11 @@ impl Side {
             replayed: numbers[FLOWS + 1],
             sessions_lost: numbers[FLOWS + 2],
         }
+    }
+
+    pub(crate) fn sockets(&mut self) -> Sockets {
+        let numbers = numbers(&self.ask("sockets"));
+        Sockets { now: numbers[0], added: numbers[1], stripes: numbers[2], dropped: numbers[3] }
     }
 
     pub(crate) fn join(&mut self) -> Ended {

@@ -76,6 +76,8 @@ struct State {
     /// All connections are to be reset, or a half of each to be closed, with the next data.
     reset: bool,
     half_close: bool,
+    /// Only the busy connection with whose data it is done.
+    only_one: bool,
     /// When that was done.
     ended_at: Option<Instant>,
     /// Nothing of these flows passes any more; senders of what was reset are told.
@@ -124,7 +126,13 @@ impl Wire {
     /// them: what is being left, stands by or is being tried does not outlive what is in use.
     pub(crate) fn reset_all(&self) {
         let mut state = self.state();
-        (state.reset, state.ended_at) = (true, None);
+        (state.reset, state.only_one, state.ended_at) = (true, false, None);
+    }
+
+    /// The next busy connection is reset, and no other.
+    pub(crate) fn reset_one(&self) {
+        let mut state = self.state();
+        (state.reset, state.only_one, state.ended_at) = (true, true, None);
     }
 
     /// The receivers at the busy connection's end, and at that of all others, are told that their peers have closed; the peers are
@@ -259,7 +267,8 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
     if busy && (state.reset || state.half_close) {
         state.next.entry(flow).or_insert(segment.sequence);
         state.next.entry(back).or_insert(segment.acknowledged);
-        end_all(state, ends, to, flow.to.0);
+        let one = std::mem::take(&mut state.only_one).then_some(flow);
+        end_all(state, ends, to, flow.to.0, one);
         return true;
     }
     if let Some(&at) = state.ends_at.get(&back) {
@@ -279,8 +288,8 @@ fn end_connection(state: &mut State, ends: &[OwnedFd; 2], to: usize, segment: &S
     false
 }
 
-/// Ends all connections that are there: with a reset, or for those who receive at side `to`, which has this address.
-fn end_all(state: &mut State, ends: &[OwnedFd; 2], to: usize, address: Ipv4Addr) {
+/// Ends all connections that are there, or one of them: with a reset, or for those who receive at side `to`, which has this address.
+fn end_all(state: &mut State, ends: &[OwnedFd; 2], to: usize, address: Ipv4Addr, one: Option<Flow>) {
     let whole = std::mem::take(&mut state.reset);
     let half = std::mem::take(&mut state.half_close) && !whole;
     state.ended_at = Some(Instant::now());
@@ -288,7 +297,11 @@ fn end_all(state: &mut State, ends: &[OwnedFd; 2], to: usize, address: Ipv4Addr)
     // What each side expects next is known from what has passed: a reset that is not exactly there counts for nothing.
     for (flow, here) in flows {
         let there = state.next.get(&flow.back()).copied();
-        if flow.to.0 != address || state.ended.contains(&flow) || there.is_none() {
+        if flow.to.0 != address
+            || one.is_some_and(|one| one != flow)
+            || state.ended.contains(&flow)
+            || there.is_none()
+        {
             continue;
         }
         let there = there.unwrap_or_default();
@@ -328,6 +341,12 @@ pub(crate) struct Net {
     pub(crate) wires: Vec<Wire>,
 }
 
+fn tc(line: &str) -> Result<(), String> {
+    let ran = std::process::Command::new("tc").args(line.split(' ')).output();
+    let ran = ran.map_err(|error| format!("tc: {error}"))?;
+    if ran.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ran.stderr).trim().to_owned()) }
+}
+
 fn address(wire: usize, host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, wire as u8, host as u8 + 1)
 }
@@ -345,6 +364,43 @@ impl Net {
         let wires =
             ends.enumerate().map(|(number, (one, other))| Wire::new([one, other], seed + number as u64));
         Ok(Self { wires: wires.collect(), hosts: [one, other] })
+    }
+
+    /// Limits each connection to 24 Mbit/s by the system's own means: `tc` with a class of `htb` for each group of ports.
+    ///
+    /// # Errors
+    /// There is no `tc` here, or the kernel lacks the discipline or the classifier.
+    pub(crate) fn limit_by_tc(&self) -> Result<(), String> {
+        for host in &self.hosts {
+            host.run(|| {
+                tc("qdisc add dev sinew0 root handle 1: htb default 99 r2q 100")?;
+                tc("class add dev sinew0 parent 1: classid 1:99 htb rate 10gbit quantum 60000")?;
+                for class in 0..8 {
+                    tc(&format!(
+                        "class add dev sinew0 parent 1: classid 1:1{class} htb rate 24mbit burst 64k cburst 64k"
+                    ))?;
+                    // The system gives even ports to those who connect.
+                    for (order, end) in ["sport", "dport"].iter().enumerate() {
+                        tc(&format!(
+                            "filter add dev sinew0 parent 1: protocol ip prio {} u32 match ip {end} {} 0x000f flowid 1:1{class}",
+                            order + 1,
+                            class * 2
+                        ))?;
+                    }
+                }
+                Ok::<(), String>(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A process on each, with so many sockets for a session, that sends long messages only.
+    pub(crate) fn bulk_sides(&self, sockets: [&str; 2]) -> [Side; 2] {
+        [0, 1].map(|number| {
+            let bind = address(0, number).to_string();
+            let more = [("SOCKETS", sockets[number]), ("LONG", "1")];
+            Side::with(&self.hosts[number], &bind, Duration::from_secs(30), false, &more)
+        })
     }
 
     /// A process on each.

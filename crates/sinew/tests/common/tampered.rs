@@ -40,7 +40,7 @@ struct Tampered {
 }
 
 impl Transport for Tampered {
-    forward! { Transport: name, probe, expectation }
+    forward! { Transport: name, probe, expectation, lanes_per_session }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
         Ok(Box::new(TamperedDomain { inner: self.inner.open(context)?, plan: Arc::clone(&self.plan) }))
@@ -92,7 +92,7 @@ unsafe impl Send for TamperedLane {}
 // SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
-    info, try_post_borrowed, reclaim, flush, handle_event, handle_timer, next_timer, unacknowledged,
+    info, try_post_borrowed, reclaim, flush, backlog, remark, handle_event, handle_timer, next_timer, unacknowledged,
     request_acknowledgement, acknowledge, recover, cool, describe, describe_lent, crossings, memory, recall, view, close }
 
     fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {

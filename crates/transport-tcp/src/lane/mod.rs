@@ -25,7 +25,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, sockopt};
 use send_log::SendLog;
 use sinew_transport::{
-    ErrorKind, Event, Lane, LaneError, LaneInfo, Peek, PostError, Sink, Token, TransportError, Unacknowledged,
+    Backlog, ErrorKind, Event, Lane, LaneError, LaneInfo, Peek, PostError, Sink, Token, TransportError,
+    Unacknowledged,
 };
 use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
@@ -34,9 +35,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use watch::Watch;
 
-/// Largest body of any frame but `DATA`, in bytes. A constant of the wire: both sides have the same.
+/// Largest body of any frame but fragments, in bytes. A constant of the wire: both sides have the same.
 pub const FRAME_MAX: usize = 64 << 10;
-/// Largest body of a `DATA` frame, in bytes. A constant of the wire: both sides have the same.
+/// Largest body of a fragment (`DATA`, `STRIPE`), in bytes. A constant of the wire: both sides have the same.
 pub const BORROWED_MAX: usize = 1 << 20;
 
 /// Lane frame: tag = frames handed up since the lane began.
@@ -73,6 +74,8 @@ pub(crate) struct LaneParts {
 pub(crate) struct StreamLane {
     socket: Arc<Registered>,
     spinners: Arc<Spinners>,
+    /// Whether the system can be asked how the peer's system is: TCP.
+    tcp: bool,
     /// Polls since the poller last said something.
     polls: u32,
     info: LaneInfo,
@@ -87,6 +90,8 @@ pub(crate) struct StreamLane {
     /// Frames posted in all, and how many of them the last question was about.
     frames_posted: u64,
     asked_for: u64,
+    /// Bytes that the system has taken.
+    written: u64,
     /// The socket took less than it was given.
     blocked: bool,
     /// Writability is watched for; it was reported since.
@@ -106,10 +111,12 @@ impl StreamLane {
         Self {
             socket: parts.socket,
             spinners: parts.spinners,
+            tcp: parts.tcp,
             polls: 0,
             info: parts.info,
             log: SendLog::new(capacity, parts.retention_frames.max(16), parts.tcp),
             receiver: Receiver::new(parts.receive_bytes),
+            written: 0,
             blocked: false,
             begun: parts.unsent,
             acknowledged: 0,
@@ -258,7 +265,7 @@ unsafe impl Lane for StreamLane {
         len: usize,
         token: Token,
     ) -> Result<(), PostError> {
-        self.check_post(len, if header.kind == Kind::DATA { BORROWED_MAX } else { FRAME_MAX })?;
+        self.check_post(len, if header.kind.is_fragment() { BORROWED_MAX } else { FRAME_MAX })?;
         // SAFETY: the caller's promise: readable and not written until `released`, `reclaim`, `recover` or drop of the lane,
         // each of which drops the value. A refused post drops it at once.
         let bytes = unsafe { BorrowedBytes::new(data, len) };
@@ -283,6 +290,23 @@ unsafe impl Lane for StreamLane {
 
     fn is_held_up(&self) -> bool {
         self.blocked
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        // Through a Unix-domain socket bytes arrive at once, one flow or many.
+        if !self.tcp || self.over.is_some() {
+            return None;
+        }
+        let in_system = u64::from(crate::socket::unacknowledged_bytes(self.socket.as_fd()).ok()?);
+        let waits = self.log.unsent() + self.begun.len() as u64;
+        Some(Backlog { arrived: self.written.saturating_sub(in_system), queued: in_system + waits })
+    }
+
+    fn remark(&self) -> String {
+        match sockopt::tcp_congestion(&self.socket) {
+            Ok(name) if self.tcp => format!("congestion control {name}"),
+            _ => String::new(),
+        }
     }
 
     #[inline]

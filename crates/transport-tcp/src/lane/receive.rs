@@ -45,7 +45,7 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// A `DATA` frame of which only a part has arrived.
+/// A fragment of which only a part has arrived.
 #[derive(Debug)]
 struct Incoming {
     header: Header,
@@ -173,7 +173,7 @@ impl Receiver {
         };
         (self.start, self.end) = (0, count);
         match self.peek() {
-            Ok(Some(head)) if head.header.kind == Kind::DATA && head.len >= BULK_BODY => {
+            Ok(Some(head)) if head.header.kind.is_fragment() && head.len >= BULK_BODY => {
                 (self.end, self.seen) = (head.head_len, head.head_len);
             }
             _ => {
@@ -210,7 +210,7 @@ impl Receiver {
             };
             let body = self.start + head_len;
             let there = self.end - body;
-            if there < len && header.kind != Kind::DATA {
+            if there < len && !header.kind.is_fragment() {
                 self.make_room(head_len + len);
                 return Ok(handled);
             }
@@ -220,8 +220,8 @@ impl Receiver {
                 handled += self.private(&header, sink, log)?;
             } else if there >= len {
                 self.start = body + len;
-                self.bulk |= header.kind == Kind::DATA && len >= BULK_BODY;
-                self.owes_release |= header.kind == Kind::DATA;
+                self.bulk |= header.kind.is_fragment() && len >= BULK_BODY;
+                self.owes_release |= header.kind.is_fragment();
                 self.received += 1;
                 handled += 1;
                 sink.frame(&header, Body::from_slice(&self.buffer[body..body + len]));
@@ -240,7 +240,7 @@ impl Receiver {
         // What is wrong with it the next poll says.
         let Head { header, head_len, len, ask } = self.peek().ok()??;
         let body = self.start + head_len;
-        let plain = header.kind != Kind::DATA && header.kind.0 < Kind::LANE_PRIVATE && !ask;
+        let plain = !header.kind.is_fragment() && header.kind.0 < Kind::LANE_PRIVATE && !ask;
         if !plain || self.end - body < len {
             return None;
         }
@@ -384,7 +384,7 @@ struct Head {
 #[inline]
 fn check(header: Header, len: usize) -> Result<Head, Violation> {
     let max = match header.kind {
-        Kind::DATA => BORROWED_MAX,
+        kind if kind.is_fragment() => BORROWED_MAX,
         Kind(number) if number >= Kind::LANE_PRIVATE => 0,
         _ => FRAME_MAX,
     };

@@ -56,6 +56,7 @@ impl StreamLane {
         {
             let total = run.len();
             let sent = rustix::net::send(&self.socket, run, SEND)?;
+            self.written += sent as u64;
             self.log.advance(sent);
             return Ok(sent == total);
         }
@@ -83,6 +84,7 @@ impl StreamLane {
         }
         let total = self.begun.len() + logged + own_len;
         let sent = send(&self.socket, pieces.as_slice())?;
+        self.written += sent as u64;
         let mut rest = sent;
         let begun = rest.min(self.begun.len());
         self.begun.drain(..begun);
@@ -129,13 +131,15 @@ impl StreamLane {
             return self.log.post(header, body, len);
         }
         let socket = &self.socket;
-        let mut failed = None;
+        let (mut failed, mut sent) = (None, 0);
         self.log.post_direct(header, body, len, |pieces| {
-            send(socket, pieces).unwrap_or_else(|errno| {
+            sent = send(socket, pieces).unwrap_or_else(|errno| {
                 failed = Some(errno);
                 0
-            })
+            });
+            sent
         })?;
+        self.written += sent as u64;
         match failed {
             None => {}
             Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => {}

@@ -71,6 +71,8 @@ pub(super) struct SendLog {
     frames_posted: u64,
     frames_acknowledged: u64,
     frames_max: u64,
+    /// Bytes that wait to be sent, borrowed bodies among them.
+    unsent: u64,
     /// Whether large bodies are aligned by pads.
     pads: bool,
     /// What was posted since a frame last asked for an acknowledgement.
@@ -95,6 +97,7 @@ impl SendLog {
             frames_posted: 0,
             frames_acknowledged: 0,
             frames_max: u64::from(frames_max),
+            unsent: 0,
             pads,
             asked_at: 0,
             asked_frames: 0,
@@ -111,6 +114,11 @@ impl SendLog {
     #[inline]
     pub(super) fn has_unsent(&self) -> bool {
         self.sent != self.head || self.held_next < self.held.len()
+    }
+
+    /// Bytes that wait to be sent, borrowed bodies among them.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent
     }
 
     /// Bytes of the ring that wait to be sent, borrowed bodies not counted.
@@ -131,6 +139,7 @@ impl SendLog {
         self.write_header(start, header, len, 0);
         self.copy_body(start + HEADER_LEN, body);
         self.head += (HEADER_LEN + len) as u64;
+        self.unsent += (HEADER_LEN + len) as u64;
         self.frames_posted += 1;
         Ok(())
     }
@@ -165,6 +174,7 @@ impl SendLog {
         let sent = write(pieces.as_slice());
         self.copy_body(start + head_len, body);
         self.head += (head_len + len) as u64;
+        self.unsent += (head_len + len) as u64;
         self.frames_posted += 1;
         self.advance(sent);
         Ok(())
@@ -184,6 +194,7 @@ impl SendLog {
         self.asked_borrowed += len;
         self.write_header(start, header, len, pad);
         self.head += (HEADER_LEN + pad) as u64;
+        self.unsent += (HEADER_LEN + pad + len) as u64;
         self.frames_posted += 1;
         self.held.push_back(Held { after: self.head, body: HeldBody::Borrowed(bytes, token) });
         Ok(())
@@ -322,6 +333,7 @@ impl SendLog {
     /// The next `count` bytes that [`SendLog::gather`] or [`SendLog::single`] showed are with the kernel.
     #[inline]
     pub(super) fn advance(&mut self, mut count: usize) {
+        self.unsent = self.unsent.saturating_sub(count as u64);
         loop {
             if let Some(held) = self.held.get(self.held_next)
                 && held.after == self.sent
@@ -448,7 +460,7 @@ impl SendLog {
         }
         self.held.clear();
         (self.tail, self.sent, self.gap) = (self.head, self.head, NO_GAP);
-        (self.held_next, self.held_sent) = (0, 0);
+        (self.held_next, self.held_sent, self.unsent) = (0, 0, 0);
         out
     }
 }

@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use sinew_base::guarded::GuardedFd;
 use sinew_transport::{
-    Availability, Capabilities, Cost, Domain, DomainContext, Interest, Link, Locator, PollKey, Poller,
-    Transport, TransportError,
+    Availability, Capabilities, Cost, Domain, DomainContext, Interest, LaneCount, Link, Locator, PollKey,
+    Poller, Transport, TransportError,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,6 +71,10 @@ impl Transport for TcpTransport {
 
     fn expectation(&self) -> (Capabilities, Cost) {
         (Family::Tcp.capabilities(false), Family::Tcp.cost(false))
+    }
+
+    fn lanes_per_session(&self) -> LaneCount {
+        self.options.sockets.lanes()
     }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
@@ -194,14 +198,41 @@ fn prepared_socket(
     match &options.congestion_control {
         CongestionControl::Auto if local => set_local_congestion_control(&fd),
         CongestionControl::Auto | CongestionControl::System => {}
-        CongestionControl::Named(name) => sockopt::set_tcp_congestion(&fd, name).map_err(|errno| {
-            TransportError::os(errno, "choose the congestion control", name.clone()).hint(
-                "net.ipv4.tcp_available_congestion_control lists what there is, \
-                 net.ipv4.tcp_allowed_congestion_control what a process may choose",
-            )
-        })?,
+        CongestionControl::Named(name) => set_congestion_control(&fd, name)?,
     }
     Ok(fd)
+}
+
+/// Chooses a congestion control by name. That it is the one that the socket then has is read back by the lane's remark.
+fn set_congestion_control(fd: &GuardedFd, name: &str) -> Result<(), TransportError> {
+    sockopt::set_tcp_congestion(fd, name).map_err(|errno| {
+        let list = |what: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{what}_congestion_control"));
+            text.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+        };
+        let hint = match errno {
+            Errno::PERM | Errno::ACCESS => format!(
+                "this process may choose {}; others need CAP_NET_ADMIN, or a place in net.ipv4.tcp_allowed_congestion_control",
+                list("allowed")
+            ),
+            _ => format!("this kernel has {}; others are modules, as tcp_bbr: modprobe it", list("available")),
+        };
+        TransportError::os(errno, "choose the congestion control", name).hint(hint)
+    })
+}
+
+impl TcpOptions {
+    /// Whether this process may have what is asked for by name. Opens a socket and closes it.
+    ///
+    /// # Errors
+    /// The congestion control is one that the kernel does not have, or does not let this process choose: the hint lists those
+    /// that it does.
+    pub fn check(&self) -> Result<(), TransportError> {
+        let CongestionControl::Named(name) = &self.congestion_control else { return Ok(()) };
+        let socket = new_socket(AddressFamily::INET).or_else(|_| new_socket(AddressFamily::INET6));
+        // A machine without internet sockets has no TCP at all, which is told elsewhere.
+        socket.map_or(Ok(()), |fd| set_congestion_control(&fd, name))
+    }
 }
 
 fn dialling_socket(address: &SocketAddr, options: &TcpOptions) -> Result<GuardedFd, TransportError> {

@@ -216,7 +216,7 @@ unsafe impl Sink for Recorder {
     }
 
     fn place(&mut self, header: &Header, len: usize) -> Placement {
-        assert_eq!(header.kind, Kind::DATA);
+        assert!(header.kind.is_fragment());
         self.places += 1;
         if self.policy == Policy::Discard {
             self.open = Some(0);

@@ -33,6 +33,9 @@ macro_rules! forward {
     (@ Transport expectation) => {
         fn expectation(&self) -> ($crate::Capabilities, $crate::Cost) { self.inner.expectation() }
     };
+    (@ Transport lanes_per_session) => {
+        fn lanes_per_session(&self) -> $crate::LaneCount { self.inner.lanes_per_session() }
+    };
 
     (@ Domain locators) => { fn locators(&self) -> Vec<$crate::Locator> { self.inner.locators() } };
     (@ Domain understands) => {
@@ -101,6 +104,8 @@ macro_rules! forward {
     (@ Lane reclaim) => { fn reclaim(&mut self, token: $crate::Token) { self.inner.reclaim(token); } };
     (@ Lane flush) => { fn flush(&mut self) -> Result<(), $crate::LaneError> { self.inner.flush() } };
     (@ Lane is_held_up) => { fn is_held_up(&self) -> bool { self.inner.is_held_up() } };
+    (@ Lane backlog) => { fn backlog(&self) -> Option<$crate::Backlog> { self.inner.backlog() } };
+    (@ Lane remark) => { fn remark(&self) -> String { self.inner.remark() } };
     (@ Lane has_more) => { fn has_more(&self) -> bool { self.inner.has_more() } };
     (@ Lane peek) => { fn peek(&mut self, take: bool) -> $crate::Peek<'_> { self.inner.peek(take) } };
     (@ Lane take_peeked) => { fn take_peeked(&mut self) { self.inner.take_peeked(); } };

@@ -100,7 +100,7 @@ impl Metered {
 }
 
 impl Transport for Metered {
-    forward! { Transport: name, probe, expectation }
+    forward! { Transport: name, probe, expectation, lanes_per_session }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
         Ok(Box::new(MeteredDomain { inner: self.inner.open(context)?, meter: self.meter.clone() }))
@@ -169,7 +169,7 @@ unsafe impl Sink for MeteredSink<'_> {
 // SAFETY: all calls are passed on.
 unsafe impl Lane for MeteredLane {
     forward! { Lane:
-    info, reclaim, flush, is_held_up, has_more, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
+    info, reclaim, flush, is_held_up, backlog, remark, has_more, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
     acknowledge, recover, revoke, cool, describe, describe_lent, crossings, memory, recall, pull, view, close }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {

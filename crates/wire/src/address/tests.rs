@@ -222,3 +222,44 @@ fn a_packed_address_is_at_least_its_head() {
         assert_eq!(Address::from_bytes(&lie), Err(AddressErrorKind::Truncated.at(6)), "{short}");
     }
 }
+
+#[test]
+fn a_number_has_no_sign() {
+    let engine = "00112233445566778899aabbccddeeff";
+    let wrong = [
+        (format!("sinew:1:{engine}:+1f:1"), AddressErrorKind::BadIncarnation),
+        (format!("sinew:1:{engine}:1f:+1"), AddressErrorKind::BadEndpoint),
+        ("tcp://host:+80".to_owned(), AddressErrorKind::BadPort),
+    ];
+    for (text, kind) in wrong {
+        assert_eq!(text.parse::<Target>().unwrap_err().kind, kind, "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_later_locator_is_found_at_its_place() {
+    let head = "sinew:1:00112233445566778899aabbccddeeff:1:1";
+    let at = |tail: &str| kind_and_position(&format!("{head},tcp:x:1,{tail}"));
+    let first = head.len() + 1 + "tcp:x:1,".len();
+    assert_eq!(at("Must=1"), (AddressErrorKind::UnknownPart, first));
+    assert_eq!(at("tcp:%2"), (AddressErrorKind::BadEscape, first + 4));
+    assert_eq!(at("TCP:x"), (AddressErrorKind::BadScheme, first));
+    let many = format!("{head}{}", ",tcp:x:1".repeat(33));
+    assert_eq!(kind_and_position(&many), (AddressErrorKind::TooManyLocators, head.len() + 1 + 32 * 8));
+}
+
+#[test]
+fn a_url_says_what_it_was_made_of() {
+    let url = Explicit::new("tcp", "10.0.0.1:4000", EndpointRef::from(7)).unwrap();
+    assert_eq!((url.scheme(), url.body(), url.endpoint()), ("tcp", "10.0.0.1:4000", &EndpointRef::from(7)));
+}
+
+#[test]
+fn choices_that_share_a_scheme_or_a_body_are_different_ones() {
+    let Ok(Target::Auto { choices, .. }) = "auto:uds:///run/a,uds:///run/b,shm:///run/b,uds:///run/a".parse()
+    else {
+        panic!("a list");
+    };
+    let texts: Vec<String> = choices.iter().map(Explicit::to_string).collect();
+    assert_eq!(texts, ["uds:///run/a", "uds:///run/b", "shm:///run/b"]);
+}

@@ -55,6 +55,11 @@ impl Kind {
     pub const FENCE: Self = Self(19);
     /// Several short messages of one endpoint for another: tag = how many; body = lengths, tags, bytes ([`bundle`]).
     pub const BUNDLE: Self = Self(20);
+    /// A fragment outside the sequence, on any lane that the receiver listens on: tag = receiver's operation, `dst`/`src` = offset
+    /// and turn ([`Header::stripe`]); body = bytes. It may come twice; unsequenced.
+    pub const STRIPE: Self = Self(21);
+    /// Asks the peer, which dials, for lanes of the transport that carries the session: tag = how many in all; unsequenced.
+    pub const LANES: Self = Self(22);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -65,10 +70,18 @@ impl Kind {
         self.0 < Self::PROBE.0 || self.0 == Self::BUNDLE.0
     }
 
+    /// Whether its body is a part of a long message: such a body may be as long as a lane's `borrowed_max`, and is put to its place
+    /// while it arrives.
+    #[must_use]
+    #[inline]
+    pub const fn is_fragment(self) -> bool {
+        self.0 == Self::DATA.0 || self.0 == Self::STRIPE.0
+    }
+
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 21] = [
+        const NAMES: [&str; 23] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -90,6 +103,8 @@ impl Kind {
             "GOODBYE",
             "FENCE",
             "BUNDLE",
+            "STRIPE",
+            "LANES",
         ];
         if (self.0 as usize) < NAMES.len() { Some(NAMES[self.0 as usize]) } else { None }
     }
@@ -178,6 +193,24 @@ impl Header {
             src: (offset >> 32) as u32,
             tag: operation,
         }
+    }
+
+    /// Header of a fragment outside the sequence, at `offset` bytes of the message that is fetched for the `turn`th time: offsets have
+    /// 48 bits, of which [`Header::stripe_place`] gives what was stored.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub const fn stripe(operation: u64, turn: u16, offset: u64) -> Self {
+        let high = ((offset >> 32) as u32 & 0xffff) | (turn as u32) << 16;
+        Self { kind: Kind::STRIPE, flags: Flags(0), dst: offset as u32, src: high, tag: operation }
+    }
+
+    /// Turn and offset of a fragment, as [`Header::stripe`] stored them.
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)]
+    pub const fn stripe_place(&self) -> (u16, u64) {
+        ((self.src >> 16) as u16, self.dst as u64 | ((self.src & 0xffff) as u64) << 32)
     }
 
     /// Offset of a fragment, as [`Header::data`] stored it.

@@ -96,6 +96,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stream_that_is_out_of_step_is_told_with_what_was_found() {
+        let text = HeaderError::Check { expected: 0x1234, found: 0x5 }.to_string();
+        assert_eq!(text, "frame header check is 0x0005, expected 0x1234: the stream is out of step");
+    }
+
+    #[test]
     fn a_header_survives_the_round_trip_and_any_flipped_bit_is_found() {
         let header = Header {
             kind: Kind::EAGER,

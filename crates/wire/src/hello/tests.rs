@@ -252,3 +252,56 @@ fn what_stands_in_messages_for_people() {
         assert!(error.to_string().contains(part), "{error}");
     }
 }
+
+#[test]
+fn each_flag_is_one_of_its_own() {
+    let record = header().record();
+    for (resumes, encryption_wanted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let said = Hello { resumes, encryption_wanted, ..hello() };
+        let heard = Hello::decode(&said.encode(&record), &record).unwrap();
+        assert_eq!((heard.resumes, heard.encryption_wanted), (resumes, encryption_wanted));
+    }
+}
+
+#[test]
+fn a_locator_that_just_fits_is_not_left_out_with_the_next() {
+    let record = header().record();
+    let first = format!("tcp:{}", "a".repeat(LOCATORS_MAX - 4));
+    let said = Hello { locators: format!("{first} uds:/x"), ..hello() };
+    assert_eq!(Hello::decode(&said.encode(&record), &record).unwrap().locators, first);
+}
+
+#[test]
+fn parts_are_read_up_to_the_end_of_the_record_and_not_beyond() {
+    let record = header().record();
+    let content = hello().encode(&record);
+    let mut full = content;
+    full[182..184].copy_from_slice(&[0x70, 247]);
+    full[431] = 7;
+    assert_eq!(Hello::decode(&full, &record), Ok(hello()), "one byte is no part");
+    let mut late = content;
+    late[152..].fill(0);
+    late[152..154].copy_from_slice(&[0x70, 100]);
+    late[254..284].copy_from_slice(&content[152..182]);
+    assert_eq!(Hello::decode(&late, &record), Ok(hello()), "the last part");
+}
+
+#[test]
+fn locators_are_cut_between_characters() {
+    let record = header().record();
+    let long = Hello { locators: format!("{} {}", "a".repeat(LOCATORS_MAX - 2), "é".repeat(3)), ..hello() };
+    let heard = Hello::decode(&long.encode(&record), &record).unwrap();
+    assert_eq!(heard.locators, "a".repeat(LOCATORS_MAX - 2));
+}
+
+#[test]
+fn a_refusal_says_why_to_people_and_whether_to_try_again() {
+    let refusal = |reason, text: &str| {
+        let versions = Versions { min: 1, max: 1 };
+        Refusal { reason, versions, modes: Mode::PLAIN, text: text.to_owned() }.to_string()
+    };
+    assert_eq!(refusal(Reason::FULL, ""), "full (it speaks version 1 and takes plain)");
+    assert_eq!(refusal(Reason::FULL, "later"), "full: later (it speaks version 1 and takes plain)");
+    assert_eq!(format!("{:?} {:?}", Reason::FENCED, Reason(0x99)), "session has ended Unknown(0x0099)");
+    assert!(Reason::FULL.is_retryable() && !Reason::FENCED.is_retryable());
+}

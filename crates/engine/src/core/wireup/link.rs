@@ -39,6 +39,8 @@ pub(crate) struct LinkSlot {
     pub(super) lane_number: u32,
     /// The transport to which its session is pinned; of an accepted link it is known once the peer has introduced itself.
     pub(super) pinned: Option<&'static str>,
+    /// The lane is one more of a session that stands.
+    pub(super) extra: bool,
 }
 
 /// Numbers for engines in sources: of the whole process, so that a source of one engine is nothing to another.
@@ -76,6 +78,7 @@ impl Core {
                         again_at: None,
                         lane_number: 0,
                         pinned: None,
+                        extra: false,
                     };
                     let key = self.links.insert(slot);
                     self.owners[owner as usize] = Owner::Link(key);
@@ -197,7 +200,8 @@ impl Core {
         let config = self.handshake_config(&identity);
         let Some(slot) = self.links.get(key) else { return Ok(()) };
         let (role, expected, number, pinned) = (slot.role, slot.expected, slot.lane_number, slot.pinned);
-        let hello = self.hello(expected, pinned, number);
+        let extra = slot.extra;
+        let hello = Hello { resumes: extra, ..self.hello(expected, pinned, number) };
         let started = match role {
             Role::Dialer => Handshake::dialer(config, hello, entropy(&*self.surroundings)?)
                 .map(|(handshake, record)| (handshake, Some(record)))
@@ -301,12 +305,21 @@ impl Core {
     ) -> Result<(), HandshakeError> {
         let transport = self.links.get(key).map_or("", |slot| slot.transport);
         let pinned = Some(transport).filter(|name| *name == peer.hello.pinned);
+        let more;
         let answer = if self.closed {
             Err((Reason::CLOSING, "this engine is closing"))
         } else if peer.hello.engine == self.id {
             Err((Reason::MYSELF, "an engine does not dial itself"))
         } else if pinned.is_none() && !peer.hello.pinned.is_empty() {
             Err((Reason::OTHER_TRANSPORT, "the session is pinned to another transport than that of the link"))
+        } else if peer.hello.resumes && !self.has_session(peer, pinned) {
+            Err((Reason::FENCED, "there is no such session for another lane"))
+        } else if peer.hello.resumes && !self.takes_one_more(peer, pinned, transport) {
+            more = format!(
+                "this engine takes {} sockets for a session and no more (option tcp_sockets)",
+                self.extra_max(transport)
+            );
+            Err((Reason::FULL, more.as_str()))
         } else {
             Ok(())
         };
@@ -314,6 +327,7 @@ impl Core {
             Ok(()) => {
                 if let Some(slot) = self.links.get_mut(key) {
                     slot.pinned = pinned;
+                    slot.extra = peer.hello.resumes;
                 }
                 let dialer = Some((peer.hello.engine, peer.hello.incarnation));
                 let mut hello = self.hello(dialer, pinned, peer.hello.lane);
@@ -340,8 +354,10 @@ impl Core {
         let (owner, role, transport, attempt) = (slot.owner, slot.role, slot.transport, slot.attempt);
         let id = SessionId { engine: peer.hello.engine, pinned: slot.pinned };
         let number = peer.hello.lane;
-        let locator = slot.locator.clone();
-        let lost = self.epoch_of(id);
+        let (locator, extra, lost) = (slot.locator.clone(), slot.extra, self.epoch_of(id));
+        if extra && !self.has_session(peer, id.pinned) {
+            return Err(TransportError::new(ErrorKind::TurnedAway, "handshake", "the session is over"));
+        }
         if role == Role::Dialer && lost > peer.hello.epoch {
             // The hello could not say so, as it was not known who would answer: dial again, knowing it.
             if let Some(connecting) = attempt.and_then(|(connect, _)| self.connects.get_mut(connect)) {
@@ -354,6 +370,7 @@ impl Core {
         let lane = link.into_lane(params)?;
         let session = self.session_with(id, peer);
         let memory_polled = lane.info().capabilities.memory_polled;
+        let joins = lane.backlog().is_some();
         let now = self.surroundings.now();
         let lane_key = self.lanes.insert(LaneSlot {
             owner,
@@ -367,6 +384,9 @@ impl Core {
             behind: false,
             idle: 0,
             inbound: false,
+            dialled: role == Role::Dialer,
+            extra,
+            joins,
             listening: false,
             spare: false,
             waiting: Vec::new(),
@@ -398,6 +418,22 @@ impl Core {
         self.send_probe(lane_key);
         self.poll_lane(lane_key, BUDGET);
         Ok(())
+    }
+
+    fn known_session(&self, peer: &PeerHello, pinned: Option<&'static str>) -> Option<(Key, &Session)> {
+        let key = *self.session_of.get(&SessionId { engine: peer.hello.engine, pinned })?;
+        let session = self.sessions.get(key).filter(|session| session.is_up())?;
+        let same = session.peer.incarnation == peer.hello.incarnation && peer.hello.epoch <= session.epoch;
+        same.then_some((key, session))
+    }
+
+    /// Whether the session of which a peer wants another lane stands.
+    fn has_session(&self, peer: &PeerHello, pinned: Option<&'static str>) -> bool {
+        self.known_session(peer, pinned).is_some()
+    }
+
+    fn takes_one_more(&self, peer: &PeerHello, pinned: Option<&'static str>, transport: &str) -> bool {
+        self.known_session(peer, pinned).is_some_and(|(key, _)| self.takes_extra(key, transport))
     }
 
     /// The session that a proven peer means. A later epoch fences what was before.

@@ -68,6 +68,8 @@ pub(crate) enum Purpose {
     Redial(Key),
     /// This session may have a better lane.
     Trial(Key),
+    /// This session wants one lane more of the transport that it has.
+    Extra(Key),
 }
 
 /// Candidates being tried towards one engine.
@@ -120,6 +122,11 @@ impl Connecting {
         }
     }
 
+    /// Whether it is to be one lane more of a session.
+    pub(crate) fn is_extra_of(&self, session: Key) -> bool {
+        self.purpose == Purpose::Extra(session)
+    }
+
     fn is_live(&self) -> bool {
         matches!(self.state, ConnectState::Waiting)
     }
@@ -139,7 +146,9 @@ impl Connecting {
         let again = self.has_failed() && (self.rests || matches!(self.purpose, Purpose::Redial(_)));
         let next = (untried || again).then_some(self.next_at);
         match self.purpose {
-            Purpose::Trial(_) => Some(next.map_or(self.deadline, |next| next.min(self.deadline))),
+            Purpose::Trial(_) | Purpose::Extra(_) => {
+                Some(next.map_or(self.deadline, |next| next.min(self.deadline)))
+            }
             _ => next.map(|next| next.min(self.deadline)),
         }
     }
@@ -264,13 +273,15 @@ impl Core {
         let pinned = match purpose {
             Purpose::Connect => None,
             Purpose::Pinned => Some(transport),
-            Purpose::Redial(session) | Purpose::Trial(session) => match self.sessions.get(session) {
-                Some(session) => session.pinned,
-                None => {
-                    self.connects.remove(key);
-                    return self.free_owner(owner);
+            Purpose::Redial(session) | Purpose::Trial(session) | Purpose::Extra(session) => {
+                match self.sessions.get(session) {
+                    Some(session) => session.pinned,
+                    None => {
+                        self.connects.remove(key);
+                        return self.free_owner(owner);
+                    }
                 }
-            },
+            }
         };
         match domain.domain.dial(&to, owner) {
             Ok(link) => {
@@ -290,6 +301,7 @@ impl Core {
                     again_at: matches!(purpose, Purpose::Redial(_)).then(|| now + self.beside_after()),
                     lane_number: u32::from_le_bytes(self.surroundings.random().unwrap_or([1; 4])) | 1,
                     pinned,
+                    extra: matches!(purpose, Purpose::Extra(_)),
                 };
                 let link_key = self.links.insert(slot);
                 self.set_attempt(key, index, AttemptState::Dialing(link_key));
@@ -316,6 +328,11 @@ impl Core {
         if let Purpose::Trial(_) = connecting.purpose {
             self.connects.remove(key);
             return;
+        }
+        if let Purpose::Extra(session) = connecting.purpose {
+            let text = table_text(&connecting.attempts);
+            self.connects.remove(key);
+            return self.extra_failed(session, &text, now);
         }
         let Purpose::Redial(session) = connecting.purpose else {
             let unsure = |attempt: &Attempt| {
@@ -423,7 +440,7 @@ impl Core {
                 }
                 Purpose::Pinned => reached.is_some(),
                 Purpose::Redial(session) => session == session_key,
-                Purpose::Trial(_) => false,
+                Purpose::Trial(_) | Purpose::Extra(_) => false,
             };
             if !connecting.is_live() || !answered {
                 continue;
@@ -449,7 +466,7 @@ impl Core {
     /// A session is over: connects and redials of it end.
     pub(crate) fn connects_lost(&mut self, session_key: Key) {
         for key in self.connects.keys() {
-            if self.connects.get(key).is_some_and(|connecting| matches!(connecting.purpose, Purpose::Redial(session) | Purpose::Trial(session) if session == session_key)) {
+            if self.connects.get(key).is_some_and(|connecting| matches!(connecting.purpose, Purpose::Redial(session) | Purpose::Trial(session) | Purpose::Extra(session) if session == session_key)) {
                 self.connects.remove(key);
             }
         }
@@ -498,7 +515,14 @@ impl Core {
         let proving = self.unproven.iter().filter_map(|&key| self.lanes.get(key));
         let proofs = proving.filter(|slot| !slot.proof.verified).map(|slot| slot.proof.deadline);
         let connects = self.connects.iter().filter_map(|(_, connecting)| connecting.next_timer());
-        links.chain(proofs).chain(connects).chain(self.laneless_timer()).chain(self.upgrade_timer()).min()
+        let tended = self.tend_timer();
+        links
+            .chain(proofs)
+            .chain(connects)
+            .chain(self.laneless_timer())
+            .chain(self.upgrade_timer())
+            .chain(tended)
+            .min()
     }
 
     pub(crate) fn run_wireup_timers(&mut self, now: Instant) -> usize {
@@ -506,6 +530,7 @@ impl Core {
         if self.links.len() == 0 && self.connects.len() == 0 && self.unproven.is_empty() {
             self.check_laneless(now);
             self.run_upgrades(now);
+            self.run_tended(now);
             return 0;
         }
         for key in self.links.keys() {
@@ -534,15 +559,20 @@ impl Core {
             if retry {
                 connecting.begin_anew();
             }
-            let over = matches!(connecting.purpose, Purpose::Trial(_)) && now >= connecting.deadline;
+            let purpose = connecting.purpose;
+            let over = matches!(purpose, Purpose::Trial(_) | Purpose::Extra(_)) && now >= connecting.deadline;
             if over {
-                self.end_connect(key);
+                let text = self.end_connect(key);
+                if let (Purpose::Extra(session), Some(text)) = (purpose, text) {
+                    self.extra_failed(session, &text, now);
+                }
             } else {
                 self.advance_connect(key, now);
             }
         }
         self.check_laneless(now);
         self.run_upgrades(now);
+        self.run_tended(now);
         0
     }
 

@@ -214,7 +214,8 @@ fn is_probe(header: &Header) -> bool {
 // SAFETY: what is held back is copied or let go by `reclaim` and `recover`, before the lane inside is told the same; all other
 // memory is the lane's inside, to which every call that ends a loan is passed on.
 unsafe impl Lane for FaultyLane {
-    forward! { Lane: info, is_held_up, has_more, request_acknowledgement, acknowledge, revoke, recall, crossings, memory }
+    forward! { Lane:
+    info, is_held_up, backlog, remark, has_more, request_acknowledgement, acknowledge, revoke, recall, crossings, memory }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let settings = self.check().map_err(PostError::Dead)?;

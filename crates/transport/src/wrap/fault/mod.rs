@@ -147,7 +147,7 @@ impl Faulty {
 }
 
 impl Transport for Faulty {
-    forward! { Transport: name, probe, expectation }
+    forward! { Transport: name, probe, expectation, lanes_per_session }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {
         let poller = context.poller.clone();
