@@ -45,7 +45,11 @@ fn bundle(data: &[u8]) {
     let packed = packer.parts().concat();
     // Zeros fill up the lengths; a peer may have put anything there.
     let (lengths, filled) = (2 * opened.count(), (2 * opened.count()).next_multiple_of(8));
-    assert!(packed.len() == body.len() && packed[..lengths] == body[..lengths] && packed[filled..] == body[filled..]);
+    assert!(
+        packed.len() == body.len()
+            && packed[..lengths] == body[..lengths]
+            && packed[filled..] == body[filled..]
+    );
 }
 
 /// Any fields survive the way there and back, and no single flipped bit passes.
@@ -73,5 +77,11 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let mut packer = Packer::new();
     assert!(packer.push(1, false, b"one") && packer.push(2, false, b"two"));
     let bundle = [vec![2, 0], packer.parts().concat()].concat();
-    vec![bundle, first, two, frame(Header::data(3, 1 << 40), &[9; 64]), frame(Header::control(Kind(200), 1), b"")]
+    vec![
+        bundle,
+        first,
+        two,
+        frame(Header::data(3, 1 << 40), &[9; 64]),
+        frame(Header::control(Kind(200), 1), b""),
+    ]
 }
