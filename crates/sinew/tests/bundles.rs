@@ -301,3 +301,22 @@ fn what_is_no_bundle_ends_its_session() {
         assert_eq!(p.b.try_recv(2, &mut buf).unwrap().len, 3);
     }
 }
+
+/// What came before a bundle goes before what is in it, though a receive looks into the bundle first.
+#[test]
+fn what_waits_goes_before_what_a_bundle_brings() {
+    for lane in ["shm", "uds", "tcp"] {
+        let p = common::pair_with(lane, Progress::Thread { cpu: None }, Progress::Caller, options());
+        for round in 0..50_u64 {
+            p.to_b.send(5, b"old").unwrap();
+            until("it waits", || p.b.probe(Match::tag(5)).is_some());
+            p.to_b.send_batch(&[Outgoing::tagged(7, b"wanted"), Outgoing::tagged(5, b"new")]).unwrap();
+            assert_eq!(p.b.post_recv(7, vec![0; 64]).unwrap().wait().unwrap().info.len, 6);
+            let mut buf = [0; 64];
+            for expected in [&b"old"[..], b"new"] {
+                let got = p.b.recv(5, &mut buf).unwrap();
+                assert_eq!(&buf[..got.len], expected, "{lane}, round {round}");
+            }
+        }
+    }
+}
