@@ -207,7 +207,7 @@ impl Core {
         true
     }
 
-    /// Puts a whole message, which frame `number` of its session brought, into the memory of the receive that matched it.
+    /// Puts a whole message, from place `number` of its session, into the memory of the receive that matched it.
     #[inline]
     pub(crate) fn deliver(&mut self, key: Key, number: u64, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
@@ -364,7 +364,7 @@ impl Core {
         }
     }
 
-    /// A message that came whole, with frame `number` of its session, and that nobody has seen waits for another receive, before
+    /// A message that came whole, in place `number` of its session, and that nobody has seen waits for another receive, before
     /// all others of its endpoint but those that came before it on its session.
     pub(crate) fn put_back_whole(
         &mut self,
