@@ -15,8 +15,8 @@ use sinew_wire::frame::{Header, Kind};
 /// An operation after its first step.
 #[derive(Debug)]
 pub(crate) enum Started<T> {
-    /// It is over already; the memory comes back.
-    Done(Result<T, OpError>, Memory),
+    /// It is over already; the memory comes back. Of a message also its place in what its session brought.
+    Done(Result<T, OpError>, Memory, u64),
     /// It is in the table.
     Pending(Key),
 }
@@ -106,7 +106,7 @@ impl Core {
         let key = self.ops.next_key();
         let endpoint = receiver.endpoint;
         let Some(state) = self.endpoint(endpoint) else {
-            return Started::Done(Err(OpError::EngineClosed), memory);
+            return Started::Done(Err(OpError::EngineClosed), memory, 0);
         };
         match state.matcher.post(wanted, key) {
             Posted::Queued(post) => {
@@ -114,7 +114,7 @@ impl Core {
                     if let Some(state) = self.endpoint(endpoint) {
                         state.matcher.cancel(post);
                     }
-                    return Started::Done(Err(error), memory);
+                    return Started::Done(Err(error), memory, 0);
                 }
                 let op = RecvOp::new(receiver, wanted.untagged, memory, RecvState::Posted(post));
                 Started::Pending(self.ops.insert(Op::Recv(op)))
@@ -167,12 +167,13 @@ impl Core {
     ) -> Started<Completion> {
         let Receiver { endpoint, handler, .. } = receiver;
         let op = RecvOp::matched(receiver, arrival.untagged, memory);
+        let (_, number) = message.number();
         let key = self.ops.insert(Op::Recv(op));
         if !self.give_unexpected(key, endpoint, arrival, message, wanted) || handler.is_some() {
             return Started::Pending(key);
         }
         match self.collect_recv(key) {
-            Some((result, memory)) => Started::Done(result, memory),
+            Some((result, memory)) => Started::Done(result, memory, number),
             None => Started::Pending(key),
         }
     }
@@ -238,10 +239,12 @@ impl Core {
         untagged: bool,
         memory: Memory,
         info: Completion,
+        number: u64,
     ) -> Key {
         let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
         let state = RecvState::Finished(Ok(info));
-        self.ops.insert(Op::Recv(RecvOp::new(receiver, untagged, memory, state)))
+        let op = RecvOp { number, ..RecvOp::new(receiver, untagged, memory, state) };
+        self.ops.insert(Op::Recv(op))
     }
 
     /// Takes a finished receive out of the table.
