@@ -503,6 +503,11 @@ impl Core {
         }
         let token = Token(key.0);
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        // Then all lanes keep theirs until they let go of them: what is given up in part is never counted down to nothing.
+        let polled = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.lane.is_none());
+        if session.lanes.iter().any(polled) {
+            return false;
+        }
         // The receiver is told that the message is taken back, or has it: nothing of it need come again.
         session.again.retain(
             |frame| !matches!(frame.body, UnacknowledgedBody::Borrowed { token, .. } if op_of(token) == key),
@@ -517,13 +522,9 @@ impl Core {
             }
         }
         for &lane in &session.lanes {
-            match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
-                Some(Some(lane)) => {
-                    lane.reclaim(token);
-                    lane.reclaim(stripe_token(key));
-                }
-                Some(None) => return false,
-                None => {}
+            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
+                lane.reclaim(token);
+                lane.reclaim(stripe_token(key));
             }
         }
         (op.references, op.stripes) = (0, 0);
