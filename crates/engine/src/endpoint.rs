@@ -242,7 +242,7 @@ impl Endpoint {
             Err(error) => Some(Err(error)),
         });
         match started.ok_or(OpError::WouldBlock)?? {
-            Started::Done(result, _) => result,
+            Started::Done(result, ..) => result,
             Started::Pending(key) => self.wait_recv(key, guard, Timeout::Default, true),
         }
     }

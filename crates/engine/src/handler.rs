@@ -149,7 +149,7 @@ impl Core {
                     handler.posted.push_back(op);
                 }
             }
-            Started::Done(_, memory) => self.effects.discard(memory.into_buf()),
+            Started::Done(_, memory, _) => self.effects.discard(memory.into_buf()),
         }
     }
 

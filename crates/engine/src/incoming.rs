@@ -66,7 +66,7 @@ impl Endpoint {
         let mut guard = Borrowed::none(shared);
         let start = |core: &mut Core| guard.note(core.start_recv(self.inner.number, pattern, memory, None));
         let (result, memory) = match shared.with(start) {
-            Started::Done(result, memory) => (result, memory),
+            Started::Done(result, memory, _) => (result, memory),
             Started::Pending(key) => {
                 let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
                 // Collected, or cancelled here.

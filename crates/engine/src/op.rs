@@ -219,6 +219,8 @@ pub struct RecvOp {
     pub(crate) operation: Operation,
     /// It asked for untagged messages.
     untagged: bool,
+    /// The place of a message that it got at once in what its session brought.
+    number: u64,
 }
 
 impl SendOp {
@@ -275,11 +277,15 @@ impl SendOp {
 
 impl RecvOp {
     pub(crate) fn new(endpoint: Arc<EndpointInner>, started: Started<Completion>, untagged: bool) -> Self {
+        let mut number = 0;
         let state = match started {
             Started::Pending(key) => State::Pending(key),
-            Started::Done(result, memory) => State::Done(owned(memory), result.map(Some)),
+            Started::Done(result, memory, place) => {
+                number = place;
+                State::Done(owned(memory), result.map(Some))
+            }
         };
-        Self { operation: Operation { endpoint, state }, untagged }
+        Self { operation: Operation { endpoint, state }, untagged, number }
     }
 
     /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
@@ -387,7 +393,7 @@ impl Drop for RecvOp {
         match std::mem::replace(state, State::Taken) {
             State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
             State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
-                core.put_back_whole(endpoint.number, self.untagged, 0, &info, buf.as_slice());
+                core.put_back_whole(endpoint.number, self.untagged, self.number, &info, buf.as_slice());
             }),
             State::Done(_, Err(error)) => endpoint.shared.with(|core| core.note_unseen(&error)),
             _ => {}

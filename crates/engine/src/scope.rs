@@ -114,10 +114,10 @@ impl<'scope> Scope<'scope, '_> {
             let key = match core.start_recv(self.endpoint.inner.number, pattern, memory, None) {
                 Started::Pending(key) => key,
                 // A panic may come before anybody hears of the message.
-                Started::Done(Ok(info), memory) => {
-                    core.keep_finished(self.endpoint.inner.number, pattern.untagged, memory, info)
+                Started::Done(Ok(info), memory, number) => {
+                    core.keep_finished(self.endpoint.inner.number, pattern.untagged, memory, info, number)
                 }
-                Started::Done(Err(error), _) => return Err(error),
+                Started::Done(Err(error), ..) => return Err(error),
             };
             Ok((lock(&self.open).insert(key), key))
         });

@@ -390,7 +390,7 @@ impl Shared {
             {
                 // What is run now may panic: the message must not be lost by that.
                 let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
-                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, info);
+                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, info, 0);
                 taken = Some(Taken::Pending(kept));
             }
             if let Some(Taken::Pending(key)) = taken {

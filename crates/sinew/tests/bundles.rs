@@ -301,3 +301,45 @@ fn what_is_no_bundle_ends_its_session() {
         assert_eq!(p.b.try_recv(2, &mut buf).unwrap().len, 3);
     }
 }
+
+/// What came before a bundle goes before what is in it, though a receive looks into the bundle first.
+#[test]
+fn what_waits_goes_before_what_a_bundle_brings() {
+    for lane in ["shm", "uds", "tcp"] {
+        let p = common::pair_with(lane, Progress::Thread { cpu: None }, Progress::Caller, options());
+        for round in 0..50_u64 {
+            p.to_b.send(5, b"old").unwrap();
+            until("it waits", || p.b.probe(Match::tag(5)).is_some());
+            p.to_b.send_batch(&[Outgoing::tagged(7, b"wanted"), Outgoing::tagged(5, b"new")]).unwrap();
+            assert_eq!(p.b.post_recv(7, vec![0; 64]).unwrap().wait().unwrap().info.len, 6);
+            let mut buf = [0; 64];
+            for expected in [&b"old"[..], b"new"] {
+                let got = p.b.recv(5, &mut buf).unwrap();
+                assert_eq!(&buf[..got.len], expected, "{lane}, round {round}");
+            }
+        }
+    }
+}
+
+/// A receive that is given up puts its message behind those that came before it in the same frame.
+#[test]
+fn messages_of_one_frame_keep_their_order_when_receives_are_given_up() {
+    for lane in ["shm", "uds", "tcp"] {
+        let p = common::pair_with(lane, Progress::Event, Progress::Event, options());
+        for tags in [vec![3], vec![1, 3], vec![3, 1], vec![2, 1, 4], vec![1, 2, 3, 4]] {
+            let posted: Vec<_> = tags.iter().map(|&tag| p.b.post_recv(tag, vec![0; 64]).unwrap()).collect();
+            let messages = [1, 2, 3, 4].map(|tag| Outgoing::tagged(tag, b"x"));
+            p.to_b.try_send_batch(&messages).unwrap();
+            until("they have come", || {
+                p.here.process();
+                p.there.process();
+                p.b.counters().unexpected == 4 - tags.len() && p.b.counters().posted == 0
+            });
+            drop(posted);
+            let mut buf = [0; 64];
+            for tag in 1..=4 {
+                assert_eq!(p.b.try_recv(Match::any_tag(), &mut buf).unwrap().tag, tag, "{lane}, {tags:?}");
+            }
+        }
+    }
+}

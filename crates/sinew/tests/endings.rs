@@ -211,3 +211,29 @@ fn what_a_handler_leaves_keeps_its_order() {
     assert_eq!(order, [1, 2, 3]);
     drop(long);
 }
+
+/// Receives that had got their messages at once give them back in the order in which they were sent, whichever ends first.
+#[test]
+fn receives_that_are_dropped_with_their_messages_keep_the_order() {
+    for turned in [false, true] {
+        let p = pair_with("shm", Progress::Event, Progress::Event, options());
+        for data in [b"one", b"two", b"six"] {
+            p.to_b.try_send(7, data).unwrap();
+        }
+        until("they wait", || {
+            p.here.process();
+            p.there.process();
+            p.b.counters().unexpected == 3
+        });
+        let mut receives: Vec<_> = (0..2).map(|_| p.b.post_recv(7, vec![0; 8]).unwrap()).collect();
+        if turned {
+            receives.reverse();
+        }
+        drop(receives);
+        let mut buf = [0; 8];
+        for expected in [b"one", b"two", b"six"] {
+            let got = p.b.try_recv(7, &mut buf).unwrap();
+            assert_eq!(&buf[..got.len], expected, "turned: {turned}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod common;
 
 use common::{PATIENCE, Pair, connected, content, options, until};
 use sinew::tcp::Sockets;
-use sinew::{BuildError, Engine, Match, Peer, Progress, TransportOptions};
+use sinew::{BuildError, Engine, Match, OpError, Peer, Progress, TransportOptions};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const THREAD: Progress = Progress::Thread { cpu: None };
@@ -234,4 +234,35 @@ fn a_congestion_control_that_the_kernel_does_not_have_builds_no_engine() {
     let error = congestion("nosuch").expect_err("no kernel has it").to_string();
     assert!(error.contains("SINEW_TCP_CONGESTION") && error.contains("nosuch"), "{error}");
     assert!(error.contains("this kernel has") && error.contains("reno"), "{error}");
+}
+
+/// An endpoint that closes in the middle of long messages ends their sends, whichever sockets hold parts of them.
+#[test]
+fn sends_over_several_sockets_end_when_their_endpoint_closes() {
+    let (p, _) = pair("4", "4");
+    for round in 0..40_u64 {
+        have(&p, 4);
+        let closing = p.there.endpoint(&format!("closing-{round}")).unwrap();
+        let to = p.a.connect(closing.address()).unwrap();
+        let receives: Vec<_> = (0..6).map(|_| closing.post_recv(1, vec![0; 3_000_001]).unwrap()).collect();
+        let before = p.here.counters().stripes;
+        let sends: Vec<_> =
+            (0..6).map(|number| to.post_send(1, content(3_000_001, number)).unwrap()).collect();
+        until("they go over several sockets", || p.here.counters().stripes > before);
+        if round % 2 == 0 {
+            p.here.cut(&to);
+        }
+        drop((receives, closing));
+        for mut send in sends {
+            let mut ended = None;
+            until("a send has ended", || {
+                ended = send.try_wait();
+                ended.is_some()
+            });
+            if let Some(Err(failed)) = ended {
+                assert!(matches!(failed.error, OpError::EndpointClosed), "{}", failed.error);
+            }
+        }
+        until("nothing is kept", || p.here.counters().operations == 0);
+    }
 }

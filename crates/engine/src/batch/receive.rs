@@ -97,7 +97,7 @@ impl<'a> Receive<'a> {
         let memory = Memory::Borrowed { data: NonNull::from(&mut *self.buf).cast(), len: self.buf.len() };
         let receiver = Receiver { endpoint, order: self.order, handler: None };
         self.state = match core.start_recv_as(receiver, self.pattern, memory) {
-            Started::Done(result, _) => State::Ended(result),
+            Started::Done(result, ..) => State::Ended(result),
             Started::Pending(key) => State::Posted(key),
         };
     }

@@ -249,9 +249,9 @@ impl Core {
                 body.copy_to(into);
             })
             .map_err(|_| "no bundle of messages")?;
-        for (tag, data) in opened.messages() {
+        for (at, (tag, data)) in opened.messages().enumerate() {
             let header = Header { kind: Kind::EAGER, tag, ..*header };
-            self.arrive(session_key, &header, Body::from_slice(data))?;
+            self.arrive(session_key, &header, at, Body::from_slice(data))?;
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Core {
             let (at, _) = taking.first();
             taking.take(at);
             let header = Header { kind: Kind::EAGER, tag: taking.messages.tag(at), ..taking.header };
-            if let Err(text) = self.arrive(taking.session, &header, Body::from_slice(taking.data(at))) {
+            if let Err(text) = self.arrive(taking.session, &header, at, Body::from_slice(taking.data(at))) {
                 taking.left = 0;
                 let object = format!("{:?}: {text}", Kind::BUNDLE);
                 let error = TransportError::new(ErrorKind::Protocol, "frame", object);

@@ -235,8 +235,8 @@ impl Core {
 
 fn taken(started: Started<Completion>) -> Taken {
     match started {
-        Started::Done(Ok(info), _) => Taken::Done(info),
-        Started::Done(Err(error), _) => Taken::Failed(Box::new(error)),
+        Started::Done(Ok(info), ..) => Taken::Done(info),
+        Started::Done(Err(error), ..) => Taken::Failed(Box::new(error)),
         Started::Pending(key) => Taken::Pending(key),
     }
 }

@@ -244,7 +244,7 @@ impl Core {
             let memory = Memory::Borrowed { data, len };
             let receiver = Receiver { endpoint, order, handler: None };
             match self.take_unexpected(receiver, &arrival, message, pattern.into(), memory) {
-                Started::Done(result, _) => receive.end(result),
+                Started::Done(result, ..) => receive.end(result),
                 Started::Pending(key) => receive.begin(key),
             }
         }
@@ -274,7 +274,7 @@ impl Core {
             }
             let (receiver, wanted, memory) = self.direct_batch.operation(at);
             let outcome = match self.start_recv_from(receiver, wanted, None, memory) {
-                Started::Done(result, _) => Outcome::Done(result),
+                Started::Done(result, ..) => Outcome::Done(result),
                 Started::Pending(key) => Outcome::Operation(key),
             };
             self.direct_batch.end(at, outcome);

@@ -12,6 +12,7 @@ use crate::error::OpError;
 use sinew_proto::credit::ReceiveCredit;
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Body, Descriptor};
+use sinew_wire::frame::bundle::MESSAGES_MAX;
 use sinew_wire::frame::{Flags, Header, Kind};
 
 pub(crate) type Handled = Result<(), &'static str>;
@@ -21,6 +22,12 @@ pub(crate) const OVERHEAD: u64 = 64;
 const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
+
+/// The place of a message in what its session brings: that of frame `frame`, and of the messages in it this one.
+#[inline(always)]
+pub(crate) const fn numbered(frame: u64, at: usize) -> u64 {
+    frame * MESSAGES_MAX as u64 + at as u64
+}
 
 /// What a message holds that waits for a receive.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +58,12 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
-        self.arrive(session_key, header, body)
+        self.arrive(session_key, header, 0, body)
     }
 
-    /// A whole message, whose frame has been counted.
+    /// A whole message, number `at` of a frame that has been counted.
     #[inline]
-    pub(crate) fn arrive(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
+    pub(crate) fn arrive(&mut self, session_key: Key, header: &Header, at: usize, body: Body<'_>) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         let (immediate, body) = if header.flags.contains(Flags::IMMEDIATE) {
             (Some(body.u64_at(0).ok_or("no room for the immediate data")?), body.skip(8))
@@ -64,7 +71,7 @@ impl Core {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
-        let number = session.received;
+        let number = numbered(session.received, at);
         let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)
@@ -90,7 +97,9 @@ impl Core {
             return Err(OVERRUN);
         }
         if waits {
-            return self.keep_eager(session_key, header, body, immediate, arrival);
+            let message = Unexpected::whole(body, immediate, (session_key, number), Charge::of(header));
+            self.keep_eager(header.dst, arrival, message);
+            return Ok(());
         }
         if credit.is_due() || (shared && session.granted_bytes.is_due()) {
             self.announce_credit(session_key, header.dst);
@@ -106,22 +115,12 @@ impl Core {
 
     /// Keeps a message that nobody asked for yet.
     #[cold]
-    fn keep_eager(
-        &mut self,
-        session_key: Key,
-        header: &Header,
-        body: Body<'_>,
-        immediate: Option<u64>,
-        arrival: Arrival,
-    ) -> Handled {
-        let number = self.sessions.get(session_key).map_or(0, |session| session.received);
-        let message = Unexpected::whole(body, immediate, (session_key, number), Charge::of(header));
+    fn keep_eager(&mut self, endpoint: u32, arrival: Arrival, message: Unexpected) {
         self.counters.unexpected += 1;
-        if let Some(endpoint) = self.endpoint(header.dst) {
+        if let Some(endpoint) = self.endpoint(endpoint) {
             endpoint.matcher.store(arrival, message);
         }
         self.wake_for_arrival();
-        Ok(())
     }
 
     /// A message for an endpoint that is not there: the sender is told, the credit goes back.
@@ -212,7 +211,7 @@ impl Core {
         let charge = Charge::of(header);
         let held = Held { session: session_key, charge, cost: 1 };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
-        let number = session.received;
+        let number = numbered(session.received, 0);
         let envelope = Envelope { session: session_key, lane, sender_op, number, len, descriptor, charge };
         let source = Source::new(session_key.0, session.peer.number, header.src);
         self.counters.envelopes += 1;

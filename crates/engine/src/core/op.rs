@@ -164,7 +164,7 @@ pub(crate) struct Envelope {
     /// The lane that it came by: descriptors are good there only.
     pub(crate) lane: Key,
     pub(crate) sender_op: u64,
-    /// Which frame of the session it was: what came before it has a smaller number.
+    /// Its place in what the session brought (`inbound::numbered`): what came before it has a smaller number.
     pub(crate) number: u64,
     pub(crate) len: u64,
     pub(crate) descriptor: Option<Descriptor>,
@@ -259,7 +259,7 @@ pub(crate) struct RecvOp {
     pub(crate) waiter: Option<Waiter>,
     /// The handler that it feeds.
     pub(crate) handler: Option<Key>,
-    /// Which frame of its session brought its message; 0: none has, or that is not known.
+    /// The place of its message in what its session brought; 0: none has come, or that is not known.
     pub(crate) number: u64,
 }
 
@@ -299,7 +299,7 @@ pub(crate) enum Unexpected {
 }
 
 impl Unexpected {
-    /// Which frame of which session brought it.
+    /// Which session brought it, and its place in that.
     pub(crate) const fn number(&self) -> (Key, u64) {
         match self {
             Self::Small { session, number, .. } | Self::Large { session, number, .. } => (*session, *number),
@@ -307,13 +307,13 @@ impl Unexpected {
         }
     }
 
-    /// Whether it came before frame `number` of that session.
+    /// Whether it came before place `before` of that session.
     pub(crate) fn came_before(&self, of: Key, before: u64) -> bool {
         let (session, number) = self.number();
         session == of && number < before
     }
 
-    /// A whole message: frame `number` of its session.
+    /// A whole message: place `number` of its session.
     pub(crate) fn whole(
         body: Body<'_>,
         immediate: Option<u64>,

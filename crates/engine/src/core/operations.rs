@@ -15,8 +15,8 @@ use sinew_wire::frame::{Header, Kind};
 /// An operation after its first step.
 #[derive(Debug)]
 pub(crate) enum Started<T> {
-    /// It is over already; the memory comes back.
-    Done(Result<T, OpError>, Memory),
+    /// It is over already; the memory comes back. Of a message also its place in what its session brought.
+    Done(Result<T, OpError>, Memory, u64),
     /// It is in the table.
     Pending(Key),
 }
@@ -106,7 +106,7 @@ impl Core {
         let key = self.ops.next_key();
         let endpoint = receiver.endpoint;
         let Some(state) = self.endpoint(endpoint) else {
-            return Started::Done(Err(OpError::EngineClosed), memory);
+            return Started::Done(Err(OpError::EngineClosed), memory, 0);
         };
         match state.matcher.post(wanted, key) {
             Posted::Queued(post) => {
@@ -114,7 +114,7 @@ impl Core {
                     if let Some(state) = self.endpoint(endpoint) {
                         state.matcher.cancel(post);
                     }
-                    return Started::Done(Err(error), memory);
+                    return Started::Done(Err(error), memory, 0);
                 }
                 let op = RecvOp::new(receiver, wanted.untagged, memory, RecvState::Posted(post));
                 Started::Pending(self.ops.insert(Op::Recv(op)))
@@ -167,12 +167,13 @@ impl Core {
     ) -> Started<Completion> {
         let Receiver { endpoint, handler, .. } = receiver;
         let op = RecvOp::matched(receiver, arrival.untagged, memory);
+        let (_, number) = message.number();
         let key = self.ops.insert(Op::Recv(op));
         if !self.give_unexpected(key, endpoint, arrival, message, wanted) || handler.is_some() {
             return Started::Pending(key);
         }
         match self.collect_recv(key) {
-            Some((result, memory)) => Started::Done(result, memory),
+            Some((result, memory)) => Started::Done(result, memory, number),
             None => Started::Pending(key),
         }
     }
@@ -207,7 +208,7 @@ impl Core {
         true
     }
 
-    /// Puts a whole message, which frame `number` of its session brought, into the memory of the receive that matched it.
+    /// Puts a whole message, from place `number` of its session, into the memory of the receive that matched it.
     #[inline]
     pub(crate) fn deliver(&mut self, key: Key, number: u64, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
@@ -238,10 +239,12 @@ impl Core {
         untagged: bool,
         memory: Memory,
         info: Completion,
+        number: u64,
     ) -> Key {
         let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
         let state = RecvState::Finished(Ok(info));
-        self.ops.insert(Op::Recv(RecvOp::new(receiver, untagged, memory, state)))
+        let op = RecvOp { number, ..RecvOp::new(receiver, untagged, memory, state) };
+        self.ops.insert(Op::Recv(op))
     }
 
     /// Takes a finished receive out of the table.
@@ -364,7 +367,7 @@ impl Core {
         }
     }
 
-    /// A message that came whole, with frame `number` of its session, and that nobody has seen waits for another receive, before
+    /// A message that came whole, in place `number` of its session, and that nobody has seen waits for another receive, before
     /// all others of its endpoint but those that came before it on its session.
     pub(crate) fn put_back_whole(
         &mut self,
@@ -500,6 +503,11 @@ impl Core {
         }
         let token = Token(key.0);
         let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        // Then all lanes keep theirs until they let go of them: what is given up in part is never counted down to nothing.
+        let polled = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.lane.is_none());
+        if session.lanes.iter().any(polled) {
+            return false;
+        }
         // The receiver is told that the message is taken back, or has it: nothing of it need come again.
         session.again.retain(
             |frame| !matches!(frame.body, UnacknowledgedBody::Borrowed { token, .. } if op_of(token) == key),
@@ -514,13 +522,9 @@ impl Core {
             }
         }
         for &lane in &session.lanes {
-            match self.lanes.get_mut(lane).map(|slot| slot.lane.as_mut()) {
-                Some(Some(lane)) => {
-                    lane.reclaim(token);
-                    lane.reclaim(stripe_token(key));
-                }
-                Some(None) => return false,
-                None => {}
+            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
+                lane.reclaim(token);
+                lane.reclaim(stripe_token(key));
             }
         }
         (op.references, op.stripes) = (0, 0);

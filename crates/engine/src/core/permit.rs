@@ -5,7 +5,7 @@
 //! anything about a message, which is the short way's part.
 
 use super::bundle::Taking;
-use super::inbound::OVERHEAD;
+use super::inbound::{OVERHEAD, numbered};
 use super::op::Loan;
 use super::quick::Look;
 use super::table::Key;
@@ -94,9 +94,9 @@ impl Permit {
         self.frames() + self.loans + self.answers
     }
 
-    /// Which frame of its session the last one was.
-    pub(crate) const fn number(&self) -> u64 {
-        self.before + self.all_frames()
+    /// The place of message `at` of the frame that came last.
+    pub(crate) const fn number(&self, at: usize) -> u64 {
+        numbered(self.before + self.all_frames(), at)
     }
 
     /// The next message of the permit's lane.

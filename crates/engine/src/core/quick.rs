@@ -200,7 +200,8 @@ impl Core {
         }
         let (at, arrival) = self.taking.find(|arrival| wants(pattern, arrival))?;
         let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
-        if endpoint.matcher.may_want(&arrival) {
+        // What waits came before: a posted receive may have opened the bundle over it.
+        if endpoint.matcher.has_unexpected() || endpoint.matcher.may_want(&arrival) {
             return None;
         }
         let data = self.taking.data(at);
@@ -350,7 +351,7 @@ impl Core {
         };
         let len = body.len();
         permit.receive(len);
-        let number = permit.number();
+        let number = permit.number(0);
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
             op.number = number;
             let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
@@ -372,7 +373,7 @@ impl Core {
             return Look::Other;
         };
         let info = self.take_bundled(at, &arrival, self.taking.data(at).len());
-        let number = self.permits.to_receive.number();
+        let number = self.permits.to_receive.number(at);
         if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
             op.number = number;
             let result = op.fill(&info, Body::from_slice(self.taking.data(at)));
