@@ -79,6 +79,15 @@ pub(crate) fn messages_in(header: &Header) -> u64 {
     }
 }
 
+/// Copies a bundle into private memory. `false`: the frame is none.
+fn unpack(messages: &mut Opened, header: &Header, body: Body<'_>) -> bool {
+    let untagged = header.flags.contains(Flags::UNTAGGED);
+    let copy = |into: &mut [u8]| {
+        body.copy_to(into);
+    };
+    header.flags.0 & !Flags::UNTAGGED.0 == 0 && messages.open(header.tag, untagged, body.len(), copy).is_ok()
+}
+
 /// A bundle that came the short way, and what is left of it.
 #[derive(Debug)]
 pub(crate) struct Taking {
@@ -120,16 +129,7 @@ impl Taking {
         body: Body<'_>,
         credit: u64,
     ) -> bool {
-        let untagged = header.flags.contains(Flags::UNTAGGED);
-        let fine = header.flags.0 & !Flags::UNTAGGED.0 == 0
-            && body.len() <= BODY_MAX
-            && self
-                .messages
-                .open(header.tag, untagged, body.len(), |into| {
-                    body.copy_to(into);
-                })
-                .is_ok();
-        if !fine || self.cost() > credit {
+        if !unpack(&mut self.messages, header, body) || self.cost() > credit {
             return false;
         }
         (self.session, self.lane) = (session, lane);
@@ -239,16 +239,10 @@ impl Core {
 
     /// A bundle that came the long way.
     pub(crate) fn handle_bundle(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
-        if header.flags.0 & !Flags::UNTAGGED.0 != 0 || body.len() > BODY_MAX {
+        let mut opened = Opened::new();
+        if !unpack(&mut opened, header, body) {
             return Err("no bundle of messages");
         }
-        let mut opened = Opened::new();
-        let untagged = header.flags.contains(Flags::UNTAGGED);
-        opened
-            .open(header.tag, untagged, body.len(), |into| {
-                body.copy_to(into);
-            })
-            .map_err(|_| "no bundle of messages")?;
         for (at, (tag, data)) in opened.messages().enumerate() {
             let header = Header { kind: Kind::EAGER, tag, ..*header };
             self.arrive(session_key, &header, at, Body::from_slice(data))?;

@@ -175,8 +175,8 @@ impl Core {
     /// As [`Core::recv_quick`].
     #[inline(always)]
     unsafe fn recv_bundled(&mut self, receiving: &Receiving) -> Look<Completion> {
-        let Some((at, arrival)) = self.find_bundled(receiving.endpoint, &receiving.wanted, receiving.room)
-        else {
+        let wanted = |arrival: &Arrival| receiving.wanted.accepts(arrival);
+        let Some((at, arrival)) = self.find_bundled(receiving.endpoint, receiving.room, wanted) else {
             return Look::Other;
         };
         let data = self.taking.data(at);
@@ -195,33 +195,27 @@ impl Core {
     /// Takes the oldest message of the bundle that is being taken that the receive is for, if nobody else wants it.
     #[inline(always)]
     pub(crate) fn recv_packed(&mut self, number: u32, pattern: &Match, buf: &mut [u8]) -> Option<Completion> {
-        if self.taking.is_empty() || self.permits.to_receive.endpoint != number {
-            return None;
-        }
-        let (at, arrival) = self.taking.find(|arrival| wants(pattern, arrival))?;
-        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
         // What waits came before: a posted receive may have opened the bundle over it.
-        if endpoint.matcher.has_unexpected() || endpoint.matcher.may_want(&arrival) {
+        if self.endpoint(number)?.matcher.has_unexpected() {
             return None;
         }
-        let data = self.taking.data(at);
-        let len = data.len();
-        let place = buf.get_mut(..len)?;
-        if let (Ok(place), Ok(word)) = (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(data)) {
-            *place = *word;
-        } else {
-            place.copy_from_slice(data);
-        }
+        let (at, arrival) = self.find_bundled(number, buf.len(), |arrival| wants(pattern, arrival))?;
+        let len = Body::from_slice(self.taking.data(at)).copy_to(buf);
         Some(self.take_bundled(at, &arrival, len))
     }
 
     /// A message of the bundle that is being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
     #[inline(always)]
-    fn find_bundled(&mut self, number: u32, wanted: &Wanted, len_max: usize) -> Option<(usize, Arrival)> {
+    fn find_bundled(
+        &self,
+        number: u32,
+        len_max: usize,
+        wanted: impl Fn(&Arrival) -> bool,
+    ) -> Option<(usize, Arrival)> {
         if self.permits.to_receive.endpoint != number {
             return None;
         }
-        let (at, arrival) = self.taking.find(|arrival| wanted.accepts(arrival))?;
+        let (at, arrival) = self.taking.find(wanted)?;
         let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref)?;
         let may = !endpoint.matcher.may_want(&arrival) && self.taking.data(at).len() <= len_max;
         may.then_some((at, arrival))
@@ -244,7 +238,8 @@ impl Core {
         len_max: usize,
     ) -> Look<(Completion, Shown)> {
         if !self.taking.is_empty() {
-            let Some((at, arrival)) = self.find_bundled(number, wanted, len_max) else { return Look::Other };
+            let accepts = |arrival: &Arrival| wanted.accepts(arrival);
+            let Some((at, arrival)) = self.find_bundled(number, len_max, accepts) else { return Look::Other };
             let bytes = self.taking.data(at).to_vec();
             return Look::Done((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
         }
