@@ -266,17 +266,3 @@ fn sends_over_several_sockets_end_when_their_endpoint_closes() {
         until("nothing is kept", || p.here.counters().operations == 0);
     }
 }
-
-/// What an engine does on purpose is no fault of the way.
-#[test]
-fn sockets_that_close_with_their_engine_are_not_lost() {
-    for round in 0..12 {
-        let (p, _to_a) = pair("4", "4");
-        have(&p, 4);
-        let (closes, stays) = if round % 2 == 0 { (&p.here, &p.there) } else { (&p.there, &p.here) };
-        closes.close(PATIENCE).unwrap();
-        until("the end is noticed", || stays.counters().lanes == 0);
-        let counters = stays.counters();
-        assert_eq!((counters.sessions_lost, counters.lanes_lost), (1, 0), "closed, not broken");
-    }
-}

@@ -228,7 +228,6 @@ impl Core {
     pub(crate) fn shut_down(&mut self) {
         self.closed = true;
         for key in self.sessions.keys() {
-            self.say_which_close(key);
             if let Some(active) = self.sessions.get(key).and_then(|session| session.active) {
                 self.post_unsequenced(
                     active,
@@ -243,18 +242,6 @@ impl Core {
         }
         self.abandon_wireup();
         self.domains.clear();
-    }
-
-    /// Says on each lane that stands beside the one with the sequence that it ends on purpose: the peer may see its end before it
-    /// reads the farewell on that one.
-    fn say_which_close(&mut self, session_key: Key) {
-        let Some(session) = self.sessions.get(session_key) else { return };
-        let active = session.active;
-        let others: Vec<Key> = session.lanes.iter().copied().filter(|lane| Some(*lane) != active).collect();
-        for lane in others {
-            let Some(number) = self.lanes.get(lane).map(|slot| slot.number) else { continue };
-            self.post_unsequenced(lane, Header::control(Kind::LANE_DOWN, u64::from(number)), &[]);
-        }
     }
 
     /// Sessions that have been without a lane for too long are lost.
