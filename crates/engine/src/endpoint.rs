@@ -3,7 +3,7 @@
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Started, Taken};
+use crate::core::{Core, Look, Started, Tags, Taken};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::{Measures, Way};
 use crate::op::RecvOp;
@@ -178,15 +178,31 @@ impl Endpoint {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let pattern = pattern.into();
-        if let Some(info) = shared.recv_packed(self.inner.number, &pattern, buf) {
-            return Ok(info);
+        let Some(tags) = Tags::of(&pattern) else {
+            return self.recv_longer(Look::Away, pattern, buf, timeout.into());
+        };
+        match shared.recv_look(self.inner.number, tags, buf) {
+            Look::Done(info) => Ok(info),
+            look => self.recv_longer(look.of_nothing(), tags.pattern(), buf, timeout.into()),
         }
+    }
+
+    /// [`Endpoint::recv_within`] after its first look.
+    #[inline(never)]
+    fn recv_longer(
+        &self,
+        look: Look<()>,
+        pattern: Match,
+        buf: &mut [u8],
+        timeout: Timeout,
+    ) -> Result<Completion, OpError> {
+        let shared = &self.inner.shared;
         let mut guard = Borrowed::none(shared);
         let note = |key| guard.key = Some(key);
-        match shared.recv_direct(self.inner.number, pattern, buf, note) {
+        match shared.recv_direct(look, (self.inner.number, pattern), buf, note) {
             Ok(info) | Err(Taken::Done(info)) => Ok(info),
             Err(Taken::Failed(error)) => Err(*error),
-            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into(), false),
+            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout, false),
         }
     }
 

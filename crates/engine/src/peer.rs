@@ -76,7 +76,11 @@ impl Peer {
     /// [`OpError`].
     #[inline]
     pub fn send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
-        self.message(tag).send(data)
+        let message = self.message(tag);
+        if self.endpoint.measures.is_none() && message.send_short(data) {
+            return Ok(());
+        }
+        message.send(data)
     }
 
     /// Sends a message that only untagged receives take.
@@ -334,11 +338,18 @@ impl Message<'_> {
         self.send_now(data)
     }
 
+    /// Sends it if that is possible the short way; `false`: nothing has happened.
     #[inline(always)]
+    fn send_short(&self, data: &[u8]) -> bool {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork().is_ok()
+            && shared.biased().is_some_and(|mut core| self.send_quick(&mut core, data))
+    }
+
     fn send_now(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if shared.with_bias(|core| self.send_quick(core, data)) == Some(true) {
+        if self.send_short(data) {
             return Ok(());
         }
         let blocked = shared.with_hot(|core| {
@@ -478,10 +489,22 @@ impl Message<'_> {
     pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if shared.with_bias(|core| self.stage_quick(core, data)) == Some(true) {
+        // No closure: one would be a call more.
+        let staged = match shared.biased() {
+            Some(mut core) => self.stage_quick(&mut core, data),
+            None => false,
+        };
+        if staged {
             shared.tell_of_staged();
             return Ok(());
         }
+        self.stage_longer(data)
+    }
+
+    /// [`Message::stage`] when there is no short way.
+    #[inline(never)]
+    fn stage_longer(self, data: &[u8]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
         let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
             if posted.is_ok() {

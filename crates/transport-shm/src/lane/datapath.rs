@@ -137,19 +137,35 @@ impl Open {
         self.post_parts(header, parts, frame_max, socket)
     }
 
+    /// Publishes a frame whose body fits a slot, if there is one. `false`: nothing has happened.
+    #[inline]
+    pub(crate) fn post_short(&mut self, header: &Header, body: &[u8], socket: &GuardedFd) -> bool {
+        if body.len() > PAYLOAD_LEN || !self.producer.has_room() {
+            return false;
+        }
+        self.publish_body(header, body);
+        self.notify(socket);
+        true
+    }
+
     /// A body that fits a slot.
     #[inline]
     fn post_small(&mut self, header: &Header, body: &[u8], socket: &GuardedFd) -> Result<(), PostError> {
         if !self.producer.has_room() {
             self.look_for_room()?;
         }
+        self.publish_body(header, body);
+        self.notify(socket);
+        Ok(())
+    }
+
+    #[inline]
+    fn publish_body(&mut self, header: &Header, body: &[u8]) {
         if let Ok(word) = <[u8; 8]>::try_from(body) {
             self.publish(header, 8, &[u64::from_le_bytes(word), 0, 0, 0, 0], 8);
         } else {
             self.publish_padded(header, body);
         }
-        self.notify(socket);
-        Ok(())
     }
 
     #[inline(never)]
@@ -367,18 +383,16 @@ impl Open {
 
     /// Shows the next frame, after taking the one before if told to. What is wrong with a frame is for [`Open::poll`] to say.
     #[inline]
-    pub(crate) fn peek(&mut self, take: bool, socket: &GuardedFd) -> Peek<'_> {
+    pub(crate) fn peek(&mut self, take: bool, looks: u32, socket: &GuardedFd) -> Peek<'_> {
         if take {
             self.take_peeked(socket);
         }
         if self.has_to_report() {
             return Peek::Poll;
         }
-        let Some(head) = self.consumer.peek(self.watch.peer.ring()) else {
-            // A drained ring gives everything back, so that the peer knows what has arrived.
-            if self.consumer.unpublished() > 0 {
-                self.publish_index(socket);
-            }
+        let Some(head) =
+            self.consumer.peek(self.watch.peer.ring()).or_else(|| self.look_again(looks, socket))
+        else {
             return Peek::Nothing;
         };
         let header = header_of(head);
@@ -401,6 +415,20 @@ impl Open {
         };
         self.peeked = Some(windowed as u32);
         Peek::Frame(Peeked { header, body })
+    }
+
+    /// The head of the next frame, which is not there at the first of `looks`.
+    #[inline]
+    fn look_again(&mut self, looks: u32, socket: &GuardedFd) -> Option<Head> {
+        // A drained ring gives everything back, so that the peer knows what has arrived.
+        if self.consumer.unpublished() > 0 {
+            self.publish_index(socket);
+        }
+        let ring = self.watch.peer.ring();
+        (1..looks).find_map(|_| {
+            std::hint::spin_loop();
+            self.consumer.peek(ring)
+        })
     }
 
     /// Takes the frame that was shown.
