@@ -327,7 +327,7 @@ impl Message<'_> {
     /// # Errors
     /// As [`Peer::send`].
     #[inline]
-    pub fn send(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn send(&self, data: &[u8]) -> Result<(), OpError> {
         if let Some(since) = self.peer.endpoint.clock() {
             let result = self.send_now(data);
             if result.is_ok() {
@@ -346,7 +346,7 @@ impl Message<'_> {
             && shared.biased().is_some_and(|mut core| self.send_quick(&mut core, data))
     }
 
-    fn send_now(self, data: &[u8]) -> Result<(), OpError> {
+    fn send_now(&self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         if self.send_short(data) {
@@ -377,7 +377,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::send`].
-    pub fn send_slices(self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
+    pub fn send_slices(&self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         let len = parts.iter().map(|part| part.len()).sum();
@@ -393,7 +393,7 @@ impl Message<'_> {
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
-    fn send_slowly(self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
+    fn send_slowly(&self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
@@ -457,7 +457,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::try_send`].
-    pub fn try_send(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn try_send(&self, data: &[u8]) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         shared.check_fork()?;
@@ -486,7 +486,7 @@ impl Message<'_> {
     /// # Errors
     /// As [`Peer::stage`].
     #[inline(always)]
-    pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn stage(&self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         // No closure: one would be a call more.
@@ -503,7 +503,7 @@ impl Message<'_> {
 
     /// [`Message::stage`] when there is no short way.
     #[inline(never)]
-    fn stage_longer(self, data: &[u8]) -> Result<(), OpError> {
+    fn stage_longer(&self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
@@ -519,7 +519,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::post_send`].
-    pub fn post(self, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
+    pub fn post(&self, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
         let buf = buf.into();
         let peer = self.peer;
         let shared = &peer.endpoint.shared;

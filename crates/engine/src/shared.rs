@@ -8,7 +8,7 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Look, Receiving, Shown, Surroundings, Tags, Taken};
+use crate::core::{Core, Effects, Got, Look, Receiving, Shown, Surroundings, Tags, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -309,22 +309,27 @@ impl Shared {
 
     /// One look for a message, the short way.
     #[inline(always)]
-    pub(crate) fn recv_look(self: &Arc<Self>, endpoint: u32, tags: Tags, buf: &mut [u8]) -> Look<Completion> {
+    pub(crate) fn recv_look(
+        self: &Arc<Self>,
+        endpoint: u32,
+        tags: Tags,
+        buf: &mut [u8],
+        got: &mut Got,
+    ) -> Look<()> {
         let Some(mut core) = self.core.lock_if_biased() else { return Look::Away };
         let memory = (NonNull::from(&mut *buf).cast(), buf.len());
         // SAFETY: `buf` is borrowed meanwhile.
-        let look = unsafe { core.recv_quick(endpoint, tags, memory) };
+        let look = unsafe { core.recv_quick(endpoint, tags, memory, got) };
         self.leave_quick(core, matches!(look, Look::Done(_)));
         look
     }
 
-    /// A receive into borrowed memory that did not find its message at the first look, which found `look`: looks and turns of
-    /// progress, by turns, for a while. What did not come meanwhile is posted, and must leave the table before the borrow
-    /// ends: `note` hears of it under the lock.
+    /// Receives into borrowed memory, looking and making progress by turns for a while; what did not come meanwhile is posted,
+    /// and must leave the table before the borrow ends: `note` hears of it under the lock.
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
-        mut look: Look<()>,
-        (endpoint, pattern): (u32, Match),
+        endpoint: u32,
+        pattern: Match,
         buf: &mut [u8],
         mut note: impl FnMut(Key),
     ) -> Result<Completion, Taken> {
@@ -332,11 +337,14 @@ impl Shared {
         let receiving = &Receiving { endpoint, pattern, data, room };
         let mut turns = TURNS_ALONE;
         for _ in 0..TURNS_DIRECT {
-            let keeps = match look {
-                Look::Nothing | Look::Aside => true,
+            let Some(tags) = Tags::of(&pattern) else { break };
+            let mut got = Got::NOTHING;
+            let keeps = match self.recv_look(endpoint, tags, buf, &mut got) {
+                Look::Done(()) => return Ok(got.info()),
                 Look::Away => break,
+                Look::Nothing | Look::Aside => true,
                 // It may be the word that a loan is over, which somebody waits for.
-                Look::Done(()) | Look::More | Look::Other => false,
+                Look::More | Look::Other => false,
             };
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
@@ -346,11 +354,6 @@ impl Shared {
             turns = 0;
             if self.core.contended() {
                 break;
-            }
-            let Some(tags) = Tags::of(&pattern) else { break };
-            match self.recv_look(endpoint, tags, buf) {
-                Look::Done(info) => return Ok(info),
-                other => look = other.of_nothing(),
             }
         }
         // SAFETY: as above.

@@ -8,7 +8,7 @@
 
 use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
-use super::quick::{Look, Tags};
+use super::quick::{Got, Look, Tags};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
 use crate::batch::{Place, Receive};
@@ -200,25 +200,25 @@ impl Core {
     pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look<()> {
         let Some(Place { pattern, data, len, .. }) = receive.place() else { return Look::Other };
         let Some(tags) = Tags::of(&pattern) else { return Look::Other };
+        let mut got = Got::NOTHING;
         // SAFETY: the memory is the receive's, which is borrowed here.
-        match unsafe { self.recv_quick(endpoint, tags, (data, len)) } {
-            Look::Done(info) => {
-                receive.end(Ok(info));
-                Look::Done(())
-            }
-            look => look.of_nothing(),
+        let look = unsafe { self.recv_quick(endpoint, tags, (data, len), &mut got) };
+        if matches!(look, Look::Done(())) {
+            receive.end(Ok(got.info()));
         }
+        look
     }
 
     /// Takes messages the short way as long as each is for the oldest open receive. Returns how many.
     fn receive_in_order(&mut self) -> usize {
         let mut done = 0;
+        let mut got = Got::NOTHING;
         while let Some(slot) = self.direct_batch.slots.get(self.direct_batch.first) {
             let Some(tags) = slot.tags else { break };
             let (endpoint, memory) = (self.direct_batch.endpoint, (slot.data, slot.room));
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Look::Done(info) = (unsafe { self.recv_quick(endpoint, tags, memory) }) else { break };
-            self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(info)));
+            let Look::Done(()) = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else { break };
+            self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(got.info())));
             done += 1;
         }
         done

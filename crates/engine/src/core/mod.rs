@@ -41,7 +41,7 @@ pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Look, Receiving, Shown, Tags};
+pub(crate) use quick::{Got, Look, Receiving, Shown, Tags};
 pub(crate) use session::{Session, SessionId, Windows};
 pub use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};

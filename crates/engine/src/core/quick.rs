@@ -19,7 +19,7 @@ use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, S
 use super::rendezvous::Status;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
-use crate::completion::{Completion, Match};
+use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::{Body, Buf, Descriptor, Peek, Peeked, View};
 use sinew_wire::frame::{Flags, Header, Kind};
@@ -81,6 +81,24 @@ pub(crate) struct Tags {
     tag: u64,
     ignore: u64,
     untagged: bool,
+}
+
+/// What was received the short way. Apart from the answer and in words, so that it can stay in registers: what has just been
+/// stored word by word is slow to be moved in wider ones, as answers are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Got {
+    len: usize,
+    tag: u64,
+    source: Source,
+}
+
+impl Got {
+    pub(crate) const NOTHING: Self = Self { len: 0, tag: 0, source: Source::new(0, 0, 0) };
+
+    #[inline(always)]
+    pub(crate) const fn info(&self) -> Completion {
+        Completion { len: self.len, tag: self.tag, immediate: None, source: self.source }
+    }
 }
 
 impl Tags {
@@ -171,20 +189,21 @@ impl Core {
         number: u32,
         tags: Tags,
         (data, room): (NonNull<u8>, usize),
-    ) -> Look<Completion> {
+        got: &mut Got,
+    ) -> Look<()> {
         if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
-            return self.without_permit().of_nothing();
+            return self.without_permit();
         }
         if !self.permits.to_receive.alone
             && let Some(look) = self.look_at_waiting(number, tags.pattern())
         {
-            return look.of_nothing();
+            return look;
         }
         loop {
             if !self.taking.is_empty() {
                 if let Some((at, arrival)) = self.taking.find(|arrival| tags.accept(arrival)) {
                     // SAFETY: the caller's promise.
-                    return unsafe { self.recv_bundled(number, (data, room), at, &arrival) };
+                    return unsafe { self.recv_bundled(number, (data, room), (at, &arrival), got) };
                 }
                 if !self.taking.has_room() {
                     return Look::Other;
@@ -209,7 +228,7 @@ impl Core {
             if !permit.covers(message) || len > room {
                 if message.header.kind != Kind::BUNDLE {
                     let (header, status) = (message.header, message.body.prefix());
-                    return self.answer_quick(header, status).of_nothing();
+                    return self.answer_quick(header, status);
                 }
                 if !permit.open(&mut self.taking, message) {
                     return Look::Other;
@@ -224,7 +243,8 @@ impl Core {
             // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
             unsafe { message.body.copy_to_raw(data.as_ptr(), len) };
             permit.receive(len);
-            return Look::Done(Completion { len, tag: arrival.tag, immediate: None, source });
+            *got = Got { len, tag: arrival.tag, source };
+            return Look::Done(());
         }
     }
 
@@ -255,9 +275,9 @@ impl Core {
         &mut self,
         number: u32,
         (data, room): (NonNull<u8>, usize),
-        at: At,
-        arrival: &Arrival,
-    ) -> Look<Completion> {
+        (at, arrival): (At, &Arrival),
+        got: &mut Got,
+    ) -> Look<()> {
         let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
         let message = self.taking.data(at);
         let len = message.len();
@@ -266,7 +286,9 @@ impl Core {
         }
         // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
         unsafe { Body::from_slice(message).copy_to_raw(data.as_ptr(), len) };
-        Look::Done(self.take_bundled(at, arrival, len))
+        let Completion { len, tag, source, .. } = self.take_bundled(at, arrival, len);
+        *got = Got { len, tag, source };
+        Look::Done(())
     }
 
     /// A message of the bundles that are being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.

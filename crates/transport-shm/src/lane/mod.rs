@@ -314,7 +314,7 @@ unsafe impl Lane for ShmLane {
     fn post_short(&mut self, header: &Header, body: &[u8]) -> bool {
         if self.is_usable()
             && let Some(open) = &mut self.open
-            && open.post_short(header, body, &self.socket)
+            && open.post_short(header, body, self.info.limits.frame_max, &self.socket)
         {
             return true;
         }
