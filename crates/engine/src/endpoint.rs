@@ -203,12 +203,7 @@ impl Endpoint {
     }
 
     #[inline(never)]
-    fn recv_longer(
-        &self,
-        pattern: Match,
-        buf: &mut [u8],
-        timeout: Timeout,
-    ) -> Result<Completion, OpError> {
+    fn recv_longer(&self, pattern: Match, buf: &mut [u8], timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
         let mut guard = Borrowed::none(shared);

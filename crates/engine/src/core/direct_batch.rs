@@ -217,7 +217,9 @@ impl Core {
             let Some(tags) = slot.tags else { break };
             let (endpoint, memory) = (self.direct_batch.endpoint, (slot.data, slot.room));
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Look::Done(()) = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else { break };
+            let Look::Done(()) = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else {
+                break;
+            };
             self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(got.info())));
             done += 1;
         }

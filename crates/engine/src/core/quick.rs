@@ -19,6 +19,7 @@ use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, S
 use super::rendezvous::Status;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
+use crate::batch::{Outgoing, Receive};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::{Body, Buf, Descriptor, Peek, Peeked, View};
@@ -178,6 +179,32 @@ impl Core {
         packed
     }
 
+    /// Packs messages one after the other, as long as the permit, their credit and their length allow it. How many; `header` is
+    /// that of any message of the endpoint to where they go.
+    pub(crate) fn pack_run(
+        &mut self,
+        session: Key,
+        flow: u32,
+        header: &Header,
+        messages: &[Outgoing<'_>],
+    ) -> usize {
+        let permit = &self.permits.to_send;
+        if permit.endpoint != header.src || permit.flow != flow || permit.session != session {
+            return 0;
+        }
+        for (done, outgoing) in messages.iter().enumerate() {
+            let Some((header, data)) = outgoing.plain(header) else { return done };
+            let fits = data.len() <= bundle::SHORT_MAX.min(self.config.eager_max);
+            if !fits
+                || self.permits.to_send.credit < data.len() as u64 + OVERHEAD
+                || !self.pack_quick(&header, data)
+            {
+                return done;
+            }
+        }
+        messages.len()
+    }
+
     /// Takes one message from the lane that had the last one, if it is what a receive of endpoint `number` waits for and nobody
     /// else does.
     ///
@@ -314,6 +341,43 @@ impl Core {
         self.taking.take(at);
         self.permits.to_receive.count_bundled(len);
         Completion { len, tag: arrival.tag, immediate: None, source }
+    }
+
+    /// Takes messages of bundles for the open ones of `receives` from `first` on, while each is for the first of them. Whether
+    /// there were any; `first` is behind all that have ended.
+    pub(crate) fn receive_run(
+        &mut self,
+        number: u32,
+        receives: &mut [Receive<'_>],
+        first: &mut usize,
+    ) -> bool {
+        while receives.get(*first).is_some_and(|receive| !receive.is_open()) {
+            *first += 1;
+        }
+        let Self { endpoints, taking, permits, .. } = self;
+        let permit = &mut permits.to_receive;
+        let endpoint = endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        let (Some(endpoint), true) = (endpoint, permit.endpoint == number && permit.alone) else {
+            return false;
+        };
+        let mut some = false;
+        for receive in &mut receives[*first..] {
+            if let Some(wanted) = receive.wanted() {
+                let Some(tags) = Tags::of(wanted) else { break };
+                let Some((at, arrival)) = taking.find(|arrival| tags.accept(arrival)) else { break };
+                let message = taking.data(at);
+                if message.len() > receive.room() || endpoint.matcher.may_want(&arrival) {
+                    break;
+                }
+                let got = Got { len: message.len(), tag: arrival.tag, source: taking.source(at) };
+                receive.fill(Body::from_slice(message), got.info());
+                taking.take(at);
+                permit.count_bundled(got.len);
+                some = true;
+            }
+            *first += 1;
+        }
+        some
     }
 
     /// Takes one message of at most `len_max` bytes from the lane that had the last one, if it is what was `wanted` and nobody

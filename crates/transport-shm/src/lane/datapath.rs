@@ -158,13 +158,7 @@ impl Open {
     }
 
     #[inline(never)]
-    fn post_in_window(
-        &mut self,
-        header: &Header,
-        body: &[u8],
-        frame_max: usize,
-        socket: &GuardedFd,
-    ) -> bool {
+    fn post_in_window(&mut self, header: &Header, body: &[u8], frame_max: usize, socket: &GuardedFd) -> bool {
         let len = body.len();
         // A full small window is worth another look at what came back: that is the long way.
         if len > frame_max || self.window.small_is_full(len) {
@@ -695,7 +689,9 @@ fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
     for (word, bytes) in words.iter_mut().zip(whole) {
         *word = u64::from_le_bytes(*bytes);
     }
-    if !rest.is_empty() && let Some(word) = words.get_mut(whole.len()) {
+    if !rest.is_empty()
+        && let Some(word) = words.get_mut(whole.len())
+    {
         *word = u64::from_le_bytes(*last) >> (8 * (8 - rest.len()));
     }
     words
