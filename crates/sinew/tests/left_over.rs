@@ -191,7 +191,7 @@ fn frames_that_end_in_the_middle_of_a_permutation_lose_no_order(lane: &str) {
     let mut staged = 0_u64;
     for taken in 0..20_000_u64 {
         // At least as far as a receive looks, in steps that are no multiple of eight.
-        while staged < taken + 8 || (staged < taken + 61 && staged % 61 != 0) {
+        while staged < taken + 8 || (staged < taken + 61 && !staged.is_multiple_of(61)) {
             let tag = staged & !7 | ORDER[(staged & 7) as usize];
             while p.to_b.stage(tag, &tag.to_le_bytes()).is_err() {
                 p.here.progress();
@@ -224,7 +224,7 @@ fn what_is_left_outlives_its_sender(lane: &str) {
     let sent = std::thread::spawn(move || {
         to_b.flush().unwrap();
         drop((to_b, a));
-        here.close(std::time::Duration::from_secs(5));
+        assert!(here.close(std::time::Duration::from_secs(5)).unwrap(), "closed in time");
     });
     until("the sender is gone", || {
         there.process();

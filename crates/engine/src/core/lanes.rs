@@ -38,6 +38,8 @@ pub(crate) struct LaneSlot {
     pub(crate) listening: bool,
     /// The peer has said so while what this side sends reached it on another lane: it can do without this one.
     pub(crate) spare: bool,
+    /// The peer has said on it that it closes it: its end is no loss.
+    pub(crate) closes: bool,
     /// Frames outside the sequence that wait for room, or for the end of a poll.
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,

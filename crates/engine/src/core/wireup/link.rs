@@ -389,6 +389,7 @@ impl Core {
             joins,
             listening: false,
             spare: false,
+            closes: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: u64::from_le_bytes(entropy(&*self.surroundings)?),

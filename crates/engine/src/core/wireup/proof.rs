@@ -132,6 +132,7 @@ impl Core {
             joins: false,
             listening: true,
             spare: false,
+            closes: false,
             waiting: Vec::new(),
             proof: Proof {
                 nonce: 0,
