@@ -8,8 +8,7 @@
 //! Most of what the long way finds out is the same for the next message. So it is found out once and kept as a [`Permit`](super::permit::Permit),
 //! with so much credit as is there; messages are counted in the permit and go into the books when it is settled. A permit is
 //! good until anything but quick calls happens under the lock: [`Core::settle`] stands at the entry of all else, of each turn
-//! of progress and of each post the long way. One to send
-//! and one to receive do not disturb each other.
+//! of progress and of each post the long way. One to send and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
 use super::bundle::{self, At};
