@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Pair, connected, content, engine_with, options, until};
-use sinew::{Completion, Match, OpError, Peer, Progress, Receive};
+use sinew::{Completion, Endpoint, Match, OpError, Peer, Progress, Receive};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +29,24 @@ fn settle(pair: &Pair) {
         pair.here.progress();
         pair.there.progress();
     }
+}
+
+/// Another endpoint of the first engine, connected to the same one.
+fn second_sender(p: &Pair) -> (Endpoint, Peer) {
+    let (second, connected) = (p.here.endpoint("second").unwrap(), AtomicBool::new(false));
+    let peer = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until("the second endpoint is connected", || {
+                p.there.process();
+                connected.load(Ordering::Acquire)
+            });
+        });
+        let peer = second.connect(p.b.address());
+        connected.store(true, Ordering::Release);
+        peer.unwrap()
+    });
+    settle(p);
+    (second, peer)
 }
 
 /// A small generator, whose seed is printed with what fails.
@@ -112,21 +130,8 @@ fn send_some(p: &Pair, to_b: &Peer, random: &mut Random, number: &mut u64, list:
 }
 
 fn any_mixture_of_receives_takes_the_oldest_that_matches(lane: &str) {
-    let engine = || engine_with(lane, Progress::Caller, options());
-    let p = connected(engine(), engine());
-    let (second, connected) = (p.here.endpoint("second").unwrap(), AtomicBool::new(false));
-    let to_b_too = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            until("the second endpoint is connected", || {
-                p.there.process();
-                connected.load(Ordering::Acquire)
-            });
-        });
-        let peer = second.connect(p.b.address());
-        connected.store(true, Ordering::Release);
-        peer.unwrap()
-    });
-    settle(&p);
+    let p = pair(lane);
+    let (second, to_b_too) = second_sender(&p);
     let seed = std::env::var("SINEW_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64 | 1,
     );
