@@ -50,6 +50,40 @@ pub(crate) struct LaneSlot {
 }
 
 impl LaneSlot {
+    /// A lane with nobody's word on it yet, and nothing sent.
+    pub(crate) fn new(
+        lane: Box<dyn Lane>,
+        transport: &'static str,
+        (owner, session): (u32, Key),
+        proof: Proof,
+    ) -> Self {
+        Self {
+            memory_polled: lane.info().capabilities.memory_polled,
+            joins: lane.backlog().is_some(),
+            lane: Some(lane),
+            owner,
+            session,
+            number: 0,
+            locator: String::new(),
+            transport,
+            hot: false,
+            astir: false,
+            behind: false,
+            idle: 0,
+            inbound: false,
+            dialled: false,
+            extra: false,
+            listening: false,
+            spare: false,
+            closes: false,
+            waiting: Vec::new(),
+            proof,
+            frames_sent: 0,
+            frames_received: 0,
+            measures: None,
+        }
+    }
+
     /// One frame more of the session's sequence has gone out here.
     #[inline]
     pub(crate) fn count_sent(&mut self, session: &mut Session) {
@@ -81,6 +115,24 @@ pub(crate) struct Proof {
     pub(crate) attempt: Option<(Key, usize)>,
 }
 
+impl Proof {
+    /// Nothing is proven yet; `left` round trips are to come until the deadline.
+    pub(crate) const fn new(nonce: u64, left: u8, deadline: Instant, attempt: Option<(Key, usize)>) -> Self {
+        Self {
+            nonce,
+            left,
+            sent_at: None,
+            deadline,
+            rtt_ns: None,
+            full_rtt_ns: None,
+            verified: false,
+            recent: [None; RECENT],
+            look: 0,
+            attempt,
+        }
+    }
+}
+
 /// Frames that one poll hands up at most, so that no lane starves the others.
 pub(crate) const BUDGET: usize = 64;
 /// Turns without a frame after which a memory-polled lane may be cooled, when there are many.
@@ -109,6 +161,8 @@ unsafe impl Sink for LaneSink<'_> {
         if self.violation.is_some() {
             return;
         }
+        // What is left of bundles is older than what comes now.
+        self.core.spill_bundles();
         if !self.inbound && header.kind.is_sequenced() {
             return;
         }
@@ -162,6 +216,10 @@ impl Core {
     /// Polls one lane for at most `budget` frames; its failure is handled. Returns how much it handed up.
     #[inline]
     pub(crate) fn poll_lane(&mut self, key: Key, budget: usize) -> usize {
+        if !self.taking.is_empty() && self.taking.lane() == key {
+            // What it brings comes after what is left: whoever keeps that looks at the lane itself.
+            return 0;
+        }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         let Some(mut lane) = slot.lane.take() else { return 0 };
         let session = slot.session;
@@ -297,6 +355,7 @@ impl Core {
 
     /// Forgets a lane and its descriptors.
     pub(crate) fn remove_lane(&mut self, key: Key) -> Option<LaneSlot> {
+        self.spill_bundles();
         self.hot.retain(|&hot| hot != key);
         if self.hot_socket == Some(key) {
             self.hot_socket = None;
