@@ -12,7 +12,7 @@
 //! or queues. When the message that a receive has matched is taken back by its sender: [`Matcher::post_before`]. A receive is never queued while a message that it matches is stored, if the caller keeps to this.
 //!
 //! # Cost
-//! The oldest posted receive is looked at first, then the sixty-four oldest by fingerprint. Only a message that matches none of
+//! The sixty-four oldest posted receives are compared by fingerprint, all at once. Only a message that matches none of
 //! them builds an index of the others, one hash table per *kind* of pattern (which bits matter, source known or not), so the
 //! cost grows with the number of different masks posted, never with the number of receives. Unexpected messages are indexed
 //! when a receive first looks beyond the oldest few, once per kind of pattern; the [`KINDS_MAX`] most recently used kinds

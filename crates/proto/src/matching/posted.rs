@@ -111,27 +111,16 @@ impl<P> PostedQueue<P> {
 
     #[inline]
     pub(super) fn arrive(&mut self, key: &Key) -> Option<P> {
-        if self.window.is_empty() {
-            return None;
-        }
-        if self.window.oldest_accepts(key) {
-            return self.take_from_window(self.window.oldest());
-        }
-        self.arrive_late(key)
-    }
-
-    #[inline(never)]
-    fn arrive_late(&mut self, key: &Key) -> Option<P> {
         match self.window.find(key) {
-            Some(position) => self.take_from_window(position),
+            Some(at) => self.take_from_window(at),
             None if self.slab.oldest() == NONE => None,
             None => self.arrive_indexed(key),
         }
     }
 
     #[inline]
-    fn take_from_window(&mut self, position: u32) -> Option<P> {
-        let handle = self.window.remove(position);
+    fn take_from_window(&mut self, at: u32) -> Option<P> {
+        let handle = self.window.remove(at);
         if self.slab.oldest() != NONE && self.window.wants_refill() {
             self.refill();
         }
@@ -176,6 +165,7 @@ impl<P> PostedQueue<P> {
         }
     }
 
+    #[inline(never)]
     fn arrive_indexed(&mut self, key: &Key) -> Option<P> {
         let (at, number) = self.find_indexed(key);
         if at == NONE {
@@ -190,13 +180,9 @@ impl<P> PostedQueue<P> {
     /// [`PostedQueue::arrive`], with what the receive wanted: for messages that may be taken back.
     #[inline(never)]
     pub(super) fn arrive_wanted(&mut self, key: &Key) -> Option<(P, Compiled)> {
-        if self.window.is_empty() {
-            return None;
-        }
-        let oldest = self.window.oldest_accepts(key).then(|| self.window.oldest());
-        if let Some(position) = oldest.or_else(|| self.window.find(key)) {
-            let wanted = self.window.wanted(position);
-            return self.take_from_window(position).map(|handle| (handle, wanted));
+        if let Some(at) = self.window.find(key) {
+            let wanted = *self.window.wanted(at);
+            return self.take_from_window(at).map(|handle| (handle, wanted));
         }
         let at = match self.find_indexed(key).0 {
             NONE => self.find_unindexed(key)?,
@@ -262,9 +248,9 @@ impl<P> PostedQueue<P> {
     }
 
     pub(super) fn cancel(&mut self, name: u64) -> Option<P> {
-        let found = self.window.entries().find(|(_, lane)| lane.name == name).map(|(position, _)| position);
+        let found = self.window.entries().find(|(_, lane)| lane.name == name).map(|(at, _)| at);
         match found {
-            Some(position) => self.take_from_window(position),
+            Some(at) => self.take_from_window(at),
             None if name & LISTED != 0 => {
                 let at = self.slab.resolve(name & !LISTED)?;
                 self.take_listed(at)
