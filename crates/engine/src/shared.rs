@@ -170,23 +170,16 @@ impl Shared {
         }
     }
 
+    /// The core, if this thread has the bias: for quick calls only, which leave nothing to do outside the lock.
+    #[inline(always)]
+    pub(crate) fn biased(&self) -> Option<BiasedGuard<'_, Core>> {
+        self.core.lock_if_biased()
+    }
+
     /// Runs a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
     #[inline(always)]
     pub(crate) fn with_bias<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
         self.core.lock_if_biased().map(|mut core| f(&mut core))
-    }
-
-    /// The same for a call that is given something, and gives it back when it does nothing.
-    #[inline(always)]
-    pub(crate) fn try_with_bias<A, R>(
-        &self,
-        given: A,
-        f: impl FnOnce(&mut Core, A) -> Result<R, A>,
-    ) -> Result<R, A> {
-        match self.core.lock_if_biased() {
-            Some(mut core) => f(&mut core, given),
-            None => Err(given),
-        }
     }
 
     /// Whether another thread waits for the lock.
@@ -255,7 +248,7 @@ impl Shared {
 
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
     #[inline(always)]
-    fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
+    pub(crate) fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
         if core.effects.any() || (done && self.sleepers.any()) {
             self.leave_slowly(core, done);
         }
@@ -273,38 +266,24 @@ impl Shared {
     }
 
     /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
-    /// come. `None`: it takes longer, or this thread is not the one that may.
-    pub(crate) fn wait_quick<T>(
-        self: &Arc<Self>,
-        endpoint: u32,
-        turns: u32,
-        mut check: impl FnMut(&mut Core) -> Option<T>,
-    ) -> Option<T> {
+    /// come. `true`: it is over. Else it takes longer, or this thread is not the one that may.
+    #[inline(never)]
+    pub(crate) fn wait_quick(self: &Arc<Self>, endpoint: u32, key: Key, turns: u32) -> bool {
         for _ in 0..turns {
-            let mut changed = true;
-            let look = |core: &mut Core| {
-                if std::mem::take(&mut changed)
-                    && let Some(done) = check(core)
-                {
-                    return Look::Done(done);
-                }
-                let look = core.deliver_quick(endpoint);
-                changed = matches!(look, Look::Done(()) | Look::More);
-                match look {
-                    Look::Done(()) | Look::More => Look::More,
-                    Look::Nothing => Look::Nothing,
-                    Look::Other => Look::Other,
-                }
-            };
-            if let Some(done) = self.look_quick(|_| true, look)? {
-                return Some(done);
+            match self.look_quick(|_| true, |core| core.deliver_quick(endpoint, key)) {
+                Some(Some(())) => return true,
+                Some(None) => {}
+                None => return false,
             }
-            self.with(|core| core.turn(1));
-            if self.core.contended() {
-                break;
+            let over = self.with(|core| {
+                core.turn(1);
+                core.is_over(key)
+            });
+            if over || self.core.contended() {
+                return over;
             }
         }
-        None
+        false
     }
 
     /// Waits for a message without memory for it for a while, the short way. `None`: it takes longer, or this thread is not
@@ -390,7 +369,7 @@ impl Shared {
             {
                 // What is run now may panic: the message must not be lost by that.
                 let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
-                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, info, 0);
+                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, Ok(info), 0);
                 taken = Some(Taken::Pending(kept));
             }
             if let Some(Taken::Pending(key)) = taken {
