@@ -81,15 +81,31 @@ unsafe fn copy_short(src: *const u8, dst: *mut u8, len: usize) {
                 move8(src, dst);
                 move8(src.add(len - 8), dst.add(len - 8));
             }
-            _ => {
-                let mut at = 0;
-                while at + 16 < len {
-                    move16(src.add(at), dst.add(at));
-                    at += 16;
-                }
+            16..=32 => {
+                move16(src, dst);
                 move16(src.add(len - 16), dst.add(len - 16));
             }
+            33..=64 => {
+                move16(src, dst);
+                move16(src.add(16), dst.add(16));
+                move16(src.add(len - 32), dst.add(len - 32));
+                move16(src.add(len - 16), dst.add(len - 16));
+            }
+            _ => copy_by_16(src, dst, len),
         }
+    }
+}
+
+/// At least 16 bytes, where nothing wider is to be had.
+unsafe fn copy_by_16(src: *const u8, dst: *mut u8, len: usize) {
+    let mut at = 0;
+    // SAFETY: the pieces lie inside `len` bytes.
+    unsafe {
+        while at + 16 < len {
+            move16(src.add(at), dst.add(at));
+            at += 16;
+        }
+        move16(src.add(len - 16), dst.add(len - 16));
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Started, Taken};
+use crate::core::{Core, Got, Look, Started, Tags, Taken};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::{Measures, Way};
 use crate::op::{Operation, RecvOp};
@@ -151,16 +151,21 @@ impl Endpoint {
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
     #[inline]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
-        if self.inner.measures.is_some() {
-            return self.recv_measured(pattern.into(), buf);
+        let pattern = pattern.into();
+        if self.inner.measures.is_none()
+            && let Some(got) = self.recv_short(&pattern, buf)
+        {
+            return Ok(got.info());
         }
-        self.recv_within(pattern, buf, Timeout::Default)
+        // Through a place of its own, so that the answer above can stay in registers.
+        let info = self.recv_measured(pattern, buf)?;
+        Ok(info)
     }
 
-    #[cold]
+    #[inline(never)]
     fn recv_measured(&self, pattern: Match, buf: &mut [u8]) -> Result<Completion, OpError> {
         let since = self.inner.clock();
-        let result = self.recv_within(pattern, buf, Timeout::Default);
+        let result = self.recv_longer(pattern, buf, Timeout::Default);
         if let (Some(since), Ok(info)) = (since, &result) {
             self.inner.measured(Way::Recv, since, Key(info.source.session));
         }
@@ -178,18 +183,38 @@ impl Endpoint {
         buf: &mut [u8],
         timeout: impl Into<Timeout>,
     ) -> Result<Completion, OpError> {
+        let pattern = pattern.into();
+        if let Some(got) = self.recv_short(&pattern, buf) {
+            return Ok(got.info());
+        }
+        // As in `recv`.
+        let info = self.recv_longer(pattern, buf, timeout.into())?;
+        Ok(info)
+    }
+
+    /// One look for a message, the short way.
+    #[inline(always)]
+    fn recv_short(&self, pattern: &Match, buf: &mut [u8]) -> Option<Got> {
+        let shared = &self.inner.shared;
+        let tags = Tags::of(pattern)?;
+        if shared.check_fork().is_err() {
+            return None;
+        }
+        let mut got = Got::NOTHING;
+        let look = shared.recv_look(self.inner.number, tags, buf, &mut got);
+        matches!(look, Look::Done(())).then_some(got)
+    }
+
+    #[inline(never)]
+    fn recv_longer(&self, pattern: Match, buf: &mut [u8], timeout: Timeout) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         shared.check_fork()?;
-        let pattern = pattern.into();
-        if let Some(info) = shared.recv_packed(self.inner.number, &pattern, buf) {
-            return Ok(info);
-        }
         let mut guard = Borrowed::none(shared);
         let note = |key| guard.key = Some(key);
         match shared.recv_direct(self.inner.number, pattern, buf, note) {
             Ok(info) | Err(Taken::Done(info)) => Ok(info),
             Err(Taken::Failed(error)) => Err(*error),
-            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout.into(), false),
+            Err(Taken::Pending(key)) => self.wait_recv(key, guard, timeout, false),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
+use crate::core::Core;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::Core;
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::held::{Ending, Held};
@@ -364,9 +364,7 @@ impl RecvOp {
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
     pub fn cancel(mut self) -> Result<Received, Failed> {
         received(
-            self.0
-                .cancel()
-                .unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
         )
     }
 }

@@ -76,7 +76,11 @@ impl Peer {
     /// [`OpError`].
     #[inline]
     pub fn send(&self, tag: u64, data: &[u8]) -> Result<(), OpError> {
-        self.message(tag).send(data)
+        let message = self.message(tag);
+        if self.endpoint.measures.is_none() && message.send_short(data) {
+            return Ok(());
+        }
+        message.send(data)
     }
 
     /// Sends a message that only untagged receives take.
@@ -323,7 +327,7 @@ impl Message<'_> {
     /// # Errors
     /// As [`Peer::send`].
     #[inline]
-    pub fn send(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn send(&self, data: &[u8]) -> Result<(), OpError> {
         if let Some(since) = self.peer.endpoint.clock() {
             let result = self.send_now(data);
             if result.is_ok() {
@@ -334,11 +338,18 @@ impl Message<'_> {
         self.send_now(data)
     }
 
+    /// Sends it if that is possible the short way; `false`: nothing has happened.
     #[inline(always)]
-    fn send_now(self, data: &[u8]) -> Result<(), OpError> {
+    fn send_short(&self, data: &[u8]) -> bool {
+        let shared = &self.peer.endpoint.shared;
+        shared.check_fork().is_ok()
+            && shared.biased().is_some_and(|mut core| self.send_quick(&mut core, data))
+    }
+
+    fn send_now(&self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if shared.with_bias(|core| self.send_quick(core, data)) == Some(true) {
+        if self.send_short(data) {
             return Ok(());
         }
         let blocked = shared.with_hot(|core| {
@@ -366,7 +377,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::send`].
-    pub fn send_slices(self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
+    pub fn send_slices(&self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
         let len = parts.iter().map(|part| part.len()).sum();
@@ -382,7 +393,7 @@ impl Message<'_> {
 
     /// Waits for room or credit; goes as an envelope when the receiver gives none, or the message is too long for a frame.
     #[cold]
-    fn send_slowly(self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
+    fn send_slowly(&self, parts: &[IoSlice<'_>], len: usize, blocked: Blocked) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         let limit = self.timeout.resolve(&shared.config);
@@ -446,7 +457,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::try_send`].
-    pub fn try_send(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn try_send(&self, data: &[u8]) -> Result<(), OpError> {
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
         shared.check_fork()?;
@@ -475,13 +486,25 @@ impl Message<'_> {
     /// # Errors
     /// As [`Peer::stage`].
     #[inline(always)]
-    pub fn stage(self, data: &[u8]) -> Result<(), OpError> {
+    pub fn stage(&self, data: &[u8]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        if shared.with_bias(|core| self.stage_quick(core, data)) == Some(true) {
+        // No closure: one would be a call more.
+        let staged = match shared.biased() {
+            Some(mut core) => self.stage_quick(&mut core, data),
+            None => false,
+        };
+        if staged {
             shared.tell_of_staged();
             return Ok(());
         }
+        self.stage_longer(data)
+    }
+
+    /// [`Message::stage`] when there is no short way.
+    #[inline(never)]
+    fn stage_longer(&self, data: &[u8]) -> Result<(), OpError> {
+        let shared = &self.peer.endpoint.shared;
         let posted = shared.with_hot(|core| {
             let posted = self.post_now(core, &[IoSlice::new(data)], data.len());
             if posted.is_ok() {
@@ -496,7 +519,7 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::post_send`].
-    pub fn post(self, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
+    pub fn post(&self, buf: impl Into<Buf>) -> Result<SendOp, Failed> {
         let buf = buf.into();
         let peer = self.peer;
         let shared = &peer.endpoint.shared;
@@ -533,8 +556,7 @@ impl Message<'_> {
                 return Err(Failed { buf, error });
             }
             let memory = Memory::Owned(buf);
-            let key =
-                core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, false);
+            let key = core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, false);
             Ok(SendOp { operation: Operation::new(&peer.endpoint, core, key), sent: None })
         })
     }

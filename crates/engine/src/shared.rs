@@ -8,7 +8,7 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Look, Receiving, Shown, Surroundings, Taken};
+use crate::core::{Core, Effects, Got, Look, Receiving, Shown, Surroundings, Tags, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -23,7 +23,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 pub(crate) struct Shared {
@@ -36,8 +36,6 @@ pub(crate) struct Shared {
     /// Threads that sleep, or are about to; changed under the lock.
     pub(crate) sleepers: Sleepers,
     fork: ForkGuard,
-    /// Messages that shared a frame are left: a hint, read without the lock.
-    packed: AtomicBool,
     pub(crate) config: Arc<Config>,
     pub(crate) progress: Progress,
     pub(crate) stop: AtomicBool,
@@ -59,8 +57,6 @@ impl Drop for Shared {
 pub(crate) const TURNS_DIRECT: u32 = 64;
 /// The same for the poll of a future: under a microsecond, as other tasks wait for its thread.
 pub(crate) const TURNS_POLL: u32 = 2;
-/// Looks at the busiest lane before each of them.
-const QUICK_LOOKS: u32 = 16;
 /// Turns of a receive for which there are no such looks: over sockets, with a source, without the bias.
 const TURNS_ALONE: u32 = 256;
 
@@ -91,7 +87,6 @@ impl Shared {
             waker,
             sleepers: Sleepers::new(),
             fork: ForkGuard::new(),
-            packed: AtomicBool::new(false),
             config,
             progress,
             stop: AtomicBool::new(false),
@@ -125,8 +120,18 @@ impl Shared {
     /// [`Shared::with`] for the few calls that messages go through: what they answer must not pass through memory.
     #[inline(always)]
     pub(crate) fn with_hot<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_settled(false, f)
+    }
+
+    /// The same; what is left of bundles stays where it is if told so.
+    #[inline(always)]
+    fn with_settled<R>(self: &Arc<Self>, keeps: bool, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut core = self.core.lock();
-        core.settle();
+        if keeps {
+            core.settle_but_bundles();
+        } else {
+            core.settle();
+        }
         let result = f(&mut core);
         self.release(core);
         result
@@ -170,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// The core, if this thread has the bias: for quick calls only, which leave nothing to do outside the lock.
+    /// The core for a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
     #[inline(always)]
     pub(crate) fn biased(&self) -> Option<BiasedGuard<'_, Core>> {
         self.core.lock_if_biased()
@@ -188,7 +193,7 @@ impl Shared {
         self.core.contended()
     }
 
-    /// Some quick looks of a thread that has the bias. `None`: there may be none.
+    /// Quick looks of a thread that has the bias. `None`: there may be none.
     #[inline(always)]
     pub(crate) fn look_quick<T>(
         self: &Arc<Self>,
@@ -201,49 +206,19 @@ impl Shared {
         }
         // What was staged goes out before anybody waits for an answer; a turn of progress sees to it where there is no room.
         core.flush_bundle();
-        let mut looks = 0;
-        while looks < QUICK_LOOKS {
+        loop {
             match look(&mut core) {
                 Look::Done(value) => {
-                    if core.has_bundled() {
-                        self.packed.store(true, Ordering::Relaxed);
-                    }
                     self.leave_quick(core, true);
                     return Some(Some(value));
                 }
                 // It may panic: nothing must be taken out of the engine before that.
-                Look::More if core.effects.must_run() => break,
-                Look::More => {}
-                Look::Nothing if self.core.contended() => break,
-                Look::Nothing => {
-                    looks += 1;
-                    std::hint::spin_loop();
-                }
-                Look::Other => break,
+                Look::More if !core.effects.must_run() => {}
+                _ => break,
             }
         }
         self.leave_quick(core, false);
         Some(None)
-    }
-
-    /// The next of the messages that shared a frame, if that is what is wanted and nobody else wants it.
-    #[inline(always)]
-    pub(crate) fn recv_packed(
-        self: &Arc<Self>,
-        endpoint: u32,
-        pattern: &Match,
-        buf: &mut [u8],
-    ) -> Option<Completion> {
-        if !self.packed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut core = self.core.lock_if_biased()?;
-        let Some(info) = core.recv_packed(endpoint, pattern, buf) else {
-            self.packed.store(core.has_bundled(), Ordering::Relaxed);
-            return None;
-        };
-        self.leave_quick(core, true);
-        Some(info)
     }
 
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
@@ -309,9 +284,25 @@ impl Shared {
         None
     }
 
-    /// Receives into borrowed memory, polling for a while; what did not come meanwhile is posted, and must leave the table
-    /// before the borrow ends: `note` hears of it under the lock.
+    /// One look for a message, the short way.
     #[inline(always)]
+    pub(crate) fn recv_look(
+        self: &Arc<Self>,
+        endpoint: u32,
+        tags: Tags,
+        buf: &mut [u8],
+        got: &mut Got,
+    ) -> Look<()> {
+        let Some(mut core) = self.core.lock_if_biased() else { return Look::Away };
+        let memory = (NonNull::from(&mut *buf).cast(), buf.len());
+        // SAFETY: `buf` is borrowed meanwhile.
+        let look = unsafe { core.recv_quick(endpoint, tags, memory, got) };
+        self.leave_quick(core, matches!(look, Look::Done(_)));
+        look
+    }
+
+    /// Receives into borrowed memory, looking and making progress by turns for a while; what did not come meanwhile is posted,
+    /// and must leave the table before the borrow ends: `note` hears of it under the lock.
     pub(crate) fn recv_direct(
         self: &Arc<Self>,
         endpoint: u32,
@@ -319,19 +310,22 @@ impl Shared {
         buf: &mut [u8],
         mut note: impl FnMut(Key),
     ) -> Result<Completion, Taken> {
-        let receiving = Receiving::new(endpoint, &pattern, NonNull::from(&mut *buf).cast(), buf.len());
+        let (data, room) = (NonNull::from(&mut *buf).cast(), buf.len());
+        let receiving = &Receiving { endpoint, pattern, data, room };
         let mut turns = TURNS_ALONE;
         for _ in 0..TURNS_DIRECT {
-            let may = |core: &mut Core| core.may_receive_quick(endpoint, &pattern);
-            // SAFETY: `buf` is borrowed meanwhile.
-            match self.look_quick(may, |core| unsafe { core.recv_quick(&receiving) }) {
-                Some(Some(info)) => return Ok(info),
-                Some(None) => {}
-                None => break,
-            }
+            let Some(tags) = Tags::of(&pattern) else { break };
+            let mut got = Got::NOTHING;
+            let keeps = match self.recv_look(endpoint, tags, buf, &mut got) {
+                Look::Done(()) => return Ok(got.info()),
+                Look::Away => break,
+                Look::Nothing | Look::Aside => true,
+                // It may be the word that a loan is over, which somebody waits for.
+                Look::More | Look::Other => false,
+            };
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
-            if let Some(taken) = unsafe { self.recv_in_turns(1, &pattern, &receiving, &mut note) } {
+            if let Some(taken) = unsafe { self.recv_in_turns(keeps, 1, receiving, &mut note) } {
                 return Err(taken);
             }
             turns = 0;
@@ -340,23 +334,24 @@ impl Shared {
             }
         }
         // SAFETY: as above.
-        Err(unsafe { self.recv_slowly(turns, pattern, &receiving, &mut note) })
+        Err(unsafe { self.recv_slowly(turns, receiving, &mut note) })
     }
 
-    /// The long way of a direct receive: some turns of progress. An operation that comes of it is noted under the lock.
+    /// The long way of a direct receive: some turns of progress, which keep what is left of bundles if told so. An operation
+    /// that comes of it is noted under the lock.
     ///
     /// # Safety
     /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
     #[inline(never)]
     unsafe fn recv_in_turns(
         self: &Arc<Self>,
+        keeps: bool,
         turns: u32,
-        pattern: &Match,
         receiving: &Receiving,
         note: &mut dyn FnMut(Key),
     ) -> Option<Taken> {
-        self.with_hot(|core| {
-            let mut taken = core.recv_before(pattern, receiving);
+        self.with_settled(keeps, |core| {
+            let mut taken = core.recv_before(receiving);
             for _ in 0..turns {
                 if taken.is_some() || core.effects.any() || self.core.contended() {
                     break;
@@ -369,7 +364,8 @@ impl Shared {
             {
                 // What is run now may panic: the message must not be lost by that.
                 let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
-                let kept = core.keep_finished(receiving.endpoint, pattern.untagged, memory, Ok(info), 0);
+                let kept =
+                    core.keep_finished(receiving.endpoint, receiving.pattern.untagged, memory, Ok(info), 0);
                 taken = Some(Taken::Pending(kept));
             }
             if let Some(Taken::Pending(key)) = taken {
@@ -388,17 +384,16 @@ impl Shared {
     unsafe fn recv_slowly(
         self: &Arc<Self>,
         turns: u32,
-        pattern: Match,
         receiving: &Receiving,
         note: &mut dyn FnMut(Key),
     ) -> Taken {
         // SAFETY: the caller's promise.
-        if let Some(taken) = unsafe { self.recv_in_turns(turns, &pattern, receiving, note) } {
+        if let Some(taken) = unsafe { self.recv_in_turns(false, turns, receiving, note) } {
             return taken;
         }
         self.with(|core| {
             // SAFETY: the caller's promise.
-            let taken = unsafe { core.recv_posted(pattern, receiving) };
+            let taken = unsafe { core.recv_posted(receiving) };
             if let Taken::Pending(key) = taken {
                 note(key);
             }

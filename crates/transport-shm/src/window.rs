@@ -23,6 +23,8 @@ struct Bytes {
     base: usize,
     size: u64,
     head: u64,
+    /// Where `head` is in the ring.
+    at: u64,
     tail: u64,
 }
 
@@ -33,16 +35,17 @@ impl Bytes {
     #[inline]
     fn take(&mut self, len: usize) -> Option<usize> {
         let len = (len as u64).next_multiple_of(LINE);
-        let mut start = self.head;
-        let at = start % self.size;
+        let (mut start, mut at) = (self.head, self.at);
         if at + len > self.size {
             start += self.size - at;
+            at = 0;
         }
         if start + len - self.tail > self.size {
             return None;
         }
         self.head = start + len;
-        Some(self.base + (start % self.size) as usize)
+        self.at = at + len;
+        Some(self.base + at as usize)
     }
 }
 
@@ -50,7 +53,7 @@ impl Window {
     /// A window of `small` and `large` bytes, each a multiple of the line; bodies up to `small_max` go to the small ring
     /// as long as it has room.
     pub(crate) fn new(small: usize, large: usize, small_max: usize) -> Self {
-        let ring = |base, size| Bytes { base, size: size as u64, head: 0, tail: 0 };
+        let ring = |base, size| Bytes { base, size: size as u64, head: 0, at: 0, tail: 0 };
         Self { small: ring(0, small), large: ring(small, large), small_max }
     }
 

@@ -523,7 +523,7 @@ fn frames_that_are_taken_where_they_lie_leave_room_for_the_next_ones() {
                 next += 1;
             }
             let mut take = false;
-            while let Peek::Frame(frame) = other.lane.peek(take) {
+            while let Peek::Frame(frame) = other.lane.peek(take, 1) {
                 assert_eq!((frame.header.tag, frame.body.to_vec()), (next, next.to_le_bytes().to_vec()));
                 (next, taken, take) = (next + 1, taken + 1, true);
             }

@@ -493,6 +493,12 @@ pub unsafe trait Lane: Send {
     /// [`PostError`].
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError>;
 
+    /// [`Lane::try_post`] of one piece; whatever the reason, `false` when it was not posted. The way of short messages, which
+    /// a lane that is polled in memory makes as short as it can.
+    fn post_short(&mut self, header: &Header, body: &[u8]) -> bool {
+        self.try_post(header, &[IoSlice::new(body)]).is_ok()
+    }
+
     /// Takes one frame whose body stays where it is. Lanes that copy anyhow may copy; all report [`Sink::released`].
     ///
     /// # Errors
@@ -544,8 +550,9 @@ pub unsafe trait Lane: Send {
 
     /// Looks at the next frame where it lies, after taking the one that was shown before if `take` says so. The same frame is
     /// shown until it is taken. For lanes that are polled in memory, and for those that [have more](Lane::has_more) than they
-    /// handed up: a receiver that waits copies straight from here.
-    fn peek(&mut self, _take: bool) -> Peek<'_> {
+    /// handed up: a receiver that waits copies straight from here. A lane that is polled in memory looks up to `looks` times,
+    /// at least once, with a short rest between, before it says that there is nothing.
+    fn peek(&mut self, _take: bool, _looks: u32) -> Peek<'_> {
         Peek::Poll
     }
 

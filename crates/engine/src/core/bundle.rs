@@ -6,7 +6,7 @@
 //! keep a message from going out any longer than staging allows.
 
 use super::Core;
-use super::inbound::{Handled, OVERHEAD};
+use super::inbound::{Handled, OVERHEAD, numbered};
 use super::table::Key;
 use crate::completion::Source;
 use sinew_proto::matching::Arrival;
@@ -88,11 +88,153 @@ fn unpack(messages: &mut Opened, header: &Header, body: Body<'_>) -> bool {
     header.flags.0 & !Flags::UNTAGGED.0 == 0 && messages.open(header.tag, untagged, body.len(), copy).is_ok()
 }
 
+/// Bundles of which something may be left before the next one has to go the long way: messages are often wanted in nearly the
+/// order in which they were sent, and what stands at the border of two bundles must not make all go that way.
+const BUNDLES: usize = 4;
+
+/// Bundles that came the short way on one lane for one endpoint, the oldest first. What is left of them is younger than what
+/// waits at the endpoint, and older than what is in the lane.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    bundles: [Bundle; BUNDLES],
+    /// Which is the oldest, and how many there are: of the oldest and the newest something is left.
+    first: usize,
+    count: usize,
+}
+
+/// A message of them: which bundle, and which message of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    bundle: usize,
+    message: usize,
+}
+
+/// Where a bundle comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) session: Key,
+    pub(crate) lane: Key,
+    /// What stands for the peer's engine in sources.
+    pub(crate) engine: u32,
+    /// The place of its first message in what the session brings.
+    pub(crate) number: u64,
+}
+
+impl Taking {
+    #[inline(always)]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether another bundle can be taken in.
+    #[inline(always)]
+    pub(crate) const fn has_room(&self) -> bool {
+        self.count < BUNDLES
+    }
+
+    /// The endpoint that they are for. Only when not empty.
+    pub(crate) const fn endpoint(&self) -> u32 {
+        self.bundles[self.first].header.dst
+    }
+
+    /// The lane that they came on. Only when not empty.
+    pub(crate) const fn lane(&self) -> Key {
+        self.bundles[self.first].origin.lane
+    }
+
+    /// Takes a bundle in, if all that is left then costs at most `credit`. `false`: it is left to the long way.
+    pub(crate) fn open(&mut self, origin: Origin, header: &Header, body: Body<'_>, credit: u64) -> bool {
+        let bundle = &mut self.bundles[(self.first + self.count) % BUNDLES];
+        if self.count == BUNDLES || !bundle.open(origin, header, body) {
+            return false;
+        }
+        self.count += 1;
+        let affordable = self.cost() <= credit;
+        if !affordable {
+            self.count -= 1;
+        }
+        affordable
+    }
+
+    /// What all that is left costs.
+    fn cost(&self) -> u64 {
+        let bundles = (0..self.count).map(|number| &self.bundles[(self.first + number) % BUNDLES]);
+        bundles.map(Bundle::cost).sum()
+    }
+
+    /// The oldest message that is left.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> Option<(At, Arrival)> {
+        self.find(|_| true)
+    }
+
+    /// The oldest message that is left and wanted.
+    #[inline(always)]
+    pub(crate) fn find(&self, wanted: impl Fn(&Arrival) -> bool) -> Option<(At, Arrival)> {
+        for number in 0..self.count {
+            let bundle = (self.first + number) % BUNDLES;
+            if let Some((message, arrival)) = self.bundles[bundle].find(&wanted) {
+                return Some((At { bundle, message }, arrival));
+            }
+        }
+        None
+    }
+
+    /// A message's bytes.
+    #[inline(always)]
+    pub(crate) fn data(&self, at: At) -> &[u8] {
+        self.bundles[at.bundle].messages.data(at.message)
+    }
+
+    /// Where a message comes from.
+    #[inline(always)]
+    pub(crate) const fn source(&self, at: At) -> Source {
+        self.bundles[at.bundle].source
+    }
+
+    /// The place of a message in what its session brings.
+    pub(crate) const fn number(&self, at: At) -> u64 {
+        self.bundles[at.bundle].origin.number + at.message as u64
+    }
+
+    /// A message is taken.
+    #[inline(always)]
+    pub(crate) const fn take(&mut self, at: At) {
+        let bundle = &mut self.bundles[at.bundle];
+        bundle.left &= !(1 << at.message);
+        if bundle.left == 0 {
+            self.forget_empty();
+        }
+    }
+
+    /// Forgets what is left.
+    const fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Bundles of which nothing is left go, from the oldest on.
+    const fn forget_empty(&mut self) {
+        while self.count > 0 && self.bundles[self.first].left == 0 {
+            self.first = (self.first + 1) % BUNDLES;
+            self.count -= 1;
+        }
+    }
+
+    /// Takes out the oldest message that is left: where it came from, its header as if it had come alone, its place, and
+    /// where its bytes are.
+    fn pop(&mut self) -> Option<(Origin, Header, At)> {
+        let (at, arrival) = self.first()?;
+        let Bundle { origin, header, .. } = self.bundles[at.bundle];
+        let number = self.number(at);
+        self.take(at);
+        Some((Origin { number, ..origin }, Header { kind: Kind::EAGER, tag: arrival.tag, ..header }, at))
+    }
+}
+
 /// A bundle that came the short way, and what is left of it.
 #[derive(Debug)]
-pub(crate) struct Taking {
-    session: Key,
-    lane: Key,
+struct Bundle {
+    origin: Origin,
     source: Source,
     header: Header,
     messages: Opened,
@@ -100,11 +242,10 @@ pub(crate) struct Taking {
     left: u32,
 }
 
-impl Default for Taking {
+impl Default for Bundle {
     fn default() -> Self {
         Self {
-            session: Key::NONE,
-            lane: Key::NONE,
+            origin: Origin { session: Key::NONE, lane: Key::NONE, engine: 0, number: 0 },
             source: Source::new(0, 0, 0),
             header: Header::control(Kind::BUNDLE, 0),
             messages: Opened::new(),
@@ -113,80 +254,41 @@ impl Default for Taking {
     }
 }
 
-impl Taking {
-    #[inline(always)]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-
-    /// Takes a bundle in that costs at most `credit`. `false`: it is left to the long way.
-    #[inline(never)]
-    pub(crate) fn open(
-        &mut self,
-        (session, lane): (Key, Key),
-        engine: u32,
-        header: &Header,
-        body: Body<'_>,
-        credit: u64,
-    ) -> bool {
-        if !unpack(&mut self.messages, header, body) || self.cost() > credit {
+impl Bundle {
+    fn open(&mut self, origin: Origin, header: &Header, body: Body<'_>) -> bool {
+        if !unpack(&mut self.messages, header, body) {
             return false;
         }
-        (self.session, self.lane) = (session, lane);
-        self.source = Source::new(session.0, engine, header.src);
+        self.origin = origin;
+        self.source = Source::new(origin.session.0, origin.engine, header.src);
         self.header = *header;
         self.left = u32::MAX >> (32 - self.messages.count());
         true
     }
 
-    /// What all of it costs.
+    /// What is left of it costs.
     fn cost(&self) -> u64 {
-        self.messages.data_len() as u64 + self.messages.count() as u64 * OVERHEAD
-    }
-
-    /// Where its messages come from.
-    #[inline(always)]
-    pub(crate) const fn source(&self) -> Source {
-        self.source
-    }
-
-    /// The oldest message that is left.
-    #[inline(always)]
-    pub(crate) fn first(&self) -> (usize, Arrival) {
-        let at = self.left.trailing_zeros() as usize;
-        (at, self.arrival(at))
-    }
-
-    #[inline(always)]
-    fn arrival(&self, at: usize) -> Arrival {
-        Arrival { tag: self.messages.tag(at), untagged: self.messages.untagged(), source: self.source.key }
+        if self.left.count_ones() as usize == self.messages.count() {
+            return self.messages.data_len() as u64 + self.messages.count() as u64 * OVERHEAD;
+        }
+        let left = (0..self.messages.count()).filter(|at| self.left & 1 << at != 0);
+        left.map(|at| self.messages.data(at).len() as u64 + OVERHEAD).sum()
     }
 
     /// The oldest message that is left and wanted.
     #[inline(always)]
-    pub(crate) fn find(&self, wanted: impl Fn(&Arrival) -> bool) -> Option<(usize, Arrival)> {
+    fn find(&self, wanted: impl Fn(&Arrival) -> bool) -> Option<(usize, Arrival)> {
+        let (untagged, source) = (self.messages.untagged(), self.source.key);
         let mut left = self.left;
         while left != 0 {
             let at = left.trailing_zeros() as usize;
-            let arrival = self.arrival(at);
+            let arrival = Arrival { tag: self.messages.tag(at), untagged, source };
             if wanted(&arrival) {
                 return Some((at, arrival));
             }
             left &= left - 1;
         }
         None
-    }
-
-    /// A message's bytes.
-    #[inline(always)]
-    pub(crate) fn data(&self, at: usize) -> &[u8] {
-        self.messages.data(at)
-    }
-
-    /// A message is taken.
-    #[inline(always)]
-    pub(crate) const fn take(&mut self, at: usize) {
-        self.left &= !(1 << at);
     }
 }
 
@@ -243,28 +345,39 @@ impl Core {
         if !unpack(&mut opened, header, body) {
             return Err("no bundle of messages");
         }
+        let Some(first) = self.sessions.get_mut(session_key).map(|session| numbered(session.received, 0))
+        else {
+            return Ok(());
+        };
         for (at, (tag, data)) in opened.messages().enumerate() {
             let header = Header { kind: Kind::EAGER, tag, ..*header };
-            self.arrive(session_key, &header, at, Body::from_slice(data))?;
+            self.arrive(session_key, &header, first + at as u64, Body::from_slice(data))?;
         }
         Ok(())
     }
 
-    /// What nobody has taken of a bundle that came the short way goes the way of all messages.
+    /// What is left of bundles that came the short way goes the way of all messages.
+    #[inline(always)]
+    pub(crate) fn spill_bundles(&mut self) {
+        if !self.taking.is_empty() {
+            self.spill_now();
+        }
+    }
+
+    #[cold]
     #[inline(never)]
-    pub(crate) fn spill_bundle(&mut self) {
-        let mut taking = std::mem::take(&mut self.taking);
-        while !taking.is_empty() {
-            let (at, _) = taking.first();
-            taking.take(at);
-            let header = Header { kind: Kind::EAGER, tag: taking.messages.tag(at), ..taking.header };
-            if let Err(text) = self.arrive(taking.session, &header, at, Body::from_slice(taking.data(at))) {
-                taking.left = 0;
+    fn spill_now(&mut self) {
+        let mut bytes = [0; BODY_MAX];
+        while let Some((origin, header, at)) = self.taking.pop() {
+            let data = self.taking.data(at);
+            let bytes = &mut bytes[..data.len()];
+            bytes.copy_from_slice(data);
+            if let Err(text) = self.arrive(origin.session, &header, origin.number, Body::from_slice(bytes)) {
+                self.taking.clear();
                 let object = format!("{:?}: {text}", Kind::BUNDLE);
                 let error = TransportError::new(ErrorKind::Protocol, "frame", object);
-                self.violated(taking.lane, &error);
+                self.violated(origin.lane, &error);
             }
         }
-        self.taking = taking;
     }
 }

@@ -152,23 +152,23 @@ impl Core {
     }
 
     /// What a receive finds before it looks at any lane: a message that came before, or that none will come.
-    pub(crate) fn recv_before(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
+    pub(crate) fn recv_before(&mut self, receiving: &Receiving) -> Option<Taken> {
         if self.endpoint(receiving.endpoint).is_none() {
             return Some(Taken::Failed(Box::new(OpError::EngineClosed)));
         }
-        if self.recv_has_more_to_see(pattern, receiving.endpoint) {
-            return self.recv_waiting(pattern, receiving);
+        if self.recv_has_more_to_see(&receiving.pattern, receiving.endpoint) {
+            return self.recv_waiting(receiving);
         }
         None
     }
 
     #[inline(never)]
-    fn recv_waiting(&mut self, pattern: &Match, receiving: &Receiving) -> Option<Taken> {
-        let &Receiving { endpoint, data, room, .. } = receiving;
-        if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&(*pattern).into()) {
+    fn recv_waiting(&mut self, receiving: &Receiving) -> Option<Taken> {
+        let &Receiving { endpoint, pattern, data, room } = receiving;
+        if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&pattern.into()) {
             let memory = Memory::Borrowed { data, len: room };
             let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
-            return Some(taken(self.take_unexpected(receiver, &arrival, message, (*pattern).into(), memory)));
+            return Some(taken(self.take_unexpected(receiver, &arrival, message, pattern.into(), memory)));
         }
         pattern.source.and_then(|source| self.source_lost(source)).map(|error| Taken::Failed(Box::new(error)))
     }
@@ -178,8 +178,8 @@ impl Core {
     /// # Safety
     /// The receive's memory is writable, and borrowed by the caller until the operation is out of the table.
     #[cold]
-    pub(crate) unsafe fn recv_posted(&mut self, pattern: Match, receiving: &Receiving) -> Taken {
-        let &Receiving { endpoint, data, room, .. } = receiving;
+    pub(crate) unsafe fn recv_posted(&mut self, receiving: &Receiving) -> Taken {
+        let &Receiving { endpoint, pattern, data, room } = receiving;
         taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
     }
 
@@ -189,12 +189,12 @@ impl Core {
     /// The receive's memory is writable, and borrowed by the caller until the receive is over: done, or out of the table.
     #[inline(never)]
     pub(crate) unsafe fn recv_in_turn(&mut self, receiving: &Receiving) -> Option<Taken> {
-        let &Receiving { endpoint, wanted, data, room } = receiving;
+        let &Receiving { endpoint, pattern, data, room } = receiving;
         let direct = &mut self.direct;
         (direct.endpoint, direct.over) = (endpoint, Over::Not);
-        (direct.wanted, direct.data, direct.room) = (wanted, data, room);
+        (direct.wanted, direct.data, direct.room) = (Wanted::new(&pattern.into()), data, room);
         let under = Under(self);
-        let moved = under.0.turn(1);
+        let moved = under.0.turn_settled(1);
         if under.0.direct.endpoint != 0 {
             if moved == 0 {
                 std::hint::spin_loop();

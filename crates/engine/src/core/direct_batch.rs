@@ -8,7 +8,7 @@
 
 use super::op::{Memory, Op, Receiver, RecvOp};
 use super::operations::{Started, received};
-use super::quick::{Look, Receiving};
+use super::quick::{Got, Look, Tags};
 use super::table::Key;
 use super::{BUDGET, Core, OpError};
 use crate::batch::{Place, Receive};
@@ -56,6 +56,8 @@ pub(crate) struct DirectBatch {
 
 #[derive(Debug)]
 struct Slot {
+    /// None: it names a source.
+    tags: Option<Tags>,
     wanted: Wanted,
     data: NonNull<u8>,
     room: usize,
@@ -159,7 +161,14 @@ impl Core {
         debug_assert!(self.direct_batch.slots.is_empty());
         for Place { pattern, data, len, order } in receives.iter_mut().filter_map(Receive::place) {
             let wanted = Wanted::new(&pattern.into());
-            self.direct_batch.slots.push(Slot { wanted, data, room: len, order, outcome: None });
+            self.direct_batch.slots.push(Slot {
+                tags: Tags::of(&pattern),
+                wanted,
+                data,
+                room: len,
+                order,
+                outcome: None,
+            });
         }
         self.direct_batch.first = 0;
         self.direct_batch.left = open;
@@ -190,30 +199,28 @@ impl Core {
     #[inline]
     pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look<()> {
         let Some(Place { pattern, data, len, .. }) = receive.place() else { return Look::Other };
-        if pattern.source.is_some() {
-            return Look::Other;
-        }
+        let Some(tags) = Tags::of(&pattern) else { return Look::Other };
+        let mut got = Got::NOTHING;
         // SAFETY: the memory is the receive's, which is borrowed here.
-        match unsafe { self.recv_quick(&Receiving::new(endpoint, &pattern, data, len)) } {
-            Look::Done(info) => {
-                receive.end(Ok(info));
-                Look::Done(())
-            }
-            Look::More => Look::More,
-            Look::Nothing => Look::Nothing,
-            Look::Other => Look::Other,
+        let look = unsafe { self.recv_quick(endpoint, tags, (data, len), &mut got) };
+        if matches!(look, Look::Done(())) {
+            receive.end(Ok(got.info()));
         }
+        look
     }
 
     /// Takes messages the short way as long as each is for the oldest open receive. Returns how many.
     fn receive_in_order(&mut self) -> usize {
         let mut done = 0;
+        let mut got = Got::NOTHING;
         while let Some(slot) = self.direct_batch.slots.get(self.direct_batch.first) {
-            let endpoint = self.direct_batch.endpoint;
-            let receiving = Receiving { endpoint, wanted: slot.wanted, data: slot.data, room: slot.room };
+            let Some(tags) = slot.tags else { break };
+            let (endpoint, memory) = (self.direct_batch.endpoint, (slot.data, slot.room));
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Look::Done(info) = (unsafe { self.recv_quick(&receiving) }) else { break };
-            self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(info)));
+            let Look::Done(()) = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else {
+                break;
+            };
+            self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(got.info())));
             done += 1;
         }
         done

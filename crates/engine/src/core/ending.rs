@@ -47,6 +47,7 @@ impl Core {
 
     /// Ends a session for ever: every operation of it ends now, nothing of it arrives later.
     pub(crate) fn lose_session(&mut self, session_key: Key, reason: &str) {
+        self.spill_bundles();
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !session.is_up() {
             return;

@@ -58,12 +58,19 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
-        self.arrive(session_key, header, 0, body)
+        let number = numbered(session.received, 0);
+        self.arrive(session_key, header, number, body)
     }
 
-    /// A whole message, number `at` of a frame that has been counted.
+    /// A whole message of a frame that has been counted: `number` is its place in what the session brings.
     #[inline]
-    pub(crate) fn arrive(&mut self, session_key: Key, header: &Header, at: usize, body: Body<'_>) -> Handled {
+    pub(crate) fn arrive(
+        &mut self,
+        session_key: Key,
+        header: &Header,
+        number: u64,
+        body: Body<'_>,
+    ) -> Handled {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         let (immediate, body) = if header.flags.contains(Flags::IMMEDIATE) {
             (Some(body.u64_at(0).ok_or("no room for the immediate data")?), body.skip(8))
@@ -71,7 +78,6 @@ impl Core {
             (None, body)
         };
         let cost = body.len() as u64 + OVERHEAD;
-        let number = numbered(session.received, at);
         let source = Source::new(session_key.0, session.peer.number, header.src);
         let Some(endpoint) =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut)

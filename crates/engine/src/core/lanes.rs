@@ -107,6 +107,8 @@ unsafe impl Sink for LaneSink<'_> {
         if self.violation.is_some() {
             return;
         }
+        // What is left of bundles is older than what comes now.
+        self.core.spill_bundles();
         if !self.inbound && header.kind.is_sequenced() {
             return;
         }
@@ -160,6 +162,10 @@ impl Core {
     /// Polls one lane for at most `budget` frames; its failure is handled. Returns how much it handed up.
     #[inline]
     pub(crate) fn poll_lane(&mut self, key: Key, budget: usize) -> usize {
+        if !self.taking.is_empty() && self.taking.lane() == key {
+            // What it brings comes after what is left: whoever keeps that looks at the lane itself.
+            return 0;
+        }
         let Some(slot) = self.lanes.get_mut(key) else { return 0 };
         let Some(mut lane) = slot.lane.take() else { return 0 };
         let session = slot.session;
@@ -295,6 +301,7 @@ impl Core {
 
     /// Forgets a lane and its descriptors.
     pub(crate) fn remove_lane(&mut self, key: Key) -> Option<LaneSlot> {
+        self.spill_bundles();
         self.hot.retain(|&hot| hot != key);
         if self.hot_socket == Some(key) {
             self.hot_socket = None;

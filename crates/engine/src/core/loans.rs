@@ -46,20 +46,21 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Look::Other;
         };
-        let message = match permit.look(lane.as_mut()) {
+        let peek = permit.look(lane.as_mut());
+        let message = match &peek {
             Peek::Frame(message) => message,
             Peek::Nothing => return Look::Nothing,
             Peek::Poll => return Look::Other,
         };
-        let lent = permit.covers_loan(&message);
-        if lent.is_none() && !permit.covers(&message) {
+        let lent = permit.covers_loan(message);
+        if lent.is_none() && !permit.covers(message) {
             if message.header.kind == Kind::BUNDLE {
-                return permit.open(&mut self.taking, &message);
+                return if permit.open(&mut self.taking, message) { Look::More } else { Look::Other };
             }
             let (header, status) = (message.header, message.body.prefix());
-            return self.answer_quick(header, status);
+            return self.answer_quick(header, status).of_nothing();
         }
-        let Peeked { header, body } = message;
+        let &Peeked { header, body } = message;
         let len = lent.map_or(body.len() as u64, |(_, len, _)| len);
         let (source, arrival) = permit.source(&header);
         let endpoint = self.endpoints.get((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
@@ -90,7 +91,7 @@ impl Core {
 
     /// The frame that was shown is no message for whoever looks: it may be the word that a loan of ours is over.
     #[inline(never)]
-    pub(super) fn answer_quick<T>(&mut self, header: Header, status: Option<[u8; 4]>) -> Look<T> {
+    pub(super) fn answer_quick(&mut self, header: Header, status: Option<[u8; 4]>) -> Look<()> {
         let key = Key(header.tag);
         let taken = header.kind == Kind::DONE && status.map(u32::from_le_bytes) == Some(Status::Taken as u32);
         let of_it = |op: &SendOp| {

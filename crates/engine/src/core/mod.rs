@@ -44,7 +44,7 @@ pub(crate) use lanes::{BUDGET, LaneSlot};
 pub(crate) use loans::Shown;
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Look, Receiving};
+pub(crate) use quick::{Got, Look, Receiving, Tags};
 pub(crate) use session::{Session, SessionId, Windows};
 pub use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};
@@ -314,6 +314,11 @@ impl Core {
     #[inline]
     pub(crate) fn turn(&mut self, budget: usize) -> usize {
         self.settle();
+        self.turn_settled(budget)
+    }
+
+    /// [`Core::turn`] of a core that is settled, but perhaps for bundles: the lane of those is left out.
+    pub(crate) fn turn_settled(&mut self, budget: usize) -> usize {
         let mut done = 0;
         for index in 0..self.hot.len() {
             if let Some(&lane) = self.hot.get(index) {

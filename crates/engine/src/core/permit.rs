@@ -4,10 +4,9 @@
 //! the books what was done under them; it stands at the entry of all that is not a quick call. What this must not do: decide
 //! anything about a message, which is the short way's part.
 
-use super::bundle::Taking;
+use super::bundle::{Origin, Taking};
 use super::inbound::{OVERHEAD, numbered};
 use super::op::Loan;
-use super::quick::Look;
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::completion::Source;
@@ -26,11 +25,12 @@ pub(crate) struct Permit {
     engine: u32,
     pub(crate) session: Key,
     pub(crate) lane: Key,
-    /// Credit that may still be used.
+    /// Credit that may still be used, and what there was of it.
     pub(crate) credit: u64,
-    /// Messages since, and their bytes.
+    granted: u64,
+    /// Messages since, and the frames that had them.
     messages: u64,
-    bytes: u64,
+    frames: u64,
     /// Envelopes that may still come.
     pub(crate) envelopes: u64,
     /// Messages on loan since, and their bytes.
@@ -40,9 +40,8 @@ pub(crate) struct Permit {
     pub(crate) answers: u64,
     /// Frames of the session that had come before.
     before: u64,
-    /// How many of the messages shared a frame, and how many such frames there were.
-    bundled: u64,
-    bundles: u64,
+    /// No message waited at the endpoint: none does as long as there are quick calls only.
+    pub(crate) alone: bool,
     /// Its lane is a socket: messages are posted, and go out with the next progress.
     pub(crate) staged_only: bool,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
@@ -57,52 +56,47 @@ impl Permit {
         session: Key::NONE,
         lane: Key::NONE,
         credit: 0,
+        granted: 0,
         messages: 0,
-        bytes: 0,
+        frames: 0,
         envelopes: 0,
         loans: 0,
         lent: 0,
         answers: 0,
         before: 0,
-        bundled: 0,
-        bundles: 0,
+        alone: false,
         staged_only: false,
         received: false,
     };
 
+    /// A message with a frame of its own.
     #[inline(always)]
-    pub(crate) fn count(&mut self, len: usize) {
-        self.credit -= len as u64 + OVERHEAD;
-        self.messages += 1;
-        self.bytes += len as u64;
+    pub(crate) const fn count(&mut self, len: usize) {
+        self.count_bundled(len);
+        self.frames += 1;
     }
 
     /// A message that shares its frame.
     #[inline(always)]
-    pub(crate) fn count_bundled(&mut self, len: usize) {
-        self.count(len);
-        self.bundled += 1;
-    }
-
-    /// Frames of messages that were posted or taken.
-    const fn frames(&self) -> u64 {
-        self.messages - self.bundled + self.bundles
+    pub(crate) const fn count_bundled(&mut self, len: usize) {
+        self.credit -= len as u64 + OVERHEAD;
+        self.messages += 1;
     }
 
     /// Frames since.
     const fn all_frames(&self) -> u64 {
-        self.frames() + self.loans + self.answers
+        self.frames + self.loans + self.answers
     }
 
-    /// The place of message `at` of the frame that came last.
-    pub(crate) const fn number(&self, at: usize) -> u64 {
-        numbered(self.before + self.all_frames(), at)
+    /// The place of the first message of the frame that came last.
+    pub(crate) const fn number(&self) -> u64 {
+        numbered(self.before + self.all_frames(), 0)
     }
 
     /// The next message of the permit's lane.
     #[inline(always)]
     pub(crate) fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
-        lane.peek(std::mem::take(&mut self.received))
+        lane.peek(std::mem::take(&mut self.received), QUICK_LOOKS)
     }
 
     /// Whether the message is for the permit's endpoint, plain and paid for.
@@ -147,21 +141,26 @@ impl Permit {
         self.count(len);
     }
 
-    /// Takes the bundle that was shown last in.
+    /// Takes the bundle that was shown last in. `false`: it is left to the long way.
     #[inline(never)]
-    pub(crate) fn open<T>(&mut self, taking: &mut Taking, Peeked { header, body }: &Peeked<'_>) -> Look<T> {
-        if header.dst != self.endpoint
-            || !taking.open((self.session, self.lane), self.engine, header, *body, self.credit)
-        {
-            return Look::Other;
+    pub(crate) fn open(&mut self, taking: &mut Taking, Peeked { header, body }: &Peeked<'_>) -> bool {
+        let number = numbered(self.before + self.all_frames() + 1, 0);
+        let from = Origin { session: self.session, lane: self.lane, engine: self.engine, number };
+        let opened = header.dst == self.endpoint && taking.open(from, header, *body, self.credit);
+        if opened {
+            self.received = true;
+            self.frames += 1;
         }
-        self.received = true;
-        self.bundles += 1;
-        Look::More
+        opened
     }
 
     const fn cost(&self) -> u64 {
-        self.bytes + self.messages * OVERHEAD
+        self.granted - self.credit
+    }
+
+    /// Bytes of the messages.
+    const fn bytes(&self) -> u64 {
+        self.cost() - self.messages * OVERHEAD
     }
 }
 
@@ -180,7 +179,7 @@ impl Permits {
 
     /// The open bundle was posted.
     pub(crate) const fn bundle_posted(&mut self) {
-        self.to_send.bundles += 1;
+        self.to_send.frames += 1;
     }
 }
 
@@ -190,6 +189,8 @@ impl Default for Permits {
     }
 }
 
+/// Looks at the busiest lane before each turn of progress.
+const QUICK_LOOKS: u32 = 16;
 /// Quick receives between turns that look at everything, while messages come in one after the other.
 const TURNS_PER_LONG: u32 = 256;
 
@@ -210,8 +211,16 @@ impl Core {
             return false;
         }
         self.stir(lane);
-        self.permits.to_send =
-            Permit { endpoint: src, flow, session: session_key, lane, credit, staged_only, ..Permit::NONE };
+        self.permits.to_send = Permit {
+            endpoint: src,
+            flow,
+            session: session_key,
+            lane,
+            credit,
+            granted: credit,
+            staged_only,
+            ..Permit::NONE
+        };
         true
     }
 
@@ -230,12 +239,16 @@ impl Core {
     }
 
     #[inline(never)]
-    fn permit_to_receive(&mut self, number: u32) -> bool {
-        self.settle_received();
+    pub(crate) fn permit_to_receive(&mut self, number: u32) -> bool {
+        self.book_received();
         if !self.dirty.is_empty() || !self.pulls.is_empty() {
             return false;
         }
+        if self.taking.is_empty() || self.taking.endpoint() != number {
+            self.spill_bundles();
+        }
         let lane = match self.hot_socket.filter(|_| self.socket_has_more()) {
+            _ if !self.taking.is_empty() => self.taking.lane(),
             _ if self.polls_memory() => self.last_hot,
             Some(socket) => socket,
             None => return false,
@@ -252,6 +265,7 @@ impl Core {
         else {
             return false;
         };
+        let alone = !endpoint.matcher.has_unexpected();
         let inflow = endpoint.inflow(session_key, &windows);
         let credit = inflow.bytes.headroom().min(session.granted_bytes.headroom());
         let envelopes = inflow.envelopes.headroom().min(session.granted_envelopes.headroom());
@@ -263,25 +277,34 @@ impl Core {
             session: session_key,
             lane,
             credit,
+            granted: credit,
             envelopes,
             before,
+            alone,
             ..Permit::NONE
         };
         true
     }
 
-    /// Ends the permits and puts what was done under them into the books.
+    /// Ends the permits, puts what was done under them into the books, and leaves nothing of bundles.
     #[inline(always)]
     pub(crate) fn settle(&mut self) {
-        if self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 {
+        if self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 || !self.taking.is_empty() {
             self.settle_now();
         }
     }
 
     #[inline(never)]
     fn settle_now(&mut self) {
+        self.settle_but_bundles();
+        self.spill_bundles();
+    }
+
+    /// The same, but what is left of bundles stays where it is, for a receive that goes on looking after a turn of progress.
+    /// It is spilled by whatever brings something else: a frame of another lane, the end of a lane or session.
+    pub(crate) fn settle_but_bundles(&mut self) {
         self.settle_sent();
-        self.settle_received();
+        self.book_received();
     }
 
     fn settle_sent(&mut self) {
@@ -295,15 +318,15 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(permit.session) {
             session.bytes.take_afforded(permit.cost());
             session.flows[permit.flow as usize].bytes.take_afforded(permit.cost());
-            session.sent += permit.frames();
+            session.sent += permit.frames;
             session.traffic += permit.messages;
         }
         if let Some(endpoint) = self.endpoint(permit.endpoint) {
             endpoint.messages_sent += permit.messages;
-            endpoint.bytes_sent += permit.bytes;
+            endpoint.bytes_sent += permit.bytes();
         }
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
-            slot.frames_sent += permit.frames();
+            slot.frames_sent += permit.frames;
             if permit.staged_only {
                 // With what else goes out at the end of the turn, or with the send that settles it: one system call.
                 self.mark_dirty(permit.session);
@@ -314,18 +337,15 @@ impl Core {
         }
     }
 
-    fn settle_received(&mut self) {
+    fn book_received(&mut self) {
         let permit = std::mem::replace(&mut self.permits.to_receive, Permit::NONE);
         let frames = permit.all_frames();
-        if frames != 0 {
-            self.book_received(&permit, frames);
-        }
-        if !self.taking.is_empty() {
-            self.spill_bundle();
+        if frames != 0 || permit.messages != 0 {
+            self.book(&permit, frames);
         }
     }
 
-    fn book_received(&mut self, permit: &Permit, frames: u64) {
+    fn book(&mut self, permit: &Permit, frames: u64) {
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
             slot.idle = 0;
             slot.frames_received += frames;
@@ -343,7 +363,7 @@ impl Core {
         if let Some(endpoint) = self.endpoint(permit.endpoint) {
             endpoint.messages_received += permit.messages + permit.loans;
             endpoint.bytes_received =
-                endpoint.bytes_received.wrapping_add(permit.bytes).wrapping_add(permit.lent);
+                endpoint.bytes_received.wrapping_add(permit.bytes()).wrapping_add(permit.lent);
             let inflow = endpoint.inflow(permit.session, &windows);
             inflow.bytes.pass_allowed(permit.cost());
             inflow.envelopes.pass_allowed(permit.loans);

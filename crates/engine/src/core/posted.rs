@@ -49,14 +49,15 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return Look::Other;
         };
-        let message = match permit.look(lane.as_mut()) {
+        let peek = permit.look(lane.as_mut());
+        let message = match &peek {
             Peek::Frame(message) => message,
             Peek::Nothing => return Look::Nothing,
             Peek::Poll => return Look::Other,
         };
-        if !permit.covers(&message) {
+        if !permit.covers(message) {
             if message.header.kind == Kind::BUNDLE {
-                return permit.open(&mut self.taking, &message);
+                return if permit.open(&mut self.taking, message) { Look::More } else { Look::Other };
             }
             let (header, status) = (message.header, message.body.prefix());
             return match self.answer_quick(header, status) {
@@ -64,7 +65,7 @@ impl Core {
                 other => other,
             };
         }
-        let Peeked { header, body } = message;
+        let &Peeked { header, body } = message;
         let (source, arrival) = permit.source(&header);
         let endpoint =
             self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
@@ -73,7 +74,7 @@ impl Core {
         };
         let len = body.len();
         permit.receive(len);
-        let place = permit.number(0);
+        let place = permit.number();
         let info = Completion { len, tag: header.tag, immediate: None, source };
         if let Some(Op::Recv(op)) = self.ops.get_mut(found) {
             let tells = op.receive(place, &info, body);
@@ -89,15 +90,14 @@ impl Core {
             return Look::Other;
         }
         let mut look = Look::More;
-        while !self.taking.is_empty() {
-            let (at, arrival) = self.taking.first();
+        while let Some((at, arrival)) = self.taking.first() {
             let endpoint =
                 self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
             let Some(found) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
                 return if matches!(look, Look::Done(())) { look } else { Look::Other };
             };
-            let info = self.take_bundled(at, &arrival, self.taking.data(at).len());
-            let place = self.permits.to_receive.number(at);
+            let (place, len) = (self.taking.number(at), self.taking.data(at).len());
+            let info = self.take_bundled(at, &arrival, len);
             if let Some(Op::Recv(op)) = self.ops.get_mut(found) {
                 let tells = op.receive(place, &info, Body::from_slice(self.taking.data(at)));
                 self.received(found, tells);

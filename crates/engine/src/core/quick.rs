@@ -13,14 +13,13 @@
 #![allow(unsafe_code)]
 
 use super::Core;
-use super::bundle;
+use super::bundle::{self, At};
 use super::inbound::OVERHEAD;
 use super::table::Key;
-use crate::completion::{Completion, Match};
-use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Body, Peek, Peeked};
+use crate::completion::{Completion, Match, Source};
+use sinew_proto::matching::Arrival;
+use sinew_transport::{Body, Peek};
 use sinew_wire::frame::{Header, Kind};
-use std::io::IoSlice;
 use std::ptr::NonNull;
 
 /// What a look at the busiest lane has brought.
@@ -32,32 +31,85 @@ pub(crate) enum Look<T> {
     More,
     /// Nothing is there yet.
     Nothing,
+    /// A turn of progress comes first; what is left of bundles may stay where it is.
+    Aside,
     /// Something else is to be done first.
     Other,
+    /// Not here, for now: there is nothing to look at, or too much waits.
+    Away,
+}
+
+impl<T> Look<T> {
+    /// The same of a look for something else, which is not done.
+    #[inline(always)]
+    pub(crate) fn of_nothing<U>(self) -> Look<U> {
+        match self {
+            Self::More => Look::More,
+            Self::Nothing => Look::Nothing,
+            Self::Aside => Look::Aside,
+            Self::Away => Look::Away,
+            Self::Done(_) | Self::Other => Look::Other,
+        }
+    }
 }
 
 /// A receive that looks for its message.
 #[derive(Clone, Copy)]
 pub(crate) struct Receiving {
     pub(crate) endpoint: u32,
-    pub(crate) wanted: Wanted,
+    pub(crate) pattern: Match,
     pub(crate) data: NonNull<u8>,
     pub(crate) room: usize,
 }
 
-impl Receiving {
+/// What a receive from anybody wants: of a pattern what fits registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tags {
+    tag: u64,
+    ignore: u64,
+    untagged: bool,
+}
+
+/// What was received the short way. Apart from the answer and in words, so that it can stay in registers: what has just been
+/// stored word by word is slow to be moved in wider ones, as answers are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Got {
+    len: usize,
+    tag: u64,
+    source: Source,
+}
+
+impl Got {
+    pub(crate) const NOTHING: Self = Self { len: 0, tag: 0, source: Source::new(0, 0, 0) };
+
     #[inline(always)]
-    pub(crate) fn new(endpoint: u32, pattern: &Match, data: NonNull<u8>, room: usize) -> Self {
-        Self { endpoint, wanted: Wanted::new(&(*pattern).into()), data, room }
+    pub(crate) const fn info(&self) -> Completion {
+        Completion { len: self.len, tag: self.tag, immediate: None, source: self.source }
     }
 }
 
-/// Whether a receive from anybody is for the message.
-#[inline(always)]
-const fn wants(pattern: &Match, arrival: &Arrival) -> bool {
-    (pattern.tag ^ arrival.tag) & !pattern.ignore == 0
-        && pattern.untagged == arrival.untagged
-        && pattern.source.is_none()
+impl Tags {
+    /// `None`: the pattern names a source.
+    #[inline(always)]
+    pub(crate) const fn of(pattern: &Match) -> Option<Self> {
+        match pattern.source {
+            None => Some(Self { tag: pattern.tag, ignore: pattern.ignore, untagged: pattern.untagged }),
+            Some(_) => None,
+        }
+    }
+
+    /// The pattern again.
+    #[inline(always)]
+    pub(crate) const fn pattern(self) -> Match {
+        let Self { tag, ignore, untagged } = self;
+        Match { tag, ignore, source: None, untagged }
+    }
+
+    /// Whether the receive is for the message.
+    #[inline(always)]
+    const fn accept(&self, arrival: &Arrival) -> bool {
+        (self.tag ^ arrival.tag) & !self.ignore == 0 && self.untagged == arrival.untagged
+    }
 }
 
 impl Core {
@@ -95,11 +147,11 @@ impl Core {
         let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
             return false;
         };
-        if lane.try_post(header, &[IoSlice::new(data)]).is_err() {
-            return false;
+        let posted = lane.post_short(header, data);
+        if posted {
+            permit.count(data.len());
         }
-        permit.count(data.len());
-        true
+        posted
     }
 
     /// Adds a message to those that will share a frame.
@@ -113,93 +165,127 @@ impl Core {
         packed
     }
 
-    /// Takes one message from the lane that had the last one, if it is what the receive waits for and nobody else does.
+    /// Takes one message from the lane that had the last one, if it is what a receive of endpoint `number` waits for and nobody
+    /// else does.
     ///
     /// # Safety
-    /// `receiving.data` is writable for `receiving.room` bytes and nobody else accesses them during the call.
+    /// `data` is writable for `room` bytes and nobody else accesses them during the call.
     #[inline(always)]
-    pub(crate) unsafe fn recv_quick(&mut self, receiving: &Receiving) -> Look<Completion> {
-        if !self.taking.is_empty() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.recv_bundled(receiving) };
+    pub(crate) unsafe fn recv_quick(
+        &mut self,
+        number: u32,
+        tags: Tags,
+        (data, room): (NonNull<u8>, usize),
+        got: &mut Got,
+    ) -> Look<()> {
+        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
+            return self.without_permit();
         }
-        if !self.may_look(receiving.endpoint) {
-            return Look::Other;
-        }
-        let permit = &mut self.permits.to_receive;
-        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
-            return Look::Other;
-        };
-        let message = match permit.look(lane.as_mut()) {
-            Peek::Frame(message) => message,
-            Peek::Nothing => return Look::Nothing,
-            Peek::Poll => return Look::Other,
-        };
-        if !permit.covers(&message) || message.body.len() > receiving.room {
-            if message.header.kind == Kind::BUNDLE {
-                return permit.open(&mut self.taking, &message);
-            }
-            let (header, status) = (message.header, message.body.prefix());
-            return self.answer_quick(header, status);
-        }
-        let Peeked { header, body } = message;
-        let (source, arrival) = permit.source(&header);
-        let endpoint = self.endpoints.get((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
-        if !receiving.wanted.accepts(&arrival)
-            || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
+        if !self.permits.to_receive.alone
+            && let Some(look) = self.look_at_waiting(number, tags.pattern())
         {
-            return Look::Other;
+            return look;
         }
-        let len = body.len();
-        // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
-        unsafe { body.copy_to_raw(receiving.data.as_ptr(), len) };
-        permit.receive(len);
-        Look::Done(Completion { len, tag: header.tag, immediate: None, source })
+        loop {
+            if !self.taking.is_empty() {
+                if let Some((at, arrival)) = self.taking.find(|arrival| tags.accept(arrival)) {
+                    // SAFETY: the caller's promise.
+                    return unsafe { self.recv_bundled(number, (data, room), (at, &arrival), got) };
+                }
+                if !self.taking.has_room() {
+                    return Look::Other;
+                }
+            }
+            // What was staged goes out before anybody waits for an answer; a turn of progress sees to it where there is no room.
+            self.flush_bundle();
+            if !self.may_look(number) {
+                return Look::Aside;
+            }
+            let permit = &mut self.permits.to_receive;
+            let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
+                return Look::Other;
+            };
+            let peek = permit.look(lane.as_mut());
+            let message = match &peek {
+                Peek::Frame(message) => message,
+                Peek::Nothing => return Look::Nothing,
+                Peek::Poll => return Look::Other,
+            };
+            let len = message.body.len();
+            if !permit.covers(message) || len > room {
+                if message.header.kind != Kind::BUNDLE {
+                    let (header, status) = (message.header, message.body.prefix());
+                    return self.answer_quick(header, status);
+                }
+                if !permit.open(&mut self.taking, message) {
+                    return Look::Other;
+                }
+                continue;
+            }
+            let (source, arrival) = permit.source(&message.header);
+            let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
+            if !tags.accept(&arrival) || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival)) {
+                return Look::Other;
+            }
+            // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
+            unsafe { message.body.copy_to_raw(data.as_ptr(), len) };
+            permit.receive(len);
+            *got = Got { len, tag: arrival.tag, source };
+            return Look::Done(());
+        }
     }
 
-    /// Takes one message of the bundle that is being taken, if the receive waits for one and nobody else does.
+    /// There is no permit to receive.
+    #[cold]
+    fn without_permit(&self) -> Look<()> {
+        if self.polls_memory() || self.socket_has_more() { Look::Aside } else { Look::Away }
+    }
+
+    /// Messages wait that nobody wanted yet: what to do when one of them may be for the receive. They are older than all that
+    /// is left of bundles.
+    #[inline(never)]
+    fn look_at_waiting(&mut self, number: u32, pattern: Match) -> Option<Look<()>> {
+        let Some(endpoint) = self.endpoint(number) else { return Some(Look::Away) };
+        match endpoint.matcher.has_waiting(&pattern.into()) {
+            Some(false) => None,
+            Some(true) => Some(Look::Aside),
+            None => Some(Look::Away),
+        }
+    }
+
+    /// Takes a message of a bundle that the receive wants, if nobody else wants it.
     ///
     /// # Safety
     /// As [`Core::recv_quick`].
     #[inline(always)]
-    unsafe fn recv_bundled(&mut self, receiving: &Receiving) -> Look<Completion> {
-        let wanted = |arrival: &Arrival| receiving.wanted.accepts(arrival);
-        let Some((at, arrival)) = self.find_bundled(receiving.endpoint, receiving.room, wanted) else {
+    unsafe fn recv_bundled(
+        &mut self,
+        number: u32,
+        (data, room): (NonNull<u8>, usize),
+        (at, arrival): (At, &Arrival),
+        got: &mut Got,
+    ) -> Look<()> {
+        let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        let message = self.taking.data(at);
+        let len = message.len();
+        if len > room || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(arrival)) {
             return Look::Other;
-        };
-        let data = self.taking.data(at);
-        let len = data.len();
-        // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
-        unsafe { Body::from_slice(data).copy_to_raw(receiving.data.as_ptr(), len) };
-        Look::Done(self.take_bundled(at, &arrival, len))
-    }
-
-    /// Whether messages of a bundle are left that came the short way.
-    #[inline(always)]
-    pub(crate) const fn has_bundled(&self) -> bool {
-        !self.taking.is_empty()
-    }
-
-    /// Takes the oldest message of the bundle that is being taken that the receive is for, if nobody else wants it.
-    #[inline(always)]
-    pub(crate) fn recv_packed(&mut self, number: u32, pattern: &Match, buf: &mut [u8]) -> Option<Completion> {
-        // What waits came before: a posted receive may have opened the bundle over it.
-        if self.endpoint(number)?.matcher.has_unexpected() {
-            return None;
         }
-        let (at, arrival) = self.find_bundled(number, buf.len(), |arrival| wants(pattern, arrival))?;
-        let len = Body::from_slice(self.taking.data(at)).copy_to(buf);
-        Some(self.take_bundled(at, &arrival, len))
+        // SAFETY: writable for `room` bytes, says the caller; `len` is at most that.
+        unsafe { Body::from_slice(message).copy_to_raw(data.as_ptr(), len) };
+        let Completion { len, tag, source, .. } = self.take_bundled(at, arrival, len);
+        *got = Got { len, tag, source };
+        Look::Done(())
     }
 
-    /// A message of the bundle that is being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
+    /// A message of the bundles that are being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
     #[inline(always)]
     pub(super) fn find_bundled(
         &self,
         number: u32,
         len_max: usize,
         wanted: impl Fn(&Arrival) -> bool,
-    ) -> Option<(usize, Arrival)> {
+    ) -> Option<(At, Arrival)> {
         if self.permits.to_receive.endpoint != number {
             return None;
         }
@@ -210,9 +296,10 @@ impl Core {
     }
 
     #[inline(always)]
-    pub(super) fn take_bundled(&mut self, at: usize, arrival: &Arrival, len: usize) -> Completion {
+    pub(super) fn take_bundled(&mut self, at: At, arrival: &Arrival, len: usize) -> Completion {
+        let source = self.taking.source(at);
         self.taking.take(at);
         self.permits.to_receive.count_bundled(len);
-        Completion { len, tag: arrival.tag, immediate: None, source: self.taking.source() }
+        Completion { len, tag: arrival.tag, immediate: None, source }
     }
 }

@@ -229,6 +229,13 @@ impl<P, U> Matcher<P, U> {
         self.unexpected.as_ref().is_some_and(|stored| !stored.is_empty())
     }
 
+    /// Whether a receive would take a stored message; `None` when too many are stored to look through them at once.
+    #[must_use]
+    #[inline]
+    pub fn has_waiting(&self, pattern: &Pattern) -> Option<bool> {
+        self.unexpected.as_ref().map_or(Some(false), |stored| stored.has_waiting(&Compiled::new(pattern)))
+    }
+
     /// Withdraws a queued receive. `None`: it was matched or cancelled before.
     pub fn cancel(&mut self, id: PostId) -> Option<P> {
         self.posted.as_mut()?.cancel(id.0)

@@ -13,6 +13,8 @@ pub const KINDS_MAX: usize = 8;
 
 /// How many of the oldest are compared one by one.
 const LOOK_MAX: usize = 4;
+/// The same where a scan spares a receive the long way.
+const SCAN_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Stored {
@@ -131,6 +133,21 @@ impl<U> UnexpectedQueue<U> {
             at = self.slab.younger(at);
         }
         if at == NONE { None } else { self.find_indexed(wanted) }
+    }
+
+    /// Whether the pattern accepts a message; `None` when there are more than [`SCAN_MAX`] and none of the oldest is accepted.
+    pub(super) fn has_waiting(&self, wanted: &Compiled) -> Option<bool> {
+        let mut at = self.slab.oldest();
+        for _ in 0..SCAN_MAX {
+            if at == NONE {
+                return Some(false);
+            }
+            if wanted.accepts(&Key::of(&self.slab.entry(at).arrival)) {
+                return Some(true);
+            }
+            at = self.slab.younger(at);
+        }
+        if at == NONE { Some(false) } else { None }
     }
 
     #[inline(never)]

@@ -434,7 +434,7 @@ unsafe impl Lane for SimLane {
         self.shown.is_some()
     }
 
-    fn peek(&mut self, take: bool) -> Peek<'_> {
+    fn peek(&mut self, take: bool, _looks: u32) -> Peek<'_> {
         if take {
             self.take_peeked();
         }

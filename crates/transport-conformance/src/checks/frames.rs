@@ -105,7 +105,7 @@ pub fn what_was_peeked_and_taken_is_handed_up_by_no_poll(make: &dyn Fn() -> Fixt
                 b.lane().take_peeked();
                 continue;
             }
-            let look = |b: &mut Side, take: bool| match b.lane().peek(take) {
+            let look = |b: &mut Side, take: bool| match b.lane().peek(take, 1 + choice as u32) {
                 Peek::Frame(Peeked { header, body }) => Some(Got { header, body: Some(body.to_vec()) }),
                 Peek::Nothing | Peek::Poll => None,
             };

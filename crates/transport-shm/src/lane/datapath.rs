@@ -137,19 +137,58 @@ impl Open {
         self.post_parts(header, parts, frame_max, socket)
     }
 
+    /// Publishes a frame, if there is room for it. `false`: nothing has happened.
+    #[inline]
+    pub(crate) fn post_short(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        frame_max: usize,
+        socket: &GuardedFd,
+    ) -> bool {
+        if !self.producer.has_room() {
+            return false;
+        }
+        if body.len() > PAYLOAD_LEN {
+            return self.post_in_window(header, body, frame_max, socket);
+        }
+        self.publish_body(header, body);
+        self.notify(socket);
+        true
+    }
+
+    #[inline(never)]
+    fn post_in_window(&mut self, header: &Header, body: &[u8], frame_max: usize, socket: &GuardedFd) -> bool {
+        let len = body.len();
+        // A full small window is worth another look at what came back: that is the long way.
+        if len > frame_max || self.window.small_is_full(len) {
+            return false;
+        }
+        let Some(offset) = self.window.take(len) else { return false };
+        self.watch.own.fill(offset, &[IoSlice::new(body)]);
+        self.publish_windowed(header, offset, len);
+        self.notify(socket);
+        true
+    }
+
     /// A body that fits a slot.
     #[inline]
     fn post_small(&mut self, header: &Header, body: &[u8], socket: &GuardedFd) -> Result<(), PostError> {
         if !self.producer.has_room() {
             self.look_for_room()?;
         }
+        self.publish_body(header, body);
+        self.notify(socket);
+        Ok(())
+    }
+
+    #[inline]
+    fn publish_body(&mut self, header: &Header, body: &[u8]) {
         if let Ok(word) = <[u8; 8]>::try_from(body) {
             self.publish(header, 8, &[u64::from_le_bytes(word), 0, 0, 0, 0], 8);
         } else {
             self.publish_padded(header, body);
         }
-        self.notify(socket);
-        Ok(())
     }
 
     #[inline(never)]
@@ -367,18 +406,16 @@ impl Open {
 
     /// Shows the next frame, after taking the one before if told to. What is wrong with a frame is for [`Open::poll`] to say.
     #[inline]
-    pub(crate) fn peek(&mut self, take: bool, socket: &GuardedFd) -> Peek<'_> {
+    pub(crate) fn peek(&mut self, take: bool, looks: u32, socket: &GuardedFd) -> Peek<'_> {
         if take {
-            self.take_peeked(socket);
+            self.take_shown(socket);
         }
         if self.has_to_report() {
             return Peek::Poll;
         }
-        let Some(head) = self.consumer.peek(self.watch.peer.ring()) else {
-            // A drained ring gives everything back, so that the peer knows what has arrived.
-            if self.consumer.unpublished() > 0 {
-                self.publish_index(socket);
-            }
+        let Some(head) =
+            self.consumer.peek(self.watch.peer.ring()).or_else(|| self.look_again(looks, socket))
+        else {
             return Peek::Nothing;
         };
         let header = header_of(head);
@@ -403,9 +440,27 @@ impl Open {
         Peek::Frame(Peeked { header, body })
     }
 
-    /// Takes the frame that was shown.
+    /// The head of the next frame, which is not there at the first of `looks`.
     #[inline]
+    fn look_again(&mut self, looks: u32, socket: &GuardedFd) -> Option<Head> {
+        // A drained ring gives everything back, so that the peer knows what has arrived.
+        if self.consumer.unpublished() > 0 {
+            self.publish_index(socket);
+        }
+        let ring = self.watch.peer.ring();
+        (1..looks).find_map(|_| {
+            std::hint::spin_loop();
+            self.consumer.peek(ring)
+        })
+    }
+
+    /// Takes the frame that was shown.
     pub(crate) fn take_peeked(&mut self, socket: &GuardedFd) {
+        self.take_shown(socket);
+    }
+
+    #[inline(always)]
+    fn take_shown(&mut self, socket: &GuardedFd) {
         let Some(windowed) = self.peeked.take() else { return };
         self.taken += windowed as usize;
         self.consumer.advance();
@@ -622,16 +677,24 @@ fn header_of(head: Head) -> Header {
     }
 }
 
-/// At most 40 bytes of body as words; the commonest lengths without a call.
+/// At most 40 bytes of body as words, without a call.
 #[inline]
 fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
-    if bytes.len() < 8 {
-        return [short_word(bytes), 0, 0, 0, 0];
+    let mut words = [0; PAYLOAD_WORDS];
+    let Some(last) = bytes.last_chunk::<8>() else {
+        words[0] = short_word(bytes);
+        return words;
+    };
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u64::from_le_bytes(*bytes);
     }
-    let mut padded = [0; PAYLOAD_LEN];
-    padded[..bytes.len()].copy_from_slice(bytes);
-    let (words, _) = padded.as_chunks::<8>();
-    std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+    if !rest.is_empty()
+        && let Some(word) = words.get_mut(whole.len())
+    {
+        *word = u64::from_le_bytes(*last) >> (8 * (8 - rest.len()));
+    }
+    words
 }
 
 /// Fewer than eight bytes as a word.

@@ -279,6 +279,11 @@ impl ShmLane {
         }
     }
 
+    #[inline(never)]
+    fn post_whole(&mut self, header: &Header, body: &[u8]) -> bool {
+        self.try_post(header, &[IoSlice::new(body)]).is_ok()
+    }
+
     #[inline]
     fn is_usable(&self) -> bool {
         self.live && !self.fork.forked()
@@ -303,6 +308,17 @@ unsafe impl Lane for ShmLane {
             Ok(()) => Ok(()),
             Err(error) => Err(self.refuse(error)),
         }
+    }
+
+    #[inline]
+    fn post_short(&mut self, header: &Header, body: &[u8]) -> bool {
+        if self.is_usable()
+            && let Some(open) = &mut self.open
+            && open.post_short(header, body, self.info.limits.frame_max, &self.socket)
+        {
+            return true;
+        }
+        self.post_whole(header, body)
     }
 
     unsafe fn try_post_borrowed(
@@ -346,9 +362,9 @@ unsafe impl Lane for ShmLane {
     }
 
     #[inline]
-    fn peek(&mut self, take: bool) -> Peek<'_> {
+    fn peek(&mut self, take: bool, looks: u32) -> Peek<'_> {
         match &mut self.open {
-            Some(open) if self.live && !self.fork.forked() => open.peek(take, &self.socket),
+            Some(open) if self.live && !self.fork.forked() => open.peek(take, looks, &self.socket),
             _ => Peek::Poll,
         }
     }

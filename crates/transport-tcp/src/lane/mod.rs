@@ -315,7 +315,7 @@ unsafe impl Lane for StreamLane {
     }
 
     #[inline]
-    fn peek(&mut self, take: bool) -> Peek<'_> {
+    fn peek(&mut self, take: bool, _looks: u32) -> Peek<'_> {
         if take {
             self.receiver.take_shown();
         }

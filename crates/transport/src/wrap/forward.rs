@@ -107,7 +107,7 @@ macro_rules! forward {
     (@ Lane backlog) => { fn backlog(&self) -> Option<$crate::Backlog> { self.inner.backlog() } };
     (@ Lane remark) => { fn remark(&self) -> String { self.inner.remark() } };
     (@ Lane has_more) => { fn has_more(&self) -> bool { self.inner.has_more() } };
-    (@ Lane peek) => { fn peek(&mut self, take: bool) -> $crate::Peek<'_> { self.inner.peek(take) } };
+    (@ Lane peek) => { fn peek(&mut self, take: bool, looks: u32) -> $crate::Peek<'_> { self.inner.peek(take, looks) } };
     (@ Lane take_peeked) => { fn take_peeked(&mut self) { self.inner.take_peeked(); } };
     (@ Lane poll) => {
         fn poll(&mut self, sink: &mut dyn $crate::Sink, budget: usize) -> Result<usize, $crate::LaneError> {

@@ -131,16 +131,24 @@ pub struct NoBundle;
 pub struct Opened {
     count: usize,
     untagged: bool,
-    bytes: [u8; BODY_MAX],
+    /// Their tags; 0 when they are untagged.
+    tags: [u64; MESSAGES_MAX],
     /// Where each message begins in `bytes`, and where the last one ends.
     starts: [u16; MESSAGES_MAX + 1],
+    bytes: [u8; BODY_MAX],
 }
 
 impl Opened {
     /// No bundle.
     #[must_use]
     pub const fn new() -> Self {
-        Self { count: 0, untagged: false, bytes: [0; BODY_MAX], starts: [0; MESSAGES_MAX + 1] }
+        Self {
+            count: 0,
+            untagged: false,
+            tags: [0; MESSAGES_MAX],
+            starts: [0; MESSAGES_MAX + 1],
+            bytes: [0; BODY_MAX],
+        }
     }
 
     /// Opens a bundle of `count` messages whose body has `len` bytes, which `copy` writes.
@@ -162,9 +170,9 @@ impl Opened {
             return Err(NoBundle);
         }
         copy(self.bytes.get_mut(..len).ok_or(NoBundle)?);
-        let (lengths, _) = self.bytes.as_chunks::<2>();
+        let (sizes, _) = self.bytes.as_chunks::<2>();
         let mut at = head;
-        for (start, length) in self.starts.iter_mut().zip(lengths).take(count) {
+        for (start, length) in self.starts.iter_mut().zip(sizes).take(count) {
             *start = at as u16;
             at += usize::from(u16::from_le_bytes(*length));
         }
@@ -172,6 +180,13 @@ impl Opened {
             return Err(NoBundle);
         }
         self.starts[count] = at as u16;
+        self.tags = [0; MESSAGES_MAX];
+        if !untagged {
+            let (tags, _) = self.bytes[lengths(count)..head].as_chunks::<8>();
+            for (tag, bytes) in self.tags.iter_mut().zip(tags) {
+                *tag = u64::from_le_bytes(*bytes);
+            }
+        }
         self.untagged = untagged;
         self.count = count;
         Ok(())
@@ -202,11 +217,7 @@ impl Opened {
     #[must_use]
     #[inline(always)]
     pub fn tag(&self, at: usize) -> u64 {
-        let from = lengths(self.count) + at * 8;
-        match self.bytes.get(from..).and_then(|rest| rest.first_chunk::<8>()) {
-            Some(tag) if !self.untagged => u64::from_le_bytes(*tag),
-            _ => 0,
-        }
+        self.tags.get(at).copied().unwrap_or_default()
     }
 
     /// A message's bytes; empty when there is none.
