@@ -263,25 +263,39 @@ impl Shared {
 
     /// Waits for a message without memory for it for a while, the short way. `None`: it takes longer, or this thread is not
     /// the one that may.
+    #[inline(always)]
     pub(crate) fn view_quick(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: &Match,
         len_max: usize,
     ) -> Option<(Completion, Shown)> {
+        let mut got = None;
+        self.view_for_a_while(endpoint, pattern, len_max, &mut got);
+        got
+    }
+
+    #[inline(never)]
+    fn view_for_a_while(
+        self: &Arc<Self>,
+        endpoint: u32,
+        pattern: &Match,
+        len_max: usize,
+        got: &mut Option<(Completion, Shown)>,
+    ) {
         let wanted = Wanted::new(&(*pattern).into());
         for _ in 0..TURNS_DIRECT {
             let may = |core: &mut Core| core.may_receive_quick(endpoint, pattern);
-            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max);
-            if let Some(done) = self.look_quick(may, look)? {
-                return Some(done);
+            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max, got);
+            match self.look_quick(may, look) {
+                Some(None) => {}
+                Some(Some(())) | None => return,
             }
             self.with(|core| core.turn(1));
             if self.core.contended() {
-                break;
+                return;
             }
         }
-        None
     }
 
     /// One look for a message, the short way.

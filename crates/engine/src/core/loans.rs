@@ -32,12 +32,14 @@ impl Core {
         number: u32,
         wanted: &Wanted,
         len_max: usize,
-    ) -> Look<(Completion, Shown)> {
+        got: &mut Option<(Completion, Shown)>,
+    ) -> Look<()> {
         if !self.taking.is_empty() {
             let accepts = |arrival: &Arrival| wanted.accepts(arrival);
             let Some((at, arrival)) = self.find_bundled(number, len_max, accepts) else { return Look::Other };
             let bytes = self.taking.data(at).to_vec();
-            return Look::Done((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
+            *got = Some((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
+            return Look::Done(());
         }
         if !self.may_look(number) {
             return Look::Other;
@@ -74,7 +76,8 @@ impl Core {
         let Some((loan, _, descriptor)) = lent else {
             let bytes = body.to_vec();
             permit.receive(bytes.len());
-            return Look::Done((info, Shown::Copied(bytes)));
+            *got = Some((info, Shown::Copied(bytes)));
+            return Look::Done(());
         };
         match lane.view(&descriptor) {
             Ok(view) if view.len() == info.len => {
@@ -83,7 +86,8 @@ impl Core {
                 permit.loans += 1;
                 permit.lent = permit.lent.wrapping_add(len);
                 self.counters.envelopes += 1;
-                Look::Done((info, Shown::Lent(view, loan)))
+                *got = Some((info, Shown::Lent(view, loan)));
+                Look::Done(())
             }
             _ => Look::Other,
         }
