@@ -92,10 +92,11 @@ fn stand_by(endpoint: &Endpoint) -> Result<Vec<RecvOp>> {
         .collect()
 }
 
-/// Where in `message` number `number` leaves its mark besides the two ends.
+/// Where in `message` number `number` leaves its mark besides the two ends, which it does not touch. `None`: it is too short.
 #[inline]
-fn middle(len: usize, number: u64) -> usize {
-    (number as usize).wrapping_mul(64) % (len - 7)
+fn middle(len: usize, number: u64) -> Option<usize> {
+    // Below this the division would cost as much as sending the message.
+    (len >= 64).then(|| 8 + (number as usize).wrapping_mul(64) % (len - 23))
 }
 
 /// Changes `message`, so that no two messages in a row are the same: whole if it is short, else both ends and a place
@@ -108,8 +109,9 @@ pub(super) fn stamp(message: &mut [u8], number: u64) {
         message.copy_from_slice(&mark[..len]);
         return;
     }
-    let middle = middle(len, number);
-    message[middle..middle + 8].copy_from_slice(&mark);
+    if let Some(middle) = middle(len, number) {
+        message[middle..middle + 8].copy_from_slice(&mark);
+    }
     message[len - 8..].copy_from_slice(&mark);
     message[..8].copy_from_slice(&mark);
 }
@@ -122,13 +124,11 @@ pub(super) fn check(message: &[u8], number: u64) -> Result<()> {
     let right = if len < 8 {
         message == &mark[..len]
     } else {
-        let middle = middle(len, number);
-        // What was written later covers what it overlaps: the head everything, the tail the moving place.
+        // The head was written last, over a tail that overlaps it.
         let whole_tail = len >= 16;
-        let whole_middle = middle >= 8 && middle + 16 <= len;
         message[..8] == mark
             && (!whole_tail || message[len - 8..] == mark)
-            && (!whole_middle || message[middle..middle + 8] == mark)
+            && middle(len, number).is_none_or(|middle| message[middle..middle + 8] == mark)
     };
     if right { Ok(()) } else { bail!("message {number} arrived changed") }
 }

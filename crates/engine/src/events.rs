@@ -39,6 +39,8 @@ events! {
     session_lost: warn(peer: &[u8; 16] = hex(peer), reason: &str = reason, unknown_fate: u64 = unknown_fate);
     /// A lane failed; its session goes on if it finds another.
     lane_lost: info(transport: &str = transport, locator: &str = locator, error: &TransportError = error);
+    /// The peer closed a lane that it does not need.
+    lane_closed: debug(transport: &str = transport, locator: &str = locator);
     /// A session moved to a better lane.
     lane_moved: info(peer: &[u8; 16] = hex(peer), from: &str = from, to: &str = to);
     /// Somebody connected and was turned away.

@@ -64,7 +64,7 @@ pub struct LaneCounters {
     pub transport: String,
     /// The other end.
     pub peer: String,
-    /// Frames sent without a detour.
+    /// Frames with messages, their data and answers that were sent, at once or after they had waited for room.
     pub frames_sent: u64,
     /// Frames received.
     pub frames_received: u64,

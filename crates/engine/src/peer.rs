@@ -264,7 +264,7 @@ impl Message<'_> {
     }
 
     #[inline(always)]
-    fn header(&self) -> Header {
+    pub(crate) fn header(&self) -> Header {
         Header {
             kind: Kind::EAGER,
             flags: self.flags,

@@ -69,6 +69,21 @@ fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
     }
 }
 
+/// A direct receive that has its message, when what is run at the end of the section may panic: it becomes an operation, so that
+/// the message is not lost by that.
+#[inline(always)]
+fn kept_if_it_may_panic(core: &mut Core, receiving: &Receiving, taken: Taken) -> Taken {
+    match taken {
+        Taken::Done(info) if core.effects.must_run() => {
+            let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
+            let number = core.direct.number();
+            let untagged = receiving.pattern.untagged;
+            Taken::Pending(core.keep_finished(receiving.endpoint, untagged, memory, Ok(info), number))
+        }
+        taken => taken,
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         mut core: Core,
@@ -373,15 +388,7 @@ impl Shared {
                 // SAFETY: the caller's promise.
                 taken = unsafe { core.recv_in_turn(receiving) };
             }
-            if let Some(Taken::Done(info)) = taken
-                && core.effects.must_run()
-            {
-                // What is run now may panic: the message must not be lost by that.
-                let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
-                let kept =
-                    core.keep_finished(receiving.endpoint, receiving.pattern.untagged, memory, Ok(info), 0);
-                taken = Some(Taken::Pending(kept));
-            }
+            taken = taken.map(|taken| kept_if_it_may_panic(core, receiving, taken));
             if let Some(Taken::Pending(key)) = taken {
                 note(key);
             }
@@ -408,6 +415,7 @@ impl Shared {
         self.with(|core| {
             // SAFETY: the caller's promise.
             let taken = unsafe { core.recv_posted(receiving) };
+            let taken = kept_if_it_may_panic(core, receiving, taken);
             if let Taken::Pending(key) = taken {
                 note(key);
             }

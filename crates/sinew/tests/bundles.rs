@@ -4,7 +4,7 @@ mod common;
 #[path = "common/tampered.rs"]
 mod tampered;
 
-use common::{Pair, connected, content, engine_with, options, pair, until};
+use common::{Pair, connected, content, engine_with, options, pair, pair_with, until};
 use sinew::frame::Flags;
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::transport::{Header, Kind};
@@ -21,6 +21,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     tagged_and_untagged_messages_keep_apart,
     a_receiver_that_rests_loses_nothing,
     what_is_staged_goes_out_when_its_sender_waits,
+    frames_that_wait_for_room_are_counted_on_their_lane,
 ] }
 
 fn frames(p: &Pair) -> u64 {
@@ -261,6 +262,31 @@ fn what_is_staged_goes_out_when_its_sender_waits(lane: &str) {
         }
         answering.join().unwrap();
     });
+}
+
+/// Far more than a lane takes at once, of bundles and of operations; with them come a few answers and proofs, which are not counted.
+fn frames_that_wait_for_room_are_counted_on_their_lane(lane: &str) {
+    const COUNT: u64 = 2000;
+    let thread = Progress::Thread { cpu: None };
+    let p = pair_with(lane, thread, thread, options());
+    p.to_b.send(u64::MAX, b"once the lane is chosen").unwrap();
+    p.b.recv(u64::MAX, &mut [0; 64]).unwrap();
+    let received = || p.there.lanes().iter().map(|lane| lane.frames_received).sum::<u64>();
+    let before = (frames(&p), received());
+    let waiting: Vec<_> = (0..COUNT).map(|tag| p.to_b.post_send(tag, content(1000, tag)).unwrap()).collect();
+    let mut buf = [0; 1000];
+    std::thread::scope(|scope| {
+        scope.spawn(|| waiting.into_iter().for_each(|op| drop(op.wait().unwrap())));
+        for tag in 0..COUNT {
+            assert_eq!(p.b.recv(tag, &mut buf).unwrap().len, 1000);
+        }
+    });
+    p.to_b.flush().unwrap();
+    let (sent, received) = (frames(&p) - before.0, received() - before.1);
+    assert!(
+        sent >= COUNT && sent <= received && received < sent + COUNT / 4,
+        "{sent} sent, {received} received"
+    );
 }
 
 /// Whatever a frame says that is no bundle ends the session with a reason; the receiver goes on.

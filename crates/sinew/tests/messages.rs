@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, content, options, pair, pair_with, resident_bytes, until};
+use common::{PATIENCE, content, explicit, options, pair, pair_with, resident_bytes, until};
 use sinew::{Match, OpError, Progress};
 use std::io::IoSlice;
 use std::time::Duration;
@@ -22,20 +22,37 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     what_is_staged_goes_out_by_the_background_thread_though_it_sleeps,
 ] }
 
-/// The staging thread makes no other call: what it staged is sent by the thread that it wakes.
+/// More than the streak after which the engine's lock favours a thread, however often it was taken away from it before.
+const LOOKS: usize = sinew_base::biased::STREAK_MAX as usize + 64;
+
+/// The staging thread makes no call that sends: what it staged is sent by the thread that it wakes.
 fn what_is_staged_goes_out_by_the_background_thread_though_it_sleeps(lane: &str) {
     let thread = Progress::Thread { cpu: None };
-    let p = pair_with(lane, thread, Progress::Caller, options().spin(Duration::ZERO));
+    let mut p = pair_with(lane, thread, Progress::Caller, options().spin(Duration::ZERO));
+    if lane != "self" {
+        // Of a choice that is fixed no timer asks whether another one were better: nothing else wakes the thread.
+        p.to_b = std::thread::scope(|scope| {
+            let connecting = scope.spawn(|| p.a.connect(explicit(&p.b.address(), lane)).expect("a path"));
+            while !connecting.is_finished() {
+                p.there.progress();
+            }
+            connecting.join().unwrap()
+        });
+    }
     let mut buf = [0; 8];
-    for number in 0..200u64 {
-        for part in 0..3 {
+    for number in 0..100u64 {
+        // So many looks in a row that the staging thread has the engine for itself, and the other one sleeps meanwhile.
+        for _ in 0..LOOKS {
+            let _ = p.a.counters();
+        }
+        for part in 0..number % 3 + 1 {
             // While the session leaves one of two lanes for the other nothing can be staged.
             until("there is room", || match p.to_b.stage(number * 4 + part, &number.to_le_bytes()) {
                 Err(OpError::WouldBlock) => false,
                 staged => staged.map(|()| true).unwrap(),
             });
         }
-        for part in 0..3 {
+        for part in 0..number % 3 + 1 {
             p.b.recv_within(number * 4 + part, &mut buf, PATIENCE).unwrap();
             assert_eq!(buf, number.to_le_bytes());
         }

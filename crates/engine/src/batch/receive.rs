@@ -11,6 +11,7 @@ use crate::error::OpError;
 use crate::op::SHORT;
 use crate::shared::{Shared, TURNS_DIRECT};
 use crate::timeout::Timeout;
+use sinew_transport::Body;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -116,6 +117,25 @@ impl<'a> Receive<'a> {
     /// It is behind all receives that were posted before.
     pub(crate) fn take_place(&mut self, order: u64) {
         self.order = order;
+    }
+
+    /// Which messages it wants, while it is open.
+    #[inline(always)]
+    pub(crate) const fn wanted(&self) -> Option<&Match> {
+        if self.is_open() { Some(&self.pattern) } else { None }
+    }
+
+    /// The room for its message in bytes.
+    #[inline(always)]
+    pub(crate) const fn room(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// It has its message, which is no longer than the room for it.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, message: Body<'_>, info: Completion) {
+        message.copy_to(self.buf);
+        self.state = State::Ended(Ok(info));
     }
 
     /// It has ended.
@@ -234,9 +254,7 @@ fn take_quick(shared: &Arc<Shared>, endpoint: u32, receives: &mut [Receive<'_>],
     for _ in 0..TURNS_DIRECT {
         let may = |core: &mut Core| core.may_receive_quick(endpoint, &Match::any_tag());
         let look = |core: &mut Core| {
-            while receives.get(first).is_some_and(|receive| !receive.is_open()) {
-                first += 1;
-            }
+            some |= core.receive_run(endpoint, receives, &mut first);
             let Some(receive) = receives.get_mut(first) else { return Look::Done(()) };
             match core.receive_quick(endpoint, receive) {
                 Look::Done(()) => {

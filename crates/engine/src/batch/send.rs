@@ -7,6 +7,7 @@ use crate::error::OpError;
 use crate::histogram::Way;
 use crate::peer::{Message, Peer};
 use crate::timeout::Timeout;
+use sinew_wire::frame::{Flags, Header};
 use std::fmt;
 use std::io::IoSlice;
 
@@ -35,6 +36,16 @@ impl<'a> Outgoing<'a> {
     pub const fn immediate(mut self, immediate: u64) -> Self {
         self.immediate = Some(immediate);
         self
+    }
+
+    /// What it says, when it can share a frame with others: as if it went alone, by the header of any message to its receiver.
+    #[inline(always)]
+    pub(crate) const fn plain(&self, header: &Header) -> Option<(Header, &'a [u8])> {
+        if self.immediate.is_some() {
+            return None;
+        }
+        let flags = if self.untagged { header.flags.with(Flags::UNTAGGED) } else { header.flags };
+        Some((Header { tag: self.tag, flags, ..*header }, self.data))
     }
 
     #[inline]
@@ -153,9 +164,10 @@ impl Peer {
     #[inline]
     fn post_batch(&self, core: &mut Core, messages: &[Outgoing<'_>], sent: &mut usize) -> Option<Blocked> {
         let mut stopped = None;
-        for outgoing in &messages[*sent..] {
-            let message = outgoing.message(self);
-            let data = outgoing.data;
+        while *sent < messages.len() {
+            *sent += core.pack_run(self.session, self.flow, &self.message(0).header(), &messages[*sent..]);
+            let Some(outgoing) = messages.get(*sent) else { break };
+            let (message, data) = (outgoing.message(self), outgoing.data);
             if message.stage_quick(core, data) {
                 *sent += 1;
                 continue;

@@ -1,9 +1,15 @@
 //! Short messages that were staged or sent in a batch share frames: packing on the one side, taking them out on the other.
 //!
 //! Called by the short way ([`super::quick`]), which packs and takes; by `outbound` and `inbound`, when a bundle meets an
-//! obstacle or comes the long way. An open bundle belongs to the permit to send, one that is being taken to the permit to
-//! receive: [`Core::settle`](super::Core::settle) ends both, so that nothing but quick calls ever sees one. What it must not do:
-//! keep a message from going out any longer than staging allows.
+//! obstacle or comes the long way. An open bundle belongs to the permit to send: [`Core::settle`](super::Core::settle) ends it.
+//! What it must not do: keep a message from going out any longer than staging allows.
+//!
+//! # What is left of bundles
+//! Messages that nobody has taken yet stay in [`Taking`], as the youngest of those that wait at their endpoint. Quick calls see
+//! them there. Whatever else may look at that endpoint or bring something to it spills them first, that is, gives them out or
+//! stores them as if they had come now: [`Core::settle`](super::Core::settle), each frame of another lane, the end of a lane or
+//! session. Only the turns of progress of a receive that goes on looking leave them ([`Core::settle_but_bundles`]), and leave
+//! their lane out: it is looked at by that receive.
 
 use super::Core;
 use super::inbound::{Handled, OVERHEAD, numbered};

@@ -44,6 +44,8 @@ pub(crate) struct Direct {
     session: u64,
     over: Over,
     immediate: u64,
+    /// The place of the message in what its session brought.
+    number: u64,
     wanted: Wanted,
     has_immediate: bool,
 }
@@ -73,6 +75,7 @@ impl Default for Direct {
             session: 0,
             over: Over::Not,
             immediate: 0,
+            number: 0,
             wanted: Wanted::NOTHING,
             has_immediate: false,
         }
@@ -86,9 +89,9 @@ impl Direct {
         self.endpoint == endpoint && self.wanted.accepts(arrival)
     }
 
-    /// Its whole message. The caller has asked [`Direct::accepts`].
+    /// Its whole message, from place `number` of its session. The caller has asked [`Direct::accepts`].
     #[inline]
-    pub(crate) fn deliver(&mut self, info: &Completion, body: Body<'_>) {
+    pub(crate) fn deliver(&mut self, number: u64, info: &Completion, body: Body<'_>) {
         let len = body.len().min(self.room);
         self.endpoint = 0;
         // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_in_turn`: `endpoint`,
@@ -99,6 +102,7 @@ impl Direct {
             (self.session, self.sender) = (info.source.session, info.source.key);
             self.has_immediate = info.immediate.is_some();
             self.immediate = info.immediate.unwrap_or(0);
+            self.number = number;
             self.over = Over::Done;
         } else if let Err(error) = received(info, body.len(), self.room) {
             self.over = Over::Failed(Box::new(error));
@@ -113,6 +117,23 @@ impl Direct {
             immediate: self.has_immediate.then_some(self.immediate),
             source: Source { session: self.session, key: self.sender },
         }
+    }
+
+    /// What became of a receive that was started as an operation.
+    fn taken(&mut self, started: Started<Completion>) -> Taken {
+        match started {
+            Started::Done(Ok(info), _, number) => {
+                self.number = number;
+                Taken::Done(info)
+            }
+            Started::Done(Err(error), ..) => Taken::Failed(Box::new(error)),
+            Started::Pending(key) => Taken::Pending(key),
+        }
+    }
+
+    /// The place of the message that was taken last in what its session brought.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
     }
 
     /// No session is left with the engine of this number: a receive from it alone ends.
@@ -168,7 +189,8 @@ impl Core {
         if let Some((arrival, message)) = self.endpoint(endpoint)?.matcher.claim(&pattern.into()) {
             let memory = Memory::Borrowed { data, len: room };
             let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
-            return Some(taken(self.take_unexpected(receiver, &arrival, message, pattern.into(), memory)));
+            let started = self.take_unexpected(receiver, &arrival, message, pattern.into(), memory);
+            return Some(self.direct.taken(started));
         }
         pattern.source.and_then(|source| self.source_lost(source)).map(|error| Taken::Failed(Box::new(error)))
     }
@@ -180,7 +202,8 @@ impl Core {
     #[cold]
     pub(crate) unsafe fn recv_posted(&mut self, receiving: &Receiving) -> Taken {
         let &Receiving { endpoint, pattern, data, room } = receiving;
-        taken(self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None))
+        let started = self.start_recv(endpoint, pattern, Memory::Borrowed { data, len: room }, None);
+        self.direct.taken(started)
     }
 
     /// One turn of progress, in which the message may come whatever it is.
@@ -230,13 +253,5 @@ impl Core {
         let key = self.ops.insert(Op::Recv(op));
         (self.direct.endpoint, self.direct.over) = (0, Over::Operation(key));
         (key, wanted)
-    }
-}
-
-fn taken(started: Started<Completion>) -> Taken {
-    match started {
-        Started::Done(Ok(info), ..) => Taken::Done(info),
-        Started::Done(Err(error), ..) => Taken::Failed(Box::new(error)),
-        Started::Pending(key) => Taken::Pending(key),
     }
 }

@@ -102,7 +102,7 @@ impl Core {
             Kind::FENCE => self.handle_fence(session_key, lane, header.tag),
             Kind::STRIPE => return self.handle_stripe(session_key, lane, header, body),
             Kind::LANES => self.handle_lanes_wish(session_key, header.tag),
-            Kind::LANE_DOWN => self.handle_lane_down(session_key, header.tag),
+            Kind::LANE_DOWN => self.handle_lane_down(session_key, lane, header.tag),
             Kind::GOODBYE => {
                 let reason = body.prefix().map_or(GOODBYE_CLOSED, u32::from_le_bytes);
                 self.peer_said_goodbye(session_key, reason);
@@ -372,6 +372,8 @@ impl Core {
             let mut tail = Vec::new();
             let mut arrived = 0;
             if let Some(lane) = slot.lane.as_mut() {
+                // Said on the lane itself: it ends on purpose. Where there is no room the peer counts it as lost.
+                let _ = lane.try_post(&Header::control(Kind::LANE_DOWN, u64::from(slot.number)), &[]);
                 let _ = lane.flush();
                 arrived = lane.backlog().map_or(0, |backlog| backlog.arrived);
                 if lane.unacknowledged() > 0 {
@@ -384,8 +386,12 @@ impl Core {
         }
     }
 
-    /// The peer has given up a lane that this side may still believe in.
-    fn handle_lane_down(&mut self, session_key: Key, number: u64) {
+    /// The peer has given up a lane that this side may still believe in, or closes the one that it says so on.
+    fn handle_lane_down(&mut self, session_key: Key, by: Key, number: u64) {
+        if let Some(slot) = self.lanes.get_mut(by).filter(|slot| u64::from(slot.number) == number) {
+            slot.closes = true;
+            return;
+        }
         let Some(session) = self.sessions.get(session_key) else { return };
         let down = session.lanes.iter().copied().find(|&lane| {
             self.lanes.get(lane).is_some_and(|slot| u64::from(slot.number) == number && slot.lane.is_some())
@@ -399,8 +405,12 @@ impl Core {
     #[cold]
     pub(crate) fn lane_failed(&mut self, key: Key, error: &LaneError) {
         let Some(mut slot) = self.remove_lane(key) else { return };
-        self.counters.lanes_lost += 1;
-        crate::events::lane_lost(slot.transport, &slot.locator, error);
+        if slot.closes {
+            crate::events::lane_closed(slot.transport, &slot.locator);
+        } else {
+            self.counters.lanes_lost += 1;
+            crate::events::lane_lost(slot.transport, &slot.locator, error);
+        }
         self.proof_failed(&slot, error);
         let arrived = slot.lane.as_ref().and_then(|lane| lane.backlog()).map_or(0, |backlog| backlog.arrived);
         let mut tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();

@@ -114,7 +114,7 @@ impl Core {
         match (receiver, of_batch) {
             (Some(op), _) => self.deliver(op, number, &info, body),
             (None, Some(at)) => self.direct_batch.deliver(at, &info, body),
-            (None, None) => self.direct.deliver(&info, body),
+            (None, None) => self.direct.deliver(number, &info, body),
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ pub(crate) struct LaneSlot {
     pub(crate) listening: bool,
     /// The peer has said so while what this side sends reached it on another lane: it can do without this one.
     pub(crate) spare: bool,
+    /// The peer has said on it that it closes it: its end is no loss.
+    pub(crate) closes: bool,
     /// Frames outside the sequence that wait for room, or for the end of a poll.
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,
@@ -48,6 +50,40 @@ pub(crate) struct LaneSlot {
 }
 
 impl LaneSlot {
+    /// A lane with nobody's word on it yet, and nothing sent.
+    pub(crate) fn new(
+        lane: Box<dyn Lane>,
+        transport: &'static str,
+        (owner, session): (u32, Key),
+        proof: Proof,
+    ) -> Self {
+        Self {
+            memory_polled: lane.info().capabilities.memory_polled,
+            joins: lane.backlog().is_some(),
+            lane: Some(lane),
+            owner,
+            session,
+            number: 0,
+            locator: String::new(),
+            transport,
+            hot: false,
+            astir: false,
+            behind: false,
+            idle: 0,
+            inbound: false,
+            dialled: false,
+            extra: false,
+            listening: false,
+            spare: false,
+            closes: false,
+            waiting: Vec::new(),
+            proof,
+            frames_sent: 0,
+            frames_received: 0,
+            measures: None,
+        }
+    }
+
     /// One frame more of the session's sequence has gone out here.
     #[inline]
     pub(crate) fn count_sent(&mut self, session: &mut Session) {
@@ -77,6 +113,24 @@ pub(crate) struct Proof {
     pub(crate) look: u8,
     /// The connect or dial that waits for it.
     pub(crate) attempt: Option<(Key, usize)>,
+}
+
+impl Proof {
+    /// Nothing is proven yet; `left` round trips are to come until the deadline.
+    pub(crate) const fn new(nonce: u64, left: u8, deadline: Instant, attempt: Option<(Key, usize)>) -> Self {
+        Self {
+            nonce,
+            left,
+            sent_at: None,
+            deadline,
+            rtt_ns: None,
+            full_rtt_ns: None,
+            verified: false,
+            recent: [None; RECENT],
+            look: 0,
+            attempt,
+        }
+    }
 }
 
 /// Frames that one poll hands up at most, so that no lane starves the others.

@@ -92,6 +92,8 @@ pub(crate) struct Counters {
     pub(crate) envelopes: u64,
     pub(crate) lanes_lost: u64,
     pub(crate) replayed: u64,
+    /// Frames that became of others when those were split for a lane that takes shorter ones.
+    pub(crate) split: u64,
     pub(crate) stripes: u64,
     pub(crate) lanes_added: u64,
     pub(crate) lanes_dropped: u64,

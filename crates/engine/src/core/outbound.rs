@@ -208,13 +208,16 @@ impl Core {
             return true;
         };
         let striped = self.is_striped(key);
+        let before = self.posted_by_pumps(key);
         let result = self.pump_into(key, lane.as_mut(), striped);
+        let posted = self.posted_by_pumps(key).wrapping_sub(before);
         let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
         if !self.revoked.is_empty() {
             self.forget_revoked(active, lane.as_mut());
         }
         if let Some(slot) = self.lanes.get_mut(active) {
             slot.lane = Some(lane);
+            slot.frames_sent += posted;
         }
         self.stir(active);
         match result {
@@ -240,6 +243,12 @@ impl Core {
                 true
             }
         }
+    }
+
+    /// Frames of a session's sequence that were posted, but for a constant: what grows while only pumps post.
+    fn posted_by_pumps(&self, key: Key) -> u64 {
+        let sent = self.sessions.get(key).map_or(0, |session| session.sent);
+        sent.wrapping_add(self.counters.replayed).wrapping_sub(self.counters.split)
     }
 
     /// `Ok(true)`: nothing is left that the lane could take.
@@ -334,6 +343,7 @@ impl Core {
         let parts: Vec<Unacknowledged> = (0..len).step_by(piece).map(part).collect();
         let more = parts.len() - 1;
         session.sent += more as u64;
+        self.counters.split += more as u64;
         for part in parts.into_iter().rev() {
             session.replay.push_front(part);
         }

@@ -8,14 +8,14 @@
 //! Most of what the long way finds out is the same for the next message. So it is found out once and kept as a [`Permit`](super::permit::Permit),
 //! with so much credit as is there; messages are counted in the permit and go into the books when it is settled. A permit is
 //! good until anything but quick calls happens under the lock: [`Core::settle`] stands at the entry of all else, of each turn
-//! of progress and of each post the long way. One to send
-//! and one to receive do not disturb each other.
+//! of progress and of each post the long way. One to send and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
 use super::Core;
 use super::bundle::{self, At};
 use super::inbound::OVERHEAD;
 use super::table::Key;
+use crate::batch::{Outgoing, Receive};
 use crate::completion::{Completion, Match, Source};
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Body, Peek};
@@ -165,6 +165,32 @@ impl Core {
         packed
     }
 
+    /// Packs messages one after the other, as long as the permit, their credit and their length allow it. How many; `header` is
+    /// that of any message of the endpoint to where they go.
+    pub(crate) fn pack_run(
+        &mut self,
+        session: Key,
+        flow: u32,
+        header: &Header,
+        messages: &[Outgoing<'_>],
+    ) -> usize {
+        let permit = &self.permits.to_send;
+        if permit.endpoint != header.src || permit.flow != flow || permit.session != session {
+            return 0;
+        }
+        for (done, outgoing) in messages.iter().enumerate() {
+            let Some((header, data)) = outgoing.plain(header) else { return done };
+            let fits = data.len() <= bundle::SHORT_MAX.min(self.config.eager_max);
+            if !fits
+                || self.permits.to_send.credit < data.len() as u64 + OVERHEAD
+                || !self.pack_quick(&header, data)
+            {
+                return done;
+            }
+        }
+        messages.len()
+    }
+
     /// Takes one message from the lane that had the last one, if it is what a receive of endpoint `number` waits for and nobody
     /// else does.
     ///
@@ -301,5 +327,42 @@ impl Core {
         self.taking.take(at);
         self.permits.to_receive.count_bundled(len);
         Completion { len, tag: arrival.tag, immediate: None, source }
+    }
+
+    /// Takes messages of bundles for the open ones of `receives` from `first` on, while each is for the first of them. Whether
+    /// there were any; `first` is behind all that have ended.
+    pub(crate) fn receive_run(
+        &mut self,
+        number: u32,
+        receives: &mut [Receive<'_>],
+        first: &mut usize,
+    ) -> bool {
+        while receives.get(*first).is_some_and(|receive| !receive.is_open()) {
+            *first += 1;
+        }
+        let Self { endpoints, taking, permits, .. } = self;
+        let permit = &mut permits.to_receive;
+        let endpoint = endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
+        let (Some(endpoint), true) = (endpoint, permit.endpoint == number && permit.alone) else {
+            return false;
+        };
+        let mut some = false;
+        for receive in &mut receives[*first..] {
+            if let Some(wanted) = receive.wanted() {
+                let Some(tags) = Tags::of(wanted) else { break };
+                let Some((at, arrival)) = taking.find(|arrival| tags.accept(arrival)) else { break };
+                let message = taking.data(at);
+                if message.len() > receive.room() || endpoint.matcher.may_want(&arrival) {
+                    break;
+                }
+                let got = Got { len: message.len(), tag: arrival.tag, source: taking.source(at) };
+                receive.fill(Body::from_slice(message), got.info());
+                taking.take(at);
+                permit.count_bundled(got.len);
+                some = true;
+            }
+            *first += 1;
+        }
+        some
     }
 }

@@ -176,9 +176,10 @@ pub(crate) fn child() {
     let bind: Vec<String> =
         std::env::var("BIND").unwrap().split(' ').map(|address| format!("{address}:0")).collect();
     let peer_timeout = Duration::from_millis(std::env::var("PEER_TIMEOUT").unwrap().parse().unwrap());
-    // Little is copied while the wire is dead, so that little is left to be fetched in the end.
+    // What is copied while the wire is dead is fetched one by one afterwards. A wire that is alive for a tenth of the time must
+    // have the time for that, or a send stands behind ever more copies.
     let options =
-        EngineOptions::default().timeout(DEADLINE).peer_timeout(peer_timeout).send_buffer(256usize << 10);
+        EngineOptions::default().timeout(DEADLINE).peer_timeout(peer_timeout).send_buffer(16usize << 10);
     let sockets = std::env::var("SOCKETS").unwrap_or_else(|_| "auto".to_owned());
     let transports = TransportOptions::default().transports(vec!["tcp".into()]).tcp_bind(bind);
     let engine = Engine::builder()

@@ -3,7 +3,7 @@
 //! Used by the test files beside it, each of which uses its own part. It asserts nothing about speed.
 #![allow(dead_code, unreachable_pub)]
 
-use sinew::{Endpoint, Engine, EngineOptions, Peer, Progress};
+use sinew::{Address, Endpoint, Engine, EngineOptions, Peer, Progress};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +66,20 @@ pub fn connected(here: Engine, there: Engine) -> Pair {
         to_b.expect("a path")
     });
     Pair { to_b, a, b, here, there }
+}
+
+/// The explicit form of an address, by one transport.
+pub fn explicit(address: &Address, transport: &str) -> String {
+    let number = address.endpoint().to_string();
+    let text = address.to_string();
+    let find = |start: &str| {
+        let rest = text.split(',').find_map(|part| part.strip_prefix(start));
+        rest.unwrap_or_else(|| panic!("no {start} in {text}")).to_owned()
+    };
+    match transport {
+        "tcp" => format!("tcp://{}/{number}", find("tcp:127")).replacen("tcp://", "tcp://127", 1),
+        other => format!("{other}://{}#{number}", find(&format!("{other}:"))),
+    }
 }
 
 /// Waits until `condition` holds.

@@ -369,43 +369,15 @@ impl Core {
             LaneParams { role, key: PollKey { owner, sub: 0 }, peer_timeout: self.config.lane_timeout() };
         let lane = link.into_lane(params)?;
         let session = self.session_with(id, peer);
-        let memory_polled = lane.info().capabilities.memory_polled;
-        let joins = lane.backlog().is_some();
-        let now = self.surroundings.now();
+        let nonce = u64::from_le_bytes(entropy(&*self.surroundings)?);
+        let deadline = self.surroundings.now() + self.config.handshake_timeout;
+        let proof = Proof::new(nonce, super::proof::PROBES, deadline, attempt);
         let lane_key = self.lanes.insert(LaneSlot {
-            owner,
-            session,
             number,
             locator,
-            transport,
-            memory_polled,
-            hot: false,
-            astir: false,
-            behind: false,
-            idle: 0,
-            inbound: false,
             dialled: role == Role::Dialer,
             extra,
-            joins,
-            listening: false,
-            spare: false,
-            waiting: Vec::new(),
-            proof: Proof {
-                nonce: u64::from_le_bytes(entropy(&*self.surroundings)?),
-                left: super::proof::PROBES,
-                sent_at: None,
-                deadline: now + self.config.handshake_timeout,
-                rtt_ns: None,
-                full_rtt_ns: None,
-                verified: false,
-                recent: [None; crate::core::lanes::RECENT],
-                look: 0,
-                attempt,
-            },
-            frames_sent: 0,
-            frames_received: 0,
-            measures: None,
-            lane: Some(lane),
+            ..LaneSlot::new(lane, transport, (owner, session), proof)
         });
         self.links.remove(key);
         self.owners[owner as usize] = Owner::Lane(lane_key);

@@ -114,40 +114,14 @@ impl Core {
         let peer = PeerEngine { id: self.id, incarnation, number, locators: Vec::new() };
         let session = self.sessions.insert(Session::new(peer, None, 0, windows, windows));
         self.session_of.insert(id, session);
+        let proof = Proof { verified: true, ..Proof::new(0, 0, self.surroundings.now(), None) };
+        let own = Box::new(crate::core::self_lane::SelfLane::new());
         let lane = self.lanes.insert(LaneSlot {
-            lane: Some(Box::new(crate::core::self_lane::SelfLane::new())),
-            owner: crate::core::SELF_OWNER,
-            session,
             number: 1,
             locator: "self".to_owned(),
-            transport: "self",
-            memory_polled: true,
-            hot: false,
-            astir: false,
-            behind: false,
-            idle: 0,
             inbound: true,
-            dialled: false,
-            extra: false,
-            joins: false,
             listening: true,
-            spare: false,
-            waiting: Vec::new(),
-            proof: Proof {
-                nonce: 0,
-                left: 0,
-                sent_at: None,
-                deadline: self.surroundings.now(),
-                rtt_ns: None,
-                full_rtt_ns: None,
-                verified: true,
-                recent: [None; crate::core::lanes::RECENT],
-                look: 0,
-                attempt: None,
-            },
-            frames_sent: 0,
-            frames_received: 0,
-            measures: None,
+            ..LaneSlot::new(own, "self", (crate::core::SELF_OWNER, session), proof)
         });
         if let Some(session) = self.sessions.get_mut(session) {
             session.lanes.push(lane);
