@@ -22,7 +22,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
         };
         assert_eq!(encode(&header, len), *bytes);
         let _ = format!("{header:?} {:?}", header.kind.name());
-        outcome = note(outcome, u64::from(header.kind.0.min(21)));
+        outcome = note(outcome, u64::from(header.kind.0.min(23)));
         if len as usize > FRAME_MAX {
             return note(outcome, 2);
         }
@@ -60,6 +60,11 @@ fn fields(data: &[u8]) {
     let header = Header { kind: Kind(bytes[4]), flags: Flags(bytes[5]), dst: word(8), src: word(12), tag };
     let mut encoded = encode(&header, word(0));
     assert_eq!(decode(&encoded), Ok((header, word(0))));
+    // A stripe's place: a turn of 16 bits and an offset of 48.
+    let (turn, offset) = header.stripe_place();
+    assert!(offset < 1 << 48);
+    let stripe = Header::stripe(tag, turn, offset);
+    assert_eq!((stripe.stripe_place(), stripe.dst, stripe.src), ((turn, offset), header.dst, header.src));
     let bit = usize::from(bytes[6]) % (HEADER_LEN * 8);
     encoded[bit / 8] ^= 1 << (bit % 8);
     assert!(decode(&encoded).is_err());
@@ -82,6 +87,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         first,
         two,
         frame(Header::data(3, 1 << 40), &[9; 64]),
+        frame(Header::stripe(3, 0xabcd, 1 << 40), &[9; 64]),
+        frame(Header::control(Kind::LANES, 8), b""),
         frame(Header::control(Kind(200), 1), b""),
     ]
 }

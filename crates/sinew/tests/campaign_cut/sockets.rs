@@ -70,7 +70,15 @@ fn grows(net: &Net, limited: &str, seed: u64) {
     let explain = sides[0].ask("explain");
     let messages = end(&mut sides);
     // Two stay when each side sends on another one after the one that both had is lost.
-    until("what is not needed any more is closed", || sides.iter_mut().all(|side| side.sockets().now <= 2));
+    let mut look = 0;
+    until("what is not needed any more is closed", || {
+        look += 1;
+        if look % 2000 == 0 {
+            // For whoever reads why it failed.
+            println!("{}\n{}", sides[0].ask("explain"), sides[1].ask("explain"));
+        }
+        sides.iter_mut().all(|side| side.sockets().now <= 2)
+    });
     println!(
         "limit of each connection {limited}: {single:.1} messages/s by one socket, {grown:.1} ({:.1} x) by {}, {messages} messages, none lost, doubled or out of order, {} added, {} closed again, {} stripes, seed {seed}\n{explain}",
         grown / single,

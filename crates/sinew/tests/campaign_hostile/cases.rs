@@ -13,7 +13,7 @@ pub(crate) struct Case {
 
 /// Kinds that there are, some that are not, and some of a lane's own.
 pub(crate) fn kinds() -> Vec<u8> {
-    (0..=19).chain([20, 127, 128, 191, 192, 193, 194, 255]).collect()
+    (0..=22).chain([23, 127, 128, 191, 192, 193, 194, 255]).collect()
 }
 
 const EXTREMES_32: [u32; 7] = [0, 1, 2, u32::MAX, u32::MAX - 1, 1 << 31, (1 << 31) - 1];
@@ -28,11 +28,12 @@ fn words(kind: u8) -> Vec<u64> {
         // Operation, length, descriptor {segment and recalls, offset, length}.
         Kind::ENVELOPE => vec![5, 4096, 1, 0, 4096],
         Kind::FETCH => vec![3, 0, 4096],
-        Kind::DATA => vec![1, 2, 3],
+        Kind::DATA | Kind::STRIPE => vec![1, 2, 3],
         Kind::DONE | Kind::GOODBYE => vec![0],
         Kind::CREDIT => vec![1 << 20, 1 << 10, 1 << 20, 1 << 10],
         // Two messages of eight bytes each: lengths, tags, bytes.
         Kind::BUNDLE => vec![8 | 8 << 16, 7, 7, 7, 7],
+        Kind::LANES => Vec::new(),
         Kind::LOOKUP => vec![u64::from_le_bytes(*b"endpoint")],
         _ => vec![1],
     }
@@ -84,6 +85,32 @@ fn of_kind(kind: u8, dst: u32, src: u32) -> Vec<Case> {
     // Lengths that are not the body's.
     for claim in EXTREMES_32.into_iter().chain([65_536, 65_537, 1 << 20, (1 << 20) + 1]) {
         add(base, whole.clone(), Some(claim));
+    }
+    cases
+}
+
+/// What a survivor said that fetches: its operation, and the turn of the fetch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    pub(crate) operation: u64,
+    pub(crate) turn: u16,
+}
+
+/// Fragments of a message of `len` bytes that is just being fetched, with every field at its extremes.
+pub(crate) fn fragments(fetch: Fetch, len: u64) -> Vec<Case> {
+    let Fetch { operation, turn } = fetch;
+    let offsets = [0, 1, len - 1, len, len + 1, 1 << 47, (1 << 48) - 1];
+    let operations = [operation, operation ^ 1, operation | 1 << 31, operation ^ 1 << 32, 0, u64::MAX];
+    let turns = [turn, turn.wrapping_add(1), turn.wrapping_sub(1), 0, u16::MAX];
+    let mut cases = Vec::new();
+    for operation in operations {
+        for offset in offsets {
+            for len in [0, 1, 4000] {
+                let mut add = |header| cases.push(Case { header, body: vec![0xaa; len], claim: None });
+                turns.iter().for_each(|&turn| add(Header::stripe(operation, turn, offset)));
+                add(Header::data(operation, offset));
+            }
+        }
     }
     cases
 }

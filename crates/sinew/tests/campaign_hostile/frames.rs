@@ -8,6 +8,7 @@ use crate::survivor::Survivor;
 use crate::wire::{Fate, Wire, way_in};
 use sinew::Progress;
 use sinew::frame::stream::encode;
+use sinew::frame::{Flags, Header, Kind};
 use std::sync::atomic::Ordering;
 
 /// The number of the endpoint `prey`: the survivor's second.
@@ -84,6 +85,101 @@ fn over_a_stream(lane: &str) {
     );
     assert!(said >= all.len() as u64, "every case was said");
     assert!(count.answered > 500 && count.goodbyes > 50, "cases were answered, and refused with a reason");
+}
+
+/// Of a message that the survivor fetches in pieces.
+const FETCHED: u64 = 100_000;
+
+/// Announces message `number` and waits for its fetch.
+fn announce(lane: &str, way: &str, number: u64, count: &mut Count) -> (Wire, cases::Fetch) {
+    loop {
+        count.connects += 1;
+        let mut wire = Wire::new(lane, way, engine_with(lane, Progress::Caller, options()));
+        let header = Header { kind: Kind::ENVELOPE, flags: Flags(0), dst: PREY, src: 1, tag: 3 };
+        let mut bytes = encode(&header, 16).to_vec();
+        bytes.extend([number, FETCHED].into_iter().flat_map(u64::to_le_bytes));
+        wire.write(&bytes);
+        if let Some(fetch) = wire.fetched() {
+            return (wire, fetch);
+        }
+    }
+}
+
+/// All of a message in stripes, the last one first, each twice, with a foreign one between them.
+fn stripes(wire: &mut Wire, fetch: cases::Fetch) {
+    let content: Vec<u8> = (0..FETCHED).map(|at| at as u8).collect();
+    let mut bytes = Vec::new();
+    for part in (0..FETCHED / 4000).rev() {
+        let at = part * 4000;
+        let body = &content[at as usize..][..4000];
+        for turn in [fetch.turn, fetch.turn.wrapping_add(1), fetch.turn] {
+            bytes.extend(encode(&Header::stripe(fetch.operation, turn, at), 4000));
+            bytes.extend(body);
+        }
+    }
+    wire.write(&bytes);
+}
+
+/// What comes for a fetch that is under way: fragments with all fields at their extremes, then all of the message.
+fn fragments_over_a_stream(lane: &str) {
+    let rounds = rounds();
+    let survivor = Survivor::new(lane);
+    let way = way_in(&survivor.address(), lane);
+    let mut count = Count::default();
+    let (wire, fetch) = announce(lane, &way, 0, &mut count);
+    let (mut there, all) = (Some((wire, fetch)), cases::fragments(fetch, FETCHED).len());
+    let each = all.div_ceil(rounds.min(50) as usize);
+    let (mut at, mut whole) = (0, 0u64);
+    for round in 1..=rounds {
+        for _ in 0..each {
+            let (mut wire, mut fetch) =
+                there.take().unwrap_or_else(|| announce(lane, &way, round, &mut count));
+            // A receive that gives up leaves the message to the next one, which fetches it anew.
+            if let Some(next) = wire.fetched() {
+                fetch = next;
+            }
+            let case = cases::fragments(fetch, FETCHED).swap_remove(at % all);
+            at += 1;
+            there = say(wire, &case, &mut count).map(|wire| (wire, fetch));
+        }
+        let (mut wire, mut fetch) = announce(lane, &way, round, &mut count);
+        // Until one of its fetches lasts long enough.
+        loop {
+            stripes(&mut wire, fetch);
+            match wire.is_done(round) {
+                Some(true) => break whole += 1,
+                Some(false) => fetch = wire.fetched().unwrap_or(fetch),
+                None => break,
+            }
+        }
+        wire.hang_up();
+        survivor.goes_on();
+    }
+    let _ = there.map(|(wire, _)| wire.hang_up());
+    let lost = survivor.sessions_lost();
+    let tally = survivor.finish();
+    println!(
+        "campaign hostile/{lane}/fragments: {rounds} rounds, {at} fragments of {all} cases, {} answered, {} ended, \
+         {whole} messages in stripes were done, {} came whole, {} connects, {lost} sessions lost, {} messages of the honest \
+         peer verified, 0 wrong",
+        count.answered,
+        count.ended,
+        tally.whole.load(Ordering::Relaxed),
+        count.connects,
+        tally.honest.load(Ordering::Relaxed),
+    );
+    assert!(at >= all && whole * 2 > rounds, "every case was said, and stripes were taken");
+    assert!(tally.whole.load(Ordering::Relaxed) > 0, "a message in stripes came whole");
+}
+
+#[test]
+fn fragments_with_every_field_at_its_extremes_over_tcp() {
+    fragments_over_a_stream("tcp");
+}
+
+#[test]
+fn fragments_with_every_field_at_its_extremes_over_uds() {
+    fragments_over_a_stream("uds");
 }
 
 #[test]

@@ -122,6 +122,8 @@ pub(crate) struct Recording {
 pub(crate) struct Wire {
     stream: Box<dyn Socket>,
     inbox: Vec<u8>,
+    /// Of the frame that came last.
+    body: Vec<u8>,
     nonce: u64,
     /// The survivor has said that the session is over.
     pub(crate) goodbye: bool,
@@ -156,7 +158,7 @@ impl Wire {
             relayed
         });
         let _ = client.close(Duration::ZERO);
-        Self { stream, inbox: Vec::new(), nonce: 1 << 48, goodbye: false, recording }
+        Self { stream, inbox: Vec::new(), body: Vec::new(), nonce: 1 << 48, goodbye: false, recording }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Fate {
@@ -186,7 +188,31 @@ impl Wire {
         Fate::Ended
     }
 
-    /// The next frame of the survivor; `None` at the end.
+    /// Waits until the survivor fetches a message: its operation and the turn. `None`: it has ended the connection.
+    pub(crate) fn fetched(&mut self) -> Option<crate::cases::Fetch> {
+        loop {
+            let header = self.frame()?;
+            self.goodbye |= header.kind == Kind::GOODBYE;
+            let word = |at: usize| self.body.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+            if header.kind == Kind::FETCH {
+                return Some(crate::cases::Fetch { operation: word(0)?, turn: word(24).unwrap_or(0) as u16 });
+            }
+        }
+    }
+
+    /// Waits until the survivor fetches or says that it has all of message `number`: whether it is that.
+    pub(crate) fn is_done(&mut self, number: u64) -> Option<bool> {
+        loop {
+            let header = self.frame()?;
+            match header.kind {
+                Kind::FETCH => return Some(false),
+                Kind::DONE if header.tag == number => return Some(true),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next frame of the survivor; `None` at the end. Its body stays in `body`.
     fn frame(&mut self) -> Option<Header> {
         let start = Instant::now();
         loop {
@@ -197,6 +223,7 @@ impl Wire {
                     if header.flags.0 & 0x20 != 0 { self.inbox.get(HEADER_LEN).copied() } else { Some(0) };
                 let whole = pad.map(|pad| HEADER_LEN + usize::from(pad) + len as usize);
                 if let Some(whole) = whole.filter(|&whole| self.inbox.len() >= whole) {
+                    self.body = self.inbox[whole - len as usize..whole].to_vec();
                     self.inbox.drain(..whole);
                     return Some(header);
                 }
