@@ -264,15 +264,14 @@ fn what_is_staged_goes_out_when_its_sender_waits(lane: &str) {
     });
 }
 
-/// Far more than a lane takes at once, of bundles and of operations; with them come a few answers and proofs, which are not counted.
+/// Far more than a lane takes at once, of bundles and of operations.
 fn frames_that_wait_for_room_are_counted_on_their_lane(lane: &str) {
     const COUNT: u64 = 2000;
     let thread = Progress::Thread { cpu: None };
     let p = pair_with(lane, thread, thread, options());
     p.to_b.send(u64::MAX, b"once the lane is chosen").unwrap();
     p.b.recv(u64::MAX, &mut [0; 64]).unwrap();
-    let received = || p.there.lanes().iter().map(|lane| lane.frames_received).sum::<u64>();
-    let before = (frames(&p), received());
+    let before = frames(&p);
     let waiting: Vec<_> = (0..COUNT).map(|tag| p.to_b.post_send(tag, content(1000, tag)).unwrap()).collect();
     let mut buf = [0; 1000];
     std::thread::scope(|scope| {
@@ -282,11 +281,8 @@ fn frames_that_wait_for_room_are_counted_on_their_lane(lane: &str) {
         }
     });
     p.to_b.flush().unwrap();
-    let (sent, received) = (frames(&p) - before.0, received() - before.1);
-    assert!(
-        sent >= COUNT && sent <= received && received < sent + COUNT / 4,
-        "{sent} sent, {received} received"
-    );
+    let sent = frames(&p) - before;
+    assert!((COUNT..COUNT + COUNT / 4).contains(&sent), "{sent} frames for {COUNT} messages");
 }
 
 /// Whatever a frame says that is no bundle ends the session with a reason; the receiver goes on.

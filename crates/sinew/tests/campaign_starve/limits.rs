@@ -281,6 +281,11 @@ fn virtual_bytes() -> u64 {
     statm.split_whitespace().next().and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
+fn thread_names() -> impl Iterator<Item = String> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+}
+
 /// Gives the heap so many bytes that it keeps, so that it asks the system for nothing while a limit is met.
 #[allow(unsafe_code)]
 fn furnish_heap(bytes: usize) {
@@ -309,6 +314,10 @@ pub(crate) fn address_space(lane: &str) {
         let builder = || Engine::builder().domain("faults").options(quick()).transports([lane]);
         let make = || builder().progress(progress).build();
         let late = random.in_thousand(300).then(|| make().unwrap());
+        if late.is_some() && progress != Progress::Caller {
+            // A thread has its name after the stack of its signals, without which the standard library ends the process.
+            until("its thread runs", || thread_names().any(|name| name.trim() == "sinew"));
+        }
         let room = match (round % 8, progress) {
             // The last allocation only.
             (7, _) => 48 << 20,
