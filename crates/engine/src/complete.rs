@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::core::op::Op;
 use crate::core::table::Key;
 use crate::error::{Failed, OpError};
-use crate::op::{Operation, Outcome, Received, RecvOp, SendOp, State, received};
+use crate::op::{Operation, Outcome, Received, RecvOp, SendOp, received};
 use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::fmt;
@@ -88,7 +88,8 @@ impl SendOp {
     /// # }
     /// ```
     pub fn on_complete(mut self, function: impl FnOnce(Result<Buf, Failed>) + Send + 'static) -> OnComplete {
-        self.0.tell(Box::new(move |outcome: Outcome| function(outcome.map(|(buf, _)| buf))))
+        let sent = self.sent.take();
+        self.operation.tell(Box::new(move |outcome: Outcome| function(outcome.map(|(buf, _)| buf))), sent)
     }
 }
 
@@ -99,36 +100,38 @@ impl RecvOp {
         mut self,
         function: impl FnOnce(Result<Received, Failed>) + Send + 'static,
     ) -> OnComplete {
-        self.operation.tell(Box::new(move |outcome: Outcome| function(received(outcome))))
+        self.0.tell(Box::new(move |outcome: Outcome| function(received(outcome))), None)
     }
 }
 
 impl Operation {
-    fn tell(&mut self, function: Function) -> OnComplete {
-        let shared = Arc::clone(&self.endpoint.shared);
-        let state = std::mem::replace(&mut self.state, State::Taken);
+    /// `sent`: the buffer of a send that went at once.
+    fn tell(&mut self, function: Function, sent: Option<Buf>) -> OnComplete {
+        let key = std::mem::replace(&mut self.key, Key::NONE);
+        let Some(endpoint) = &self.endpoint else {
+            return OnComplete { shared: Weak::new(), key: Key::NONE };
+        };
+        let shared = &endpoint.shared;
         if let Err(error) = shared.check_fork() {
             // The operation is the parent's; only the function is this process's.
-            std::mem::forget(state);
+            std::mem::forget(sent);
             function(Err(Failed { buf: Buf::zeroed(0), error }));
-            return OnComplete { shared: Weak::new(), key: Key(0) };
+            return OnComplete { shared: Weak::new(), key: Key::NONE };
         }
-        let key = match state {
-            State::Pending(key) => key,
-            State::Done(..) | State::Taken => Key(0),
-        };
         shared.with(|core| {
-            let outcome = match state {
-                State::Done(buf, result) => Some(Self::outcome(buf, result)),
-                State::Pending(key) => Self::collect(core, key),
-                State::Taken => Some(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+            let outcome = match sent {
+                Some(buf) => Some(Self::outcome(buf, Ok(None))),
+                None if key == Key::NONE => {
+                    Some(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }))
+                }
+                None => Self::collect(core, key),
             };
             match outcome {
                 Some(outcome) => core.push_ended(Ended { function, outcome }),
                 None => core.set_waiter(key, Waiter::Function(function)),
             }
         });
-        OnComplete { shared: Arc::downgrade(&shared), key }
+        OnComplete { shared: Arc::downgrade(shared), key }
     }
 }
 

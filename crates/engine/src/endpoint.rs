@@ -6,7 +6,7 @@ use crate::core::table::Key;
 use crate::core::{Core, Got, Look, Started, Tags, Taken};
 use crate::error::{ConnectError, Failed, OpError};
 use crate::histogram::{Measures, Way};
-use crate::op::RecvOp;
+use crate::op::{Operation, RecvOp};
 use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -14,6 +14,7 @@ use sinew_transport::Buf;
 use sinew_wire::address::Address;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Where messages arrive. Cheap to clone; all clones are the same endpoint, which closes when the last of it (with its
 /// peers and operations) is dropped. `Send` and `Sync`: the thread that uses an engine most takes no lock, others hand over
@@ -33,6 +34,8 @@ pub(crate) struct EndpointInner {
     pub(crate) address: Address,
     /// Made only when the option `histograms` is on.
     pub(crate) measures: Option<Box<Measures>>,
+    /// Operations that hold it: see [`crate::held`].
+    pub(crate) operations: AtomicUsize,
 }
 
 impl Drop for EndpointInner {
@@ -277,6 +280,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Failed`] with the buffer when it is read-only or the endpoint is closed.
+    #[inline]
     pub fn post_recv(&self, pattern: impl Into<Match>, buf: impl Into<Buf>) -> Result<RecvOp, Failed> {
         let buf = buf.into();
         let shared = &self.inner.shared;
@@ -287,14 +291,28 @@ impl Endpoint {
             return Err(Failed { buf, error: OpError::NotWritable });
         }
         let pattern = pattern.into();
-        let quick = |core: &mut Core, buf| core.post_recv_quick(self.inner.number, pattern, buf);
-        let started = match shared.try_with_bias(buf, quick) {
-            Ok(key) => Started::Pending(key),
-            Err(buf) => {
-                shared.with(|core| core.start_recv(self.inner.number, pattern, Memory::Owned(buf), None))
-            }
-        };
-        Ok(RecvOp::new(Arc::clone(&self.inner), started, pattern.untagged))
+        if let Some(mut core) = shared.biased()
+            && core.may_post_quick(self.inner.number, &pattern)
+        {
+            let key = core.post_recv_quick(self.inner.number, &pattern, buf);
+            return Ok(RecvOp(Operation::new(&self.inner, &mut core, key)));
+        }
+        Ok(self.post_slowly(pattern, buf))
+    }
+
+    #[inline(never)]
+    fn post_slowly(&self, pattern: Match, buf: Buf) -> RecvOp {
+        let number = self.inner.number;
+        let operation = self.inner.shared.with(|core| {
+            let key = match core.start_recv(number, pattern, Memory::Owned(buf), None) {
+                Started::Pending(key) => key,
+                Started::Done(result, memory, place) => {
+                    core.keep_finished(number, pattern.untagged, memory, result, place)
+                }
+            };
+            Operation::new(&self.inner, core, key)
+        });
+        RecvOp(operation)
     }
 
     /// The oldest waiting message that matches, without taking it. Makes progress, never blocks.

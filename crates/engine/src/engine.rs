@@ -14,6 +14,7 @@ use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
 use sinew_transport::{Availability, DomainContext, ListenScope, Transport, TransportError};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -349,6 +350,7 @@ impl Engine {
             name: name.map(str::to_owned),
             address,
             measures,
+            operations: AtomicUsize::new(0),
         };
         Ok(Endpoint { inner: Arc::new(inner) })
     }

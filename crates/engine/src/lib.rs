@@ -28,6 +28,7 @@ mod engine;
 mod error;
 pub mod events;
 mod handler;
+mod held;
 mod histogram;
 mod incoming;
 mod metrics;

@@ -1,13 +1,14 @@
 //! Operations with owned buffers: futures that can also be waited for, asked and cancelled.
 
 use crate::completion::Completion;
+use crate::core::Core;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Started};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
+use crate::held::{Ending, Held};
 use crate::progress::Progress;
-use crate::shared::{TURNS_DIRECT, TURNS_POLL};
+use crate::shared::{Shared, TURNS_DIRECT, TURNS_POLL};
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
 use std::future::Future;
@@ -25,16 +26,10 @@ pub struct Received {
     pub info: Completion,
 }
 
-pub(crate) enum State {
-    Pending(Key),
-    Done(Buf, Result<Option<Completion>, OpError>),
-    Taken,
-}
-
-/// What both kinds of operation share.
+/// What both kinds of operation share: their endpoint, until they are spent, and their place in the engine's table.
 pub(crate) struct Operation {
-    pub(crate) endpoint: Arc<EndpointInner>,
-    pub(crate) state: State,
+    pub(crate) endpoint: Option<Held>,
+    pub(crate) key: Key,
 }
 
 /// Waits that are shorter look at the clock from the start.
@@ -43,6 +38,12 @@ pub(crate) const SHORT: Duration = Duration::from_micros(200);
 pub(crate) type Outcome = Result<(Buf, Option<Completion>), Failed>;
 
 impl Operation {
+    /// Called under the lock of the endpoint's engine, which `core` stands for.
+    #[inline(always)]
+    pub(crate) fn new(endpoint: &Arc<EndpointInner>, core: &mut Core, key: Key) -> Self {
+        Self { endpoint: Some(Held::new(endpoint, core)), key }
+    }
+
     pub(crate) fn outcome(buf: Buf, result: Result<Option<Completion>, OpError>) -> Outcome {
         match result {
             Ok(info) => Ok((buf, info)),
@@ -58,102 +59,81 @@ impl Operation {
         Some(Self::outcome(owned(memory), result.map(|()| None)))
     }
 
-    fn take_done(&mut self) -> Option<Outcome> {
-        let State::Done(_, result) = &self.state else { return None };
-        let shared = &self.endpoint.shared;
-        // A send has its buffer back, but may still wait for company: where nobody else makes progress, this is its wait.
-        if matches!(result, Ok(None)) && shared.progress == Progress::Caller {
-            shared.with_unless_forked((), Core::send_staged);
-        }
-        match std::mem::replace(&mut self.state, State::Taken) {
-            State::Done(buf, result) => Some(Self::outcome(buf, result)),
-            _ => None,
-        }
+    /// What it is asked for when it is spent, and in a forked child, where every operation is over: its memory stays with the copy of
+    /// the engine.
+    fn shared(&self) -> Result<&Arc<Shared>, Failed> {
+        let none = || Buf::zeroed(0);
+        let Some(endpoint) = self.endpoint.as_ref().filter(|_| self.key != Key::NONE) else {
+            return Err(Failed { buf: none(), error: OpError::Cancelled });
+        };
+        endpoint.shared.check_fork().map_err(|error| Failed { buf: none(), error })?;
+        Ok(&endpoint.shared)
     }
 
-    /// In a forked child every operation is over; its memory stays with the copy of the engine.
-    fn forked(&mut self) -> Option<Outcome> {
-        let error = self.endpoint.shared.check_fork().err()?;
-        self.state = State::Taken;
-        Some(Err(Failed { buf: Buf::zeroed(0), error }))
+    /// It has been collected, or is nobody's to collect.
+    fn spend<T>(&mut self, done: T) -> Option<T> {
+        self.key = Key::NONE;
+        Some(done)
     }
 
     fn try_wait(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done().or_else(|| self.forked()) {
-            return Some(done);
-        }
-        let State::Pending(key) = self.state else { return None };
-        let shared = &self.endpoint.shared;
-        let done = shared.with(|core| Self::collect(core, key));
-        let done = done.or_else(|| {
-            // What progress leaves to run may panic: the result must not be lost by that.
-            shared.with(Core::progress);
-            shared.with(|core| Self::collect(core, key))
-        })?;
-        self.state = State::Taken;
-        Some(done)
+        let key = self.key;
+        let done = match self.shared() {
+            Err(Failed { error: OpError::Cancelled, .. }) => return None,
+            Err(forked) => Err(forked),
+            Ok(shared) => {
+                let done = shared.with(|core| Self::collect(core, key));
+                done.or_else(|| {
+                    // What progress leaves to run may panic: the result must not be lost by that.
+                    shared.with(Core::progress);
+                    shared.with(|core| Self::collect(core, key))
+                })?
+            }
+        };
+        self.spend(done)
     }
 
     fn wait(&mut self, timeout: Timeout) -> Option<Outcome> {
-        if let Some(done) = self.take_done().or_else(|| self.forked()) {
-            return Some(done);
-        }
-        let State::Pending(key) = self.state else { return None };
-        let shared = &self.endpoint.shared;
-        let limit = timeout.resolve(&shared.config);
-        let done = shared.wait(limit, |core| Self::collect(core, key))?;
-        self.state = State::Taken;
-        Some(done)
+        let key = self.key;
+        let done = match self.shared() {
+            Err(Failed { error: OpError::Cancelled, .. }) => return None,
+            Err(forked) => Err(forked),
+            Ok(shared) => {
+                let limit = timeout.resolve(&shared.config);
+                shared.wait(limit, |core| Self::collect(core, key))?
+            }
+        };
+        self.spend(done)
     }
 
-    /// Waits a while for a success, which `collect` shall find. `None`: it takes longer, or is none.
-    #[inline(always)]
-    fn wait_quick<T>(
-        &mut self,
-        limit: Option<Duration>,
-        collect: impl FnMut(&mut Core, Key) -> Option<T>,
-    ) -> Option<T> {
-        if limit.is_some_and(|limit| limit <= SHORT) {
-            return None;
-        }
-        self.turn_quick(TURNS_DIRECT, collect)
+    fn limit(&self, timeout: Timeout) -> Option<Duration> {
+        self.endpoint.as_ref().and_then(|endpoint| timeout.resolve(&endpoint.shared.config))
+    }
+
+    /// Makes progress for a while, until it is over. `false`: that takes longer, or this thread is not the one that may.
+    fn wait_quick(&self, limit: Option<Duration>) -> bool {
+        limit.is_none_or(|limit| limit > SHORT) && self.turn_quick(TURNS_DIRECT)
     }
 
     /// The same for the poll of a future.
-    #[inline(always)]
-    fn poll_quick<T>(&mut self, collect: impl FnMut(&mut Core, Key) -> Option<T>) -> Option<T> {
-        if self.endpoint.shared.progress != Progress::Caller {
-            return None;
-        }
-        self.turn_quick(TURNS_POLL, collect)
+    fn poll_quick(&self) -> bool {
+        let by_caller = |endpoint: &Held| endpoint.shared.progress == Progress::Caller;
+        self.endpoint.as_ref().is_some_and(by_caller) && self.turn_quick(TURNS_POLL)
     }
 
-    #[inline(always)]
-    fn turn_quick<T>(
-        &mut self,
-        turns: u32,
-        mut collect: impl FnMut(&mut Core, Key) -> Option<T>,
-    ) -> Option<T> {
-        let State::Pending(key) = self.state else { return None };
-        let shared = &self.endpoint.shared;
-        if shared.check_fork().is_err() {
-            return None;
-        }
-        let ended = |core: &mut Core| match collect(core, key) {
-            None if !core.is_over(key) => None,
-            done => Some(done),
-        };
-        let done = shared.wait_quick(self.endpoint.number, turns, ended)??;
-        self.state = State::Taken;
-        Some(done)
+    fn turn_quick(&self, turns: u32) -> bool {
+        let number = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.number);
+        self.shared().is_ok_and(|shared| shared.wait_quick(number, self.key, turns))
     }
 
     fn cancel(&mut self) -> Option<Outcome> {
-        if let Some(done) = self.take_done().or_else(|| self.forked()) {
-            return Some(done);
-        }
-        let State::Pending(key) = std::mem::replace(&mut self.state, State::Taken) else { return None };
-        self.endpoint.shared.with(|core| Self::cancel_in(core, key))
+        let key = self.key;
+        let done = match self.shared() {
+            Err(Failed { error: OpError::Cancelled, .. }) => return None,
+            Err(forked) => Err(forked),
+            Ok(shared) => shared.with(|core| Self::cancel_in(core, key))?,
+        };
+        self.spend(done)
     }
 
     pub(crate) fn cancel_in(core: &mut Core, key: Key) -> Option<Outcome> {
@@ -165,13 +145,14 @@ impl Operation {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        if let Some(done) = self.take_done().or_else(|| self.forked()) {
-            return Poll::Ready(done);
-        }
-        let State::Pending(key) = self.state else {
-            return Poll::Ready(Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }));
+        let key = self.key;
+        let shared = match self.shared() {
+            Ok(shared) => shared,
+            Err(failed) => {
+                self.key = Key::NONE;
+                return Poll::Ready(Err(failed));
+            }
         };
-        let shared = &self.endpoint.shared;
         let by_caller = shared.progress == Progress::Caller;
         if by_caller {
             // By itself, as what it leaves to run may panic: the result must not be lost by that.
@@ -186,7 +167,7 @@ impl Operation {
         });
         match done {
             Some(done) => {
-                self.state = State::Taken;
+                self.key = Key::NONE;
                 Poll::Ready(done)
             }
             None => {
@@ -199,6 +180,30 @@ impl Operation {
     }
 }
 
+impl Ending for Received {
+    #[inline(always)]
+    fn look(core: &mut Core, key: Key) -> Option<Self> {
+        core.collect_received(key)
+    }
+}
+
+impl Ending for Buf {
+    #[inline(always)]
+    fn look(core: &mut Core, key: Key) -> Option<Self> {
+        core.collect_sent(key)
+    }
+}
+
+/// That no message waits for company.
+struct AllGone;
+
+impl Ending for AllGone {
+    #[inline(always)]
+    fn look(core: &mut Core, _: Key) -> Option<Self> {
+        (!core.holds_back()).then_some(Self)
+    }
+}
+
 fn owned(memory: Memory) -> Buf {
     memory.into_buf().unwrap_or_else(|| Buf::zeroed(0))
 }
@@ -207,7 +212,11 @@ fn owned(memory: Memory) -> Buf {
 ///
 /// Dropping it does not cancel: the message still goes, and the buffer is dropped when it has gone. `Send`.
 #[must_use = "dropping it gives the buffer up; wait for it or await it to get the buffer back"]
-pub struct SendOp(pub(crate) Operation);
+pub struct SendOp {
+    pub(crate) operation: Operation,
+    /// The buffer of a message that went at once: no operation of the table.
+    pub(crate) sent: Option<Buf>,
+}
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
 ///
@@ -215,21 +224,33 @@ pub struct SendOp(pub(crate) Operation);
 /// place among those of its session. One that was longer than the buffer is gone, which is counted
 /// (`EngineCounters::truncated_unseen`) and told. Look before you drop ([`RecvOp::cancel`]) where that matters. `Send`.
 #[must_use = "dropping it cancels the receive"]
-pub struct RecvOp {
-    pub(crate) operation: Operation,
-    /// It asked for untagged messages.
-    untagged: bool,
-    /// The place of a message that it got at once in what its session brought.
-    number: u64,
-}
+pub struct RecvOp(pub(crate) Operation);
 
 impl SendOp {
-    pub(crate) const fn new(endpoint: Arc<EndpointInner>, key: Key) -> Self {
-        Self(Operation { endpoint, state: State::Pending(key) })
+    /// Its buffer, if it went at once. It may still wait for company: where nobody else makes progress, this is its wait.
+    #[inline(always)]
+    fn take_sent(&mut self) -> Option<Buf> {
+        let sent = self.sent.take()?;
+        if Held::end_quick::<AllGone>(&mut self.operation.endpoint, Key::NONE).is_none() {
+            self.send_staged();
+        }
+        Some(sent)
     }
 
-    pub(crate) const fn done(endpoint: Arc<EndpointInner>, buf: Buf) -> Self {
-        Self(Operation { endpoint, state: State::Done(buf, Ok(None)) })
+    #[cold]
+    #[inline(never)]
+    fn send_staged(&mut self) {
+        if let Some(endpoint) = &self.operation.endpoint
+            && endpoint.shared.progress == Progress::Caller
+        {
+            endpoint.shared.with_unless_forked((), Core::send_staged);
+        }
+    }
+
+    /// Its buffer, if it has gone.
+    #[inline(always)]
+    fn take_quick(&mut self) -> Option<Buf> {
+        Held::end_quick(&mut self.operation.endpoint, self.operation.key)
     }
 
     /// Waits up to the option `timeout`; at the deadline the send is really cancelled.
@@ -244,21 +265,34 @@ impl SendOp {
     ///
     /// # Errors
     /// As [`SendOp::wait`].
+    #[inline]
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Buf, Failed> {
-        let timeout = timeout.into();
-        let limit = timeout.resolve(&self.0.endpoint.shared.config);
-        if let Some(buf) = self.0.wait_quick(limit, Core::collect_sent) {
+        match self.take_sent().or_else(|| self.take_quick()) {
+            Some(buf) => Ok(buf),
+            None => self.wait_longer(timeout.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn wait_longer(mut self, timeout: Timeout) -> Result<Buf, Failed> {
+        let limit = self.operation.limit(timeout);
+        if self.operation.wait_quick(limit)
+            && let Some(buf) = self.take_quick()
+        {
             return Ok(buf);
         }
-        match self.0.wait(timeout) {
+        match self.operation.wait(timeout) {
             Some(outcome) => outcome.map(|(buf, _)| buf),
-            None => timed_out(self.0.cancel(), limit).map(|(buf, _)| buf),
+            None => timed_out(self.operation.cancel(), limit).map(|(buf, _)| buf),
         }
     }
 
     /// The result if the send is over. Makes progress, never blocks. After `Some` the operation is spent.
     pub fn try_wait(&mut self) -> Option<Result<Buf, Failed>> {
-        self.0.try_wait().map(|outcome| outcome.map(|(buf, _)| buf))
+        match self.take_sent() {
+            Some(buf) => Some(Ok(buf)),
+            None => self.operation.try_wait().map(|outcome| outcome.map(|(buf, _)| buf)),
+        }
     }
 
     /// Really cancels: afterwards nothing refers to the buffer. The message may have been delivered if that was too late;
@@ -268,7 +302,10 @@ impl SendOp {
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer: the message is taken back, unless the receiver had all of it
     /// and its word of that was still on the way.
     pub fn cancel(mut self) -> Result<Buf, Failed> {
-        match self.0.cancel() {
+        if let Some(buf) = self.take_sent() {
+            return Ok(buf);
+        }
+        match self.operation.cancel() {
             Some(outcome) => outcome.map(|(buf, _)| buf),
             None => Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled }),
         }
@@ -276,16 +313,10 @@ impl SendOp {
 }
 
 impl RecvOp {
-    pub(crate) fn new(endpoint: Arc<EndpointInner>, started: Started<Completion>, untagged: bool) -> Self {
-        let mut number = 0;
-        let state = match started {
-            Started::Pending(key) => State::Pending(key),
-            Started::Done(result, memory, place) => {
-                number = place;
-                State::Done(owned(memory), result.map(Some))
-            }
-        };
-        Self { operation: Operation { endpoint, state }, untagged, number }
+    /// Its message, if it has got one.
+    #[inline(always)]
+    fn take_quick(&mut self) -> Option<Received> {
+        Held::end_quick(&mut self.0.endpoint, self.0.key)
     }
 
     /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
@@ -300,21 +331,31 @@ impl RecvOp {
     ///
     /// # Errors
     /// As [`RecvOp::wait`].
+    #[inline]
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
-        let timeout = timeout.into();
-        let limit = timeout.resolve(&self.operation.endpoint.shared.config);
-        if let Some(received) = self.operation.wait_quick(limit, Core::collect_received) {
+        match self.take_quick() {
+            Some(received) => Ok(received),
+            None => self.wait_longer(timeout.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn wait_longer(mut self, timeout: Timeout) -> Result<Received, Failed> {
+        let limit = self.0.limit(timeout);
+        if self.0.wait_quick(limit)
+            && let Some(received) = self.take_quick()
+        {
             return Ok(received);
         }
-        match self.operation.wait(timeout) {
+        match self.0.wait(timeout) {
             Some(outcome) => received(outcome),
-            None => received(timed_out(self.operation.cancel(), limit)),
+            None => received(timed_out(self.0.cancel(), limit)),
         }
     }
 
     /// The result if the receive is over. Makes progress, never blocks. After `Some` the operation is spent.
     pub fn try_wait(&mut self) -> Option<Result<Received, Failed>> {
-        self.operation.try_wait().map(received)
+        self.0.try_wait().map(received)
     }
 
     /// Really cancels: the buffer is back and never written again. If a message had arrived, it is the result.
@@ -323,9 +364,7 @@ impl RecvOp {
     /// [`Failed`] with [`OpError::Cancelled`] and the buffer.
     pub fn cancel(mut self) -> Result<Received, Failed> {
         received(
-            self.operation
-                .cancel()
-                .unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
+            self.0.cancel().unwrap_or_else(|| Err(Failed { buf: Buf::zeroed(0), error: OpError::Cancelled })),
         )
     }
 }
@@ -352,53 +391,63 @@ fn timed_out(cancelled: Option<Outcome>, limit: Option<std::time::Duration>) -> 
 impl Future for SendOp {
     type Output = Result<Buf, Failed>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(buf) = self.0.poll_quick(Core::collect_sent) {
+        if let Some(buf) = self.take_sent().or_else(|| self.take_quick()) {
             return Poll::Ready(Ok(buf));
         }
-        self.0.poll(context).map(|outcome| outcome.map(|(buf, _)| buf))
+        if self.operation.poll_quick()
+            && let Some(buf) = self.take_quick()
+        {
+            return Poll::Ready(Ok(buf));
+        }
+        self.operation.poll(context).map(|outcome| outcome.map(|(buf, _)| buf))
     }
 }
 
 impl Future for RecvOp {
     type Output = Result<Received, Failed>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(received) = self.operation.poll_quick(Core::collect_received) {
+        if let Some(received) = self.take_quick() {
             return Poll::Ready(Ok(received));
         }
-        self.operation.poll(context).map(received)
+        if self.0.poll_quick()
+            && let Some(received) = self.take_quick()
+        {
+            return Poll::Ready(Ok(received));
+        }
+        self.0.poll(context).map(received)
     }
 }
 
 impl Drop for SendOp {
+    #[inline]
     fn drop(&mut self) {
-        if let State::Pending(key) = self.0.state
-            && self.0.endpoint.shared.check_fork().is_ok()
-        {
-            self.0.endpoint.shared.with(|core| core.detach_send(key));
+        let key = self.operation.key;
+        if let Some(held) = self.operation.endpoint.take() {
+            held.end(|core| core.detach_send(key));
         }
     }
 }
 
 impl Drop for RecvOp {
+    #[inline]
     fn drop(&mut self) {
-        let Operation { endpoint, state } = &mut self.operation;
-        if matches!(state, State::Taken) {
-            return;
-        }
-        if endpoint.shared.check_fork().is_err() {
-            return;
-        }
-        match std::mem::replace(state, State::Taken) {
-            State::Pending(key) => drop(endpoint.shared.with(|core| core.give_up_recv(key))),
-            State::Done(buf, Ok(Some(info))) => endpoint.shared.with(|core| {
-                core.put_back_whole(endpoint.number, self.untagged, self.number, &info, buf.as_slice());
-            }),
-            State::Done(_, Err(error)) => endpoint.shared.with(|core| core.note_unseen(&error)),
-            _ => {}
+        let key = self.0.key;
+        if let Some(held) = self.0.endpoint.take() {
+            give_up(held, key);
         }
     }
+}
+
+/// The memory is dropped outside of the lock.
+#[cold]
+#[inline(never)]
+fn give_up(held: Held, key: Key) {
+    let mut memory = None;
+    held.end(|core| memory = core.give_up_recv(key));
 }
 
 impl std::fmt::Debug for SendOp {

@@ -7,7 +7,7 @@ use crate::core::{Blocked, Core, Explain, gather};
 use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::histogram::Way;
-use crate::op::SendOp;
+use crate::op::{Operation, SendOp};
 use crate::progress::Progress;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -527,37 +527,37 @@ impl Message<'_> {
             return Err(Failed { buf, error });
         }
         let described = crate::core::op::is_described(&buf, peer.session);
-        let buf = if described && self.immediate.is_none() {
-            let lend = |core: &mut Core, buf| core.lend_quick(peer.session, peer.flow, &self.header(), buf);
-            match shared.try_with_bias(buf, lend) {
-                Ok(key) => return Ok(SendOp::new(Arc::clone(&peer.endpoint), key)),
-                Err(buf) => buf,
+        if let Some(mut core) = shared.biased() {
+            if !described {
+                if self.send_quick(&mut core, &buf) {
+                    let operation = Operation::new(&peer.endpoint, &mut core, Key::NONE);
+                    return Ok(SendOp { operation, sent: Some(buf) });
+                }
+            } else if self.immediate.is_none()
+                && core.announce_quick(peer.session, peer.flow, &self.header(), &buf).is_some()
+            {
+                let key = core.lend_quick(peer.session, peer.flow, &self.header(), buf);
+                return Ok(SendOp { operation: Operation::new(&peer.endpoint, &mut core, key), sent: None });
             }
-        } else if !described && shared.with_bias(|core| self.send_quick(core, &buf)) == Some(true) {
-            return Ok(SendOp::done(Arc::clone(&peer.endpoint), buf));
-        } else {
-            buf
-        };
-        let started = shared.with(|core| {
+        }
+        self.post_slowly(buf, described)
+    }
+
+    #[inline(never)]
+    fn post_slowly(self, buf: Buf, described: bool) -> Result<SendOp, Failed> {
+        let peer = self.peer;
+        peer.endpoint.shared.with(|core| {
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
                 core.staged(peer.session, buf.len());
-                return Ok(Err(buf));
+                let operation = Operation::new(&peer.endpoint, core, Key::NONE);
+                return Ok(SendOp { operation, sent: Some(buf) });
             }
-            match core.session_error(peer.session) {
-                Err(error) => Err(Failed { buf, error }),
-                Ok(()) => Ok(Ok(core.start_send(
-                    peer.session,
-                    peer.flow,
-                    self.header(),
-                    self.immediate,
-                    Memory::Owned(buf),
-                    false,
-                ))),
+            if let Err(error) = core.session_error(peer.session) {
+                return Err(Failed { buf, error });
             }
-        })?;
-        Ok(match started {
-            Ok(key) => SendOp::new(Arc::clone(&peer.endpoint), key),
-            Err(buf) => SendOp::done(Arc::clone(&peer.endpoint), buf),
+            let memory = Memory::Owned(buf);
+            let key = core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, false);
+            Ok(SendOp { operation: Operation::new(&peer.endpoint, core, key), sent: None })
         })
     }
 }

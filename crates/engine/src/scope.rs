@@ -115,7 +115,7 @@ impl<'scope> Scope<'scope, '_> {
                 Started::Pending(key) => key,
                 // A panic may come before anybody hears of the message.
                 Started::Done(Ok(info), memory, number) => {
-                    core.keep_finished(self.endpoint.inner.number, pattern.untagged, memory, info, number)
+                    core.keep_finished(self.endpoint.inner.number, pattern.untagged, memory, Ok(info), number)
                 }
                 Started::Done(Err(error), ..) => return Err(error),
             };

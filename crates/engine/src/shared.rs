@@ -78,7 +78,7 @@ fn kept_if_it_may_panic(core: &mut Core, receiving: &Receiving, taken: Taken) ->
             let memory = Memory::Borrowed { data: receiving.data, len: receiving.room };
             let number = core.direct.number();
             let untagged = receiving.pattern.untagged;
-            Taken::Pending(core.keep_finished(receiving.endpoint, untagged, memory, info, number))
+            Taken::Pending(core.keep_finished(receiving.endpoint, untagged, memory, Ok(info), number))
         }
         taken => taken,
     }
@@ -202,19 +202,6 @@ impl Shared {
         self.core.lock_if_biased().map(|mut core| f(&mut core))
     }
 
-    /// The same for a call that is given something, and gives it back when it does nothing.
-    #[inline(always)]
-    pub(crate) fn try_with_bias<A, R>(
-        &self,
-        given: A,
-        f: impl FnOnce(&mut Core, A) -> Result<R, A>,
-    ) -> Result<R, A> {
-        match self.core.lock_if_biased() {
-            Some(mut core) => f(&mut core, given),
-            None => Err(given),
-        }
-    }
-
     /// Whether another thread waits for the lock.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
@@ -251,7 +238,7 @@ impl Shared {
 
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
     #[inline(always)]
-    fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
+    pub(crate) fn leave_quick(self: &Arc<Self>, core: BiasedGuard<'_, Core>, done: bool) {
         if core.effects.any() || (done && self.sleepers.any()) {
             self.leave_slowly(core, done);
         }
@@ -269,57 +256,61 @@ impl Shared {
     }
 
     /// Waits for a posted operation for a while, the short way: messages go from the lane to the endpoint's receives as they
-    /// come. `None`: it takes longer, or this thread is not the one that may.
-    pub(crate) fn wait_quick<T>(
-        self: &Arc<Self>,
-        endpoint: u32,
-        turns: u32,
-        mut check: impl FnMut(&mut Core) -> Option<T>,
-    ) -> Option<T> {
+    /// come. `true`: it is over. Else it takes longer, or this thread is not the one that may.
+    #[inline(never)]
+    pub(crate) fn wait_quick(self: &Arc<Self>, endpoint: u32, key: Key, turns: u32) -> bool {
         for _ in 0..turns {
-            let mut changed = true;
-            let look = |core: &mut Core| {
-                if std::mem::take(&mut changed)
-                    && let Some(done) = check(core)
-                {
-                    return Look::Done(done);
-                }
-                let look = core.deliver_quick(endpoint);
-                changed = matches!(look, Look::Done(()) | Look::More);
-                if changed { Look::More } else { look.of_nothing() }
-            };
-            if let Some(done) = self.look_quick(|_| true, look)? {
-                return Some(done);
+            match self.look_quick(|_| true, |core| core.deliver_quick(endpoint, key)) {
+                Some(Some(())) => return true,
+                Some(None) => {}
+                None => return false,
             }
-            self.with(|core| core.turn(1));
-            if self.core.contended() {
-                break;
+            let over = self.with(|core| {
+                core.turn(1);
+                core.is_over(key)
+            });
+            if over || self.core.contended() {
+                return over;
             }
         }
-        None
+        false
     }
 
     /// Waits for a message without memory for it for a while, the short way. `None`: it takes longer, or this thread is not
     /// the one that may.
+    #[inline(always)]
     pub(crate) fn view_quick(
         self: &Arc<Self>,
         endpoint: u32,
         pattern: &Match,
         len_max: usize,
     ) -> Option<(Completion, Shown)> {
+        let mut got = None;
+        self.view_for_a_while(endpoint, pattern, len_max, &mut got);
+        got
+    }
+
+    #[inline(never)]
+    fn view_for_a_while(
+        self: &Arc<Self>,
+        endpoint: u32,
+        pattern: &Match,
+        len_max: usize,
+        got: &mut Option<(Completion, Shown)>,
+    ) {
         let wanted = Wanted::new(&(*pattern).into());
         for _ in 0..TURNS_DIRECT {
             let may = |core: &mut Core| core.may_receive_quick(endpoint, pattern);
-            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max);
-            if let Some(done) = self.look_quick(may, look)? {
-                return Some(done);
+            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max, got);
+            match self.look_quick(may, look) {
+                Some(None) => {}
+                Some(Some(())) | None => return,
             }
             self.with(|core| core.turn(1));
             if self.core.contended() {
-                break;
+                return;
             }
         }
-        None
     }
 
     /// One look for a message, the short way.

@@ -148,6 +148,9 @@ impl ForeignSegment {
     /// A range to look at; `None` when it does not lie inside.
     pub(crate) fn view(self: &Arc<Self>, offset: usize, len: usize) -> Option<View> {
         let data = self.range(offset, len)?;
+        // Whoever looks at a message begins at one of its ends: both are on their way while the rest of its receipt goes on.
+        sinew_base::copy::soon(data.as_ptr());
+        sinew_base::copy::soon(data.as_ptr().wrapping_add(len.saturating_sub(1)));
         // SAFETY: readable while the mapping lives, which the view keeps.
         Some(unsafe { View::new(data, len, self.clone()) })
     }

@@ -15,10 +15,12 @@ mod failover;
 pub(crate) mod gather;
 mod inbound;
 mod lanes;
+mod loans;
 pub(crate) mod op;
 mod operations;
 mod outbound;
 mod permit;
+mod posted;
 mod quick;
 mod ranges;
 mod rendezvous;
@@ -39,9 +41,10 @@ pub(crate) use direct_batch::Until;
 pub(crate) use effects::Effects;
 pub(crate) use endpoint::EndpointState;
 pub(crate) use lanes::{BUDGET, LaneSlot};
+pub(crate) use loans::Shown;
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
-pub(crate) use quick::{Got, Look, Receiving, Shown, Tags};
+pub(crate) use quick::{Got, Look, Receiving, Tags};
 pub(crate) use session::{Session, SessionId, Windows};
 pub use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};
@@ -514,6 +517,12 @@ impl Core {
         if !self.dirty.is_empty() {
             self.pump_dirty();
         }
+    }
+
+    /// Whether a message may wait for the engine's next progress.
+    #[inline]
+    pub(crate) fn holds_back(&self) -> bool {
+        !self.dirty.is_empty() || !self.packing.is_empty() || self.permits.to_send.staged_only
     }
 
     fn pump_dirty(&mut self) {

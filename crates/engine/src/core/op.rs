@@ -53,6 +53,9 @@ pub(crate) struct Loan {
 unsafe impl Send for Memory {}
 
 impl Memory {
+    /// What stands where memory was taken away.
+    pub(crate) const NONE: Self = Self::Later { len_max: 0 };
+
     pub(crate) fn data(&self) -> NonNull<u8> {
         match self {
             Self::Owned(buf) => buf.data(),
@@ -71,6 +74,16 @@ impl Memory {
         }
     }
 
+    /// The buffer, if it is one, and nothing in its place.
+    #[inline(always)]
+    pub(crate) fn take_buf(&mut self) -> Option<Buf> {
+        match self {
+            Self::Owned(_) => std::mem::replace(self, Self::NONE).into_buf(),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     pub(crate) fn into_buf(self) -> Option<Buf> {
         match self {
             Self::Owned(buf) => Some(buf),
@@ -215,8 +228,13 @@ pub(crate) enum RecvState {
     Posted(PostId),
     /// Matched an envelope. Apart, as most receives never come here, and all are moved about.
     Fetching(Box<Fetch>),
-    /// Over.
-    Finished(Result<Completion, OpError>),
+    /// Over. The error apart, as for [`RecvState::Fetching`].
+    Finished(Result<Completion, Box<OpError>>),
+}
+
+impl RecvState {
+    /// What stands where a state was taken away.
+    pub(crate) const NONE: Self = Self::Posted(PostId::from_u64(u64::MAX));
 }
 
 /// A message that comes: `received` of `expected` bytes are there.
@@ -271,7 +289,7 @@ impl RecvOp {
 
     /// A receive that has matched already, without having been posted.
     pub(crate) fn matched(receiver: Receiver, untagged: bool, memory: Memory) -> Self {
-        Self::new(receiver, untagged, memory, RecvState::Posted(PostId::from_u64(u64::MAX)))
+        Self::new(receiver, untagged, memory, RecvState::NONE)
     }
 
     /// Whether fragments of a session are on their way into its memory.

@@ -54,15 +54,30 @@ fn waiting_info(arrival: &Arrival, message: &Unexpected) -> Completion {
 }
 
 impl RecvOp {
-    /// Puts a whole message into its memory. It is in the table.
-    #[inline]
-    pub(crate) fn fill(&mut self, info: &Completion, body: Body<'_>) -> Result<Completion, OpError> {
+    /// Puts a whole message, from place `number` of its session, into its memory: it is over. Whether somebody is to be told. It is in
+    /// the table.
+    #[inline(always)]
+    pub(crate) fn receive(&mut self, number: u64, info: &Completion, body: Body<'_>) -> bool {
+        self.number = number;
+        self.state = RecvState::Finished(match &self.memory {
+            Memory::Owned(buf) if body.len() <= buf.len() => {
+                // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for its length.
+                unsafe { body.copy_to_raw(buf.data().as_ptr(), body.len()) };
+                Ok(*info)
+            }
+            _ => self.fill(info, body).map_err(Box::new),
+        });
+        self.handler.is_some() || self.waiter.is_some()
+    }
+
+    #[inline(never)]
+    fn fill(&mut self, info: &Completion, body: Body<'_>) -> Result<Completion, OpError> {
         let room = self.memory.len();
         let len = body.len().min(room);
         if matches!(self.memory, Memory::Later { .. }) {
             self.memory = Memory::Owned(body.take(len).to_vec().into());
         } else {
-            // SAFETY: the receive is in the table, so its memory is lent to it alone, writable for `room >= len` bytes.
+            // SAFETY: as above, for `room >= len` bytes.
             unsafe { body.copy_to_raw(self.memory.data().as_ptr(), len) };
         }
         received(info, body.len(), room)
@@ -212,17 +227,31 @@ impl Core {
     #[inline]
     pub(crate) fn deliver(&mut self, key: Key, number: u64, info: &Completion, body: Body<'_>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
-        op.number = number;
-        let result = op.fill(info, body);
-        self.finish_recv(key, result);
+        let tells = op.receive(number, info, body);
+        self.received(key, tells);
+    }
+
+    /// A receive is over; somebody is to be told, or not.
+    #[inline(always)]
+    pub(crate) fn received(&mut self, key: Key, tells: bool) {
+        self.effects.finish();
+        if tells {
+            self.tell_of(key);
+        }
     }
 
     /// Ends a receive; its owner collects it.
-    #[inline]
     pub(crate) fn finish_recv(&mut self, key: Key, result: Result<Completion, OpError>) {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
-        op.state = RecvState::Finished(result);
-        self.effects.finish();
+        op.state = RecvState::Finished(result.map_err(Box::new));
+        let tells = op.handler.is_some() || op.waiter.is_some();
+        self.received(key, tells);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_of(&mut self, key: Key) {
+        let Some(Op::Recv(op)) = self.ops.get(key) else { return };
         if let Some(handler) = op.handler {
             self.ready_handlers.push(handler);
             self.effects.call_handlers();
@@ -238,11 +267,11 @@ impl Core {
         endpoint: u32,
         untagged: bool,
         memory: Memory,
-        info: Completion,
+        result: Result<Completion, OpError>,
         number: u64,
     ) -> Key {
         let receiver = Receiver { endpoint, order: self.next_order(), handler: None };
-        let state = RecvState::Finished(Ok(info));
+        let state = RecvState::Finished(result.map_err(Box::new));
         let op = RecvOp { number, ..RecvOp::new(receiver, untagged, memory, state) };
         self.ops.insert(Op::Recv(op))
     }
@@ -251,38 +280,39 @@ impl Core {
     #[inline]
     pub(crate) fn collect_recv(&mut self, key: Key) -> Option<(Result<Completion, OpError>, Memory)> {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
-        let RecvState::Finished(result) = &mut op.state else { return None };
-        let result = std::mem::replace(result, Err(OpError::Cancelled));
-        let mut memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        if !matches!(op.state, RecvState::Finished(_)) {
+            return None;
+        }
+        let state = std::mem::replace(&mut op.state, RecvState::NONE);
+        let RecvState::Finished(result) = state else { return None };
+        let mut memory = std::mem::replace(&mut op.memory, Memory::NONE);
         self.ops.discard(key);
         if let (Ok(info), Memory::Owned(buf)) = (&result, &mut memory) {
             buf.set_len(info.len);
         }
-        Some((result, memory))
+        Some((result.map_err(|error| *error), memory))
     }
 
     /// Takes a receive with an owned buffer out of the table if it has got its message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn collect_received(&mut self, key: Key) -> Option<Received> {
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
-        let (&mut RecvState::Finished(Ok(info)), Memory::Owned(_)) = (&mut op.state, &op.memory) else {
-            return None;
-        };
-        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
-        let mut buf = memory.into_buf()?;
-        self.ops.discard(key);
+        let (RecvState::Finished(Ok(info)), None) = (&op.state, &op.waiter) else { return None };
+        let mut buf = op.memory.take_buf()?;
         buf.set_len(info.len);
-        Some(Received { buf, info })
+        let received = Received { buf, info: *info };
+        self.ops.forget(key);
+        Some(received)
     }
 
     /// Takes a send with an owned buffer out of the table if it has gone well.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn collect_sent(&mut self, key: Key) -> Option<Buf> {
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return None };
-        let (SendState::Finished(Ok(())), Memory::Owned(_)) = (&op.state, &op.memory) else { return None };
-        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
-        self.ops.discard(key);
-        memory.into_buf()
+        let (SendState::Finished(Ok(())), None) = (&op.state, &op.waiter) else { return None };
+        let buf = op.memory.take_buf()?;
+        self.ops.forget(key);
+        Some(buf)
     }
 
     /// Whether an operation has ended.
@@ -537,7 +567,7 @@ impl Core {
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return None };
         let SendState::Finished(result) = &mut op.state else { return None };
         let result = std::mem::replace(result, Ok(()));
-        let memory = std::mem::replace(&mut op.memory, Memory::Later { len_max: 0 });
+        let memory = std::mem::replace(&mut op.memory, Memory::NONE);
         self.ops.discard(key);
         Some((result, memory))
     }

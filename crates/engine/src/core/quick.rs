@@ -11,19 +11,15 @@
 //! of progress and of each post the long way. One to send and one to receive do not disturb each other.
 #![allow(unsafe_code)]
 
+use super::Core;
 use super::bundle::{self, At};
-use super::endpoint::EndpointState;
 use super::inbound::OVERHEAD;
-use super::op::{Charge, Loan, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState};
-use super::rendezvous::Status;
 use super::table::Key;
-use super::{Core, SELF_OWNER};
 use crate::batch::{Outgoing, Receive};
 use crate::completion::{Completion, Match, Source};
-use sinew_proto::matching::{Arrival, Wanted};
-use sinew_transport::{Body, Buf, Descriptor, Peek, Peeked, View};
-use sinew_wire::frame::{Flags, Header, Kind};
-use std::io::IoSlice;
+use sinew_proto::matching::Arrival;
+use sinew_transport::{Body, Peek};
+use sinew_wire::frame::{Header, Kind};
 use std::ptr::NonNull;
 
 /// What a look at the busiest lane has brought.
@@ -55,15 +51,6 @@ impl<T> Look<T> {
             Self::Done(_) | Self::Other => Look::Other,
         }
     }
-}
-
-/// A message that was received without memory for it.
-#[derive(Debug)]
-pub(crate) enum Shown {
-    /// A short one, copied.
-    Copied(Vec<u8>),
-    /// The sender's memory.
-    Lent(View, Loan),
 }
 
 /// A receive that looks for its message.
@@ -319,7 +306,7 @@ impl Core {
 
     /// A message of the bundles that are being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
     #[inline(always)]
-    fn find_bundled(
+    pub(super) fn find_bundled(
         &self,
         number: u32,
         len_max: usize,
@@ -335,7 +322,7 @@ impl Core {
     }
 
     #[inline(always)]
-    fn take_bundled(&mut self, at: At, arrival: &Arrival, len: usize) -> Completion {
+    pub(super) fn take_bundled(&mut self, at: At, arrival: &Arrival, len: usize) -> Completion {
         let source = self.taking.source(at);
         self.taking.take(at);
         self.permits.to_receive.count_bundled(len);
@@ -377,251 +364,5 @@ impl Core {
             *first += 1;
         }
         some
-    }
-
-    /// Takes one message of at most `len_max` bytes from the lane that had the last one, if it is what was `wanted` and nobody
-    /// else wants it: where it is, when it was sent on loan.
-    #[inline]
-    pub(crate) fn view_quick(
-        &mut self,
-        number: u32,
-        wanted: &Wanted,
-        len_max: usize,
-    ) -> Look<(Completion, Shown)> {
-        if !self.taking.is_empty() {
-            let accepts = |arrival: &Arrival| wanted.accepts(arrival);
-            let Some((at, arrival)) = self.find_bundled(number, len_max, accepts) else { return Look::Other };
-            let bytes = self.taking.data(at).to_vec();
-            return Look::Done((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
-        }
-        if !self.may_look(number) {
-            return Look::Other;
-        }
-        let permit = &mut self.permits.to_receive;
-        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
-            return Look::Other;
-        };
-        let peek = permit.look(lane.as_mut());
-        let message = match &peek {
-            Peek::Frame(message) => message,
-            Peek::Nothing => return Look::Nothing,
-            Peek::Poll => return Look::Other,
-        };
-        let lent = permit.covers_loan(message);
-        if lent.is_none() && !permit.covers(message) {
-            if message.header.kind == Kind::BUNDLE {
-                return if permit.open(&mut self.taking, message) { Look::More } else { Look::Other };
-            }
-            let (header, status) = (message.header, message.body.prefix());
-            return self.answer_quick(header, status).of_nothing();
-        }
-        let &Peeked { header, body } = message;
-        let len = lent.map_or(body.len() as u64, |(_, len, _)| len);
-        let (source, arrival) = permit.source(&header);
-        let endpoint = self.endpoints.get((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref);
-        if len > len_max as u64
-            || !wanted.accepts(&arrival)
-            || endpoint.is_none_or(|endpoint| endpoint.matcher.may_want(&arrival))
-        {
-            return Look::Other;
-        }
-        let info = Completion { len: len as usize, tag: header.tag, immediate: None, source };
-        let Some((loan, _, descriptor)) = lent else {
-            let bytes = body.to_vec();
-            permit.receive(bytes.len());
-            return Look::Done((info, Shown::Copied(bytes)));
-        };
-        match lane.view(&descriptor) {
-            Ok(view) if view.len() == info.len => {
-                permit.received = true;
-                permit.envelopes -= 1;
-                permit.loans += 1;
-                permit.lent = permit.lent.wrapping_add(len);
-                self.counters.envelopes += 1;
-                Look::Done((info, Shown::Lent(view, loan)))
-            }
-            _ => Look::Other,
-        }
-    }
-
-    /// The frame that was shown is no message for whoever looks: it may be the word that a loan of ours is over.
-    #[inline(never)]
-    fn answer_quick(&mut self, header: Header, status: Option<[u8; 4]>) -> Look<()> {
-        let key = Key(header.tag);
-        let taken = header.kind == Kind::DONE && status.map(u32::from_le_bytes) == Some(Status::Taken as u32);
-        let of_it = |op: &SendOp| {
-            op.session == self.permits.to_receive.session
-                && op.references == 0
-                && matches!(op.state, SendState::Announced)
-        };
-        match self.ops.get(key) {
-            Some(Op::Send(op)) if taken && of_it(op) => {}
-            _ => return Look::Other,
-        }
-        self.permits.to_receive.received = true;
-        self.permits.to_receive.answers += 1;
-        self.finish_send(key, Ok(()));
-        Look::More
-    }
-
-    /// Takes one message from the lane that had the last one, if a posted receive of the endpoint waits for it.
-    #[inline]
-    pub(crate) fn deliver_quick(&mut self, number: u32) -> Look<()> {
-        if !self.taking.is_empty() {
-            return self.deliver_bundled(number);
-        }
-        if !self.may_look(number) {
-            return Look::Other;
-        }
-        let permit = &mut self.permits.to_receive;
-        let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
-            return Look::Other;
-        };
-        let peek = permit.look(lane.as_mut());
-        let message = match &peek {
-            Peek::Frame(message) => message,
-            Peek::Nothing => return Look::Nothing,
-            Peek::Poll => return Look::Other,
-        };
-        if !permit.covers(message) {
-            if message.header.kind == Kind::BUNDLE {
-                return if permit.open(&mut self.taking, message) { Look::More } else { Look::Other };
-            }
-            let (header, status) = (message.header, message.body.prefix());
-            return self.answer_quick(header, status).of_nothing();
-        }
-        let &Peeked { header, body } = message;
-        let (source, arrival) = permit.source(&header);
-        let endpoint =
-            self.endpoints.get_mut((header.dst as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
-        let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
-            return Look::Other;
-        };
-        let len = body.len();
-        permit.receive(len);
-        let number = permit.number();
-        if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
-            op.number = number;
-            let result = op.fill(&Completion { len, tag: header.tag, immediate: None, source }, body);
-            self.finish_recv(key, result);
-        }
-        Look::Done(())
-    }
-
-    /// The same for the oldest message of the bundle that is being taken.
-    #[inline]
-    fn deliver_bundled(&mut self, number: u32) -> Look<()> {
-        if self.permits.to_receive.endpoint != number {
-            return Look::Other;
-        }
-        let Some((at, arrival)) = self.taking.first() else { return Look::Other };
-        let endpoint =
-            self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
-        let Some(key) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
-            return Look::Other;
-        };
-        let (number, len) = (self.taking.number(at), self.taking.data(at).len());
-        let info = self.take_bundled(at, &arrival, len);
-        if let Some(Op::Recv(op)) = self.ops.get_mut(key) {
-            op.number = number;
-            let result = op.fill(&info, Body::from_slice(self.taking.data(at)));
-            self.finish_recv(key, result);
-        }
-        Look::Done(())
-    }
-
-    /// Posts a receive from anybody while no message waits; else `Err`: nothing has happened.
-    #[inline]
-    pub(crate) fn post_recv_quick(&mut self, endpoint: u32, pattern: Match, buf: Buf) -> Result<Key, Buf> {
-        if pattern.source.is_some() {
-            return Err(buf);
-        }
-        let key = self.ops.next_key();
-        let queue = |state: &mut EndpointState| state.matcher.queue(pattern.into(), key);
-        let Some(post) = self.endpoint(endpoint).and_then(queue) else { return Err(buf) };
-        let order = self.next_order();
-        let receiver = Receiver { endpoint, order, handler: None };
-        let op = RecvOp::new(receiver, pattern.untagged, Memory::Owned(buf), RecvState::Posted(post));
-        self.ops.insert(Op::Recv(op));
-        Ok(key)
-    }
-
-    /// Announces a message that lies in the engine's pool, on a lane that is polled in memory: an operation that ends when the
-    /// receiver has given the memory back. `Err`: nothing has happened, take the long way.
-    #[inline]
-    pub(crate) fn lend_quick(
-        &mut self,
-        session_key: Key,
-        flow: u32,
-        header: &Header,
-        buf: Buf,
-    ) -> Result<Key, Buf> {
-        if !self.flush_bundle() {
-            return Err(buf);
-        }
-        let Some(session) = self.sessions.get_mut(session_key) else { return Err(buf) };
-        let Some(state) = session.flows.get(flow as usize) else { return Err(buf) };
-        let may = session.ready && state.pending.is_empty() && !state.closed;
-        if !may || session.charge_envelope(state) != Some(Charge::Shared) {
-            return Err(buf);
-        }
-        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return Err(buf) };
-        let Some(lane) = slot.lane.as_mut().filter(|_| slot.memory_polled && slot.owner != SELF_OWNER) else {
-            return Err(buf);
-        };
-        let Ok(Some(Descriptor(descriptor))) = lane.describe(&buf) else { return Err(buf) };
-        let len = buf.len() as u64;
-        let envelope =
-            Header { kind: Kind::ENVELOPE, flags: header.flags.with(Flags::DESCRIPTOR), ..*header };
-        let mut body = [0; 16 + size_of::<Descriptor>()];
-        body[..8].copy_from_slice(&self.ops.next_key().0.to_le_bytes());
-        body[8..16].copy_from_slice(&len.to_le_bytes());
-        body[16..].copy_from_slice(&descriptor);
-        if lane.try_post(&envelope, &[IoSlice::new(&body)]).is_err() {
-            return Err(buf);
-        }
-        session.pay_envelope(flow, Charge::Shared);
-        slot.count_sent(session);
-        if let (Some(active), false) = (session.active, slot.astir) {
-            self.stir(active);
-        }
-        if let Some(endpoint) = self.endpoint(header.src) {
-            endpoint.messages_sent += 1;
-            endpoint.bytes_sent += len;
-        }
-        Ok(self.ops.insert(Op::Send(SendOp {
-            session: session_key,
-            flow,
-            header: *header,
-            immediate: None,
-            memory: Memory::Owned(buf),
-            state: SendState::Announced,
-            references: 0,
-            stripes: 0,
-            waiter: None,
-            detached: false,
-            buffered: false,
-        })))
-    }
-
-    /// Gives a loan back at once. `false`: nothing has happened, take the long way.
-    #[inline]
-    pub(crate) fn return_quick(&mut self, loan: Loan) -> bool {
-        let Some(session) = self.sessions.get_mut(loan.session) else { return true };
-        let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return false };
-        let memory_polled = slot.memory_polled && slot.owner != SELF_OWNER;
-        let Some(lane) = slot.lane.as_mut().filter(|_| session.ready && memory_polled) else { return false };
-        let header = Header::control(Kind::DONE, loan.sender_op);
-        if lane.try_post(&header, &[IoSlice::new(&(Status::Taken as u32).to_le_bytes())]).is_err() {
-            return false;
-        }
-        if !session.kept.is_empty() {
-            session.kept.remove(&loan.sender_op);
-        }
-        slot.count_sent(session);
-        if let (Some(active), false) = (session.active, slot.astir) {
-            self.stir(active);
-        }
-        true
     }
 }

@@ -24,39 +24,56 @@ impl Key {
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
+    /// In a free slot: the next free one.
+    next_free: u32,
     value: Option<T>,
 }
+
+/// Ends the list of free slots.
+const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
-    free: Vec<u32>,
+    /// The slot that was freed last.
+    free: u32,
+    len: usize,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: NONE, len: 0 }
     }
 }
 
 impl<T> Table<T> {
     /// The key that the next insert will give.
+    #[inline(always)]
     pub(crate) fn next_key(&self) -> Key {
-        match self.free.last() {
-            Some(&index) => Key::new(index, self.slots[index as usize].generation),
+        match self.slots.get(self.free as usize) {
+            Some(slot) => Key::new(self.free, slot.generation),
             None => Key::new(self.slots.len() as u32, 1),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.value = Some(value);
-            return Key::new(index, slot.generation);
-        }
-        let index = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { generation: 1, value: Some(value) });
+        let index = self.free;
+        let Some(slot) = self.slots.get_mut(index as usize) else { return self.insert_new(value) };
+        self.free = slot.next_free;
+        self.len += 1;
+        // There is none: that need not be asked before the new one is written.
+        std::mem::forget(slot.value.replace(value));
+        Key::new(index, slot.generation)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_new(&mut self, value: T) -> Key {
+        let index = u32::try_from(self.slots.len()).unwrap_or(NONE);
+        assert!(index < NONE, "more than four thousand million entries in one table");
+        self.len += 1;
+        self.slots.push(Slot { generation: 1, next_free: NONE, value: Some(value) });
         Key::new(index, 1)
     }
 
@@ -79,19 +96,38 @@ impl<T> Table<T> {
             return None;
         }
         let value = slot.value.take()?;
-        slot.generation = slot.generation.checked_add(1).unwrap_or(1);
-        self.free.push(key.index());
+        self.free(key);
         Some(value)
     }
 
-    /// Drops an entry where it is: an operation is long, and moving it out costs more than the rest of its end.
+    /// Takes an entry out in which nothing is left that has to be dropped: its parts were taken. An operation is long, and moving it as a
+    /// whole costs more than the rest of its end.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, key: Key) {
+        let Some(slot) = self.slots.get_mut(key.index() as usize) else { return };
+        if slot.generation == key.generation() && slot.value.is_some() {
+            std::mem::forget(slot.value.take());
+            self.free(key);
+        }
+    }
+
+    #[inline(always)]
+    fn free(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(key.index() as usize) {
+            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+            slot.next_free = self.free;
+            self.free = key.index();
+            self.len -= 1;
+        }
+    }
+
+    /// Drops an entry where it is.
     #[inline]
     pub(crate) fn discard(&mut self, key: Key) {
         let Some(slot) = self.slots.get_mut(key.index() as usize) else { return };
         if slot.generation == key.generation() && slot.value.is_some() {
             slot.value = None;
-            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
-            self.free.push(key.index());
+            self.free(key);
         }
     }
 
@@ -112,7 +148,7 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.len
     }
 }
 

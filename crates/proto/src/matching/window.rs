@@ -10,10 +10,45 @@ use sinew_base::bytes;
 const LANES_FIRST: usize = 4;
 const LANES_MAX: usize = 64;
 
-/// A byte that differs for most tags that differ.
-#[inline]
-const fn fingerprint(tag: u64) -> u8 {
-    (tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+/// What tells most messages apart that differ in their tag, or in having one.
+#[derive(Clone, Copy)]
+struct Mark(u64);
+
+impl Mark {
+    #[inline]
+    const fn of(tag: u64, untagged: bool) -> Self {
+        // Untagged ones have tag 0, and many posted receives have tags near it.
+        let tag = if untagged { u64::MAX / 3 } else { tag };
+        Self(tag.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// A byte of it, of which there is one for each receive.
+    #[inline]
+    const fn print(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// Its place among the bits of [`Known`].
+    #[inline]
+    const fn place(self) -> usize {
+        (self.0 >> (u64::BITS - 10)) as usize
+    }
+}
+
+/// A bit for each of 1,024 places of marks.
+#[derive(Debug)]
+struct Known([u64; 16]);
+
+impl Known {
+    #[inline]
+    const fn add(&mut self, mark: Mark) {
+        self.0[mark.place() / 64] |= 1 << (mark.place() % 64);
+    }
+
+    #[inline]
+    const fn has(&self, mark: Mark) -> bool {
+        self.0[mark.place() / 64] & 1 << (mark.place() % 64) != 0
+    }
 }
 
 /// A receive in the window, which stays in its lane until the order of lanes has to be put right.
@@ -42,8 +77,8 @@ pub(super) struct Window<P> {
     masked: u64,
     /// A byte for each lane.
     prints: [u8; LANES_MAX],
-    /// A bit for each print: none is set in vain for long, and none is missing. What it does not have needs no search.
-    known: [u64; 4],
+    /// The marks of all receives: none is there in vain for long, and none is missing. What it does not have needs no search.
+    known: Known,
     /// Receives that have gone since `known` was made.
     gone: u32,
 }
@@ -64,7 +99,7 @@ impl<P> Window<P> {
             old: 0,
             masked: 0,
             prints: [0; LANES_MAX],
-            known: [0; 4],
+            known: Known([0; 16]),
             gone: 0,
         }
     }
@@ -119,9 +154,9 @@ impl<P> Window<P> {
         lane.wanted = *wanted;
         lane.name = name;
         lane.handle = Some(handle);
-        let print = fingerprint(wanted.tag);
-        self.prints[at as usize] = print;
-        self.known[usize::from(print >> 6)] |= 1 << (print & 63);
+        let mark = Mark::of(wanted.tag, wanted.kind.untagged);
+        self.prints[at as usize] = mark.print();
+        self.known.add(mark);
         self.live |= bit;
         self.masked = if wanted.kind.tag_bits == u64::MAX { self.masked & !bit } else { self.masked | bit };
     }
@@ -129,8 +164,7 @@ impl<P> Window<P> {
     /// Whether any receive might accept the message, without asking one.
     #[inline(always)]
     pub(super) fn may_have(&self, key: &Key) -> bool {
-        let print = fingerprint(key.tag);
-        self.masked & self.live != 0 || self.known[usize::from(print >> 6)] & 1 << (print & 63) != 0
+        self.masked & self.live != 0 || self.known.has(Mark::of(key.tag, key.untagged))
     }
 
     /// Whether any receive accepts the message.
@@ -143,7 +177,7 @@ impl<P> Window<P> {
     /// Lane of the oldest receive that accepts the message.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
-        let equal = bytes::equal(&self.prints, fingerprint(key.tag));
+        let equal = bytes::equal(&self.prints, Mark::of(key.tag, key.untagged).print());
         let candidates = (equal | self.masked) & self.live;
         let mut first = candidates & self.old;
         let mut rest = candidates ^ first;
@@ -191,10 +225,10 @@ impl<P> Window<P> {
     /// Makes `known` anew, of what is there.
     #[inline(never)]
     fn know(&mut self) {
-        (self.known, self.gone) = ([0; 4], 0);
+        (self.known, self.gone) = (Known([0; 16]), 0);
         for at in bits(self.live) {
-            let print = self.prints[at as usize];
-            self.known[usize::from(print >> 6)] |= 1 << (print & 63);
+            let wanted = &self.lanes[at as usize].wanted;
+            self.known.add(Mark::of(wanted.tag, wanted.kind.untagged));
         }
     }
 

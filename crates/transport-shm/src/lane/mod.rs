@@ -212,7 +212,7 @@ impl ShmLane {
     }
 
     /// What a descriptor names, after hearing of its segment if that is still in the socket.
-    fn resolve(&mut self, from: &Descriptor) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
+    fn resolve(&mut self, from: &Descriptor) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
@@ -495,6 +495,7 @@ unsafe impl Lane for ShmLane {
         if len > there {
             return Err(outside());
         }
+        let segment = Arc::clone(segment);
         // SAFETY: the caller's promise; ends with `Done`, `Sink::pulled` or `revoke`.
         let mut fetch = unsafe { Fetch::new(segment, offset, target, len) }.ok_or_else(outside)?;
         let Some(open) = &mut self.open else { return Err(outside()) };

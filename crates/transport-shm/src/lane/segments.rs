@@ -193,7 +193,7 @@ impl Segments {
         &self,
         from: &Descriptor,
         peer: &PeerHalf,
-    ) -> Result<(Arc<ForeignSegment>, usize, usize), LaneError> {
+    ) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
         let range = Range::decode(from);
         check_recalled(range.recalled, peer)?;
         let bad = |what| Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", what));
@@ -211,7 +211,7 @@ impl Segments {
         if offset > segment.len() || len > segment.len() - offset {
             return bad("a range outside its segment");
         }
-        Ok((segment.clone(), offset, len))
+        Ok((segment, offset, len))
     }
 
     /// Goes on with a large fetch of what a descriptor names in later turns.
