@@ -4,6 +4,7 @@
 //! now, nothing of it arrives later, and what had arrived whole stays.
 
 use super::bundle::messages_in;
+use super::lanes::LaneSlot;
 use super::op::{Op, RecvState, SendState, Unexpected};
 use super::session::{Session, Standing};
 use super::table::Key;
@@ -207,9 +208,10 @@ impl Core {
                         && session.parked.is_none()
                         && session.pending_flows.is_empty()
                         && session.transfers.is_empty()
-                        && session.active.and_then(|lane| self.lanes.get(lane)).is_none_or(|slot| {
-                            slot.lane.as_ref().is_none_or(|lane| lane.unacknowledged() == 0)
-                        }))
+                        && session
+                            .active
+                            .and_then(|lane| self.lanes.get(lane))
+                            .is_none_or(LaneSlot::is_taken))
             })
     }
 

@@ -70,8 +70,11 @@ impl Core {
             slot.waiting.push((header, body.to_vec()));
             return;
         };
-        if let Err(PostError::Full) = lane.try_post(&header, &[IoSlice::new(body)]) {
-            slot.waiting.push((header, body.to_vec()));
+        match lane.try_post(&header, &[IoSlice::new(body)]) {
+            Ok(()) if slot.beside.0 == slot.frames_sent => slot.beside.1 += 1,
+            Ok(()) => slot.beside = (slot.frames_sent, 1),
+            Err(PostError::Full) => slot.waiting.push((header, body.to_vec())),
+            Err(_) => {}
         }
         // A lane that has failed says so when it is polled.
         let _ = lane.flush();

@@ -44,6 +44,8 @@ pub(crate) struct LaneSlot {
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,
     pub(crate) frames_sent: u64,
+    /// Frames outside the sequence that went last, behind so many of it.
+    pub(crate) beside: (u64, u64),
     pub(crate) frames_received: u64,
     /// Made by the first call that is measured.
     pub(crate) measures: Option<Box<Measures>>,
@@ -79,9 +81,17 @@ impl LaneSlot {
             waiting: Vec::new(),
             proof,
             frames_sent: 0,
+            beside: (0, 0),
             frames_received: 0,
             measures: None,
         }
+    }
+
+    /// Whether the peer has all of the session's sequence that went out here. A probe behind it is answered only when the peer's
+    /// engine is called again, which may be never.
+    pub(crate) fn is_taken(&self) -> bool {
+        let beside = if self.beside.0 == self.frames_sent { self.beside.1 } else { 0 };
+        self.lane.as_ref().is_none_or(|lane| lane.unacknowledged() <= beside)
     }
 
     /// One frame more of the session's sequence has gone out here.
