@@ -186,7 +186,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
                 }
             }
             if code & 0x20 != 0
-                && let Peek::Frame(shown) = far.peek(false)
+                && let Peek::Frame(shown) = far.peek(false, 1)
             {
                 assert!(shown.body.len() <= WINDOW);
                 far.take_peeked();

@@ -34,6 +34,8 @@ pub(crate) struct Sockets {
     /// How many the peer asks for.
     peer_wants: usize,
     look_at: Instant,
+    /// How many this side has asked the peer for last, and when.
+    wished: usize,
     wished_at: Option<Instant>,
     dial_at: Option<Instant>,
     backoff: Duration,
@@ -55,6 +57,7 @@ impl Sockets {
             growth: Growth::new(bounds.min, bounds.max, if local { ENOUGH_LOCAL } else { ENOUGH }),
             peer_wants: 1,
             look_at: now,
+            wished: 1,
             wished_at: None,
             dial_at: None,
             backoff: DIAL_AGAIN_MIN,
@@ -222,32 +225,41 @@ impl Core {
         sockets.look_at = now + LOOK_EVERY;
         sockets.most = sockets.most.max(carriers.len());
         let target = sockets.target();
-        let own = sockets.growth.wanted();
         let quiet_enough = if sockets.growth.is_grown() { QUIET_LOOKS } else { QUIET_LOOKS / 10 };
         let calm = sockets.quiet >= quiet_enough && carriers.len() == target;
-        if carriers.len() < target {
-            self.ask_for_more(key, active, dialled, now, own);
+        let told = !dialled && self.tell_wish(key, active, now, carriers.len());
+        if carriers.len() < target && !told {
+            self.dial_more(key, active, dialled, now);
         } else if carriers.len() > target {
             self.close_extras(key, target);
-        }
-        if own == 1 {
-            self.take_wish_back(key, active, dialled);
         }
         !calm
     }
 
-    /// Dials what is missing, or asks the peer to.
-    fn ask_for_more(&mut self, key: Key, active: Key, dialled: bool, now: Instant, own: usize) {
+    /// Asks the peer, who has dialled, for the lanes that this side wants, or for fewer than it was asked for before: it may not
+    /// know otherwise that those it has made are not needed. Said again while it has not happened. Whether anything was said.
+    fn tell_wish(&mut self, key: Key, active: Key, now: Instant, there: usize) -> bool {
+        let Some(sockets) = self.sessions.get_mut(key).and_then(|session| session.sockets.as_mut()) else {
+            return false;
+        };
+        let (own, target) = (sockets.growth.wanted(), sockets.target());
+        let again = sockets.wished_at.is_none_or(|at| now >= at + WISH_EVERY);
+        let more = there < target && own > 1 && again;
+        let fewer = own < sockets.wished || (there > target && sockets.wished_at.is_some() && again);
+        if more || fewer {
+            (sockets.wished, sockets.wished_at) = (own, Some(now));
+            self.post_unsequenced(active, Header::control(Kind::LANES, own as u64), &[]);
+        }
+        more || fewer
+    }
+
+    /// Dials what is missing.
+    fn dial_more(&mut self, key: Key, active: Key, dialled: bool, now: Instant) {
         let there = self.lanes.iter().filter(|(_, slot)| slot.session == key).count();
         let dialling = self.connects.iter().filter(|(_, connecting)| connecting.is_extra_of(key)).count();
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(sockets) = session.sockets.as_mut() else { return };
         let target = sockets.target();
-        if !dialled && own > 1 && sockets.wished_at.is_none_or(|at| now >= at + WISH_EVERY) {
-            sockets.wished_at = Some(now);
-            self.post_unsequenced(active, Header::control(Kind::LANES, own as u64), &[]);
-            return;
-        }
         let wanted = if dialled { target } else { sockets.peer_wants.min(target) };
         if wanted <= there + dialling || sockets.dial_at.is_some_and(|at| now < at) {
             return;
@@ -323,16 +335,6 @@ impl Core {
         for (_, lane) in own.into_iter().take(surplus) {
             self.counters.lanes_dropped += 1;
             self.retire_lane(lane, "closed: fewer sockets carry as much");
-        }
-    }
-
-    /// Tells a peer that was asked for lanes that they are not needed any more.
-    fn take_wish_back(&mut self, key: Key, active: Key, dialled: bool) {
-        let Some(sockets) = self.sessions.get_mut(key).and_then(|session| session.sockets.as_mut()) else {
-            return;
-        };
-        if sockets.wished_at.take().is_some() && !dialled {
-            self.post_unsequenced(active, Header::control(Kind::LANES, 1), &[]);
         }
     }
 
