@@ -312,9 +312,20 @@ fn give(world: &mut World, which: usize, tier: Tier, peer: &Peer, round: &mut Ro
         match sent {
             // Over sockets a send ends when the system has it, or its deadline has passed.
             Ok(()) if since.elapsed() < limit => {}
-            Ok(()) | Err(OpError::TimedOut { .. }) => round.late(|| {
-                survivor.talk(TALK);
-            }),
+            Ok(()) | Err(OpError::TimedOut { .. }) => {
+                if !round.stopping {
+                    // For whoever reads why it failed.
+                    println!(
+                        "{sent:?} after {:?}\n{}\n{:?}",
+                        since.elapsed(),
+                        peer.explain(),
+                        survivor.a.counters()
+                    );
+                }
+                round.late(|| {
+                    survivor.talk(TALK);
+                });
+            }
             Err(error) => break error,
         }
     };
