@@ -202,7 +202,7 @@ impl Endpoint {
         }
         let mut got = Got::NOTHING;
         let look = shared.recv_look(self.inner.number, tags, buf, &mut got);
-        matches!(look, Look::Done(())).then_some(got)
+        matches!(look, Look::Done).then_some(got)
     }
 
     #[inline(never)]

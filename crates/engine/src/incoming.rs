@@ -157,7 +157,7 @@ impl Drop for Incoming {
         if let Content::Lent { view, loan } = std::mem::replace(&mut self.content, Content::Gone) {
             drop(view);
             if self.shared.check_fork().is_ok()
-                && self.shared.with_bias(|core| core.return_quick(loan)) != Some(true)
+                && !self.shared.biased().is_some_and(|mut core| core.return_quick(loan))
             {
                 self.shared.with(|core| {
                     core.return_loan(loan);

@@ -196,25 +196,19 @@ impl Shared {
         self.core.lock_if_biased()
     }
 
-    /// Runs a quick call, which leaves nothing to do outside the lock, if this thread has the bias.
-    #[inline(always)]
-    pub(crate) fn with_bias<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Option<R> {
-        self.core.lock_if_biased().map(|mut core| f(&mut core))
-    }
-
     /// Whether another thread waits for the lock.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
         self.core.contended()
     }
 
-    /// Quick looks of a thread that has the bias. `None`: there may be none.
+    /// Quick looks of a thread that has the bias: whether they are done. `None`: there may be none.
     #[inline(always)]
-    pub(crate) fn look_quick<T>(
+    pub(crate) fn look_quick(
         self: &Arc<Self>,
         may: impl FnOnce(&mut Core) -> bool,
-        mut look: impl FnMut(&mut Core) -> Look<T>,
-    ) -> Option<Option<T>> {
+        mut look: impl FnMut(&mut Core) -> Look,
+    ) -> Option<bool> {
         let mut core = self.core.lock_if_biased()?;
         if !may(&mut core) {
             return None;
@@ -223,9 +217,9 @@ impl Shared {
         core.flush_bundle();
         loop {
             match look(&mut core) {
-                Look::Done(value) => {
+                Look::Done => {
                     self.leave_quick(core, true);
-                    return Some(Some(value));
+                    return Some(true);
                 }
                 // It may panic: nothing must be taken out of the engine before that.
                 Look::More if !core.effects.must_run() => {}
@@ -233,7 +227,7 @@ impl Shared {
             }
         }
         self.leave_quick(core, false);
-        Some(None)
+        Some(false)
     }
 
     /// Ends quick looks. One who is done stops polling: whoever sleeps takes over.
@@ -261,8 +255,8 @@ impl Shared {
     pub(crate) fn wait_quick(self: &Arc<Self>, endpoint: u32, key: Key, turns: u32) -> bool {
         for _ in 0..turns {
             match self.look_quick(|_| true, |core| core.deliver_quick(endpoint, key)) {
-                Some(Some(())) => return true,
-                Some(None) => {}
+                Some(true) => return true,
+                Some(false) => {}
                 None => return false,
             }
             let over = self.with(|core| {
@@ -303,8 +297,8 @@ impl Shared {
             let may = |core: &mut Core| core.may_receive_quick(endpoint, pattern);
             let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max, got);
             match self.look_quick(may, look) {
-                Some(None) => {}
-                Some(Some(())) | None => return,
+                Some(false) => {}
+                Some(true) | None => return,
             }
             self.with(|core| core.turn(1));
             if self.core.contended() {
@@ -321,12 +315,12 @@ impl Shared {
         tags: Tags,
         buf: &mut [u8],
         got: &mut Got,
-    ) -> Look<()> {
+    ) -> Look {
         let Some(mut core) = self.core.lock_if_biased() else { return Look::Away };
         let memory = (NonNull::from(&mut *buf).cast(), buf.len());
         // SAFETY: `buf` is borrowed meanwhile.
         let look = unsafe { core.recv_quick(endpoint, tags, memory, got) };
-        self.leave_quick(core, matches!(look, Look::Done(_)));
+        self.leave_quick(core, matches!(look, Look::Done));
         look
     }
 
@@ -346,7 +340,7 @@ impl Shared {
             let Some(tags) = Tags::of(&pattern) else { break };
             let mut got = Got::NOTHING;
             let keeps = match self.recv_look(endpoint, tags, buf, &mut got) {
-                Look::Done(()) => return Ok(got.info()),
+                Look::Done => return Ok(got.info()),
                 Look::Away => break,
                 Look::Nothing | Look::Aside => true,
                 // It may be the word that a loan is over, which somebody waits for.

@@ -255,19 +255,19 @@ fn take_quick(shared: &Arc<Shared>, endpoint: u32, receives: &mut [Receive<'_>],
         let may = |core: &mut Core| core.may_receive_quick(endpoint, &Match::any_tag());
         let look = |core: &mut Core| {
             some |= core.receive_run(endpoint, receives, &mut first);
-            let Some(receive) = receives.get_mut(first) else { return Look::Done(()) };
+            let Some(receive) = receives.get_mut(first) else { return Look::Done };
             match core.receive_quick(endpoint, receive) {
-                Look::Done(()) => {
+                Look::Done => {
                     some = true;
                     Look::More
                 }
-                Look::Nothing if some && !all => Look::Done(()),
+                Look::Nothing if some && !all => Look::Done,
                 other => other,
             }
         };
         match shared.look_quick(may, look) {
-            Some(Some(())) => return true,
-            Some(None) => {}
+            Some(true) => return true,
+            Some(false) => {}
             None => return false,
         }
         shared.with(|core| core.turn(1));

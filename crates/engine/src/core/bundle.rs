@@ -103,7 +103,7 @@ const BUNDLES: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
     bundles: [Bundle; BUNDLES],
-    /// Which is the oldest, and how many there are: of the oldest and the newest something is left.
+    /// Which is the oldest, of which something is left, and how many there are.
     first: usize,
     count: usize,
 }

@@ -197,13 +197,13 @@ impl Core {
 
     /// Takes one message the short way, if it is for this receive, the first open one of its batch.
     #[inline]
-    pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look<()> {
+    pub(crate) fn receive_quick(&mut self, endpoint: u32, receive: &mut Receive<'_>) -> Look {
         let Some(Place { pattern, data, len, .. }) = receive.place() else { return Look::Other };
         let Some(tags) = Tags::of(&pattern) else { return Look::Other };
         let mut got = Got::NOTHING;
         // SAFETY: the memory is the receive's, which is borrowed here.
         let look = unsafe { self.recv_quick(endpoint, tags, (data, len), &mut got) };
-        if matches!(look, Look::Done(())) {
+        if matches!(look, Look::Done) {
             receive.end(Ok(got.info()));
         }
         look
@@ -217,7 +217,7 @@ impl Core {
             let Some(tags) = slot.tags else { break };
             let (endpoint, memory) = (self.direct_batch.endpoint, (slot.data, slot.room));
             // SAFETY: the borrower of the memory is inside `Core::recv_batch_direct`.
-            let Look::Done(()) = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else {
+            let Look::Done = (unsafe { self.recv_quick(endpoint, tags, memory, &mut got) }) else {
                 break;
             };
             self.direct_batch.end(self.direct_batch.first, Outcome::Done(Ok(got.info())));

@@ -33,13 +33,13 @@ impl Core {
         wanted: &Wanted,
         len_max: usize,
         got: &mut Option<(Completion, Shown)>,
-    ) -> Look<()> {
+    ) -> Look {
         if !self.taking.is_empty() {
             let accepts = |arrival: &Arrival| wanted.accepts(arrival);
             let Some((at, arrival)) = self.find_bundled(number, len_max, accepts) else { return Look::Other };
             let bytes = self.taking.data(at).to_vec();
             *got = Some((self.take_bundled(at, &arrival, bytes.len()), Shown::Copied(bytes)));
-            return Look::Done(());
+            return Look::Done;
         }
         if !self.may_look(number) {
             return Look::Other;
@@ -60,7 +60,7 @@ impl Core {
                 return if permit.open(&mut self.taking, message) { Look::More } else { Look::Other };
             }
             let (header, status) = (message.header, message.body.prefix());
-            return self.answer_quick(header, status).of_nothing();
+            return self.answer_quick(header, status);
         }
         let &Peeked { header, body } = message;
         let len = lent.map_or(body.len() as u64, |(_, len, _)| len);
@@ -77,7 +77,7 @@ impl Core {
             let bytes = body.to_vec();
             permit.receive(bytes.len());
             *got = Some((info, Shown::Copied(bytes)));
-            return Look::Done(());
+            return Look::Done;
         };
         match lane.view(&descriptor) {
             Ok(view) if view.len() == info.len => {
@@ -87,7 +87,7 @@ impl Core {
                 permit.lent = permit.lent.wrapping_add(len);
                 self.counters.envelopes += 1;
                 *got = Some((info, Shown::Lent(view, loan)));
-                Look::Done(())
+                Look::Done
             }
             _ => Look::Other,
         }
@@ -95,7 +95,7 @@ impl Core {
 
     /// The frame that was shown is no message for whoever looks: it may be the word that a loan of ours is over.
     #[inline(never)]
-    pub(super) fn answer_quick(&mut self, header: Header, status: Option<[u8; 4]>) -> Look<()> {
+    pub(super) fn answer_quick(&mut self, header: Header, status: Option<[u8; 4]>) -> Look {
         let key = Key(header.tag);
         let taken = header.kind == Kind::DONE && status.map(u32::from_le_bytes) == Some(Status::Taken as u32);
         let of_it = |op: &SendOp| {

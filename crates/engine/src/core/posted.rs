@@ -38,7 +38,7 @@ impl Core {
     /// Takes messages from the lane that had the last one for which posted receives of the endpoint wait: one, or those of one
     /// frame. Done: operation `key` is over.
     #[inline(always)]
-    pub(crate) fn deliver_quick(&mut self, number: u32, key: Key) -> Look<()> {
+    pub(crate) fn deliver_quick(&mut self, number: u32, key: Key) -> Look {
         if !self.taking.is_empty() {
             return self.deliver_bundled(number, key);
         }
@@ -61,7 +61,7 @@ impl Core {
             }
             let (header, status) = (message.header, message.body.prefix());
             return match self.answer_quick(header, status) {
-                Look::More if self.is_over(key) => Look::Done(()),
+                Look::More if self.is_over(key) => Look::Done,
                 other => other,
             };
         }
@@ -80,12 +80,12 @@ impl Core {
             let tells = op.receive(place, &info, body);
             self.received(found, tells);
         }
-        if found == key { Look::Done(()) } else { Look::More }
+        if found == key { Look::Done } else { Look::More }
     }
 
     /// The same for what is left of the bundle that is being taken, the oldest first.
     #[inline(never)]
-    fn deliver_bundled(&mut self, number: u32, key: Key) -> Look<()> {
+    fn deliver_bundled(&mut self, number: u32, key: Key) -> Look {
         if self.permits.to_receive.endpoint != number {
             return Look::Other;
         }
@@ -94,7 +94,7 @@ impl Core {
             let endpoint =
                 self.endpoints.get_mut((number as usize).wrapping_sub(1)).and_then(Option::as_deref_mut);
             let Some(found) = endpoint.and_then(|endpoint| endpoint.matcher.arrive(&arrival)) else {
-                return if matches!(look, Look::Done(())) { look } else { Look::Other };
+                return if matches!(look, Look::Done) { look } else { Look::Other };
             };
             let (place, len) = (self.taking.number(at), self.taking.data(at).len());
             let info = self.take_bundled(at, &arrival, len);
@@ -103,7 +103,7 @@ impl Core {
                 self.received(found, tells);
             }
             if found == key {
-                look = Look::Done(());
+                look = Look::Done;
             }
             if self.effects.must_run() {
                 break;

@@ -24,9 +24,9 @@ use std::ptr::NonNull;
 
 /// What a look at the busiest lane has brought.
 #[derive(Debug)]
-pub(crate) enum Look<T> {
+pub(crate) enum Look {
     /// What was looked for.
-    Done(T),
+    Done,
     /// Something else, that is over now: look again.
     More,
     /// Nothing is there yet.
@@ -37,20 +37,6 @@ pub(crate) enum Look<T> {
     Other,
     /// Not here, for now: there is nothing to look at, or too much waits.
     Away,
-}
-
-impl<T> Look<T> {
-    /// The same of a look for something else, which is not done.
-    #[inline(always)]
-    pub(crate) fn of_nothing<U>(self) -> Look<U> {
-        match self {
-            Self::More => Look::More,
-            Self::Nothing => Look::Nothing,
-            Self::Aside => Look::Aside,
-            Self::Away => Look::Away,
-            Self::Done(_) | Self::Other => Look::Other,
-        }
-    }
 }
 
 /// A receive that looks for its message.
@@ -203,7 +189,7 @@ impl Core {
         tags: Tags,
         (data, room): (NonNull<u8>, usize),
         got: &mut Got,
-    ) -> Look<()> {
+    ) -> Look {
         if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
             return self.without_permit();
         }
@@ -257,20 +243,20 @@ impl Core {
             unsafe { message.body.copy_to_raw(data.as_ptr(), len) };
             permit.receive(len);
             *got = Got { len, tag: arrival.tag, source };
-            return Look::Done(());
+            return Look::Done;
         }
     }
 
     /// There is no permit to receive.
     #[cold]
-    fn without_permit(&self) -> Look<()> {
+    fn without_permit(&self) -> Look {
         if self.polls_memory() || self.socket_has_more() { Look::Aside } else { Look::Away }
     }
 
     /// Messages wait that nobody wanted yet: what to do when one of them may be for the receive. They are older than all that
     /// is left of bundles.
     #[inline(never)]
-    fn look_at_waiting(&mut self, number: u32, pattern: Match) -> Option<Look<()>> {
+    fn look_at_waiting(&mut self, number: u32, pattern: Match) -> Option<Look> {
         let Some(endpoint) = self.endpoint(number) else { return Some(Look::Away) };
         match endpoint.matcher.has_waiting(&pattern.into()) {
             Some(false) => None,
@@ -290,7 +276,7 @@ impl Core {
         (data, room): (NonNull<u8>, usize),
         (at, arrival): (At, &Arrival),
         got: &mut Got,
-    ) -> Look<()> {
+    ) -> Look {
         let endpoint = self.endpoints.get((number as usize).wrapping_sub(1)).and_then(Option::as_deref);
         let message = self.taking.data(at);
         let len = message.len();
@@ -301,7 +287,7 @@ impl Core {
         unsafe { Body::from_slice(message).copy_to_raw(data.as_ptr(), len) };
         let Completion { len, tag, source, .. } = self.take_bundled(at, arrival, len);
         *got = Got { len, tag, source };
-        Look::Done(())
+        Look::Done
     }
 
     /// A message of the bundles that are being taken, of at most `len_max` bytes, that is wanted and that nobody else wants.
