@@ -165,7 +165,7 @@ impl Core {
         match header.kind {
             Kind::ENVELOPE => self.handle_envelope(session_key, lane, header, body),
             Kind::FETCH => self.handle_fetch(session_key, header, body),
-            Kind::DATA => self.handle_data(session_key, header, body),
+            Kind::DATA | Kind::PUSH => self.handle_data(session_key, header, body),
             Kind::DONE => self.handle_done(session_key, header, body),
             Kind::CREDIT => self.handle_credit(session_key, header, body),
             Kind::BUNDLE => self.handle_bundle(session_key, header, body),
@@ -211,6 +211,7 @@ impl Core {
         } else {
             None
         };
+        let pushed = if descriptor.is_none() { rest.u64_at(0).unwrap_or(0) } else { 0 };
         if usize::try_from(len).is_err() || len > isize::MAX as u64 {
             return Err("a message longer than memory");
         }
@@ -249,7 +250,7 @@ impl Core {
         if let Some((op, wanted)) = receiver {
             self.return_envelope(header.dst, held);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival, wanted);
+            self.begin_fetch(op, envelope, info, arrival, wanted, pushed);
             return Ok(());
         }
         let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };

@@ -216,7 +216,7 @@ impl Core {
             }
             Unexpected::Envelope { envelope, .. } => {
                 self.return_envelope(endpoint, kept);
-                self.begin_fetch(key, envelope, info, *arrival, wanted);
+                self.begin_fetch(key, envelope, info, *arrival, wanted, 0);
                 return false;
             }
         }
@@ -442,6 +442,7 @@ impl Core {
             waiter: None,
             detached,
             buffered: detached,
+            pushed: 0,
         };
         if detached && let Some(session) = self.sessions.get_mut(session) {
             session.buffered += buffered_cost(op.memory.len());
@@ -469,6 +470,11 @@ impl Core {
         {
             session.buffered = session.buffered.saturating_sub(buffered_cost(op.memory.len()));
             op.buffered = false;
+        }
+        if op.pushed > 0
+            && let Some(session) = self.sessions.get_mut(op.session)
+        {
+            session.push_answered(op.flow, key, std::mem::take(&mut op.pushed), true);
         }
         if op.waiter.is_some() {
             self.tell_waiter(key);

@@ -234,7 +234,7 @@ impl SimLane {
                     self.frame(header, bytes, sink);
                     return Ok(true);
                 }
-                let into = if header.kind == sinew_transport::Kind::DATA {
+                let into = if header.kind.is_fragment() {
                     match sink.place(header, *len) {
                         Placement::Into { target, token } => {
                             // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.

@@ -14,12 +14,13 @@ use sinew_transport::{Body, Peeked, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
 
-/// What one receive takes beyond a large body: little more than the next head, so that the next body goes to its place, too.
+/// What one receive takes beyond a large body, or before one: little more than the next heads, so that the next body goes to its
+/// place, too.
 const SPILL: usize = 512;
-/// What [`Receiver::look`] looks at: a header and its pad.
-const PEEK: usize = HEADER_LEN + PAD_MAX;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
+/// Receives without such a body after which none is expected any more.
+const BULK_READS: u8 = 4;
 
 /// What the peer did that it must not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,10 +76,8 @@ pub(super) struct Receiver {
     start: usize,
     end: usize,
     incoming: Option<Incoming>,
-    /// Large bodies arrive one by one.
-    bulk: bool,
-    /// Bytes of a head that the buffer has seen but that are still in the socket.
-    seen: usize,
+    /// Large bodies arrive one by one: so many receives still take little more than a head each.
+    bulk: u8,
     /// The last [`Receiver::parse`] left bytes unlooked at.
     pub(super) more: bool,
     /// Bytes of the frame that [`Receiver::show`] showed and nobody has taken.
@@ -100,8 +99,7 @@ impl Receiver {
             start: 0,
             end: 0,
             incoming: None,
-            bulk: false,
-            seen: 0,
+            bulk: 0,
             more: false,
             shown: 0,
             received: 0,
@@ -119,21 +117,16 @@ impl Receiver {
                 // `parse` has emptied the buffer into the target.
                 let spill = &mut self.buffer[..SPILL];
                 let asked = *missing + spill.len();
-                let mut seen = [0; PEEK];
-                let result = socket::recv_into(fd, &mut seen[..self.seen], target, spill);
-                let result = result.map(|count| {
-                    let seen = count.min(self.seen);
-                    self.seen -= seen;
-                    let count = count - seen;
+                let result = socket::recv_into(fd, target, spill);
+                if let Ok(count) = result {
                     let placed = count.min(*missing);
                     *missing -= placed;
                     (self.start, self.end) = (0, count - placed);
-                    count
-                });
+                }
                 (asked, result)
             }
-            None if self.bulk && self.start == self.end => return self.look(fd),
-            _ => self.read(fd),
+            None if self.bulk > 0 => self.read(fd, SPILL),
+            _ => self.read(fd, usize::MAX),
         };
         match result {
             Ok(count) if count == asked => Filled::All,
@@ -144,44 +137,18 @@ impl Receiver {
         }
     }
 
-    /// Receives into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
+    /// Receives up to `max` bytes into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
     #[inline]
-    fn read(&mut self, fd: BorrowedFd<'_>) -> (usize, Result<usize, Errno>) {
+    fn read(&mut self, fd: BorrowedFd<'_>, max: usize) -> (usize, Result<usize, Errno>) {
         let place = &mut self.buffer[self.end..];
-        let asked = place.len();
-        let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT);
+        let asked = place.len().min(max);
+        let result = rustix::net::recv(fd, &mut place[..asked], RecvFlags::DONTWAIT);
         let result = result.and_then(|(_, count)| {
             self.end += count;
-            let seen = count.min(self.seen);
-            self.seen -= seen;
-            self.start += seen;
+            self.bulk = self.bulk.saturating_sub(1);
             if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
         });
         (asked, result)
-    }
-
-    /// While large bodies arrive one by one: looks at the next head without taking it, so that its body can go straight to
-    /// its place by the next receive. Anything else than a large body ends this mode.
-    #[cold]
-    fn look(&mut self, fd: BorrowedFd<'_>) -> Filled {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let count = match rustix::net::recv(fd, &mut self.buffer[..PEEK], flags) {
-            Ok((_, 0)) => return Filled::Ended(None),
-            Ok((_, count)) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Filled::Nothing,
-            Err(errno) => return Filled::Ended(Some(errno)),
-        };
-        (self.start, self.end) = (0, count);
-        match self.peek() {
-            Ok(Some(head)) if head.header.kind.is_fragment() && head.len >= BULK_BODY => {
-                (self.end, self.seen) = (head.head_len, head.head_len);
-            }
-            _ => {
-                self.bulk = false;
-                self.end = 0;
-            }
-        }
-        Filled::All
     }
 
     /// Hands up the frames that the buffer holds wholly, `budget` at most, and says how many frames and releases that were.
@@ -220,7 +187,9 @@ impl Receiver {
                 handled += self.private(&header, sink, log)?;
             } else if there >= len {
                 self.start = body + len;
-                self.bulk |= header.kind.is_fragment() && len >= BULK_BODY;
+                if header.kind.is_fragment() && len >= BULK_BODY {
+                    self.bulk = BULK_READS;
+                }
                 self.owes_release |= header.kind.is_fragment();
                 self.received += 1;
                 handled += 1;
@@ -309,7 +278,9 @@ impl Receiver {
     }
 
     fn begin_body(&mut self, header: Header, len: usize, sink: &mut dyn Sink) {
-        self.bulk |= len >= BULK_BODY;
+        if len >= BULK_BODY {
+            self.bulk = BULK_READS;
+        }
         let target = match sink.place(&header, len) {
             Placement::Into { target, token } => {
                 // SAFETY: the sink's promise in `Placement::Into`: writable for the whole body until `placed` or `revoke`,

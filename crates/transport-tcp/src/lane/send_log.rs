@@ -23,6 +23,8 @@ pub(super) const PAD_MAX: usize = 64;
 /// Flag bits that belong to the engine.
 pub(super) const ENGINE_FLAGS: u8 = 0x0f;
 
+/// Bytes that may go before a body in one write if that is to be aligned.
+const PAD_BEHIND: usize = 2048;
 const NO_GAP: u64 = u64::MAX;
 /// Borrowed bytes after which the log asks for an acknowledgement.
 const ASK_EVERY_BORROWED: usize = 8 << 20;
@@ -188,8 +190,10 @@ impl SendLog {
         token: Token,
     ) -> Result<(), PostError> {
         let len = bytes.as_slice().len();
-        let pads = self.pads && len >= PAD_FROM && !self.has_unsent();
-        let pad = if pads { pad(HEADER_LEN, bytes.as_ptr()) } else { 0 };
+        // What waits is short where a pad is of use: an envelope, at most some answers.
+        let before = self.unsent as usize;
+        let pads = self.pads && len >= PAD_FROM && before <= PAD_BEHIND;
+        let pad = if pads { pad(before + HEADER_LEN, bytes.as_ptr()) } else { 0 };
         let start = self.reserve(HEADER_LEN + pad)?;
         self.asked_borrowed += len;
         self.write_header(start, header, len, pad);
