@@ -50,6 +50,16 @@ impl Target {
         Self { data, len, filled: 0 }
     }
 
+    /// Another place for the same bytes, with those that have come.
+    ///
+    /// # Safety
+    /// As for [`Target::new`], with the length of this one.
+    pub(crate) unsafe fn moved(self, data: NonNull<u8>) -> Self {
+        // SAFETY: `filled <= len`, for which both are valid, and nothing else accesses either.
+        unsafe { std::ptr::copy_nonoverlapping(self.data.as_ptr(), data.as_ptr(), self.filled) };
+        Self { data, ..self }
+    }
+
     /// Bytes still missing.
     pub(crate) fn missing(&self) -> usize {
         self.len - self.filled

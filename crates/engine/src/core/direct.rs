@@ -89,6 +89,11 @@ impl Direct {
         self.endpoint == endpoint && self.wanted.accepts(arrival)
     }
 
+    /// The same of a message of `len` bytes that has only begun to arrive: whether there is room for it.
+    pub(crate) fn takes(&self, endpoint: u32, arrival: &Arrival, len: usize) -> bool {
+        self.accepts(endpoint, arrival) && len <= self.room
+    }
+
     /// Its whole message, from place `number` of its session. The caller has asked [`Direct::accepts`].
     #[inline]
     pub(crate) fn deliver(&mut self, number: u64, info: &Completion, body: Body<'_>) {

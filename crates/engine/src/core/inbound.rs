@@ -19,7 +19,7 @@ pub(crate) type Handled = Result<(), &'static str>;
 
 /// What a message costs of a receiver's credit beside its bytes.
 pub(crate) const OVERHEAD: u64 = 64;
-const OVERRUN: &str = "more unexpected bytes than granted";
+pub(crate) const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
@@ -47,7 +47,7 @@ pub(crate) fn kept_cost(message: &Unexpected) -> Held {
     Held { session: *session, charge: *charge, cost }
 }
 
-fn arrival(header: &Header, source: Source) -> Arrival {
+pub(crate) fn arrival(header: &Header, source: Source) -> Arrival {
     Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key }
 }
 

@@ -229,6 +229,10 @@ pub(crate) enum Way {
     Pulled,
     /// The sender was asked for them.
     Fragments,
+    /// A lane of this side puts a whole message there while it arrives (`arriving`).
+    Whole,
+    /// The same, of a message whose receive was given up meanwhile: into memory of the engine's own.
+    Aside,
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Starting, ending and collecting operations.
 #![allow(unsafe_code)]
 
-use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected, Way};
 use super::stripes::{op_of, stripe_token};
 use super::table::Key;
 use super::{Core, Session};
@@ -341,6 +341,7 @@ impl Core {
                     state.matcher.cancel(post);
                 }
             }
+            RecvState::Fetching(fetch) if fetch.way == Way::Whole => self.move_aside(key),
             RecvState::Fetching(fetch) => {
                 let Fetch { envelope, info, arrival, .. } = **fetch;
                 self.revoke_everywhere(envelope.session, key);

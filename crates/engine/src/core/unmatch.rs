@@ -86,7 +86,7 @@ impl Core {
     }
 
     /// Puts a receive back in its place, or gives it the oldest message that has come for it.
-    fn post_again(&mut self, endpoint: u32, key: Key, wanted: Pattern) {
+    pub(crate) fn post_again(&mut self, endpoint: u32, key: Key, wanted: Pattern) {
         let order = |ops: &super::table::Table<Op>, key| match ops.get(key) {
             Some(Op::Recv(op)) => op.order,
             _ => 0,

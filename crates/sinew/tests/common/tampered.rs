@@ -105,6 +105,8 @@ unsafe impl Lane for TamperedLane {
         self.inner.try_post(&header, parts)
     }
 
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
+
     fn revoke(&mut self, token: Token) {
         self.targets.retain(|&(of, ..)| of != token);
         self.inner.revoke(token);

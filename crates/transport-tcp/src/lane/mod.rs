@@ -418,6 +418,11 @@ unsafe impl Lane for StreamLane {
         self.log.take_unacknowledged()
     }
 
+    unsafe fn redirect(&mut self, from: Token, target: NonNull<u8>, to: Token) {
+        // SAFETY: the caller's promise: writable for the whole body until `placed`, `revoke` or `recover`, which drop it.
+        unsafe { self.receiver.redirect(from, target, to) };
+    }
+
     fn revoke(&mut self, token: Token) {
         self.receiver.revoke(token);
     }

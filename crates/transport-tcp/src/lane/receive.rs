@@ -13,12 +13,15 @@ use rustix::net::RecvFlags;
 use sinew_transport::{Body, Peeked, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
+use std::ptr::NonNull;
 
 /// What one receive takes beyond a large body, or before one: little more than the next heads, so that the next body goes to its
 /// place, too.
 const SPILL: usize = 512;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
+/// Messages from this length on are asked a place for when they have only begun to arrive.
+const PLACED_FROM: usize = 16 << 10;
 /// Receives without such a body after which none is expected any more.
 const BULK_READS: u8 = 4;
 
@@ -78,6 +81,10 @@ pub(super) struct Receiver {
     incoming: Option<Incoming>,
     /// Large bodies arrive one by one: so many receives still take little more than a head each.
     bulk: u8,
+    /// Bytes that the next frame needs in the buffer, from `start` on.
+    need: usize,
+    /// Nobody has a place for the message that the buffer holds in part.
+    refused: bool,
     /// The last [`Receiver::parse`] left bytes unlooked at.
     pub(super) more: bool,
     /// Bytes of the frame that [`Receiver::show`] showed and nobody has taken.
@@ -100,6 +107,8 @@ impl Receiver {
             end: 0,
             incoming: None,
             bulk: 0,
+            need: 0,
+            refused: false,
             more: false,
             shown: 0,
             received: 0,
@@ -125,7 +134,10 @@ impl Receiver {
                 }
                 (asked, result)
             }
-            None if self.bulk > 0 => self.read(fd, SPILL),
+            None if self.bulk > 0 => {
+                let missing = self.need.saturating_sub(self.end - self.start);
+                self.read(fd, missing + SPILL)
+            }
             _ => self.read(fd, usize::MAX),
         };
         match result {
@@ -177,17 +189,29 @@ impl Receiver {
             };
             let body = self.start + head_len;
             let there = self.end - body;
+            let mut place = None;
             if there < len && !header.kind.is_fragment() {
-                self.make_room(head_len + len);
-                return Ok(handled);
+                let asks = header.kind == Kind::EAGER && len >= PLACED_FROM && !self.refused;
+                place = if asks { sink.place_message(&header, len) } else { None };
+                self.refused |= place.is_none();
+                if place.is_none() {
+                    self.make_room(head_len + len);
+                    return Ok(handled);
+                }
             }
+            self.refused = false;
             self.asked |= ask;
             self.start = body;
             if header.kind.0 >= Kind::LANE_PRIVATE {
                 handled += self.private(&header, sink, log)?;
+            } else if let Some((target, token)) = place {
+                self.bulk = BULK_READS;
+                // SAFETY: the sink's promise in `Sink::place_message`, as for `Placement::Into`.
+                let target = Some((unsafe { Target::new(target, len) }, token));
+                self.incoming = Some(Incoming { header, len, missing: len, target });
             } else if there >= len {
                 self.start = body + len;
-                if header.kind.is_fragment() && len >= BULK_BODY {
+                if len >= BULK_BODY {
                     self.bulk = BULK_READS;
                 }
                 self.owes_release |= header.kind.is_fragment();
@@ -222,6 +246,7 @@ impl Receiver {
     pub(super) fn take_shown(&mut self) {
         if self.shown > 0 {
             self.start += std::mem::take(&mut self.shown);
+            self.refused = false;
             self.received += 1;
             self.more = self.start < self.end;
             if !self.more {
@@ -307,7 +332,7 @@ impl Receiver {
         }
         let (header, len) = (incoming.header, incoming.len);
         self.incoming = None;
-        self.owes_release = true;
+        self.owes_release |= header.kind.is_fragment();
         self.received += 1;
         sink.placed(&header, len);
         true
@@ -315,6 +340,7 @@ impl Receiver {
 
     /// Makes sure that `need` bytes from the first unparsed one on fit into the buffer.
     fn make_room(&mut self, need: usize) {
+        self.need = need;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start + need > self.buffer.len() {
@@ -329,6 +355,22 @@ impl Receiver {
             && incoming.target.as_ref().is_some_and(|(_, of)| *of == token)
         {
             incoming.target = None;
+        }
+    }
+
+    /// Moves the target named by `from`, with what has come of the body.
+    ///
+    /// # Safety
+    /// As `Lane::redirect`.
+    pub(super) unsafe fn redirect(&mut self, from: Token, place: NonNull<u8>, to: Token) {
+        if let Some(Incoming { target, .. }) = &mut self.incoming {
+            *target = target.take().map(|(target, of)| {
+                if of != from {
+                    return (target, of);
+                }
+                // SAFETY: the caller's promise; the new place is as long as the body.
+                (unsafe { target.moved(place) }, to)
+            });
         }
     }
 

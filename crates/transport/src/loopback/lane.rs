@@ -295,6 +295,8 @@ unsafe impl Lane for LoopbackLane {
         recovered
     }
 
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
+
     fn revoke(&mut self, token: Token) {
         if let Some(placing) = &mut self.placing
             && let Placement::Into { token: of, .. } = placing.placement
