@@ -60,6 +60,17 @@ impl Target {
         Self { data, ..self }
     }
 
+    /// First byte.
+    pub(crate) fn data(&self) -> NonNull<u8> {
+        self.data
+    }
+
+    /// What has come.
+    pub(crate) fn filled(&self) -> &[u8] {
+        // SAFETY: `filled <= len` bytes were written, and nothing else accesses them while `self` lives.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.filled) }
+    }
+
     /// Bytes still missing.
     pub(crate) fn missing(&self) -> usize {
         self.len - self.filled

@@ -98,11 +98,17 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, Option<u32>),
     Ok((credentials.uid, u32::try_from(credentials.pid).ok().filter(|&pid| pid != 0)))
 }
 
-/// Receives into the rest of `target`, then `spill`, without blocking; says how much came in all, and tells the end of the
-/// stream as `ESHUTDOWN`. The part for the target is accounted there.
-pub(crate) fn recv_into(fd: BorrowedFd<'_>, target: &mut Target, spill: &mut [u8]) -> Result<usize, Errno> {
+/// Receives into `head`, then the rest of `target`, then `spill`, without blocking; says how much came in all, and tells the
+/// end of the stream as `ESHUTDOWN`. The part for the target is accounted there.
+pub(crate) fn recv_into(
+    fd: BorrowedFd<'_>,
+    head: &mut [u8],
+    target: &mut Target,
+    spill: &mut [u8],
+) -> Result<usize, Errno> {
     let (data, missing) = target.rest();
     let mut pieces = [
+        libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() },
         libc::iovec { iov_base: data.cast(), iov_len: missing },
         libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() },
     ];
@@ -110,10 +116,10 @@ pub(crate) fn recv_into(fd: BorrowedFd<'_>, target: &mut Target, spill: &mut [u8
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = pieces.as_mut_ptr();
     message.msg_iovlen = pieces.len();
-    // SAFETY: both pieces are writable for their lengths during the call: one is promised by `Target`, one is exclusive here.
+    // SAFETY: all pieces are writable for their lengths during the call: one is promised by `Target`, two are exclusive here.
     let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| last_errno())?;
-    target.advance(count);
+    target.advance(count.saturating_sub(head.len()));
     if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
 }
 

@@ -439,6 +439,13 @@ pub unsafe trait Sink {
         None
     }
 
+    /// Memory, of so many bytes, into which the next message may be read before its head is known, as it is most likely meant for it:
+    /// writable, and accessed by nobody else, until the poll that asks returns. A body that lies there is handed up by
+    /// [`Sink::frame`], from there, or copied elsewhere.
+    fn expected(&mut self) -> Option<(NonNull<u8>, usize)> {
+        None
+    }
+
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
     fn placed(&mut self, header: &Header, len: usize);
 

@@ -220,6 +220,11 @@ unsafe impl Sink for LaneSink<'_> {
         self.core.place_message(self.session, self.lane, header, len)
     }
 
+    fn expected(&mut self) -> Option<(NonNull<u8>, usize)> {
+        // What is left of bundles may be for it.
+        self.core.direct.memory().filter(|_| self.core.taking.is_empty())
+    }
+
     fn placed(&mut self, header: &Header, len: usize) {
         self.frames += 1;
         if header.kind == Kind::EAGER {

@@ -23,7 +23,7 @@ const BULK_BODY: usize = 16 << 10;
 /// Messages from this length on are asked a place for when they have only begun to arrive.
 const PLACED_FROM: usize = 16 << 10;
 /// Receives without such a body after which none is expected any more.
-const BULK_READS: u8 = 4;
+const BULK_READS: u8 = 8;
 
 /// What the peer did that it must not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +83,10 @@ pub(super) struct Receiver {
     bulk: u8,
     /// Bytes that the next frame needs in the buffer, from `start` on.
     need: usize,
+    /// The last long message that came whole: bytes of its head and of its body.
+    like: Option<(usize, usize)>,
+    /// Where another like it was read to, until [`Receiver::parse`], in the same poll.
+    expected: Option<Target>,
     /// Nobody has a place for the message that the buffer holds in part.
     refused: bool,
     /// The last [`Receiver::parse`] left bytes unlooked at.
@@ -109,6 +113,8 @@ impl Receiver {
             bulk: 0,
             need: 0,
             refused: false,
+            like: None,
+            expected: None,
             more: false,
             shown: 0,
             received: 0,
@@ -120,13 +126,13 @@ impl Receiver {
 
     /// One receive, to where the next bytes belong.
     #[inline]
-    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>) -> Filled {
+    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, sink: &mut dyn Sink) -> Filled {
         let (asked, result) = match &mut self.incoming {
             Some(Incoming { target: Some((target, _)), missing, .. }) => {
                 // `parse` has emptied the buffer into the target.
                 let spill = &mut self.buffer[..SPILL];
                 let asked = *missing + spill.len();
-                let result = socket::recv_into(fd, target, spill);
+                let result = socket::recv_into(fd, &mut [], target, spill);
                 if let Ok(count) = result {
                     let placed = count.min(*missing);
                     *missing -= placed;
@@ -134,10 +140,13 @@ impl Receiver {
                 }
                 (asked, result)
             }
-            None if self.bulk > 0 => {
-                let missing = self.need.saturating_sub(self.end - self.start);
-                self.read(fd, missing + SPILL)
-            }
+            None if self.bulk > 0 => match self.read_expected(fd, sink) {
+                Some(read) => read,
+                None => {
+                    let missing = self.need.saturating_sub(self.end - self.start);
+                    self.read(fd, missing + SPILL)
+                }
+            },
             _ => self.read(fd, usize::MAX),
         };
         match result {
@@ -163,6 +172,62 @@ impl Receiver {
         (asked, result)
     }
 
+    /// Receives a message like the last long one straight to where it is expected, if it is anywhere: a receive that reads the head
+    /// alone costs as much as copying the body. Also says how much it asked for. [`Receiver::parse`] must follow in the same poll.
+    fn read_expected(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Option<(usize, Result<usize, Errno>)> {
+        let (head_len, len) = self.like.filter(|_| self.start == self.end)?;
+        let (data, _) = sink.expected().filter(|&(_, room)| len == room)?;
+        // SAFETY: writable, and accessed by nobody else, during this poll, says the sink; `take_expected` drops it before that ends.
+        let mut target = unsafe { Target::new(data, len) };
+        let (head, rest) = self.buffer.split_at_mut(head_len);
+        let result = socket::recv_into(fd, head, &mut target, rest.get_mut(len..len + SPILL)?);
+        if let Ok(count) = result {
+            self.bulk = self.bulk.saturating_sub(1);
+            (self.start, self.end) = (0, count);
+            self.expected = Some(target);
+        }
+        Some((head_len + len + SPILL, result))
+    }
+
+    /// What was read to where a message was expected: hands the message up from there, if it is one. `false`: it was not, and what came
+    /// is in the buffer, or it is there in part, and under way.
+    fn take_expected(&mut self, target: Target, sink: &mut dyn Sink) -> Result<bool, Violation> {
+        let (Some((head_len, len)), there) = (self.like, target.filled().len()) else { return Ok(false) };
+        let alike =
+            |head: &Head| head.header.kind == Kind::EAGER && head.head_len == head_len && head.len == len;
+        if let Some(Head { header, ask, .. }) = self.peek()?.filter(alike) {
+            if there == len {
+                self.asked |= ask;
+                self.start = head_len + len;
+                self.bulk = BULK_READS;
+                self.received += 1;
+                sink.frame(&header, Body::from_slice(target.filled()));
+                return Ok(true);
+            }
+            if let Some((place, token)) = sink.place_message(&header, len) {
+                self.asked |= ask;
+                (self.start, self.end) = (0, 0);
+                let target = if place == target.data() {
+                    target
+                } else {
+                    // SAFETY: the sink's promise in `Sink::place_message`, as for `Placement::Into`.
+                    unsafe { target.moved(place) }
+                };
+                self.incoming =
+                    Some(Incoming { header, len, missing: len - there, target: Some((target, token)) });
+                return Ok(false);
+            }
+            self.refused = true;
+        }
+        self.like = None;
+        self.buffer[head_len..head_len + there].copy_from_slice(target.filled());
+        Ok(false)
+    }
+
     /// Hands up the frames that the buffer holds wholly, `budget` at most, and says how many frames and releases that were.
     pub(super) fn parse(
         &mut self,
@@ -172,6 +237,11 @@ impl Receiver {
     ) -> Result<usize, Violation> {
         let mut handled = 0;
         (self.more, self.shown) = (false, 0);
+        if let Some(target) = self.expected.take()
+            && self.take_expected(target, sink)?
+        {
+            handled += 1;
+        }
         loop {
             if handled >= budget && self.start < self.end {
                 self.more = true;
@@ -205,6 +275,7 @@ impl Receiver {
             if header.kind.0 >= Kind::LANE_PRIVATE {
                 handled += self.private(&header, sink, log)?;
             } else if let Some((target, token)) = place {
+                self.like = Some((head_len, len));
                 self.bulk = BULK_READS;
                 // SAFETY: the sink's promise in `Sink::place_message`, as for `Placement::Into`.
                 let target = Some((unsafe { Target::new(target, len) }, token));
@@ -212,6 +283,7 @@ impl Receiver {
             } else if there >= len {
                 self.start = body + len;
                 if len >= BULK_BODY {
+                    self.like = Some((head_len, len)).filter(|_| header.kind == Kind::EAGER);
                     self.bulk = BULK_READS;
                 }
                 self.owes_release |= header.kind.is_fragment();

@@ -154,16 +154,17 @@ impl SendLog {
         }
     }
 
-    /// The same when nothing waits to be sent: `write` gives the kernel the frame straight from the caller's memory and says how
-    /// much it took; the copy that is retained is made meanwhile with what the peer does with it. `body` has at most
-    /// [`DIRECT_PIECES`] pieces.
+    /// The same when nothing waits to be sent: `write` gives the kernel the frame straight from the caller's memory, with `tail`
+    /// behind it, and says how much it took; the copy that is retained is made meanwhile with what the peer does with it. `body` has
+    /// at most [`DIRECT_PIECES`] pieces. Answers how much of `tail` was taken.
     pub(super) fn post_direct(
         &mut self,
         header: &Header,
         body: &[IoSlice<'_>],
         len: usize,
+        tail: &[u8],
         write: impl FnOnce(&[IoSlice<'_>]) -> usize,
-    ) -> Result<(), PostError> {
+    ) -> Result<usize, PostError> {
         let pad = if self.pads { pad_before(body) } else { 0 };
         let head_len = HEADER_LEN + pad;
         let start = self.reserve(head_len + len)?;
@@ -173,13 +174,15 @@ impl SendLog {
         body.iter().for_each(|piece| {
             pieces.push(piece);
         });
-        let sent = write(pieces.as_slice());
+        pieces.push(tail);
+        let taken = write(pieces.as_slice());
+        let sent = taken.min(head_len + len);
         self.copy_body(start + head_len, body);
         self.head += (head_len + len) as u64;
         self.unsent += (head_len + len) as u64;
         self.frames_posted += 1;
         self.advance(sent);
-        Ok(())
+        Ok(taken - sent)
     }
 
     /// Takes a frame whose body stays where it is.
@@ -393,10 +396,14 @@ impl SendLog {
                 }
             }
         }
+        if self.frames_acknowledged == self.frames_posted {
+            // What comes unasked need not be asked for.
+            (self.asked_at, self.asked_frames, self.asked_borrowed) = (self.head, self.frames_posted, 0);
+        }
         if self.tail == self.head && self.tail != self.next_lap(self.tail) {
             // Empty: begin at the ring's start again, which is warm in the cache.
             let lap = self.next_lap(self.tail);
-            self.asked_at = (self.asked_at + (lap - self.head)).min(lap);
+            self.asked_at = lap;
             (self.tail, self.sent, self.head, self.gap) = (lap, lap, lap, NO_GAP);
         }
         Ok(())
