@@ -525,12 +525,28 @@ impl Core {
             self.buffer_instead(op_key);
             return Ok(false);
         }
+        // What waits for credit has a receiver that is not there.
+        self.announce(key, op_key, lane, charge, !fits)
+    }
+
+    /// Announces a message, with its beginning behind if it is `long` and that is of use. `Ok(true)`: it has left its queue.
+    fn announce(
+        &mut self,
+        key: Key,
+        op_key: Key,
+        lane: &mut dyn Lane,
+        charge: Charge,
+        long: bool,
+    ) -> Result<bool, PostError> {
+        let Some(Op::Send(op)) = self.ops.get_mut(op_key) else { return Ok(true) };
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
+        let (flow, len) = (op.flow, op.memory.len());
         let descriptor = op.describe(lane).map_err(PostError::Dead)?;
         let mut header = charge.mark(Header { kind: Kind::ENVELOPE, ..op.header });
         let mut body = Vec::with_capacity(ENVELOPE_MAX);
         body.extend(op_key.0.to_le_bytes());
         body.extend((len as u64).to_le_bytes());
-        body.extend(prefix);
+        body.extend(op.immediate.map(u64::to_le_bytes).into_iter().flatten());
         let mut pushed = 0;
         if let Some(descriptor) = descriptor {
             header.flags = header.flags.with(Flags::DESCRIPTOR);
@@ -538,8 +554,7 @@ impl Core {
         } else {
             let joins = |lane: &&Key| self.lanes.get(**lane).is_some_and(|slot| slot.joins);
             let alone = session.lanes.iter().filter(joins).nth(1).is_none();
-            // What waits for credit has a receiver that is not there.
-            if !fits {
+            if long {
                 pushed = push_len(session, flow, op, &lane.info().capabilities, alone);
             }
             if pushed > 0 {

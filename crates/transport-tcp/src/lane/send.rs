@@ -84,7 +84,7 @@ impl StreamLane {
             pieces.push(&own[..own_len]);
         }
         let (logged, whole) = self.log.gather(&mut pieces);
-        if !first && !(whole && pieces.push(&own[..own_len])) {
+        if !(first || whole && pieces.push(&own[..own_len])) {
             own_len = 0;
         }
         let total = self.begun.len() + logged + own_len;
