@@ -313,7 +313,7 @@ fn acknowledgements_travel_with_data_and_a_lone_one_comes_after_a_while() {
         if socket.read_exact(&mut header).is_ok() {
             last = Some(stream::decode(&header).unwrap().0);
         }
-        last.is_some_and(|header| header == Header::control(ACK, 64))
+        last.is_some_and(|header| header == Header::control(ACK, 70))
     });
 }
 

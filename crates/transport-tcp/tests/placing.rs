@@ -29,7 +29,7 @@ struct Places {
 #[allow(unsafe_code)]
 unsafe impl Sink for Places {
     fn frame(&mut self, header: &Header, body: Body<'_>) {
-        let there = self.expected.as_ref().is_some_and(|expected| body.lies_at(expected.as_ptr()));
+        let there = self.expected.as_ref().is_some_and(|expected| body.lies_in(expected.as_ptr(), 1));
         self.came.push((*header, body.to_vec(), there));
     }
 
