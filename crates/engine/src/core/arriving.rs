@@ -36,9 +36,10 @@ impl Core {
             None if self.direct.takes(header.dst, &arrival, len) => self.direct_to_operation(),
             None => return None,
         };
+        let forgotten = self.is_revoked_later(key);
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
         let lent = matches!(op.memory, Memory::Owned(_) | Memory::Borrowed { .. });
-        if !lent || op.memory.len() < len || op.handler.is_some() {
+        if !lent || op.memory.len() < len || op.handler.is_some() || forgotten {
             let endpoint = op.endpoint;
             self.post_direct_batch(endpoint);
             self.post_again(endpoint, key, wanted);

@@ -12,6 +12,7 @@ use sinew_transport::{
     Capabilities, Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody,
 };
 use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::hello::Features;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 
@@ -642,6 +643,9 @@ impl Core {
 /// How many bytes of a long message go behind its envelope unasked, over a lane on which the receiver would ask for them: a receive
 /// that waits has them a round trip earlier, any other asks for them later. None where several lanes share long messages.
 fn push_len(session: &mut Session, flow: u32, op: &SendOp, lane: &Capabilities, alone: bool) -> u64 {
+    if !session.peer.features.contains(Features::PUSHES) {
+        return 0;
+    }
     let flow = &mut session.flows[flow as usize];
     if flow.shy > 0 || !alone {
         flow.shy = flow.shy.saturating_sub(1);

@@ -49,10 +49,11 @@ impl Core {
         wanted: Pattern,
         pushed: u64,
     ) {
+        let forgotten = self.is_revoked_later(op_key);
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
         // They come in pieces that are taken whole.
-        let pushed = if pushed <= expected { pushed } else { 0 };
+        let pushed = if pushed <= expected && !forgotten { pushed } else { 0 };
         let way = if envelope.descriptor.is_some() { Way::Pulled } else { Way::Fragments };
         let len_max = match op.memory {
             Memory::Later { len_max } => Some(len_max),

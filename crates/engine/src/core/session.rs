@@ -12,6 +12,7 @@ use sinew_proto::credit::{ReceiveCredit, SendCredit, reserve_of_bytes, reserve_o
 use sinew_proto::select;
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
+use sinew_wire::hello::Features;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct PeerEngine {
     /// Stands for it in sources: the same in all sessions with it, and never that of another, while one of them lives.
     pub(crate) number: u32,
     pub(crate) locators: Vec<Locator>,
+    /// What both sides have.
+    pub(crate) features: Features,
 }
 
 /// A control frame that waits for room.
