@@ -8,7 +8,6 @@ use crate::endpoint::EndpointInner;
 use crate::error::{Failed, OpError};
 use crate::histogram::Way;
 use crate::op::{Operation, SendOp};
-use crate::progress::Progress;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_transport::Buf;
@@ -178,15 +177,11 @@ impl Peer {
         }
     }
 
-    /// Waits until the system has taken what was sent, where only calls of the application make progress: it may not call
-    /// again for long. What was sent stays sent if that takes too long.
+    /// [`Shared::leave_to_system`] for this peer.
     #[cold]
     pub(crate) fn leave_to_system(&self, timeout: Timeout) {
         let shared = &self.endpoint.shared;
-        if shared.progress == Progress::Caller {
-            let limit = timeout.resolve(&shared.config);
-            shared.wait(limit, |core| (!core.is_held_up(self.session)).then_some(()));
-        }
+        shared.leave_to_system(self.session, timeout.resolve(&shared.config));
     }
 
     /// What carries messages to this peer now, as `shm pid 4711`.
@@ -531,13 +526,14 @@ impl Message<'_> {
             if !described {
                 if self.send_quick(&mut core, &buf) {
                     let operation = Operation::new(&peer.endpoint, &mut core, Key::NONE);
-                    return Ok(SendOp { operation, sent: Some(buf) });
+                    return Ok(SendOp { operation, sent: Some(buf), session: peer.session });
                 }
             } else if self.immediate.is_none()
                 && core.announce_quick(peer.session, peer.flow, &self.header(), &buf).is_some()
             {
                 let key = core.lend_quick(peer.session, peer.flow, &self.header(), buf);
-                return Ok(SendOp { operation: Operation::new(&peer.endpoint, &mut core, key), sent: None });
+                let operation = Operation::new(&peer.endpoint, &mut core, key);
+                return Ok(SendOp { operation, sent: None, session: peer.session });
             }
         }
         self.post_slowly(buf, described)
@@ -550,14 +546,15 @@ impl Message<'_> {
             if !described && self.post_now(core, &[IoSlice::new(&buf)], buf.len()).is_ok() {
                 core.staged(peer.session, buf.len());
                 let operation = Operation::new(&peer.endpoint, core, Key::NONE);
-                return Ok(SendOp { operation, sent: Some(buf) });
+                return Ok(SendOp { operation, sent: Some(buf), session: peer.session });
             }
             if let Err(error) = core.session_error(peer.session) {
                 return Err(Failed { buf, error });
             }
             let memory = Memory::Owned(buf);
             let key = core.start_send(peer.session, peer.flow, self.header(), self.immediate, memory, false);
-            Ok(SendOp { operation: Operation::new(&peer.endpoint, core, key), sent: None })
+            let operation = Operation::new(&peer.endpoint, core, key);
+            Ok(SendOp { operation, sent: None, session: peer.session })
         })
     }
 }

@@ -178,6 +178,8 @@ pub(crate) struct Core {
     timers_at: Instant,
     /// When a message for which credit is missing goes as an envelope: who waits for credit must not sleep longer.
     starved_at: Option<Instant>,
+    /// Nothing moves while the application does not call.
+    pub(crate) by_callers: bool,
     pub(crate) surroundings: Arc<dyn Surroundings>,
     events: Vec<Event>,
     warm: Vec<u32>,
@@ -257,6 +259,7 @@ impl Core {
             idle_turns: 0,
             timers_at: surroundings.now(),
             starved_at: None,
+            by_callers: true,
             surroundings,
             events: Vec::new(),
             warm: Vec::new(),
