@@ -400,7 +400,8 @@ impl Core {
             return done;
         }
         self.timers_at = now + TIMERS_EVERY;
-        done + self.run_timers(now)
+        self.run_timers(now);
+        done
     }
 
     /// Handles readiness that was found outside the lock.
@@ -480,7 +481,7 @@ impl Core {
         lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(self.starved_at).min()
     }
 
-    pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
+    pub(crate) fn run_timers(&mut self, now: Instant) {
         let mut at = 0;
         while let Some(&key) = self.astir.get(at) {
             let timer = |slot: &mut LaneSlot| slot.lane.as_ref().and_then(|lane| lane.next_timer());
@@ -500,7 +501,7 @@ impl Core {
                 slot.astir = false;
             }
         }
-        self.run_wireup_timers(now)
+        self.run_wireup_timers(now);
     }
 
     /// Puts a session on the list of those that have something to send.
