@@ -200,12 +200,19 @@ impl Core {
         let key = self.inbound_lane(session_key)?;
         let slot = self.lanes.get_mut(key)?;
         slot.inbound = false;
+        let arriving = slot.arriving.take();
         if let Some(lane) = slot.lane.as_mut() {
+            if let Some(op) = arriving {
+                lane.revoke(Token(op.0));
+            }
             for (op, state) in self.ops.iter() {
                 if matches!(state, Op::Recv(recv) if recv.fetches_from(session_key)) {
                     lane.revoke(Token(op.0));
                 }
             }
+        }
+        if let Some(op) = arriving {
+            self.stop_arriving(op);
         }
         Some(key)
     }

@@ -4,6 +4,7 @@
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
 //! in [`Effects`] and run by the caller after the lock is released.
 
+mod arriving;
 mod bundle;
 mod direct;
 mod direct_batch;

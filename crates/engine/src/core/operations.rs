@@ -1,7 +1,7 @@
 //! Starting, ending and collecting operations.
 #![allow(unsafe_code)]
 
-use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected};
+use super::op::{Charge, Fetch, Memory, Op, Receiver, RecvOp, RecvState, SendOp, SendState, Unexpected, Way};
 use super::stripes::{op_of, stripe_token};
 use super::table::Key;
 use super::{Core, Session};
@@ -216,7 +216,7 @@ impl Core {
             }
             Unexpected::Envelope { envelope, .. } => {
                 self.return_envelope(endpoint, kept);
-                self.begin_fetch(key, envelope, info, *arrival, wanted);
+                self.begin_fetch(key, envelope, info, *arrival, wanted, 0);
                 return false;
             }
         }
@@ -341,6 +341,7 @@ impl Core {
                     state.matcher.cancel(post);
                 }
             }
+            RecvState::Fetching(fetch) if fetch.way == Way::Whole => self.move_aside(key),
             RecvState::Fetching(fetch) => {
                 let Fetch { envelope, info, arrival, .. } = **fetch;
                 self.revoke_everywhere(envelope.session, key);
@@ -443,6 +444,7 @@ impl Core {
             waiter: None,
             detached,
             buffered: detached,
+            pushed: 0,
         };
         if detached && let Some(session) = self.sessions.get_mut(session) {
             session.buffered += buffered_cost(op.memory.len());
@@ -473,6 +475,11 @@ impl Core {
         {
             session.buffered = session.buffered.saturating_sub(buffered_cost(op.memory.len()));
             op.buffered = false;
+        }
+        if op.pushed > 0
+            && let Some(session) = self.sessions.get_mut(op.session)
+        {
+            session.push_answered(op.flow, key, std::mem::take(&mut op.pushed), true);
         }
         if op.waiter.is_some() {
             self.tell_waiter(key);

@@ -3,13 +3,16 @@
 use super::inbound::OVERHEAD;
 use super::op::{Charge, Memory, Op, SendOp, SendState};
 use super::operations::buffered_cost;
-use super::session::{Control, ControlBody, Session, Standing};
+use super::session::{Control, ControlBody, Push, Session, Standing};
 use super::stripes::{is_stripe, op_of};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::error::OpError;
-use sinew_transport::{Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
+use sinew_transport::{
+    Capabilities, Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody,
+};
 use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::hello::Features;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 
@@ -39,8 +42,12 @@ impl Blocked {
     }
 }
 
-/// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
+/// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor or length of the push.
 const ENVELOPE_MAX: usize = 8 + 8 + 8 + size_of::<Descriptor>();
+/// Most bytes of one message that go behind its envelope unasked: as many as go while an answer comes.
+const PUSH_MAX: usize = 1 << 20;
+/// Most bytes of a session that go so before the peer has said a word of them: what it is not waiting for goes twice.
+const PUSHED_MAX: u64 = 4 << 20;
 /// Bytes of staged messages, their overhead counted, that go out without being told to.
 const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
@@ -228,7 +235,11 @@ impl Core {
         let before = self.posted_by_pumps(key);
         let result = self.pump_into(key, lane.as_mut(), striped);
         let posted = self.posted_by_pumps(key).wrapping_sub(before);
-        let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
+        // Also where it takes no more: it may be full of what it holds back.
+        let result = match result {
+            Ok(_) | Err(PostError::Full) => lane.flush().map_err(PostError::Dead).and(result),
+            Err(_) => result,
+        };
         if !self.revoked.is_empty() {
             self.forget_revoked(active, lane.as_mut());
         }
@@ -272,6 +283,7 @@ impl Core {
     fn pump_into(&mut self, key: Key, lane: &mut dyn Lane, striped: bool) -> Result<bool, PostError> {
         self.pump_replay(key, lane)?;
         self.pump_parked(key, lane)?;
+        self.pump_push(key, lane)?;
         self.pump_outbox(key, lane)?;
         self.pump_flows(key, lane)?;
         // Long messages of a striped session go over all lanes, once this one is back in its place.
@@ -303,6 +315,7 @@ impl Core {
             waiter: None,
             detached: true,
             buffered: true,
+            pushed: 0,
         };
         let stand_in = self.ops.insert(Op::Send(stand_in));
         let state = &mut session.flows[flow as usize];
@@ -343,7 +356,7 @@ impl Core {
             UnacknowledgedBody::Owned(bytes) => (bytes.len(), limits.frame_max),
             UnacknowledgedBody::Borrowed { len, .. } => (*len, limits.borrowed_max),
         };
-        if front.header.kind != Kind::DATA || len <= piece {
+        if !front.header.kind.is_fragment() || len <= piece {
             return;
         }
         let Some(Unacknowledged { header, body }) = session.replay.pop_front() else { return };
@@ -355,7 +368,8 @@ impl Core {
                     UnacknowledgedBody::Borrowed { data: data.wrapping_add(at), len: here, token: *token }
                 }
             };
-            Unacknowledged { header: Header::data(header.tag, header.offset() + at as u64), body }
+            let place = Header::data(header.tag, header.offset() + at as u64);
+            Unacknowledged { header: Header { kind: header.kind, ..place }, body }
         };
         let parts: Vec<Unacknowledged> = (0..len).step_by(piece).map(part).collect();
         let more = parts.len() - 1;
@@ -409,6 +423,7 @@ impl Core {
             waiter: None,
             detached: true,
             buffered: true,
+            pushed: 0,
         };
         let op = self.ops.insert(Op::Send(op));
         let mut body = Vec::with_capacity(ENVELOPE_MAX);
@@ -459,6 +474,7 @@ impl Core {
     /// Posts or announces what waits for one endpoint, in order, until credit or room ends.
     fn pump_flow(&mut self, key: Key, flow: u32, lane: &mut dyn Lane) -> Result<(), PostError> {
         loop {
+            self.pump_push(key, lane)?;
             let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
             let Some(&op) = session.flows[flow as usize].pending.front() else { return Ok(()) };
             if !self.pump_one(key, flow, op, lane)? {
@@ -527,21 +543,76 @@ impl Core {
             self.buffer_instead(op_key);
             return Ok(false);
         }
+        // What waits for credit has a receiver that is not there.
+        self.announce(key, op_key, lane, charge, !fits)
+    }
+
+    /// Announces a message, with its beginning behind if it is `long` and that is of use. `Ok(true)`: it has left its queue.
+    fn announce(
+        &mut self,
+        key: Key,
+        op_key: Key,
+        lane: &mut dyn Lane,
+        charge: Charge,
+        long: bool,
+    ) -> Result<bool, PostError> {
+        let Some(Op::Send(op)) = self.ops.get_mut(op_key) else { return Ok(true) };
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
+        let (flow, len) = (op.flow, op.memory.len());
         let descriptor = op.describe(lane).map_err(PostError::Dead)?;
         let mut header = charge.mark(Header { kind: Kind::ENVELOPE, ..op.header });
         let mut body = Vec::with_capacity(ENVELOPE_MAX);
         body.extend(op_key.0.to_le_bytes());
         body.extend((len as u64).to_le_bytes());
-        body.extend(prefix);
+        body.extend(op.immediate.map(u64::to_le_bytes).into_iter().flatten());
+        let mut pushed = 0;
         if let Some(descriptor) = descriptor {
             header.flags = header.flags.with(Flags::DESCRIPTOR);
             body.extend(descriptor.0);
+        } else {
+            let joins = |lane: &&Key| self.lanes.get(**lane).is_some_and(|slot| slot.joins);
+            let alone = session.lanes.iter().filter(joins).nth(1).is_none();
+            if long {
+                pushed = push_len(session, flow, op, &lane.info().capabilities, alone);
+            }
+            if pushed > 0 {
+                body.extend(pushed.to_le_bytes());
+            }
         }
         lane.try_post(&header, &[IoSlice::new(&body)])?;
         session.pay_envelope(flow, charge);
         session.sent += 1;
         op.state = SendState::Announced;
+        if pushed > 0 {
+            op.pushed = pushed;
+            session.pushed += pushed;
+            session.to_push = Some(Push { op: op_key, next: 0, end: pushed });
+            self.tend_later(key);
+        }
         Ok(true)
+    }
+
+    /// Sends what a message was announced to bring unasked.
+    fn pump_push(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
+            let Some(Push { op: op_key, next, end }) = session.to_push else { return Ok(()) };
+            let op = match self.ops.get_mut(op_key) {
+                Some(Op::Send(op)) if next < end && op.state.is_out() => op,
+                _ => {
+                    session.to_push = None;
+                    return Ok(());
+                }
+            };
+            let header = Header::push(op_key.0, next);
+            let max = (end - next).min(lane.info().limits.borrowed_max_of(header.kind) as u64);
+            // `next < end`, which is at most the length of the memory.
+            let (data, len) = op.memory.piece(next as usize, max as usize);
+            super::rendezvous::post_borrowed(lane, &header, data, len, Token(op_key.0))?;
+            op.references += 1;
+            session.sent += 1;
+            session.to_push = Some(Push { op: op_key, next: next + len as u64, end });
+        }
     }
 
     /// Posts fragments of what receivers fetch, a few of each in turn.
@@ -584,6 +655,22 @@ impl Core {
             self.finish_send(key, result);
         }
     }
+}
+
+/// How many bytes of a long message go behind its envelope unasked, over a lane on which the receiver would ask for them: a receive
+/// that waits has them a round trip earlier, any other asks for them later. None where several lanes share long messages.
+fn push_len(session: &mut Session, flow: u32, op: &SendOp, lane: &Capabilities, alone: bool) -> u64 {
+    if !session.peer.features.contains(Features::PUSHES) {
+        return 0;
+    }
+    let flow = &mut session.flows[flow as usize];
+    if flow.shy > 0 || !alone {
+        flow.shy = flow.shy.saturating_sub(1);
+        return 0;
+    }
+    let len = op.memory.piece(0, PUSH_MAX).1 as u64;
+    let may = !(lane.pull || lane.view || lane.memory_polled) && session.pushed + len <= PUSHED_MAX;
+    if may { len } else { 0 }
 }
 
 fn lost_unknown() -> OpError {
