@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N]
+    "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N] [--brief]
           [--breach drop|twice|swap|garble] [--after COUNT]
 
 Without --seed it runs COUNT seeds (default 1000) from N (default 0) on, and prints those that fail.
+--brief: two hosts and a few short messages, as for an interpreter.
 --breach makes one lane break its contract, once COUNT messages have passed: the checker must notice.";
 
 /// What many seeds came to.
@@ -134,6 +135,7 @@ pub fn main(arguments: &[String]) -> Result<bool, String> {
             "--from" => from = number()?,
             "--threads" => threads = number()? as usize,
             "--trace" => setting.trace = true,
+            "--brief" => setting.brief = true,
             "--breach" => {
                 let breach = match words.next().map(String::as_str) {
                     Some("drop") => Breach::Drop,

@@ -82,6 +82,10 @@ pub(crate) struct Plan {
     /// From each host to each.
     pub(crate) paths: Vec<Path>,
     pub(crate) faults: Vec<(Nanos, Fault)>,
+    /// Longest message.
+    pub(crate) len_max: usize,
+    /// From which length on buffers of the engine's pool are sent.
+    pub(crate) lend_min: usize,
     /// Things that each application does.
     pub(crate) acts: u64,
     /// Longest pause between them.
@@ -133,10 +137,40 @@ impl Plan {
             eager_max,
             paths,
             faults,
+            len_max: usize::MAX,
+            lend_min: 64 << 10,
             acts,
             think,
             lazy,
         }
+    }
+
+    /// As little of it as an interpreter can do.
+    pub(crate) fn shorten(&mut self) {
+        self.hosts = 2;
+        self.machines.truncate(2);
+        self.styles.truncate(2);
+        self.paths.truncate(4);
+        self.faults.retain(|(_, fault)| fault.hosts().all(|host| host < 2));
+        self.acts = self.acts.min(24);
+        (self.len_max, self.lend_min) = (3 << 10, 256);
+    }
+}
+
+impl Fault {
+    /// Whom it hits.
+    fn hosts(self) -> impl Iterator<Item = usize> {
+        let (one, other) = match self {
+            Self::Cut { one, other, .. } => (one, other),
+            Self::Block { from, to, .. } | Self::Unblock { from, to, .. } => (from, to),
+            Self::Kill { host, .. }
+            | Self::Close { host }
+            | Self::Birth { host }
+            | Self::Stop { host, .. }
+            | Self::Continue { host }
+            | Self::Lose { host } => (host, host),
+        };
+        [one, other].into_iter()
     }
 }
 

@@ -66,7 +66,7 @@ fn noticed(breach: Breach, wanted: u64) -> u64 {
     let (mut made, mut noticed) = (0, 0);
     for seed in 7000..9000 {
         let setting =
-            Setting { trace: false, weather: Some(Weather::Calm), breach: Some((breach, seed % 7)) };
+            Setting { weather: Some(Weather::Calm), breach: Some((breach, seed % 7)), ..Setting::default() };
         let report = run(seed, &setting);
         if report.breached {
             made += 1;
