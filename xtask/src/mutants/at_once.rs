@@ -29,9 +29,29 @@ const NOTICED: [Noticed; 3] = [
             &["-p", "sinew-engine", "--lib"],
             &["-p", "sinew-sim", "--test", "seeds"],
             &[
-                "-p", "sinew", "--all-features", "--test", "left_over", "--test", "bundles", "--test", "batches", "--test", "loans",
-                "--test", "messages", "--test", "completions", "--test", "gather", "--test", "sockets", "--test", "withdrawn",
-                "--test", "forms",
+                "-p",
+                "sinew",
+                "--all-features",
+                "--test",
+                "left_over",
+                "--test",
+                "bundles",
+                "--test",
+                "batches",
+                "--test",
+                "loans",
+                "--test",
+                "messages",
+                "--test",
+                "completions",
+                "--test",
+                "gather",
+                "--test",
+                "sockets",
+                "--test",
+                "withdrawn",
+                "--test",
+                "forms",
             ],
         ],
         only: &["shm::", "own::", "tests::", "weather", "sockets", "tcp::long"],
@@ -86,12 +106,18 @@ pub(super) fn run(
     let folder = folder.strip_prefix(&workspace.root).unwrap_or(folder);
     let mut found = Found::default();
     let (programs, numbers) = build(workspace, tree, log, &folder.join("src/lib.rs"), noticed, &mutants)?;
-    found.left = (1..).zip(&mutants).filter(|(number, _)| !numbers.contains(number)).map(|(_, mutant)| mutant.name.clone()).collect();
+    found.left = (1..)
+        .zip(&mutants)
+        .filter(|(number, _)| !numbers.contains(number))
+        .map(|(_, mutant)| mutant.name.clone())
+        .collect();
     let mut programs = timed(programs, noticed)?;
     programs.sort_by_key(|program| program.takes);
     let mut said = std::fs::File::create(log.with_extension("judged"))?;
     let begun = Instant::now();
-    for (done, (number, mutant)) in (1u32..).zip(&mutants).filter(|(number, _)| numbers.contains(number)).enumerate() {
+    for (done, (number, mutant)) in
+        (1u32..).zip(&mutants).filter(|(number, _)| numbers.contains(number)).enumerate()
+    {
         let judged = judge(number, &programs, noticed)?;
         writeln!(said, "{judged:?}\t{}", mutant.name)?;
         match judged {
@@ -107,7 +133,13 @@ pub(super) fn run(
     Ok(found)
 }
 
-fn list(tree: &Path, log: &Path, package: &str, files: &[String], shard: Option<&str>) -> Result<Vec<Mutant>> {
+fn list(
+    tree: &Path,
+    log: &Path,
+    package: &str,
+    files: &[String],
+    shard: Option<&str>,
+) -> Result<Vec<Mutant>> {
     let mut command = Command::new("cargo");
     command.current_dir(tree).args(["mutants", "--list", "--json", "--no-shuffle", "--package", package]);
     command.args(files.iter().flat_map(|file| ["--file", file.as_str()]));
@@ -130,17 +162,22 @@ fn build(
     noticed: &Noticed,
     mutants: &[Mutant],
 ) -> Result<(Vec<Program>, BTreeSet<u32>)> {
-    let files: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.file.as_str()).chain(root.to_str()).collect();
-    let original: BTreeMap<&str, String> =
-        files.into_iter().map(|file| Ok((file, std::fs::read_to_string(workspace.root.join(file))?))).collect::<Result<_>>()?;
+    let files: BTreeSet<&str> =
+        mutants.iter().map(|mutant| mutant.file.as_str()).chain(root.to_str()).collect();
+    let original: BTreeMap<&str, String> = files
+        .into_iter()
+        .map(|file| Ok((file, std::fs::read_to_string(workspace.root.join(file))?)))
+        .collect::<Result<_>>()?;
     let (mut out, mut keep_const) = (BTreeSet::new(), BTreeSet::new());
     let result = (|| {
         for _ in 0..BUILDS_MAX {
             let mut all_placed = BTreeSet::new();
             let mut spliced_files = BTreeMap::new();
             for (&file, text) in &original {
-                let here: Vec<(u32, &Mutant)> =
-                    (1..).zip(mutants).filter(|(number, mutant)| mutant.file == file && !out.contains(number)).collect();
+                let here: Vec<(u32, &Mutant)> = (1..)
+                    .zip(mutants)
+                    .filter(|(number, mutant)| mutant.file == file && !out.contains(number))
+                    .collect();
                 let (mut spliced, placed) = splice(text, &here, &keep_const)?;
                 if Path::new(file) == root {
                     spliced.push_str(SWITCH);
@@ -166,7 +203,12 @@ fn build(
             for error in &errors {
                 error.blame(&spliced_files, &mut out, &mut keep_const);
             }
-            println!("      … {} errors: {} mutants left out, {} functions stay const", errors.len(), out.len(), keep_const.len());
+            println!(
+                "      … {} errors: {} mutants left out, {} functions stay const",
+                errors.len(),
+                out.len(),
+                keep_const.len()
+            );
             if before == (out.len(), keep_const.len()) {
                 let texts: Vec<&str> = errors.iter().map(|error| error.text.as_str()).collect();
                 bail!("no mutant is to blame for\n{}", texts.join("\n"));
@@ -190,7 +232,12 @@ struct Wrong {
 
 impl Wrong {
     /// Leaves out the mutant whose changed form it is in, or all of the line; or keeps a function `const` that must be.
-    fn blame(&self, files: &BTreeMap<&str, String>, out: &mut BTreeSet<u32>, keep_const: &mut BTreeSet<String>) {
+    fn blame(
+        &self,
+        files: &BTreeMap<&str, String>,
+        out: &mut BTreeSet<u32>,
+        keep_const: &mut BTreeSet<String>,
+    ) {
         let constant = self.text.strip_prefix("cannot call non-const ").and_then(|rest| {
             let name = rest.split('`').nth(1)?.rsplit("::").next()?;
             Some(name.split('<').next().unwrap_or(name).to_owned())
@@ -199,7 +246,10 @@ impl Wrong {
             keep_const.insert(name);
             return;
         }
-        let Some(line) = files.get(self.file.as_str()).and_then(|text| text.lines().nth(self.line - 1)) else { return };
+        let Some(line) = files.get(self.file.as_str()).and_then(|text| text.lines().nth(self.line - 1))
+        else {
+            return;
+        };
         let all: Vec<(usize, u32)> = marks(line).collect();
         let last = all.iter().rev().find(|(at, _)| *at <= self.column).map(|(_, number)| *number);
         match last {
@@ -209,7 +259,12 @@ impl Wrong {
     }
 }
 
-fn build_once(workspace: &Workspace, tree: &Path, log: &Path, words: &[&str]) -> Result<(Vec<Program>, Vec<Wrong>)> {
+fn build_once(
+    workspace: &Workspace,
+    tree: &Path,
+    log: &Path,
+    words: &[&str],
+) -> Result<(Vec<Program>, Vec<Wrong>)> {
     let mut command = Command::new(cargo());
     command.current_dir(tree).args(["test", "--no-run", "--message-format=json", "--target-dir"]);
     command.arg(workspace.target.join("mutated")).args(words).env("RUSTFLAGS", "--cap-lints allow");

@@ -155,8 +155,13 @@ impl<'a> Finder<'a> {
         let span = of.span();
         let (start, end) = (self.offset(span.start()), self.offset(span.end()));
         let len = (end - start) as i64;
-        let arms: String = forms.iter().map(|(number, form)| format!("{number} => /*#{number}*/ {form}, ")).collect();
-        self.insert(start, (true, -len), format!("{before}(match crate::mutated::now() {{ {arms}_ => /*#0*/ "));
+        let arms: String =
+            forms.iter().map(|(number, form)| format!("{number} => /*#{number}*/ {form}, ")).collect();
+        self.insert(
+            start,
+            (true, -len),
+            format!("{before}(match crate::mutated::now() {{ {arms}_ => /*#0*/ "),
+        );
         self.insert(end, (false, len), " })".to_owned());
     }
 
@@ -175,7 +180,10 @@ impl<'a> Finder<'a> {
             .take("FnValue", start)
             .into_iter()
             .map(|(number, mutant)| {
-                format!("if crate::mutated::now() == {number} {{ return /*#{number}*/ {}; }} ", mutant.replacement)
+                format!(
+                    "if crate::mutated::now() == {number} {{ return /*#{number}*/ {}; }} ",
+                    mutant.replacement
+                )
             })
             .collect();
         let at = self.offset(start);
@@ -268,7 +276,11 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 .into_iter()
                 .map(|(number, _)| (number, format!("({rest}).{}", tokens(&field.member))))
                 .collect();
-            let before = if field.colon_token.is_none() { format!("{}: ", tokens(&field.member)) } else { String::new() };
+            let before = if field.colon_token.is_none() {
+                format!("{}: ", tokens(&field.member))
+            } else {
+                String::new()
+            };
             self.wrap(&field.expr, &before, &forms);
         }
         visit::visit_expr_struct(self, of);
@@ -292,8 +304,11 @@ mod tests {
     #[test]
     fn changed_forms_stand_beside_the_first_ones_and_no_line_moves() {
         let text = "const fn least(a: u32, b: u32) -> bool {\n    a < b && !b.is_power_of_two()\n}\n";
-        let mutants =
-            [mutant("FnValue", (2, 5), "true"), mutant("BinaryOperator", (2, 7), "<="), mutant("UnaryOperator", (2, 14), "")];
+        let mutants = [
+            mutant("FnValue", (2, 5), "true"),
+            mutant("BinaryOperator", (2, 7), "<="),
+            mutant("UnaryOperator", (2, 14), ""),
+        ];
         let numbered: Vec<(u32, &Mutant)> = (1..).zip(&mutants).collect();
         let (spliced, placed) = splice(text, &numbered, &BTreeSet::new()).unwrap();
         assert_eq!(placed.len(), 3);
