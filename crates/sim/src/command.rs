@@ -35,6 +35,8 @@ pub struct Summary {
     pub lanes_lost: u64,
     /// See `lanes_lost`.
     pub replayed: u64,
+    /// Fragments that went over one of several lanes.
+    pub stripes: u64,
     /// Virtual time in all.
     pub virtual_time: Duration,
     /// Real time.
@@ -50,6 +52,7 @@ impl Summary {
         self.events += report.events;
         self.lanes_lost += report.lanes_lost;
         self.replayed += report.replayed;
+        self.stripes += report.stripes;
         self.virtual_time += report.lasted;
         for fault in &report.faults {
             *self.faults.entry(fault).or_default() += 1;
@@ -71,7 +74,7 @@ impl std::fmt::Display for Summary {
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         write!(
             f,
-            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
+            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, {} stripes, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
             self.seeds,
             self.failed.len(),
             self.messages,
@@ -79,6 +82,7 @@ impl std::fmt::Display for Summary {
             self.judged,
             self.lanes_lost,
             self.replayed,
+            self.stripes,
             faults.join(", "),
             self.events,
             self.virtual_time.as_secs_f64(),

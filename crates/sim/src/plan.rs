@@ -6,6 +6,7 @@ use crate::lane::Style;
 use crate::net::{Kind, MICROS, MILLIS, Nanos, Path, SECONDS};
 use crate::random::Random;
 use sinew_engine::EngineOptions;
+use sinew_transport::LaneCount;
 use std::time::Duration;
 
 /// How rough the network and its inhabitants are.
@@ -115,7 +116,8 @@ impl Plan {
             kinds.push(Kind::Far);
         }
         let secret = random.chance(60);
-        let styles = (0..hosts).map(|_| style(&mut random, secret)).collect();
+        let mut lanes = Random::new(seed ^ 0x4c_41_4e_45_53);
+        let styles = (0..hosts).map(|_| style(&mut random, &mut lanes, secret)).collect();
         let peer_timeout = *random.pick(&[2, 4]) * SECONDS;
         let eager_max = *random.pick(&[256usize, 2 << 10, 8 << 10]);
         let options = options(&mut random, peer_timeout, eager_max);
@@ -174,8 +176,11 @@ impl Fault {
     }
 }
 
-fn style(random: &mut Random, secret: bool) -> Style {
+/// One or several lanes are drawn by a generator of their own.
+fn style(random: &mut Random, lanes: &mut Random, secret: bool) -> Style {
+    let min = *lanes.pick(&[1, 1, 1, 2, 3]);
     Style {
+        lanes: LaneCount { min, max: min + *lanes.pick(&[0, 0, 2]) },
         keeps_port: random.chance(500),
         acknowledge_every: *random.pick(&[1, 4, 1000]),
         piece: *random.pick(&[700, 4 << 10, 64 << 10]),

@@ -66,6 +66,8 @@ pub struct Report {
     pub lasted: Duration,
     /// The breach that was asked for was made.
     pub breached: bool,
+    /// Fragments that went over one of several lanes, outside the sequence.
+    pub stripes: u64,
 }
 
 impl Report {
@@ -188,6 +190,7 @@ impl World {
             replayed,
             lasted: Duration::from_nanos(net.now),
             breached: net.breached,
+            stripes: net.stripes,
         }
     }
 
