@@ -248,10 +248,20 @@ impl Wrong {
             keep_const.insert(name);
             return;
         }
-        let Some(line) = files.get(self.file.as_str()).and_then(|text| text.lines().nth(self.line - 1))
-        else {
+        let Some(text) = files.get(self.file.as_str()) else { return };
+        let mut lines = text.lines().skip(self.line - 1);
+        let Some(line) = lines.next() else { return };
+        if self.text.starts_with("non-exhaustive patterns") {
+            // Some arm of the match that begins here is needed.
+            let indent = |line: &str| line.len() - line.trim_start().len();
+            let arms =
+                lines.take_while(|arm| !arm.trim_start().starts_with('}') || indent(arm) > indent(line));
+            out.extend(
+                arms.filter(|arm| arm.contains("now() != /*#")).flat_map(marks).map(|(_, number)| number),
+            );
+            out.remove(&0);
             return;
-        };
+        }
         let all: Vec<(usize, u32)> = marks(line).collect();
         let last = all.iter().rev().find(|(at, _)| *at <= self.column).map(|(_, number)| *number);
         match last {

@@ -427,3 +427,13 @@ fn keys_spread_over_buckets_by_the_matcher_s_seed() {
         }
     }
 }
+
+#[test]
+fn keys_that_differ_alike_in_tag_and_source_are_different() {
+    use super::table::{Hasher, Link, Table};
+    let (mut table, mut links, hasher) = (Table::new(), vec![Link::UNUSED; 4], Hasher::new(3));
+    let keys = [(5, 9), (4, 8)];
+    table.append(&mut links, &hasher, 0, |at| keys[at as usize]);
+    assert_eq!(table.find(&links, &hasher, keys[0], |at| keys[at as usize]), 0);
+    assert_eq!(table.find(&links, &hasher, keys[1], |at| keys[at as usize]), super::slab::NONE);
+}

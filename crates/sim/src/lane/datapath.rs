@@ -6,8 +6,8 @@ use super::memory::{Borrowed, Kept, Named, SimSegment, Target};
 use crate::net::{Breach, EndId, Kind, MILLIS, Nanos, Net, Piece, Shared, State, lock};
 use crate::surroundings::{instant, nanos};
 use sinew_transport::{
-    Backlog, Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement, PostError,
-    Pull, Sink, Token, TransportError, Unacknowledged, View,
+    Backlog, Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement,
+    PostError, Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -14,8 +14,8 @@ use crate::net::{EndId, Kind, MICROS, Share, Shared, lock};
 use link::SimLink;
 use memory::SimSegment;
 use sinew_transport::{
-    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, LaneCount, Limits, Link, ListenScope, Locator,
-    Segment, Transport, TransportError,
+    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, LaneCount, Limits, Link, ListenScope,
+    Locator, Segment, Transport, TransportError,
 };
 
 pub(crate) use memory::{forget_segments, segments_alive};
