@@ -285,8 +285,8 @@ fn build_once(
     let (mut programs, mut errors) = (Vec::new(), Vec::new());
     for line in finished.output.lines() {
         let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let tests = message["profile"]["test"] == true;
-        if let Some(file) = message["executable"].as_str().filter(|_| tests) {
+        let is_test = message["profile"]["test"] == true;
+        if let Some(file) = message["executable"].as_str().filter(|_| is_test) {
             let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
             let folder = manifest.parent().unwrap_or(tree).to_owned();
             programs.push(Program { file: file.into(), folder, only: tests.only, takes: Duration::ZERO });
