@@ -100,7 +100,10 @@ impl Operation {
             Err(forked) => Err(forked),
             Ok(shared) => {
                 let limit = timeout.resolve(&shared.config);
-                shared.wait(limit, |core| Self::collect(core, key))?
+                // A send that is over while the system has not got it is found by the cancel at the deadline.
+                shared.wait(limit, |core| {
+                    if core.is_left_to_callers(key) { None } else { Self::collect(core, key) }
+                })?
             }
         };
         self.spend(done)
@@ -194,13 +197,26 @@ impl Ending for Buf {
     }
 }
 
-/// That no message waits for company.
+/// The buffer of a send that has gone, to the system too where nobody but the application would bring it there.
+struct Left(Buf);
+
+impl Ending for Left {
+    #[inline(always)]
+    fn look(core: &mut Core, key: Key) -> Option<Self> {
+        if core.is_left_to_callers(key) {
+            return None;
+        }
+        core.collect_sent(key).map(Self)
+    }
+}
+
+/// That no message waits for company, nor one of a session, whose key it is, for the system.
 struct AllGone;
 
 impl Ending for AllGone {
     #[inline(always)]
-    fn look(core: &mut Core, _: Key) -> Option<Self> {
-        (!core.holds_back()).then_some(Self)
+    fn look(core: &mut Core, session: Key) -> Option<Self> {
+        (!core.holds_back() && !core.leaves_to_callers(session)).then_some(Self)
     }
 }
 
@@ -211,11 +227,17 @@ fn owned(memory: Memory) -> Buf {
 /// A send with an owned buffer. A future of the buffer; or [`SendOp::wait`], [`SendOp::try_wait`], [`SendOp::cancel`].
 ///
 /// Dropping it does not cancel: the message still goes, and the buffer is dropped when it has gone. `Send`.
+///
+/// It is over when its buffer may be used again. Where only calls of the application make progress ([`Progress::Caller`]) its waits
+/// go on until the system has the message, as [`crate::Peer::send`] does, since the application may not call again for long; a
+/// future, and [`SendOp::try_wait`], do not wait for that.
 #[must_use = "dropping it gives the buffer up; wait for it or await it to get the buffer back"]
 pub struct SendOp {
     pub(crate) operation: Operation,
     /// The buffer of a message that went at once: no operation of the table.
     pub(crate) sent: Option<Buf>,
+    /// Of the peer that it is for.
+    pub(crate) session: Key,
 }
 
 /// A receive into an owned buffer. A future of the message; or [`RecvOp::wait`], [`RecvOp::try_wait`], [`RecvOp::cancel`].
@@ -231,10 +253,19 @@ impl SendOp {
     #[inline(always)]
     fn take_sent(&mut self) -> Option<Buf> {
         let sent = self.sent.take()?;
-        if Held::end_quick::<AllGone>(&mut self.operation.endpoint, Key::NONE).is_none() {
+        if Held::end_quick::<AllGone>(&mut self.operation.endpoint, self.session).is_none() {
             self.send_staged();
         }
         Some(sent)
+    }
+
+    /// Waits until the system has what was sent to the peer, where that is left to calls of the application.
+    #[cold]
+    #[inline(never)]
+    fn leave_to_system(&self, limit: Option<Duration>) {
+        if let Some(endpoint) = &self.operation.endpoint {
+            endpoint.shared.leave_to_system(self.session, limit);
+        }
     }
 
     #[cold]
@@ -267,8 +298,14 @@ impl SendOp {
     /// As [`SendOp::wait`].
     #[inline]
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Buf, Failed> {
-        match self.take_sent().or_else(|| self.take_quick()) {
-            Some(buf) => Ok(buf),
+        if let Some(buf) = self.take_sent() {
+            if self.operation.endpoint.is_some() {
+                self.leave_to_system(self.operation.limit(timeout.into()));
+            }
+            return Ok(buf);
+        }
+        match Held::end_quick::<Left>(&mut self.operation.endpoint, self.operation.key) {
+            Some(Left(buf)) => Ok(buf),
             None => self.wait_longer(timeout.into()),
         }
     }
@@ -277,7 +314,7 @@ impl SendOp {
     fn wait_longer(mut self, timeout: Timeout) -> Result<Buf, Failed> {
         let limit = self.operation.limit(timeout);
         if self.operation.wait_quick(limit)
-            && let Some(buf) = self.take_quick()
+            && let Some(Left(buf)) = Held::end_quick(&mut self.operation.endpoint, self.operation.key)
         {
             return Ok(buf);
         }

@@ -197,6 +197,9 @@ impl<'scope> Scope<'scope, '_> {
 }
 
 fn collect(core: &mut Core, key: Key) -> Option<()> {
+    if core.is_left_to_callers(key) {
+        return None;
+    }
     core.collect_recv(key).map(drop).or_else(|| core.collect_send(key).map(drop))
 }
 
@@ -252,12 +255,16 @@ impl ScopedSend<'_> {
         let shared = &self.shared;
         shared.check_fork()?;
         let limit = timeout.into().resolve(&shared.config);
-        let done = shared.wait(limit, |core| core.collect_send(self.key)).map(|(result, _)| result);
-        let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_send(self.key)) {
-            Some((Err(OpError::Cancelled), _)) | None => {
-                Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+        let done = shared.wait(limit, |core| {
+            if core.is_left_to_callers(self.key) { None } else { core.collect_send(self.key) }
+        });
+        let result = done.map(|(result, _)| result).unwrap_or_else(|| {
+            match shared.with(|core| core.cancel_send(self.key)) {
+                Some((Err(OpError::Cancelled), _)) | None => {
+                    Err(OpError::TimedOut { after: limit.unwrap_or_default() })
+                }
+                Some((result, _)) => result,
             }
-            Some((result, _)) => result,
         });
         lock(self.open).keys.remove(&self.number);
         result

@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
     /// Dropped by hand: not in a forked child, whose copies of sockets and mappings belong to the parent.
@@ -95,6 +95,7 @@ impl Shared {
         let config = Arc::clone(&core.config);
         let surroundings = Arc::clone(&core.surroundings);
         core.effects = Effects::default();
+        core.by_callers = progress == Progress::Caller;
         Ok(Self {
             core: ManuallyDrop::new(BiasedLock::new(core)),
             poller,
@@ -191,6 +192,15 @@ impl Shared {
         if self.sleepers.any() {
             // Settling says that the session has something to send, and that is told.
             self.with(|_| ());
+        }
+    }
+
+    /// Waits until the system has what was sent in a session, if only calls of the application make progress: it may not call
+    /// again for long. What was sent stays sent if that takes too long.
+    #[cold]
+    pub(crate) fn leave_to_system(self: &Arc<Self>, session: Key, limit: Option<Duration>) {
+        if self.progress == Progress::Caller {
+            self.wait(limit, |core| (!core.is_held_up(session)).then_some(()));
         }
     }
 

@@ -275,6 +275,43 @@ fn a_send_that_was_waited_for_is_on_its_way(lane: &str) {
     }
 }
 
+/// With nobody else to make progress, a wait goes on until the system has the message: the sender may not call again for long. The
+/// other engine does not call, so that the system's buffers fill up before the window does.
+#[test]
+fn a_send_that_was_waited_for_is_with_the_system() {
+    const LEN: usize = 50_000;
+    let wait = Duration::from_millis(100);
+    for scoped in [false, true] {
+        let p = pair_with("uds", Progress::Caller, Progress::Caller, common::options().timeout(PATIENCE));
+        let data = vec![1; LEN];
+        let send = |limit: Duration| {
+            if scoped {
+                p.a.scope(|scope| scope.send(&p.to_b, 1, &data).unwrap().wait_within(limit)).unwrap();
+            } else {
+                p.to_b.post_send(1, data.clone()).unwrap().wait_within(limit).unwrap();
+            }
+        };
+        let mut sent = 1;
+        let begun = std::time::Instant::now();
+        // Sent is sent, also when the system does not take it in time.
+        while begun.elapsed() < wait {
+            send(wait);
+            sent += 1;
+        }
+        std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let mut buf = vec![0; LEN];
+                for _ in 0..sent {
+                    assert_eq!(p.b.recv(1, &mut buf).unwrap().len, LEN);
+                }
+            });
+            send(PATIENCE);
+            // This thread calls no more, and all comes.
+            receiver.join().unwrap();
+        });
+    }
+}
+
 /// Cancelled fetches must not eat the window: afterwards the sender may still fill it.
 fn cancelled_receives_cost_no_credit(lane: &str) {
     let options = common::options().endpoint_envelopes(8usize).session_envelopes(8usize);

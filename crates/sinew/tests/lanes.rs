@@ -6,7 +6,7 @@ mod common;
 use common::{PATIENCE, Pair, content, options, pair_with, until};
 use sinew::{ConnectError, Engine, EngineOptions, Match, OpError, Progress, Security};
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const THREAD: Progress = Progress::Thread { cpu: None };
@@ -17,6 +17,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     operations_that_wait_survive_a_cut,
     a_new_session_with_a_lost_peer_begins_clean,
     a_receive_from_a_lost_peer_gets_what_had_come_and_then_ends_at_once,
+    sends_that_begin_while_their_peer_is_lost_end,
     domains_cannot_reach_each_other,
     other_wire_versions_are_named,
     a_wrong_secret_is_refused_and_the_right_one_works,
@@ -161,6 +162,42 @@ fn a_receive_from_a_lost_peer_gets_what_had_come_and_then_ends_at_once(lane: &st
     lost(p.a.post_recv(from, vec![0; 8]).unwrap().wait().unwrap_err().error);
     // Any source: somebody else may come.
     assert!(matches!(p.a.try_recv(Match::any_tag(), &mut buf), Err(OpError::WouldBlock)));
+}
+
+/// A long message looks, and then begins: the session may be lost in between, by another thread.
+fn sends_that_begin_while_their_peer_is_lost_end(lane: &str) {
+    const LEN: usize = 100_000;
+    let p = pair_with(lane, THREAD, THREAD, options());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buf = vec![0; LEN];
+            while !over.load(Ordering::Acquire) {
+                let _ = p.b.recv_within(1, &mut buf, Duration::from_millis(20));
+            }
+        });
+        let data = vec![7; LEN];
+        for round in 0..100 {
+            let to_b = p.a.connect(p.b.address()).expect("a new session");
+            let sent = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        loop {
+                            match to_b.message(1).timeout(PATIENCE).send(&data) {
+                                Ok(()) => drop(sent.fetch_add(1, Ordering::Relaxed)),
+                                Err(OpError::PeerLost { .. }) => break,
+                                Err(error) => panic!("its peer is lost, and it says {error}"),
+                            }
+                        }
+                    });
+                }
+                until("messages flow", || sent.load(Ordering::Relaxed) >= 3 + round % 8);
+                assert!(p.here.lose(&to_b));
+            });
+        }
+        over.store(true, Ordering::Release);
+    });
 }
 
 fn a_new_session_with_a_lost_peer_begins_clean(lane: &str) {

@@ -5,7 +5,8 @@
 use crate::core::{Blocked, Core};
 use crate::error::OpError;
 use crate::histogram::Way;
-use crate::peer::{Message, Peer};
+use crate::message::Message;
+use crate::peer::Peer;
 use crate::timeout::Timeout;
 use sinew_wire::frame::{Flags, Header};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The memory of a message that is sent from several places without being copied together first.
 //!
-//! Made by [`crate::peer::Message::send_slices`] for long messages; fragments are cut at the ends of its parts. Messages that
+//! Made by [`crate::Message::send_slices`] for long messages; fragments are cut at the ends of its parts. Messages that
 //! fit a frame never come here: lanes gather those themselves.
 #![allow(unsafe_code)]
 

@@ -178,6 +178,8 @@ pub(crate) struct Core {
     timers_at: Instant,
     /// When a message for which credit is missing goes as an envelope: who waits for credit must not sleep longer.
     starved_at: Option<Instant>,
+    /// Nothing moves while the application does not call.
+    pub(crate) by_callers: bool,
     pub(crate) surroundings: Arc<dyn Surroundings>,
     events: Vec<Event>,
     warm: Vec<u32>,
@@ -257,6 +259,7 @@ impl Core {
             idle_turns: 0,
             timers_at: surroundings.now(),
             starved_at: None,
+            by_callers: true,
             surroundings,
             events: Vec::new(),
             warm: Vec::new(),
@@ -397,7 +400,8 @@ impl Core {
             return done;
         }
         self.timers_at = now + TIMERS_EVERY;
-        done + self.run_timers(now)
+        self.run_timers(now);
+        done
     }
 
     /// Handles readiness that was found outside the lock.
@@ -477,7 +481,7 @@ impl Core {
         lane_timers.into_iter().chain(self.next_wireup_timer()).chain(blocked).chain(self.starved_at).min()
     }
 
-    pub(crate) fn run_timers(&mut self, now: Instant) -> usize {
+    pub(crate) fn run_timers(&mut self, now: Instant) {
         let mut at = 0;
         while let Some(&key) = self.astir.get(at) {
             let timer = |slot: &mut LaneSlot| slot.lane.as_ref().and_then(|lane| lane.next_timer());
@@ -497,7 +501,7 @@ impl Core {
                 slot.astir = false;
             }
         }
-        self.run_wireup_timers(now)
+        self.run_wireup_timers(now);
     }
 
     /// Puts a session on the list of those that have something to send.

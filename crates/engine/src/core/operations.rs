@@ -420,7 +420,8 @@ impl Core {
         self.wake_for_arrival();
     }
 
-    /// Starts a message that could not be posted at once, a flush or a look-up.
+    /// Starts a message that could not be posted at once, a flush or a look-up. In a session that is over it has ended: that may
+    /// have been lost since the caller looked.
     pub(crate) fn start_send(
         &mut self,
         session: Key,
@@ -454,7 +455,10 @@ impl Core {
             endpoint.bytes_sent += len;
         }
         let key = self.ops.insert(Op::Send(op));
-        self.enqueue(session, flow, key);
+        match self.session_error(session) {
+            Ok(()) => self.enqueue(session, flow, key),
+            Err(error) => self.finish_send(key, Err(error)),
+        }
         key
     }
 

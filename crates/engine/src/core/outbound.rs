@@ -160,6 +160,23 @@ impl Core {
             || self.active_lane(session_key).is_some_and(|lane| lane.is_held_up())
     }
 
+    /// The same where nobody but the application makes progress, so that it is for its waits to see to that.
+    #[inline]
+    pub(crate) fn leaves_to_callers(&mut self, session_key: Key) -> bool {
+        let Some(session) = self.sessions.get(session_key).filter(|_| self.by_callers) else { return false };
+        let slot = session.active.and_then(|active| self.lanes.get(active));
+        (slot.is_some_and(|slot| !slot.memory_polled) || session.parked.is_some())
+            && self.is_held_up(session_key)
+    }
+
+    /// [`Core::leaves_to_callers`] for the peer of a send.
+    #[inline]
+    pub(crate) fn is_left_to_callers(&mut self, op: Key) -> bool {
+        let Some(Op::Send(op)) = self.ops.get(op).filter(|_| self.by_callers) else { return false };
+        let session = op.session;
+        self.leaves_to_callers(session)
+    }
+
     /// Queues a control frame; it goes out at the end of this turn.
     pub(crate) fn send_control(&mut self, session_key: Key, header: Header, body: impl Into<ControlBody>) {
         let Some(session) = self.sessions.get_mut(session_key) else { return };

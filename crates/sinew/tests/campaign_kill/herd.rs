@@ -149,6 +149,15 @@ impl Victim {
     pub(crate) fn signal(&self, signal: i32) {
         send_signal(self.pid, signal);
     }
+
+    /// What the system says of it, for a person.
+    pub(crate) fn state(&self) -> &'static str {
+        match state(self.pid) {
+            None | Some('Z' | 'X') => "dead",
+            Some('T' | 't') => "stopped",
+            Some(_) => "alive",
+        }
+    }
 }
 
 impl Drop for Victim {

@@ -72,8 +72,9 @@ impl Executioner {
             while let Ok((pid, signal, after)) = todo.recv() {
                 std::thread::sleep(after);
                 sent.at_ns.store(since.elapsed().as_nanos() as u64, Ordering::Release);
-                sent.done.store(true, Ordering::Release);
                 send_signal(pid, signal);
+                // Not before: one who sees it may continue whom a signal still to come would stop.
+                sent.done.store(true, Ordering::Release);
             }
         });
         Self { orders, shared }
@@ -315,9 +316,10 @@ fn give(world: &mut World, which: usize, tier: Tier, peer: &Peer, round: &mut Ro
             Ok(()) | Err(OpError::TimedOut { .. }) => {
                 if !round.stopping {
                     // For whoever reads why it failed.
-                    println!(
-                        "{sent:?} after {:?}\n{}\n{:?}",
+                    eprintln!(
+                        "{sent:?} after {:?}, peer {}\n{}\n{:?}",
                         since.elapsed(),
+                        round.victim.state(),
                         peer.explain(),
                         survivor.a.counters()
                     );

@@ -1,7 +1,7 @@
 //! The lane: a link's socket and two halves of shared memory.
 //!
 //! Called by the engine through [`Lane`]. This file is the lane's life: set-up, events, end. What happens to frames is in
-//! `datapath.rs`, the exchange of halves in `setup.rs`.
+//! `datapath`, the exchange of halves in `setup.rs`.
 //!
 //! # Order of events
 //! Setting up (posts are full) → open → over. Over keeps the halves, so that [`Lane::recover`] can read back what the peer

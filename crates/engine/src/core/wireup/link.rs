@@ -1,6 +1,7 @@
 //! Links: accepting them, the mutual proof on each, and the lane that comes of it.
 
-use super::{AttemptState, Core, LaneSlot, entropy, failed};
+use super::attempt::failed;
+use super::{AttemptState, Core, LaneSlot, entropy};
 use crate::config::Security;
 use crate::core::Owner;
 use crate::core::lanes::{BUDGET, Proof};

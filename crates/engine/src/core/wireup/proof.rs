@@ -1,6 +1,7 @@
 //! Proving lanes by round trips on the data path itself, at first and while they carry traffic.
 
-use super::{AttemptState, Core, LaneSlot, failed};
+use super::attempt::failed;
+use super::{AttemptState, Core, LaneSlot};
 use crate::core::lanes::Proof;
 use crate::core::session::{PeerEngine, Session, SessionId};
 use crate::core::table::Key;
