@@ -4,6 +4,7 @@
 //! matching and operations; it runs no code of the application: wakers, buffers to drop and handler calls are collected
 //! in [`Effects`] and run by the caller after the lock is released.
 
+mod announce;
 mod arriving;
 mod bundle;
 mod direct;
@@ -17,6 +18,7 @@ pub(crate) mod gather;
 mod inbound;
 mod lanes;
 mod loans;
+mod moves;
 pub(crate) mod op;
 mod operations;
 mod outbound;
@@ -25,7 +27,9 @@ mod posted;
 mod quick;
 mod ranges;
 mod rendezvous;
+mod replay;
 mod self_lane;
+mod sends;
 mod session;
 mod sockets;
 mod stripes;
