@@ -120,7 +120,7 @@ fn flags_are_sets_of_bits() {
 }
 
 #[test]
-fn fragments_are_data_and_stripes() {
+fn fragments_are_data_stripes_and_pushes() {
     let fragments = (0..=u8::MAX).map(Kind).filter(|kind| kind.is_fragment());
-    assert!(fragments.eq([Kind::DATA, Kind::STRIPE]));
+    assert!(fragments.eq([Kind::DATA, Kind::STRIPE, Kind::PUSH]));
 }
