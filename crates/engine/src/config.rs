@@ -95,6 +95,7 @@ pub(crate) struct Config {
     pub(crate) windows: Windows,
     pub(crate) histograms: bool,
     pub(crate) versions: sinew_wire::hello::Versions,
+    pub(crate) features: sinew_wire::hello::Features,
 }
 
 impl Config {

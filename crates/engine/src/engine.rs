@@ -28,6 +28,7 @@ pub struct Builder {
     transports: Vec<Arc<dyn Transport>>,
     options: EngineOptions,
     versions: sinew_wire::hello::Versions,
+    features: sinew_wire::hello::Features,
     surroundings: Arc<dyn Surroundings>,
 }
 
@@ -41,6 +42,7 @@ impl Default for Builder {
             transports: Vec::new(),
             options: EngineOptions::default(),
             versions: sinew_wire::hello::Versions::THIS,
+            features: sinew_wire::hello::Features::THIS,
             surroundings: Arc::new(System),
         }
     }
@@ -94,6 +96,14 @@ impl Builder {
     #[must_use]
     pub const fn wire_versions(mut self, min: u16, max: u16) -> Self {
         self.versions = sinew_wire::hello::Versions { min, max };
+        self
+    }
+
+    /// Optional features of the wire to have, a bit each; for tests with peers that have fewer.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn wire_features(mut self, features: u64) -> Self {
+        self.features = sinew_wire::hello::Features(features);
         self
     }
 
@@ -174,6 +184,7 @@ impl Builder {
             },
             histograms: options.histograms,
             versions: self.versions,
+            features: self.features,
         })
     }
 }

@@ -125,6 +125,14 @@ impl Builder {
         self
     }
 
+    /// Optional features of the wire to have, a bit each; for tests with peers that have fewer.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wire_features(mut self, features: u64) -> Self {
+        self.engine = self.engine.wire_features(features);
+        self
+    }
+
     /// Makes the engine.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, content, options, pair, pair_with, until};
+use common::{PATIENCE, content, options, pair, pair_by_hand_without_pushes, pair_with, until};
 use sinew::{Handler, Match, OpError, Progress};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -169,7 +169,7 @@ fn a_receive_of_a_closing_engine_is_told_so_and_not_that_time_is_up() {
 /// already.
 #[test]
 fn what_a_handler_leaves_keeps_its_order() {
-    let p = pair_with("tcp", Progress::Event, Progress::Event, options());
+    let p = pair_by_hand_without_pushes("tcp");
     let both = || {
         p.here.process();
         p.there.process();

@@ -92,7 +92,7 @@ struct NarrowLane {
 unsafe impl Lane for NarrowLane {
     forward! { Lane:
     reclaim, flush, poll, handle_event, handle_timer, next_timer, unacknowledged, is_held_up, has_more,
-    request_acknowledgement, acknowledge, recover, revoke, cool, describe, pull, view, close }
+    request_acknowledgement, acknowledge, recover, revoke, redirect, cool, describe, pull, view, close }
 
     fn info(&self) -> &LaneInfo {
         &self.info

@@ -179,7 +179,7 @@ fn lengths_beyond_all_bounds_break_nothing() {
 /// A send whose fragments lanes still hold is not ended by an answer to a question that it never was.
 #[test]
 fn forged_answers_do_not_end_a_send_under_way() {
-    const LEN: usize = 300_000;
+    const LEN: usize = 3_000_000;
     let (here, plan) = tampered(TcpTransport::new(TcpOptions::default()));
     let p = connected(here, common::engine("tcp", Progress::Event));
     drop(p.to_b.post_send(2, b"who I am".to_vec()).unwrap());

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{PATIENCE, Pair, content, options, pair_with, until};
+use common::{PATIENCE, Pair, content, options, pair_by_hand_without_pushes, pair_with, until};
 use sinew::{Buf, Match, OpError, Progress, Receive, RecvOp, SendOp};
 use std::future::Future;
 use std::pin::pin;
@@ -285,7 +285,8 @@ fn a_receive_of_a_scope_waits_on(lane: &str) {
 }
 
 fn a_handler_is_shown_the_others_in_order(lane: &str) {
-    let p = by_hand(lane);
+    // A long one must wait with its sender until it is taken back.
+    let p = pair_by_hand_without_pushes(lane);
     for depth in [1, 2, 3, 8] {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&seen);

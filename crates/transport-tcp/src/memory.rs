@@ -50,6 +50,27 @@ impl Target {
         Self { data, len, filled: 0 }
     }
 
+    /// Another place for the same bytes, with those that have come.
+    ///
+    /// # Safety
+    /// As for [`Target::new`], with the length of this one.
+    pub(crate) unsafe fn moved(self, data: NonNull<u8>) -> Self {
+        // SAFETY: `filled <= len`, for which both are valid, and nothing else accesses either.
+        unsafe { std::ptr::copy_nonoverlapping(self.data.as_ptr(), data.as_ptr(), self.filled) };
+        Self { data, ..self }
+    }
+
+    /// First byte.
+    pub(crate) fn data(&self) -> NonNull<u8> {
+        self.data
+    }
+
+    /// What has come.
+    pub(crate) fn filled(&self) -> &[u8] {
+        // SAFETY: `filled <= len` bytes were written, and nothing else accesses them while `self` lives.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.filled) }
+    }
+
     /// Bytes still missing.
     pub(crate) fn missing(&self) -> usize {
         self.len - self.filled

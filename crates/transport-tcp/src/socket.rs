@@ -98,28 +98,28 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<(u32, Option<u32>),
     Ok((credentials.uid, u32::try_from(credentials.pid).ok().filter(|&pid| pid != 0)))
 }
 
-/// Receives into `first`, then the rest of `target`, then `spill`, without blocking; says how much came in all, and tells
-/// the end of the stream as `ESHUTDOWN`. The part for the target is accounted there.
+/// Receives into `head`, then the rest of `target`, then `spill`, without blocking; says how much came in all, and tells the
+/// end of the stream as `ESHUTDOWN`. The part for the target is accounted there.
 pub(crate) fn recv_into(
     fd: BorrowedFd<'_>,
-    first: &mut [u8],
+    head: &mut [u8],
     target: &mut Target,
     spill: &mut [u8],
 ) -> Result<usize, Errno> {
     let (data, missing) = target.rest();
     let mut pieces = [
-        libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+        libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() },
         libc::iovec { iov_base: data.cast(), iov_len: missing },
         libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() },
     ];
     // SAFETY: `msghdr` is integers and pointers, for which all zeros are valid.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = pieces.as_mut_ptr();
-    message.msg_iovlen = 3;
+    message.msg_iovlen = pieces.len();
     // SAFETY: all pieces are writable for their lengths during the call: one is promised by `Target`, two are exclusive here.
     let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let count = usize::try_from(count).map_err(|_| last_errno())?;
-    target.advance(count.saturating_sub(first.len()));
+    target.advance(count.saturating_sub(head.len()));
     if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
 }
 

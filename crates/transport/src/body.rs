@@ -29,6 +29,13 @@ impl<'a> Body<'a> {
         Self { data, len, _lifetime: PhantomData }
     }
 
+    /// Whether it begins in the `len` bytes at `place`.
+    #[must_use]
+    #[inline]
+    pub fn lies_in(&self, place: *const u8, len: usize) -> bool {
+        self.data.addr().wrapping_sub(place.addr()) < len
+    }
+
     /// Length in bytes.
     #[must_use]
     #[inline]
@@ -80,6 +87,22 @@ impl<'a> Body<'a> {
         assert!(len <= self.len, "copy of {len} bytes out of a body of {}", self.len);
         // SAFETY: checked above and by the caller.
         unsafe { sinew_base::copy::from_shared(self.data, target, len) };
+    }
+
+    /// [`Body::copy_to_raw`] of private memory that `target` may overlap, or be: then nothing is copied.
+    ///
+    /// # Safety
+    /// As for [`Body::copy_to_raw`], but for the body itself, which is not used any more.
+    ///
+    /// # Panics
+    /// When the body has fewer than `len` bytes.
+    #[inline]
+    pub unsafe fn move_to_raw(self, target: *mut u8, len: usize) {
+        assert!(len <= self.len, "move of {len} bytes out of a body of {}", self.len);
+        if !std::ptr::eq(self.data, target) {
+            // SAFETY: checked above and by the caller; both may overlap.
+            unsafe { std::ptr::copy(self.data, target, len) };
+        }
     }
 
     /// [`Body::copy_to_raw`] of all bytes, as a piece of a copy of `whole` bytes: long ones go past the caches.

@@ -421,7 +421,7 @@ pub enum Placement {
 ///
 /// # Safety
 /// The implementor answers for each [`Placement::Into`] that [`Sink::place`] gives: the target is writable for the whole
-/// body, and nothing else accesses it, until [`Sink::placed`] of that frame, or [`Lane::revoke`] of its token,
+/// body, and nothing else accesses it, until [`Sink::placed`] of that frame, or [`Lane::revoke`] or [`Lane::redirect`] of its token,
 /// [`Lane::recover`] or drop of the lane, whichever is first; also when the sink itself is gone before. A sink that passes
 /// another sink's answers on passes all its calls on.
 #[allow(unsafe_code)]
@@ -432,6 +432,19 @@ pub unsafe trait Sink {
 
     /// A fragment with a body of `len` bytes has begun to arrive on a lane that can read straight into place.
     fn place(&mut self, header: &Header, len: usize) -> Placement;
+
+    /// A whole message (`EAGER`) with a body of `len` bytes has begun to arrive on a lane that can read straight into place. `Some`: as
+    /// [`Placement::Into`], and [`Sink::placed`] follows. `None` (default): it comes by [`Sink::frame`] when it is whole. Asked once.
+    fn place_message(&mut self, _header: &Header, _len: usize) -> Option<(NonNull<u8>, Token)> {
+        None
+    }
+
+    /// Memory, of so many bytes, into which the next message may be read before its head is known, as it is most likely meant for it:
+    /// writable, and accessed by nobody else, until the poll that asks returns. A body that lies there is handed up by
+    /// [`Sink::frame`], from there, or copied elsewhere.
+    fn expected(&mut self) -> Option<(NonNull<u8>, usize)> {
+        None
+    }
 
     /// All `len` bytes of a placed (or discarded) body have arrived: the frame is complete.
     fn placed(&mut self, header: &Header, len: usize);
@@ -598,6 +611,15 @@ pub unsafe trait Lane: Send {
 
     /// Stops writing to the target of a placement or a pull. The bytes still to come are read aside; the lane lives on.
     fn revoke(&mut self, token: Token);
+
+    /// Moves the target of a placement under way ([`Sink::place_message`]): what has come is copied to the new one, the rest follows
+    /// there under the new token, and nothing is written to the old one any more. Lanes that never ask for such do nothing.
+    ///
+    /// # Safety
+    /// `target` is writable for the whole body, and nothing else accesses it, until [`Sink::placed`], [`Lane::revoke`] of the
+    /// new token, [`Lane::recover`] or drop of the lane.
+    #[allow(unsafe_code)]
+    unsafe fn redirect(&mut self, from: Token, target: NonNull<u8>, to: Token);
 
     /// A memory-polled lane stops being polled: from now on [`Domain::poll_warm`] tells. `false`: something is there, poll on.
     fn cool(&mut self) -> bool {

@@ -140,6 +140,29 @@ impl fmt::Display for Versions {
     }
 }
 
+/// Optional features, a bit each: which kinds of frames the sender of a record takes beside those that all take. A sender uses those
+/// that both sides have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// Several short messages in a frame: `BUNDLE`.
+    pub const BUNDLES: Self = Self(1);
+    /// Several lanes of one transport that carry long messages together: `STRIPE`, `LANES`, the flag `resumes` of a hello.
+    pub const STRIPES: Self = Self(2);
+    /// The beginning of a long message behind its envelope: `PUSH`.
+    pub const PUSHES: Self = Self(4);
+    /// What this build has.
+    pub const THIS: Self = Self(Self::BUNDLES.0 | Self::STRIPES.0 | Self::PUSHES.0);
+
+    /// Whether all of `other` is in it.
+    #[must_use]
+    #[inline]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
 /// What is clear in every record, of every version, for ever.
 ///
 /// ```text
@@ -153,7 +176,7 @@ pub struct Header {
     pub mode: Mode,
     /// What the sender speaks.
     pub versions: Versions,
-    /// Optional features that the sender has, one bit each; those that both have are used. Version 1 defines none.
+    /// Optional features that the sender has ([`Features`]), one bit each; those that both have are used.
     pub features: u64,
     /// Those of them without which the sender does not go on.
     pub required: u64,

@@ -86,13 +86,14 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
         "BUNDLE",
         "STRIPE",
         "LANES",
+        "PUSH",
     ];
     for (number, name) in names.iter().enumerate() {
         let kind = Kind(number as u8);
         assert_eq!(kind.name(), Some(*name));
-        assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || [0, 20].contains(&number));
+        assert_eq!(kind.is_sequenced(), (1..13).contains(&number) || [0, 20, 23].contains(&number));
     }
-    assert_eq!(format!("{:?}", Kind(23)), "Unknown(0x17)");
+    assert_eq!(format!("{:?}", Kind(24)), "Unknown(0x18)");
     assert_eq!((Flags::IMMEDIATE.0, Flags::DESCRIPTOR.0, Flags::OPTIONAL.0, Flags::UNTAGGED.0), (1, 2, 4, 8));
     let stripe = Header::stripe(7, 0x0910, 0x0304_0506_0708);
     assert_eq!(
@@ -102,6 +103,9 @@ fn numbers_of_kinds_are_never_given_to_another_kind() {
     assert_eq!(stripe.stripe_place(), (0x0910, 0x0304_0506_0708));
     let data = Header::data(7, 0x0102_0304_0506_0708);
     assert_eq!((data.dst, data.src, data.offset()), (0x0506_0708, 0x0102_0304, 0x0102_0304_0506_0708));
+    assert_eq!(Header::push(7, 0x0102_0304_0506_0708), Header { kind: Kind::PUSH, ..data });
+    let fragments = (0..=255).map(Kind).filter(|kind| kind.is_fragment());
+    assert_eq!(fragments.collect::<Vec<_>>(), [Kind::DATA, Kind::STRIPE, Kind::PUSH]);
 }
 
 #[test]

@@ -89,6 +89,16 @@ impl Direct {
         self.endpoint == endpoint && self.wanted.accepts(arrival)
     }
 
+    /// The same of a message of `len` bytes that has only begun to arrive: whether there is room for it.
+    pub(crate) fn takes(&self, endpoint: u32, arrival: &Arrival, len: usize) -> bool {
+        self.accepts(endpoint, arrival) && len <= self.room
+    }
+
+    /// The memory of the receive under way: its borrower is inside `Core::recv_in_turn`, where all polls are.
+    pub(crate) fn memory(&self) -> Option<(NonNull<u8>, usize)> {
+        (self.endpoint != 0).then_some((self.data, self.room))
+    }
+
     /// Its whole message, from place `number` of its session. The caller has asked [`Direct::accepts`].
     #[inline]
     pub(crate) fn deliver(&mut self, number: u64, info: &Completion, body: Body<'_>) {
@@ -96,7 +106,14 @@ impl Direct {
         self.endpoint = 0;
         // SAFETY: the borrower of the memory, writable for `room >= len` bytes, is inside `Core::recv_in_turn`: `endpoint`,
         // which `accepts` has compared, is 0 otherwise.
-        unsafe { body.copy_to_raw(self.data.as_ptr(), len) };
+        unsafe {
+            if body.lies_in(self.data.as_ptr(), self.room) {
+                // A lane has read it there (`Direct::memory`).
+                body.move_to_raw(self.data.as_ptr(), len);
+            } else {
+                body.copy_to_raw(self.data.as_ptr(), len);
+            }
+        }
         if body.len() <= self.room {
             (self.len, self.tag) = (info.len, info.tag);
             (self.session, self.sender) = (info.source.session, info.source.key);

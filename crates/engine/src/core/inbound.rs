@@ -19,7 +19,7 @@ pub(crate) type Handled = Result<(), &'static str>;
 
 /// What a message costs of a receiver's credit beside its bytes.
 pub(crate) const OVERHEAD: u64 = 64;
-const OVERRUN: &str = "more unexpected bytes than granted";
+pub(crate) const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
@@ -47,7 +47,7 @@ pub(crate) fn kept_cost(message: &Unexpected) -> Held {
     Held { session: *session, charge: *charge, cost }
 }
 
-fn arrival(header: &Header, source: Source) -> Arrival {
+pub(crate) fn arrival(header: &Header, source: Source) -> Arrival {
     Arrival { tag: header.tag, untagged: header.flags.contains(Flags::UNTAGGED), source: source.key }
 }
 
@@ -165,7 +165,7 @@ impl Core {
         match header.kind {
             Kind::ENVELOPE => self.handle_envelope(session_key, lane, header, body),
             Kind::FETCH => self.handle_fetch(session_key, header, body),
-            Kind::DATA => self.handle_data(session_key, header, body),
+            Kind::DATA | Kind::PUSH => self.handle_data(session_key, header, body),
             Kind::DONE => self.handle_done(session_key, header, body),
             Kind::CREDIT => self.handle_credit(session_key, header, body),
             Kind::BUNDLE => self.handle_bundle(session_key, header, body),
@@ -211,6 +211,7 @@ impl Core {
         } else {
             None
         };
+        let pushed = if descriptor.is_none() { rest.u64_at(0).unwrap_or(0) } else { 0 };
         if usize::try_from(len).is_err() || len > isize::MAX as u64 {
             return Err("a message longer than memory");
         }
@@ -249,7 +250,7 @@ impl Core {
         if let Some((op, wanted)) = receiver {
             self.return_envelope(header.dst, held);
             let info = Completion { len: len as usize, tag: header.tag, immediate, source };
-            self.begin_fetch(op, envelope, info, arrival, wanted);
+            self.begin_fetch(op, envelope, info, arrival, wanted, pushed);
             return Ok(());
         }
         let Some(endpoint) = self.endpoint(header.dst) else { return Ok(()) };

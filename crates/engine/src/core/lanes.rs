@@ -5,6 +5,7 @@ use super::{Core, Session};
 use crate::histogram::Measures;
 use sinew_transport::{Body, ErrorKind, Lane, LaneError, Placement, Sink, Token, TransportError};
 use sinew_wire::frame::{Header, Kind};
+use std::ptr::NonNull;
 use std::time::Instant;
 
 /// A lane and what the engine knows of it.
@@ -43,6 +44,8 @@ pub(crate) struct LaneSlot {
     /// Frames outside the sequence that wait for room, or for the end of a poll.
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,
+    /// The receive into whose memory a whole message is just arriving here.
+    pub(crate) arriving: Option<Key>,
     pub(crate) frames_sent: u64,
     /// Frames outside the sequence that went last, behind so many of it.
     pub(crate) beside: (u64, u64),
@@ -80,6 +83,7 @@ impl LaneSlot {
             closes: false,
             waiting: Vec::new(),
             proof,
+            arriving: None,
             frames_sent: 0,
             beside: (0, 0),
             frames_received: 0,
@@ -150,6 +154,10 @@ const IDLE_BEFORE_COOL: u32 = 4096;
 /// Memory-polled lanes that are polled on each turn whatever they do.
 const HOT_LANES: usize = 4;
 
+fn violation(kind: Kind, text: &str) -> LaneError {
+    TransportError::new(ErrorKind::Protocol, "frame", format!("{kind:?}: {text}"))
+}
+
 struct LaneSink<'a> {
     core: &'a mut Core,
     lane: Key,
@@ -162,7 +170,7 @@ struct LaneSink<'a> {
 }
 
 // SAFETY: a target lies in the memory of a receive, which stays in the table, and so lent, until the fragment has been placed
-// or `revoke_everywhere` has made the lanes forget it (`rendezvous`).
+// or `revoke_everywhere` has made the lanes forget it (`rendezvous`), the message `move_aside` or `stop_arriving` (`arriving`).
 #[allow(unsafe_code)]
 unsafe impl Sink for LaneSink<'_> {
     #[inline]
@@ -186,8 +194,7 @@ unsafe impl Sink for LaneSink<'_> {
             result
         };
         if let Err(text) = result {
-            self.violation =
-                Some(TransportError::new(ErrorKind::Protocol, "frame", format!("{:?}: {text}", header.kind)));
+            self.violation = Some(violation(header.kind, text));
         }
     }
 
@@ -204,9 +211,30 @@ unsafe impl Sink for LaneSink<'_> {
         self.core.place_data(self.session, header, len)
     }
 
+    fn place_message(&mut self, header: &Header, len: usize) -> Option<(NonNull<u8>, Token)> {
+        if self.violation.is_some() || !self.inbound {
+            return None;
+        }
+        // What is left of bundles is older.
+        self.core.spill_bundles();
+        self.core.place_message(self.session, self.lane, header, len)
+    }
+
+    fn expected(&mut self) -> Option<(NonNull<u8>, usize)> {
+        // What is left of bundles may be for it.
+        self.core.direct.memory().filter(|_| self.core.taking.is_empty())
+    }
+
     fn placed(&mut self, header: &Header, len: usize) {
         self.frames += 1;
-        if header.kind == Kind::STRIPE {
+        if header.kind == Kind::EAGER {
+            if self.violation.is_none()
+                && self.inbound
+                && let Err(text) = self.core.message_placed(self.session, self.lane, header, len)
+            {
+                self.violation = Some(violation(header.kind, text));
+            }
+        } else if header.kind == Kind::STRIPE {
             self.core.stripe_arrived(self.session, header, len);
         } else if self.inbound {
             self.core.handle_placed(self.session, header, len);
@@ -370,7 +398,14 @@ impl Core {
         if self.hot_socket == Some(key) {
             self.hot_socket = None;
         }
-        let slot = self.lanes.remove(key)?;
+        let mut slot = self.lanes.remove(key)?;
+        if let Some(op) = slot.arriving.take() {
+            // It is not polled any more.
+            if let Some(lane) = slot.lane.as_mut() {
+                lane.revoke(Token(op.0));
+            }
+            self.stop_arriving(op);
+        }
         self.pulls_lost(key);
         self.free_owner(slot.owner);
         Some(slot)

@@ -171,6 +171,7 @@ impl Core {
             waiter: None,
             detached: false,
             buffered: false,
+            pushed: 0,
         }))
     }
 

@@ -119,6 +119,13 @@ pub(crate) enum SendState {
     Finished(Result<(), OpError>),
 }
 
+impl SendState {
+    /// Whether the receiver has heard of the message, and has not said that it is done with it.
+    pub(crate) const fn is_out(&self) -> bool {
+        matches!(self, Self::Announced | Self::Moving { .. } | Self::Posted)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct SendOp {
     pub(crate) session: Key,
@@ -136,6 +143,8 @@ pub(crate) struct SendOp {
     pub(crate) detached: bool,
     /// Whether its bytes count against the session's send buffer.
     pub(crate) buffered: bool,
+    /// Bytes that were sent unasked and that the receiver has said nothing of.
+    pub(crate) pushed: u64,
 }
 
 impl SendOp {
@@ -220,6 +229,10 @@ pub(crate) enum Way {
     Pulled,
     /// The sender was asked for them.
     Fragments,
+    /// A lane of this side puts a whole message there while it arrives (`arriving`).
+    Whole,
+    /// The same, of a message whose receive was given up meanwhile: into memory of the engine's own.
+    Aside,
 }
 
 #[derive(Debug)]
@@ -253,6 +266,8 @@ pub(crate) struct Fetch {
     /// What it asked for, and how long a message it takes if it had no memory: it may have to ask again.
     pub(crate) wanted: Pattern,
     pub(crate) len_max: Option<usize>,
+    /// So many bytes come unasked, from the first on; the others were asked for.
+    pub(crate) pushed: u64,
 }
 
 /// Who receives.

@@ -2,16 +2,15 @@
 
 use super::inbound::OVERHEAD;
 use super::op::{Charge, Memory, Op, SendOp, SendState};
-use super::operations::buffered_cost;
+use super::sends::buffered_cost;
 use super::session::{Control, ControlBody, Session, Standing};
 use super::stripes::{is_stripe, op_of};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::error::OpError;
-use sinew_transport::{Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody};
-use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_transport::{Lane, PostError, Token};
+use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
-use std::ptr::NonNull;
 
 /// Why a message could not be posted at once.
 #[derive(Debug)]
@@ -39,8 +38,6 @@ impl Blocked {
     }
 }
 
-/// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor.
-const ENVELOPE_MAX: usize = 8 + 8 + 8 + size_of::<Descriptor>();
 /// Bytes of staged messages, their overhead counted, that go out without being told to.
 const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
@@ -228,7 +225,11 @@ impl Core {
         let before = self.posted_by_pumps(key);
         let result = self.pump_into(key, lane.as_mut(), striped);
         let posted = self.posted_by_pumps(key).wrapping_sub(before);
-        let result = result.and_then(|all| lane.flush().map(|()| all).map_err(PostError::Dead));
+        // Also where it takes no more: it may be full of what it holds back.
+        let result = match result {
+            Ok(_) | Err(PostError::Full) => lane.flush().map_err(PostError::Dead).and(result),
+            Err(_) => result,
+        };
         if !self.revoked.is_empty() {
             self.forget_revoked(active, lane.as_mut());
         }
@@ -272,6 +273,7 @@ impl Core {
     fn pump_into(&mut self, key: Key, lane: &mut dyn Lane, striped: bool) -> Result<bool, PostError> {
         self.pump_replay(key, lane)?;
         self.pump_parked(key, lane)?;
+        self.pump_push(key, lane)?;
         self.pump_outbox(key, lane)?;
         self.pump_flows(key, lane)?;
         // Long messages of a striped session go over all lanes, once this one is back in its place.
@@ -303,6 +305,7 @@ impl Core {
             waiter: None,
             detached: true,
             buffered: true,
+            pushed: 0,
         };
         let stand_in = self.ops.insert(Op::Send(stand_in));
         let state = &mut session.flows[flow as usize];
@@ -311,115 +314,6 @@ impl Core {
         }
         session.starving = true;
         self.finish_send(key, Ok(()));
-    }
-
-    fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
-        let limits = lane.info().limits;
-        loop {
-            self.split_replay(key, &limits);
-            if !self.announce_replay(key, &limits) {
-                return Err(PostError::Full);
-            }
-            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
-            let Some(frame) = session.replay.front() else { return Ok(()) };
-            match &frame.body {
-                UnacknowledgedBody::Owned(bytes) => lane.try_post(&frame.header, &[IoSlice::new(bytes)])?,
-                &UnacknowledgedBody::Borrowed { data, len, token } => {
-                    let Some(data) = NonNull::new(data.cast_mut()) else { break Ok(()) };
-                    super::rendezvous::post_borrowed(lane, &frame.header, data, len, token)?;
-                }
-            }
-            session.replay.pop_front();
-            self.counters.replayed += 1;
-        }
-    }
-
-    /// A fragment that is longer than this lane takes becomes several, which count as frames of their own: those behind it
-    /// have not been sent yet, so their numbers move with it.
-    fn split_replay(&mut self, key: Key, limits: &Limits) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(front) = session.replay.front() else { return };
-        let (len, piece) = match &front.body {
-            UnacknowledgedBody::Owned(bytes) => (bytes.len(), limits.frame_max),
-            UnacknowledgedBody::Borrowed { len, .. } => (*len, limits.borrowed_max),
-        };
-        if front.header.kind != Kind::DATA || len <= piece {
-            return;
-        }
-        let Some(Unacknowledged { header, body }) = session.replay.pop_front() else { return };
-        let part = |at: usize| {
-            let here = piece.min(len - at);
-            let body = match &body {
-                UnacknowledgedBody::Owned(bytes) => UnacknowledgedBody::Owned(bytes[at..at + here].to_vec()),
-                UnacknowledgedBody::Borrowed { data, token, .. } => {
-                    UnacknowledgedBody::Borrowed { data: data.wrapping_add(at), len: here, token: *token }
-                }
-            };
-            Unacknowledged { header: Header::data(header.tag, header.offset() + at as u64), body }
-        };
-        let parts: Vec<Unacknowledged> = (0..len).step_by(piece).map(part).collect();
-        let more = parts.len() - 1;
-        session.sent += more as u64;
-        self.counters.split += more as u64;
-        for part in parts.into_iter().rev() {
-            session.replay.push_front(part);
-        }
-        if let UnacknowledgedBody::Borrowed { token, .. } = body
-            && let Some(Op::Send(op)) = self.ops.get_mut(Key(token.0))
-        {
-            op.references += more as u32;
-        }
-    }
-
-    /// A whole message that is longer than this lane takes goes as an envelope in the same place of the sequence: the engine
-    /// keeps its bytes until the peer has fetched them. `false`: there is no envelope left for it now.
-    fn announce_replay(&mut self, key: Key, limits: &Limits) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return true };
-        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) }) = session.replay.front()
-        else {
-            return true;
-        };
-        if header.kind != Kind::EAGER || bytes.len() <= limits.frame_max {
-            return true;
-        }
-        let Some(&flow) = session.flow_of.get(&header.dst) else { return true };
-        let Some(charge) = session.charge_envelope(&session.flows[flow as usize]) else { return false };
-        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(mut bytes) }) =
-            session.replay.pop_front()
-        else {
-            return true;
-        };
-        let immediate = header.flags.contains(Flags::IMMEDIATE);
-        let message = bytes.split_off(if immediate { 8.min(bytes.len()) } else { 0 });
-        let len = message.len();
-        // The peer has not had the message, so it has counted none of it.
-        session.pay_back(flow, Charge::of(&header), len as u64 + OVERHEAD);
-        session.pay_envelope(flow, charge);
-        session.buffered += buffered_cost(len);
-        let header = Header { flags: header.flags.without(Flags::RESERVE), ..header };
-        let op = SendOp {
-            session: key,
-            flow,
-            header,
-            immediate: None,
-            memory: Memory::Owned(message.into()),
-            state: SendState::Announced,
-            references: 0,
-            stripes: 0,
-            waiter: None,
-            detached: true,
-            buffered: true,
-        };
-        let op = self.ops.insert(Op::Send(op));
-        let mut body = Vec::with_capacity(ENVELOPE_MAX);
-        body.extend(op.0.to_le_bytes());
-        body.extend((len as u64).to_le_bytes());
-        body.extend(bytes);
-        let header = charge.mark(Header { kind: Kind::ENVELOPE, ..header });
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.replay.push_front(Unacknowledged { header, body: UnacknowledgedBody::Owned(body) });
-        }
-        true
     }
 
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
@@ -459,6 +353,7 @@ impl Core {
     /// Posts or announces what waits for one endpoint, in order, until credit or room ends.
     fn pump_flow(&mut self, key: Key, flow: u32, lane: &mut dyn Lane) -> Result<(), PostError> {
         loop {
+            self.pump_push(key, lane)?;
             let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
             let Some(&op) = session.flows[flow as usize].pending.front() else { return Ok(()) };
             if !self.pump_one(key, flow, op, lane)? {
@@ -527,21 +422,8 @@ impl Core {
             self.buffer_instead(op_key);
             return Ok(false);
         }
-        let descriptor = op.describe(lane).map_err(PostError::Dead)?;
-        let mut header = charge.mark(Header { kind: Kind::ENVELOPE, ..op.header });
-        let mut body = Vec::with_capacity(ENVELOPE_MAX);
-        body.extend(op_key.0.to_le_bytes());
-        body.extend((len as u64).to_le_bytes());
-        body.extend(prefix);
-        if let Some(descriptor) = descriptor {
-            header.flags = header.flags.with(Flags::DESCRIPTOR);
-            body.extend(descriptor.0);
-        }
-        lane.try_post(&header, &[IoSlice::new(&body)])?;
-        session.pay_envelope(flow, charge);
-        session.sent += 1;
-        op.state = SendState::Announced;
-        Ok(true)
+        // What waits for credit has a receiver that is not there.
+        self.announce(key, op_key, lane, charge, !fits)
     }
 
     /// Posts fragments of what receivers fetch, a few of each in turn.

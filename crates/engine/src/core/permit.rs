@@ -4,7 +4,7 @@
 //! the books what was done under them; it stands at the entry of all that is not a quick call. What this must not do: decide
 //! anything about a message, which is the short way's part.
 
-use super::bundle::{Origin, Taking};
+use super::bundle::{Origin, SHORT_MAX, Taking};
 use super::inbound::{OVERHEAD, numbered};
 use super::op::Loan;
 use super::table::Key;
@@ -13,6 +13,7 @@ use crate::completion::Source;
 use sinew_proto::matching::Arrival;
 use sinew_transport::{Descriptor, Lane, Peek, Peeked};
 use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::hello::Features;
 
 /// What stays true of one endpoint and one lane until anything but quick calls happens.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct Permit {
     before: u64,
     /// No message waited at the endpoint: none does as long as there are quick calls only.
     pub(crate) alone: bool,
+    /// Messages to send that are shorter may share frames; 0: the peer takes no such frames.
+    pub(crate) bundles_below: usize,
     /// Its lane is a socket: messages are posted, and go out with the next progress.
     pub(crate) staged_only: bool,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
@@ -65,6 +68,7 @@ impl Permit {
         answers: 0,
         before: 0,
         alone: false,
+        bundles_below: 0,
         staged_only: false,
         received: false,
     };
@@ -205,6 +209,7 @@ impl Core {
             return false;
         }
         let credit = session.bytes.affordable().min(state.bytes.affordable());
+        let bundles = session.peer.features.contains(Features::BUNDLES);
         let Some(slot) = self.lanes.get_mut(lane) else { return false };
         let staged_only = !slot.memory_polled;
         if (staged_only && !staged) || slot.owner == SELF_OWNER {
@@ -218,6 +223,7 @@ impl Core {
             lane,
             credit,
             granted: credit,
+            bundles_below: if bundles { SHORT_MAX + 1 } else { 0 },
             staged_only,
             ..Permit::NONE
         };

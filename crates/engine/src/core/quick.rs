@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::Core;
-use super::bundle::{self, At};
+use super::bundle::At;
 use super::inbound::OVERHEAD;
 use super::table::Key;
 use crate::batch::{Outgoing, Receive};
@@ -123,7 +123,7 @@ impl Core {
         if data.len() > self.config.eager_max || permit.credit < data.len() as u64 + OVERHEAD {
             return false;
         }
-        if staged && data.len() <= bundle::SHORT_MAX {
+        if staged && data.len() < permit.bundles_below {
             return self.pack_quick(header, data);
         }
         if !self.flush_bundle() {
@@ -166,8 +166,8 @@ impl Core {
         }
         for (done, outgoing) in messages.iter().enumerate() {
             let Some((header, data)) = outgoing.plain(header) else { return done };
-            let fits = data.len() <= bundle::SHORT_MAX.min(self.config.eager_max);
-            if !fits
+            if data.len() >= self.permits.to_send.bundles_below
+                || data.len() > self.config.eager_max
                 || self.permits.to_send.credit < data.len() as u64 + OVERHEAD
                 || !self.pack_quick(&header, data)
             {

@@ -38,7 +38,8 @@ pub(crate) fn post_borrowed(
 }
 
 impl Core {
-    /// A receive has matched an envelope: fetch its data, or pull it where it is described.
+    /// A receive has matched an envelope: fetch its data, or pull it where it is described. Its first `pushed` bytes come unasked:
+    /// 0 unless they are all still to come.
     pub(crate) fn begin_fetch(
         &mut self,
         op_key: Key,
@@ -46,9 +47,13 @@ impl Core {
         info: Completion,
         arrival: Arrival,
         wanted: Pattern,
+        pushed: u64,
     ) {
+        let forgotten = self.is_revoked_later(op_key);
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let expected = envelope.len.min(op.memory.len() as u64);
+        // They come in pieces that are taken whole.
+        let pushed = if pushed <= expected && !forgotten { pushed } else { 0 };
         let way = if envelope.descriptor.is_some() { Way::Pulled } else { Way::Fragments };
         let len_max = match op.memory {
             Memory::Later { len_max } => Some(len_max),
@@ -67,6 +72,7 @@ impl Core {
             turn,
             wanted,
             len_max,
+            pushed,
         };
         op.number = fetch.envelope.number;
         op.state = RecvState::Fetching(Box::new(fetch));
@@ -76,6 +82,8 @@ impl Core {
             self.complete_fetch(op_key);
         } else if envelope.descriptor.is_some() {
             self.pulls.push(op_key);
+        } else if pushed == expected {
+            self.give_memory(op_key);
         } else {
             self.send_fetch(op_key);
         }
@@ -121,8 +129,9 @@ impl Core {
         let Some(Op::Recv(op)) = self.ops.get_mut(op_key) else { return };
         let RecvState::Fetching(fetch) = &mut op.state else { return };
         fetch.way = Way::Fragments;
-        let Fetch { envelope, received, expected, turn, .. } = **fetch;
-        let body = ControlBody::numbers([op_key.0, received, expected - received, u64::from(turn)]);
+        let Fetch { envelope, received, expected, turn, pushed, .. } = **fetch;
+        let from = received.max(pushed);
+        let body = ControlBody::numbers([op_key.0, from, expected - from, u64::from(turn)]);
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -235,10 +244,12 @@ impl Core {
             _ => return Ok(()),
         };
         // A receiver that takes no stripes gives no turn.
+        let (flow, pushed) = (op.flow, std::mem::take(&mut op.pushed));
         let turn = body.u64_at(24).filter(|_| Self::may_be_striped(end)).map(|turn| turn as u16);
         op.state = SendState::Moving { receiver, next: offset, end, turn };
         if let Some(session) = self.sessions.get_mut(session_key) {
             session.stripes_welcome = turn.is_some();
+            session.push_answered(flow, key, pushed, offset >= pushed);
             if !queued {
                 session.transfers.push_back(key);
             }
@@ -276,32 +287,47 @@ impl Core {
         Ok(false)
     }
 
-    /// Where a fragment belongs, if a receive of this session waits for exactly it.
-    fn fragment_target(&mut self, session_key: Key, header: &Header, len: usize) -> Option<NonNull<u8>> {
-        let Some(Op::Recv(op)) = self.ops.get_mut(Key(header.tag)) else { return None };
+    /// Where a fragment belongs, if a receive of this session waits for exactly it, and which one that is.
+    fn fragment_target(
+        &mut self,
+        session_key: Key,
+        header: &Header,
+        len: usize,
+    ) -> Option<(Key, NonNull<u8>)> {
+        let key = self.receiver_of(session_key, header)?;
+        let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return None };
         let RecvState::Fetching(fetch) = &op.state else { return None };
         let end = header.offset().checked_add(len as u64)?;
         if fetch.way != Way::Fragments
             || fetch.envelope.session != session_key
             || end > fetch.expected
+            || (header.kind == Kind::PUSH) != (end <= fetch.pushed)
             || !fetch.arrived.is_free(header.offset(), end)
         {
             return None;
         }
         // SAFETY: `offset <= expected <= memory.len()`.
-        Some(unsafe { op.memory.data().add(header.offset() as usize) })
+        Some((key, unsafe { op.memory.data().add(header.offset() as usize) }))
+    }
+
+    /// The receive that a fragment says that it is for.
+    fn receiver_of(&self, session_key: Key, header: &Header) -> Option<Key> {
+        if header.kind == Kind::PUSH {
+            return self.sessions.get(session_key)?.kept.get(&header.tag)?.op;
+        }
+        Some(Key(header.tag))
     }
 
     /// A whole fragment in the lane's memory.
     pub(crate) fn handle_data(&mut self, session_key: Key, header: &Header, body: Body<'_>) -> Handled {
-        if let Some(target) = self.fragment_target(session_key, header, body.len()) {
-            let whole = match self.ops.get(Key(header.tag)) {
+        if let Some((key, target)) = self.fragment_target(session_key, header, body.len()) {
+            let whole = match self.ops.get(key) {
                 Some(Op::Recv(RecvOp { state: RecvState::Fetching(fetch), .. })) => fetch.expected as usize,
                 _ => body.len(),
             };
             // SAFETY: the target has room for `body.len()` bytes and belongs to the receive, which is in the table.
             unsafe { body.copy_part_to_raw(target.as_ptr(), whole) };
-            self.fragment_arrived(Key(header.tag), header.offset(), body.len());
+            self.fragment_arrived(key, header.offset(), body.len());
         }
         Ok(())
     }
@@ -309,7 +335,7 @@ impl Core {
     /// A fragment begins to arrive on a lane that reads into place.
     pub(crate) fn place_data(&mut self, session_key: Key, header: &Header, len: usize) -> Placement {
         match self.fragment_target(session_key, header, len) {
-            Some(target) => Placement::Into { target, token: Token(header.tag) },
+            Some((key, target)) => Placement::Into { target, token: Token(key.0) },
             None => Placement::Discard,
         }
     }
@@ -320,8 +346,8 @@ impl Core {
             session.received += 1;
             session.traffic += 1;
         }
-        if self.fragment_target(session_key, header, len).is_some() {
-            self.fragment_arrived(Key(header.tag), header.offset(), len);
+        if let Some((key, _)) = self.fragment_target(session_key, header, len) {
+            self.fragment_arrived(key, header.offset(), len);
         }
     }
 
@@ -405,7 +431,7 @@ impl Core {
         if let Some((other, wanted)) = state.matcher.arrive_wanted(&arrival) {
             let source = Source { session: envelope.session.0, key: arrival.source };
             let info = Completion { len: envelope.len as usize, tag: arrival.tag, immediate, source };
-            self.begin_fetch(other, envelope, info, arrival, wanted);
+            self.begin_fetch(other, envelope, info, arrival, wanted, 0);
             return;
         }
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.

@@ -106,6 +106,8 @@ unsafe impl Lane for SelfLane {
             .collect()
     }
 
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
+
     fn revoke(&mut self, _token: Token) {}
 
     fn close(&mut self) {}

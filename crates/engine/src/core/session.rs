@@ -12,6 +12,7 @@ use sinew_proto::credit::{ReceiveCredit, SendCredit, reserve_of_bytes, reserve_o
 use sinew_proto::select;
 use sinew_transport::{Locator, Unacknowledged};
 use sinew_wire::frame::Header;
+use sinew_wire::hello::Features;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct PeerEngine {
     /// Stands for it in sources: the same in all sessions with it, and never that of another, while one of them lives.
     pub(crate) number: u32,
     pub(crate) locators: Vec<Locator>,
+    /// What both sides have.
+    pub(crate) features: Features,
 }
 
 /// A control frame that waits for room.
@@ -89,6 +92,8 @@ pub(crate) struct Flow {
     /// The peer said that the endpoint is gone.
     pub(crate) closed: bool,
     pub(crate) shortage: Shortage,
+    /// So many long messages go without a push: the receiver was not waiting for one that had one.
+    pub(crate) shy: u32,
 }
 
 /// How long a sender waits for credit before it takes the receiver for one that does not receive: longer than a receiver
@@ -111,6 +116,9 @@ impl Shortage {
         *self = Self::default();
     }
 }
+
+/// Long messages that go without a push after one for which no receive was waiting: what is pushed then goes twice.
+const SHY_FOR: u32 = 32;
 
 /// Places that a session remembers.
 const ASKED_MAX: usize = 8;
@@ -178,6 +186,10 @@ pub(crate) struct Session {
     pub(crate) flow_envelopes: u64,
     /// Sends whose data is being fetched, in turn.
     pub(crate) transfers: VecDeque<Key>,
+    /// Bytes that were sent unasked and that the peer has said nothing of.
+    pub(crate) pushed: u64,
+    /// What is still to be sent so.
+    pub(crate) to_push: Option<Push>,
     /// Bytes of sends that the engine copied because credit was spent.
     pub(crate) buffered: usize,
     /// When it is looked at, and whether for better lanes.
@@ -202,6 +214,14 @@ pub(crate) struct Session {
     pub(crate) lively: bool,
     /// Frames handed up or sent since the last look at better lanes.
     pub(crate) traffic: u64,
+}
+
+/// What of a message goes behind its envelope unasked: bytes `next..end` of a send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Push {
+    pub(crate) op: Key,
+    pub(crate) next: u64,
+    pub(crate) end: u64,
 }
 
 /// Where an envelope of the peer is.
@@ -269,6 +289,8 @@ impl Session {
             laneless_since: None,
             laneless_because: String::new(),
             pool: None,
+            pushed: 0,
+            to_push: None,
             starving: false,
             staged: 0,
             asks: false,
@@ -276,6 +298,17 @@ impl Session {
             dirty: false,
             lively: false,
             traffic: 0,
+        }
+    }
+
+    /// The receiver of a message of which `pushed` bytes went unasked has taken them, or asked for them once more.
+    pub(crate) fn push_answered(&mut self, flow: u32, op: Key, pushed: u64, taken: bool) {
+        self.pushed = self.pushed.saturating_sub(pushed);
+        if !taken {
+            self.to_push = self.to_push.filter(|push| push.op != op);
+            if let Some(flow) = self.flows.get_mut(flow as usize) {
+                flow.shy = SHY_FOR;
+            }
         }
     }
 
@@ -384,6 +417,7 @@ impl Session {
             reserve_envelopes: SendCredit::new(reserve_of_envelopes(self.flow_envelopes)),
             pending: VecDeque::new(),
             closed: false,
+            shy: 0,
             shortage: Shortage::default(),
         });
         self.flow_of.insert(dst, flow);

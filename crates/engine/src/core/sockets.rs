@@ -10,6 +10,7 @@ use super::{Core, Purpose};
 use sinew_proto::growth::{ENOUGH, ENOUGH_LOCAL, Growth, LOOK_EVERY, Look};
 use sinew_transport::{LaneCount, Locator};
 use sinew_wire::frame::{Header, Kind};
+use sinew_wire::hello::Features;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -139,7 +140,7 @@ impl Core {
         let joins = slot.joins;
         let local = slot.lane.as_ref().is_some_and(|lane| lane.info().capabilities.local);
         let known = session.sockets.as_ref().is_some_and(|sockets| sockets.transport == transport);
-        if !joins || (bounds.max == 1 && !known) {
+        if !joins || !session.peer.features.contains(Features::STRIPES) || (bounds.max == 1 && !known) {
             return;
         }
         let now = self.surroundings.now();

@@ -36,10 +36,10 @@ impl Core {
     /// The receive has the memory with which it was posted. A lane that is just being polled may still write to it: it is
     /// set aside until the lane has forgotten it, and what comes meanwhile gets memory of its own.
     fn reset_memory(&mut self, key: Key) {
+        let in_use = self.is_revoked_later(key);
         let Some(Op::Recv(op)) = self.ops.get_mut(key) else { return };
         let RecvState::Fetching(fetch) = &op.state else { return };
         let len_max = fetch.len_max;
-        let in_use = self.revoked.iter().any(|&(_, token)| op_of(token) == key);
         let stand_in = Memory::Later { len_max: len_max.unwrap_or(op.memory.len()) };
         match len_max {
             Some(_) => {
@@ -51,6 +51,12 @@ impl Core {
             None if in_use => self.set_aside.push((key, std::mem::replace(&mut op.memory, stand_in))),
             None => {}
         }
+    }
+
+    /// Whether a lane that is just being polled forgets the receive when that has ended: until then nothing may be placed there
+    /// for it, or that would be forgotten, too.
+    pub(crate) fn is_revoked_later(&self, key: Key) -> bool {
+        self.revoked.iter().any(|&(_, token)| op_of(token) == key)
     }
 
     /// Whether the receive's memory is set aside, so that its owner must not have the receive yet.
@@ -86,7 +92,7 @@ impl Core {
     }
 
     /// Puts a receive back in its place, or gives it the oldest message that has come for it.
-    fn post_again(&mut self, endpoint: u32, key: Key, wanted: Pattern) {
+    pub(crate) fn post_again(&mut self, endpoint: u32, key: Key, wanted: Pattern) {
         let order = |ops: &super::table::Table<Op>, key| match ops.get(key) {
             Some(Op::Recv(op)) => op.order,
             _ => 0,

@@ -241,7 +241,7 @@ impl SimLane {
                     self.frame(header, bytes, sink);
                     return Ok(true);
                 }
-                let into = if header.kind == sinew_transport::Kind::DATA {
+                let into = if header.kind.is_fragment() {
                     match sink.place(header, *len) {
                         Placement::Into { target, token } => {
                             // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.
@@ -250,7 +250,12 @@ impl SimLane {
                         Placement::Discard => Into::Nowhere,
                     }
                 } else {
-                    Into::Own(Vec::with_capacity(*len))
+                    let whole = header.kind == sinew_transport::Kind::EAGER;
+                    match if whole { sink.place_message(header, *len) } else { None } {
+                        // SAFETY: as above.
+                        Some((target, token)) => Into::Placed(unsafe { Target::new(target, token) }),
+                        None => Into::Own(Vec::with_capacity(*len)),
+                    }
                 };
                 self.arriving = Some(Arriving { header: *header, len: *len, done: 0, into });
                 Ok(self.more(bytes, sink))
@@ -611,6 +616,15 @@ unsafe impl Lane for SimLane {
         let posted = std::mem::take(&mut self.posted);
         lock(&self.net).reset(self.end);
         posted.into_iter().map(|frame| frame.kept.give_back(frame.header)).collect()
+    }
+
+    unsafe fn redirect(&mut self, from: Token, target: NonNull<u8>, to: Token) {
+        if let Some(Arriving { into: Into::Placed(old), done, .. }) = &mut self.arriving
+            && old.token == from
+        {
+            // SAFETY: as long as the old one, says the caller, and writable until `placed` or `revoke`, which drop it.
+            *old = unsafe { old.moved(target, to, *done) };
+        }
     }
 
     fn revoke(&mut self, token: Token) {

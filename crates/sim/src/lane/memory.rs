@@ -96,6 +96,16 @@ impl Target {
         Self { data, token }
     }
 
+    /// Another place for the same bytes, with the first `done` of them.
+    ///
+    /// # Safety
+    /// As for [`Target::new`]; `done` bytes have been written here.
+    pub(super) unsafe fn moved(&self, data: NonNull<u8>, token: Token, done: usize) -> Self {
+        // SAFETY: both are as long, and nobody else accesses them.
+        unsafe { data.as_ptr().copy_from_nonoverlapping(self.data.as_ptr(), done) };
+        Self { data, token }
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Safety

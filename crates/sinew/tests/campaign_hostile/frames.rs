@@ -12,18 +12,18 @@ use sinew::frame::{Flags, Header, Kind};
 use std::sync::atomic::Ordering;
 
 /// The number of the endpoint `prey`: the survivor's second.
-const PREY: u32 = 2;
+pub(crate) const PREY: u32 = 2;
 
 #[derive(Default)]
-struct Count {
-    connects: u64,
-    answered: u64,
-    ended: u64,
-    goodbyes: u64,
+pub(crate) struct Count {
+    pub(crate) connects: u64,
+    pub(crate) answered: u64,
+    pub(crate) ended: u64,
+    pub(crate) goodbyes: u64,
 }
 
 /// Says a case and sees what comes of it; `None` for the connection when it is over.
-fn say(mut wire: Wire, case: &Case, count: &mut Count) -> Option<Wire> {
+pub(crate) fn say(mut wire: Wire, case: &Case, count: &mut Count) -> Option<Wire> {
     let len = case.claim.unwrap_or(case.body.len() as u32);
     let mut bytes = encode(&case.header, len).to_vec();
     bytes.extend_from_slice(&case.body);
@@ -88,7 +88,7 @@ fn over_a_stream(lane: &str) {
 }
 
 /// Of a message that the survivor fetches in pieces.
-const FETCHED: u64 = 100_000;
+pub(crate) const FETCHED: u64 = 100_000;
 
 /// Announces message `number` and waits for its fetch.
 fn announce(lane: &str, way: &str, number: u64, count: &mut Count) -> (Wire, cases::Fetch) {
@@ -106,7 +106,7 @@ fn announce(lane: &str, way: &str, number: u64, count: &mut Count) -> (Wire, cas
 }
 
 /// All of a message in stripes, the last one first, each twice, with a foreign one between them.
-fn stripes(wire: &mut Wire, fetch: cases::Fetch) {
+pub(crate) fn stripes(wire: &mut Wire, fetch: cases::Fetch) {
     let content: Vec<u8> = (0..FETCHED).map(|at| at as u8).collect();
     let mut bytes = Vec::new();
     for part in (0..FETCHED / 4000).rev() {

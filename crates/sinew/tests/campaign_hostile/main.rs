@@ -13,6 +13,7 @@ mod forge;
 mod frames;
 mod handshakes;
 mod peer;
+mod pushes;
 mod scribble;
 mod survivor;
 mod wire;

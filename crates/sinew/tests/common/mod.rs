@@ -50,6 +50,18 @@ pub fn pair_with(lane: &str, first: Progress, second: Progress, options: EngineO
     pair
 }
 
+/// Two engines that are driven by hand, between which nothing of a long message goes before its receiver asks for it.
+pub fn pair_by_hand_without_pushes(lane: &str) -> Pair {
+    let engine = || {
+        let builder = Engine::builder().domain("faults").progress(Progress::Event).options(options());
+        builder.transports([lane]).wire_features(WITHOUT_PUSHES).build().expect("an engine")
+    };
+    connected(engine(), engine())
+}
+
+/// Bits of a hello: bundles and stripes.
+pub const WITHOUT_PUSHES: u64 = 0b011;
+
 /// An endpoint in each of two engines, connected.
 pub fn connected(here: Engine, there: Engine) -> Pair {
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());

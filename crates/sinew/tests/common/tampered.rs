@@ -8,11 +8,11 @@ use sinew::transport::{
     Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator,
     PostError, Pull, Sink, Token, Transport, TransportError, forward,
 };
-use sinew::{Engine, Progress};
+use sinew::{Builder, Engine, Progress};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What the tampered lanes of a test do.
@@ -32,6 +32,19 @@ pub struct Plan {
     pub panics: AtomicBool,
     /// Nothing is read from a lane.
     pub deaf: AtomicBool,
+    /// A bit for each kind of frame that went out.
+    pub kinds: AtomicU32,
+}
+
+impl Plan {
+    fn note(&self, kind: Kind) {
+        self.kinds.fetch_or(1_u32.checked_shl(u32::from(kind.0)).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether a frame of this kind went out, or was about to.
+    pub fn sent(&self, kind: Kind) -> bool {
+        self.kinds.load(Ordering::Relaxed) & 1 << kind.0 != 0
+    }
 }
 
 struct Tampered {
@@ -92,7 +105,7 @@ unsafe impl Send for TamperedLane {}
 // SAFETY: all calls are passed on; a poll that is left out promises nothing; targets are forgotten when they are revoked.
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
-    info, try_post_borrowed, reclaim, flush, backlog, remark, handle_event, handle_timer, next_timer, unacknowledged,
+    info, reclaim, flush, backlog, remark, handle_event, handle_timer, next_timer, unacknowledged,
     request_acknowledgement, acknowledge, recover, cool, describe, describe_lent, crossings, memory, recall, view, close }
 
     fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {
@@ -102,8 +115,23 @@ unsafe impl Lane for TamperedLane {
         {
             header.tag = tag;
         }
+        self.plan.note(header.kind);
         self.inner.try_post(&header, parts)
     }
+
+    unsafe fn try_post_borrowed(
+        &mut self,
+        header: &Header,
+        data: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<(), PostError> {
+        self.plan.note(header.kind);
+        // SAFETY: as promised to this.
+        unsafe { self.inner.try_post_borrowed(header, data, len, token) }
+    }
+
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
 
     fn revoke(&mut self, token: Token) {
         self.targets.retain(|&(of, ..)| of != token);
@@ -181,8 +209,16 @@ unsafe impl Sink for Watching<'_> {
 
 /// An engine in an event loop over such a transport.
 pub fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
+    tampered_by(transport, |builder| builder.progress(Progress::Event))
+}
+
+/// The same with more said to its builder.
+pub fn tampered_by(
+    transport: impl Transport + 'static,
+    more: impl FnOnce(Builder) -> Builder,
+) -> (Engine, Arc<Plan>) {
     let plan = Arc::new(Plan::default());
     let transport = Tampered { inner: Box::new(transport), plan: Arc::clone(&plan) };
-    let builder = Engine::builder().domain("faults").progress(Progress::Event).options(options());
+    let builder = more(Engine::builder().domain("faults").options(options()));
     (builder.without_own_transports().transport(transport).build().unwrap(), plan)
 }

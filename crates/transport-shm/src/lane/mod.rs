@@ -425,6 +425,8 @@ unsafe impl Lane for ShmLane {
         self.open.as_mut().map_or_else(Vec::new, |open| open.recover())
     }
 
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
+
     fn revoke(&mut self, token: Token) {
         if let Some(open) = &mut self.open {
             open.segments.revoke(token);

@@ -83,6 +83,8 @@ pub(crate) struct StreamLane {
     receiver: Receiver,
     /// Bytes outside the log that were begun and must go before it.
     begun: Vec<u8>,
+    /// The system has taken the log up to the middle of a frame, perhaps.
+    mid_frame: bool,
     /// Frames acknowledged to the peer.
     acknowledged: u64,
     want_acknowledge: bool,
@@ -119,6 +121,7 @@ impl StreamLane {
             written: 0,
             blocked: false,
             begun: parts.unsent,
+            mid_frame: false,
             acknowledged: 0,
             want_acknowledge: false,
             want_ask: false,
@@ -181,7 +184,7 @@ impl StreamLane {
             if handled >= budget {
                 break;
             }
-            match self.receiver.fill(self.socket.as_fd()) {
+            match self.receiver.fill(self.socket.as_fd(), sink) {
                 Filled::Nothing => break,
                 Filled::Some => return Ok(handled + self.parse(sink, budget - handled)?),
                 Filled::All => handled += self.parse(sink, budget - handled)?,
@@ -416,6 +419,11 @@ unsafe impl Lane for StreamLane {
             self.end(error);
         }
         self.log.take_unacknowledged()
+    }
+
+    unsafe fn redirect(&mut self, from: Token, target: NonNull<u8>, to: Token) {
+        // SAFETY: the caller's promise: writable for the whole body until `placed`, `revoke` or `recover`, which drop it.
+        unsafe { self.receiver.redirect(from, target, to) };
     }
 
     fn revoke(&mut self, token: Token) {

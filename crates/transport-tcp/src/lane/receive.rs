@@ -13,13 +13,17 @@ use rustix::net::RecvFlags;
 use sinew_transport::{Body, Peeked, Placement, Sink, Token};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
+use std::ptr::NonNull;
 
-/// What one receive takes beyond a large body: little more than the next head, so that the next body goes to its place, too.
+/// What one receive takes beyond a large body, or before one: little more than the next heads, so that the next body goes to its
+/// place, too.
 const SPILL: usize = 512;
-/// What [`Receiver::look`] looks at: a header and its pad.
-const PEEK: usize = HEADER_LEN + PAD_MAX;
 /// A body from this length on means that more such are coming.
 const BULK_BODY: usize = 16 << 10;
+/// Messages from this length on are asked a place for when they have only begun to arrive.
+const PLACED_FROM: usize = 16 << 10;
+/// Receives without such a body after which none is expected any more.
+const BULK_READS: u8 = 8;
 
 /// What the peer did that it must not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,10 +79,16 @@ pub(super) struct Receiver {
     start: usize,
     end: usize,
     incoming: Option<Incoming>,
-    /// Large bodies arrive one by one.
-    bulk: bool,
-    /// Bytes of a head that the buffer has seen but that are still in the socket.
-    seen: usize,
+    /// Large bodies arrive one by one: so many receives still take little more than a head each.
+    bulk: u8,
+    /// Bytes that the next frame needs in the buffer, from `start` on.
+    need: usize,
+    /// The last long message that came whole: bytes of its head and of its body.
+    like: Option<(usize, usize)>,
+    /// Where another like it was read to, until [`Receiver::parse`], in the same poll.
+    expected: Option<Target>,
+    /// Nobody has a place for the message that the buffer holds in part.
+    refused: bool,
     /// The last [`Receiver::parse`] left bytes unlooked at.
     pub(super) more: bool,
     /// Bytes of the frame that [`Receiver::show`] showed and nobody has taken.
@@ -100,8 +110,11 @@ impl Receiver {
             start: 0,
             end: 0,
             incoming: None,
-            bulk: false,
-            seen: 0,
+            bulk: 0,
+            need: 0,
+            refused: false,
+            like: None,
+            expected: None,
             more: false,
             shown: 0,
             received: 0,
@@ -113,27 +126,28 @@ impl Receiver {
 
     /// One receive, to where the next bytes belong.
     #[inline]
-    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>) -> Filled {
+    pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, sink: &mut dyn Sink) -> Filled {
         let (asked, result) = match &mut self.incoming {
             Some(Incoming { target: Some((target, _)), missing, .. }) => {
                 // `parse` has emptied the buffer into the target.
                 let spill = &mut self.buffer[..SPILL];
                 let asked = *missing + spill.len();
-                let mut seen = [0; PEEK];
-                let result = socket::recv_into(fd, &mut seen[..self.seen], target, spill);
-                let result = result.map(|count| {
-                    let seen = count.min(self.seen);
-                    self.seen -= seen;
-                    let count = count - seen;
+                let result = socket::recv_into(fd, &mut [], target, spill);
+                if let Ok(count) = result {
                     let placed = count.min(*missing);
                     *missing -= placed;
                     (self.start, self.end) = (0, count - placed);
-                    count
-                });
+                }
                 (asked, result)
             }
-            None if self.bulk && self.start == self.end => return self.look(fd),
-            _ => self.read(fd),
+            None if self.bulk > 0 => match self.read_expected(fd, sink) {
+                Some(read) => read,
+                None => {
+                    let missing = self.need.saturating_sub(self.end - self.start);
+                    self.read(fd, missing + SPILL)
+                }
+            },
+            _ => self.read(fd, usize::MAX),
         };
         match result {
             Ok(count) if count == asked => Filled::All,
@@ -144,44 +158,74 @@ impl Receiver {
         }
     }
 
-    /// Receives into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
+    /// Receives up to `max` bytes into the buffer; the end of the stream is told as `ESHUTDOWN`. Also says how much it asked for.
     #[inline]
-    fn read(&mut self, fd: BorrowedFd<'_>) -> (usize, Result<usize, Errno>) {
+    fn read(&mut self, fd: BorrowedFd<'_>, max: usize) -> (usize, Result<usize, Errno>) {
         let place = &mut self.buffer[self.end..];
-        let asked = place.len();
-        let result = rustix::net::recv(fd, place, RecvFlags::DONTWAIT);
+        let asked = place.len().min(max);
+        let result = rustix::net::recv(fd, &mut place[..asked], RecvFlags::DONTWAIT);
         let result = result.and_then(|(_, count)| {
             self.end += count;
-            let seen = count.min(self.seen);
-            self.seen -= seen;
-            self.start += seen;
+            self.bulk = self.bulk.saturating_sub(1);
             if count == 0 { Err(Errno::SHUTDOWN) } else { Ok(count) }
         });
         (asked, result)
     }
 
-    /// While large bodies arrive one by one: looks at the next head without taking it, so that its body can go straight to
-    /// its place by the next receive. Anything else than a large body ends this mode.
-    #[cold]
-    fn look(&mut self, fd: BorrowedFd<'_>) -> Filled {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let count = match rustix::net::recv(fd, &mut self.buffer[..PEEK], flags) {
-            Ok((_, 0)) => return Filled::Ended(None),
-            Ok((_, count)) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Filled::Nothing,
-            Err(errno) => return Filled::Ended(Some(errno)),
-        };
-        (self.start, self.end) = (0, count);
-        match self.peek() {
-            Ok(Some(head)) if head.header.kind.is_fragment() && head.len >= BULK_BODY => {
-                (self.end, self.seen) = (head.head_len, head.head_len);
-            }
-            _ => {
-                self.bulk = false;
-                self.end = 0;
-            }
+    /// Receives a message like the last long one straight to where it is expected, if it is anywhere: a receive that reads the head
+    /// alone costs as much as copying the body. Also says how much it asked for. [`Receiver::parse`] must follow in the same poll.
+    fn read_expected(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        sink: &mut dyn Sink,
+    ) -> Option<(usize, Result<usize, Errno>)> {
+        let (head_len, len) = self.like.filter(|_| self.start == self.end)?;
+        let (data, _) = sink.expected().filter(|&(_, room)| len == room)?;
+        // SAFETY: writable, and accessed by nobody else, during this poll, says the sink; `take_expected` drops it before that ends.
+        let mut target = unsafe { Target::new(data, len) };
+        let (head, rest) = self.buffer.split_at_mut(head_len);
+        let result = socket::recv_into(fd, head, &mut target, rest.get_mut(len..len + SPILL)?);
+        if let Ok(count) = result {
+            self.bulk = self.bulk.saturating_sub(1);
+            (self.start, self.end) = (0, count);
+            self.expected = Some(target);
         }
-        Filled::All
+        Some((head_len + len + SPILL, result))
+    }
+
+    /// What was read to where a message was expected: hands the message up from there, if it is one. `false`: it was not, and what came
+    /// is in the buffer, or it is there in part, and under way.
+    fn take_expected(&mut self, target: Target, sink: &mut dyn Sink) -> Result<bool, Violation> {
+        let (Some((head_len, len)), there) = (self.like, target.filled().len()) else { return Ok(false) };
+        let alike =
+            |head: &Head| head.header.kind == Kind::EAGER && head.head_len == head_len && head.len == len;
+        if let Some(Head { header, ask, .. }) = self.peek()?.filter(alike) {
+            if there == len {
+                self.asked |= ask;
+                self.start = head_len + len;
+                self.bulk = BULK_READS;
+                self.received += 1;
+                sink.frame(&header, Body::from_slice(target.filled()));
+                return Ok(true);
+            }
+            if let Some((place, token)) = sink.place_message(&header, len) {
+                self.asked |= ask;
+                (self.start, self.end) = (0, 0);
+                let target = if place == target.data() {
+                    target
+                } else {
+                    // SAFETY: the sink's promise in `Sink::place_message`, as for `Placement::Into`.
+                    unsafe { target.moved(place) }
+                };
+                self.incoming =
+                    Some(Incoming { header, len, missing: len - there, target: Some((target, token)) });
+                return Ok(false);
+            }
+            self.refused = true;
+        }
+        self.like = None;
+        self.buffer[head_len..head_len + there].copy_from_slice(target.filled());
+        Ok(false)
     }
 
     /// Hands up the frames that the buffer holds wholly, `budget` at most, and says how many frames and releases that were.
@@ -193,6 +237,11 @@ impl Receiver {
     ) -> Result<usize, Violation> {
         let mut handled = 0;
         (self.more, self.shown) = (false, 0);
+        if let Some(target) = self.expected.take()
+            && self.take_expected(target, sink)?
+        {
+            handled += 1;
+        }
         loop {
             if handled >= budget && self.start < self.end {
                 self.more = true;
@@ -210,17 +259,33 @@ impl Receiver {
             };
             let body = self.start + head_len;
             let there = self.end - body;
+            let mut place = None;
             if there < len && !header.kind.is_fragment() {
-                self.make_room(head_len + len);
-                return Ok(handled);
+                let asks = header.kind == Kind::EAGER && len >= PLACED_FROM && !self.refused;
+                place = if asks { sink.place_message(&header, len) } else { None };
+                self.refused |= place.is_none();
+                if place.is_none() {
+                    self.make_room(head_len + len);
+                    return Ok(handled);
+                }
             }
+            self.refused = false;
             self.asked |= ask;
             self.start = body;
             if header.kind.0 >= Kind::LANE_PRIVATE {
                 handled += self.private(&header, sink, log)?;
+            } else if let Some((target, token)) = place {
+                self.like = Some((head_len, len));
+                self.bulk = BULK_READS;
+                // SAFETY: the sink's promise in `Sink::place_message`, as for `Placement::Into`.
+                let target = Some((unsafe { Target::new(target, len) }, token));
+                self.incoming = Some(Incoming { header, len, missing: len, target });
             } else if there >= len {
                 self.start = body + len;
-                self.bulk |= header.kind.is_fragment() && len >= BULK_BODY;
+                if len >= BULK_BODY {
+                    self.like = Some((head_len, len)).filter(|_| header.kind == Kind::EAGER);
+                    self.bulk = BULK_READS;
+                }
                 self.owes_release |= header.kind.is_fragment();
                 self.received += 1;
                 handled += 1;
@@ -253,6 +318,7 @@ impl Receiver {
     pub(super) fn take_shown(&mut self) {
         if self.shown > 0 {
             self.start += std::mem::take(&mut self.shown);
+            self.refused = false;
             self.received += 1;
             self.more = self.start < self.end;
             if !self.more {
@@ -309,7 +375,9 @@ impl Receiver {
     }
 
     fn begin_body(&mut self, header: Header, len: usize, sink: &mut dyn Sink) {
-        self.bulk |= len >= BULK_BODY;
+        if len >= BULK_BODY {
+            self.bulk = BULK_READS;
+        }
         let target = match sink.place(&header, len) {
             Placement::Into { target, token } => {
                 // SAFETY: the sink's promise in `Placement::Into`: writable for the whole body until `placed` or `revoke`,
@@ -336,7 +404,7 @@ impl Receiver {
         }
         let (header, len) = (incoming.header, incoming.len);
         self.incoming = None;
-        self.owes_release = true;
+        self.owes_release |= header.kind.is_fragment();
         self.received += 1;
         sink.placed(&header, len);
         true
@@ -344,6 +412,7 @@ impl Receiver {
 
     /// Makes sure that `need` bytes from the first unparsed one on fit into the buffer.
     fn make_room(&mut self, need: usize) {
+        self.need = need;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start + need > self.buffer.len() {
@@ -358,6 +427,22 @@ impl Receiver {
             && incoming.target.as_ref().is_some_and(|(_, of)| *of == token)
         {
             incoming.target = None;
+        }
+    }
+
+    /// Moves the target named by `from`, with what has come of the body.
+    ///
+    /// # Safety
+    /// As `Lane::redirect`.
+    pub(super) unsafe fn redirect(&mut self, from: Token, place: NonNull<u8>, to: Token) {
+        if let Some(Incoming { target, .. }) = &mut self.incoming {
+            *target = target.take().map(|(target, of)| {
+                if of != from {
+                    return (target, of);
+                }
+                // SAFETY: the caller's promise; the new place is as long as the body.
+                (unsafe { target.moved(place) }, to)
+            });
         }
     }
 

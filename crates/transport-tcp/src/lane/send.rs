@@ -58,6 +58,7 @@ impl StreamLane {
             let sent = rustix::net::send(&self.socket, run, SEND)?;
             self.written += sent as u64;
             self.log.advance(sent);
+            self.mid_frame = sent != total;
             return Ok(sent == total);
         }
         self.write_gathered(ride)
@@ -67,8 +68,7 @@ impl StreamLane {
         let mut own = [0; 2 * HEADER_LEN];
         let mut own_len = 0;
         if self.want_acknowledge || ride {
-            own[..HEADER_LEN]
-                .copy_from_slice(&stream::encode(&Header::control(ACK, self.receiver.received), 0));
+            own[..HEADER_LEN].copy_from_slice(&acknowledgement(self.receiver.received));
             own_len = HEADER_LEN;
         }
         if self.want_ask {
@@ -78,30 +78,49 @@ impl StreamLane {
         }
         let mut pieces = Pieces::new();
         pieces.push(&self.begun);
+        // Before the rest where it can be: the word that a message is done with finds its memory given back.
+        let first = !self.mid_frame;
+        if first {
+            pieces.push(&own[..own_len]);
+        }
         let (logged, whole) = self.log.gather(&mut pieces);
-        if !(whole && pieces.push(&own[..own_len])) {
+        if !(first || whole && pieces.push(&own[..own_len])) {
             own_len = 0;
         }
         let total = self.begun.len() + logged + own_len;
         let sent = send(&self.socket, pieces.as_slice())?;
         self.written += sent as u64;
         let mut rest = sent;
-        let begun = rest.min(self.begun.len());
+        let mut take = |len: usize| {
+            let taken = rest.min(len);
+            rest -= taken;
+            taken
+        };
+        let begun = take(self.begun.len());
+        let own_sent = if first { take(own_len) } else { 0 };
+        let log_sent = take(logged);
+        let own_sent = if first { own_sent } else { take(own_len) };
         self.begun.drain(..begun);
-        rest -= begun;
-        let logged = rest.min(logged);
-        self.log.advance(logged);
-        rest -= logged;
-        if rest > 0 {
-            self.begun.extend_from_slice(&own[rest..own_len]);
+        self.log.advance(log_sent);
+        self.mid_frame = match logged - log_sent {
+            0 => !whole,
+            _ => log_sent > 0 || self.mid_frame,
+        };
+        if own_sent > 0 {
+            self.begun.extend_from_slice(&own[own_sent..own_len]);
             if self.want_acknowledge || ride {
-                self.acknowledged = self.receiver.received;
-                self.receiver.owes_release = false;
-                self.watch.acknowledged();
+                self.told();
             }
             (self.want_acknowledge, self.want_ask) = (false, false);
         }
         Ok(sent == total)
+    }
+
+    /// The peer is being told of all that was received.
+    fn told(&mut self) {
+        self.acknowledged = self.receiver.received;
+        self.receiver.owes_release = false;
+        self.watch.acknowledged();
     }
 
     fn watch_writable(&mut self) {
@@ -132,7 +151,10 @@ impl StreamLane {
         }
         let socket = &self.socket;
         let (mut failed, mut sent) = (None, 0);
-        self.log.post_direct(header, body, len, |pieces| {
+        let word = acknowledgement(self.receiver.received);
+        let rides = self.receiver.received != self.acknowledged;
+        let tail = if rides { &word[..] } else { &[] };
+        let told = self.log.post_direct(header, body, len, tail, |pieces| {
             sent = send(socket, pieces).unwrap_or_else(|errno| {
                 failed = Some(errno);
                 0
@@ -140,6 +162,12 @@ impl StreamLane {
             sent
         })?;
         self.written += sent as u64;
+        self.mid_frame = self.log.has_unsent() && sent > 0;
+        if told > 0 {
+            self.begun.extend_from_slice(&word[told..]);
+            self.told();
+            self.want_acknowledge = false;
+        }
         match failed {
             None => {}
             Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => {}
@@ -147,6 +175,11 @@ impl StreamLane {
         }
         Ok(())
     }
+}
+
+/// The frame that says how many frames have been handed up.
+fn acknowledgement(received: u64) -> [u8; HEADER_LEN] {
+    stream::encode(&Header::control(ACK, received), 0)
 }
 
 fn send(socket: &Registered, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {

@@ -23,6 +23,8 @@ pub(super) const PAD_MAX: usize = 64;
 /// Flag bits that belong to the engine.
 pub(super) const ENGINE_FLAGS: u8 = 0x0f;
 
+/// Bytes that may go before a body in one write if that is to be aligned.
+const PAD_BEHIND: usize = 2048;
 const NO_GAP: u64 = u64::MAX;
 /// Borrowed bytes after which the log asks for an acknowledgement.
 const ASK_EVERY_BORROWED: usize = 8 << 20;
@@ -152,16 +154,17 @@ impl SendLog {
         }
     }
 
-    /// The same when nothing waits to be sent: `write` gives the kernel the frame straight from the caller's memory and says how
-    /// much it took; the copy that is retained is made meanwhile with what the peer does with it. `body` has at most
-    /// [`DIRECT_PIECES`] pieces.
+    /// The same when nothing waits to be sent: `write` gives the kernel the frame straight from the caller's memory, with `tail`
+    /// behind it, and says how much it took; the copy that is retained is made meanwhile with what the peer does with it. `body` has
+    /// at most [`DIRECT_PIECES`] pieces. Answers how much of `tail` was taken.
     pub(super) fn post_direct(
         &mut self,
         header: &Header,
         body: &[IoSlice<'_>],
         len: usize,
+        tail: &[u8],
         write: impl FnOnce(&[IoSlice<'_>]) -> usize,
-    ) -> Result<(), PostError> {
+    ) -> Result<usize, PostError> {
         let pad = if self.pads { pad_before(body) } else { 0 };
         let head_len = HEADER_LEN + pad;
         let start = self.reserve(head_len + len)?;
@@ -171,13 +174,15 @@ impl SendLog {
         body.iter().for_each(|piece| {
             pieces.push(piece);
         });
-        let sent = write(pieces.as_slice());
+        pieces.push(tail);
+        let taken = write(pieces.as_slice());
+        let sent = taken.min(head_len + len);
         self.copy_body(start + head_len, body);
         self.head += (head_len + len) as u64;
         self.unsent += (head_len + len) as u64;
         self.frames_posted += 1;
         self.advance(sent);
-        Ok(())
+        Ok(taken - sent)
     }
 
     /// Takes a frame whose body stays where it is.
@@ -188,8 +193,10 @@ impl SendLog {
         token: Token,
     ) -> Result<(), PostError> {
         let len = bytes.as_slice().len();
-        let pads = self.pads && len >= PAD_FROM && !self.has_unsent();
-        let pad = if pads { pad(HEADER_LEN, bytes.as_ptr()) } else { 0 };
+        // What waits is short where a pad is of use: an envelope, at most some answers.
+        let before = self.unsent as usize;
+        let pads = self.pads && len >= PAD_FROM && before <= PAD_BEHIND;
+        let pad = if pads { pad(before + HEADER_LEN, bytes.as_ptr()) } else { 0 };
         let start = self.reserve(HEADER_LEN + pad)?;
         self.asked_borrowed += len;
         self.write_header(start, header, len, pad);
@@ -389,10 +396,14 @@ impl SendLog {
                 }
             }
         }
+        if self.frames_acknowledged == self.frames_posted {
+            // What comes unasked need not be asked for.
+            (self.asked_at, self.asked_frames, self.asked_borrowed) = (self.head, self.frames_posted, 0);
+        }
         if self.tail == self.head && self.tail != self.next_lap(self.tail) {
             // Empty: begin at the ring's start again, which is warm in the cache.
             let lap = self.next_lap(self.tail);
-            self.asked_at = (self.asked_at + (lap - self.head)).min(lap);
+            self.asked_at = lap;
             (self.tail, self.sent, self.head, self.gap) = (lap, lap, lap, NO_GAP);
         }
         Ok(())

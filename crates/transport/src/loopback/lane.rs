@@ -7,7 +7,7 @@ use crate::{
     Capabilities, Cost, ErrorKind, Lane, LaneError, LaneInfo, Limits, Placement, PostError, Sink, Token,
     TransportError, Unacknowledged,
 };
-use sinew_wire::frame::{Header, Kind};
+use sinew_wire::frame::Header;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const BORROWED_MAX: usize = 1 << 20;
 /// What may be under way in one direction; one frame always may.
 const FRAMES_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
-/// Bodies of `DATA` frames above this are placed, and so many of their bytes move in one poll.
+/// Bodies of fragments above this are placed, and so many of their bytes move in one poll.
 const WHOLE_MAX: usize = 4 << 10;
 const PIECE: usize = 32 << 10;
 
@@ -184,7 +184,7 @@ fn has_room(flow: &Flow) -> bool {
 }
 
 fn is_placed(frame: &Queued) -> bool {
-    frame.header.kind == Kind::DATA && frame.body.len() > WHOLE_MAX
+    frame.header.kind.is_fragment() && frame.body.len() > WHOLE_MAX
 }
 
 // SAFETY: borrowed posts are read behind the lock of their flow only, from which `reclaim`, `recover` and drop take them;
@@ -294,6 +294,8 @@ unsafe impl Lane for LoopbackLane {
         self.connection.leave(self.side, false);
         recovered
     }
+
+    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
 
     fn revoke(&mut self, token: Token) {
         if let Some(placing) = &mut self.placing

@@ -134,6 +134,12 @@ macro_rules! forward {
         fn recover(&mut self) -> Vec<$crate::Unacknowledged> { self.inner.recover() }
     };
     (@ Lane revoke) => { fn revoke(&mut self, token: $crate::Token) { self.inner.revoke(token); } };
+    (@ Lane redirect) => {
+        unsafe fn redirect(&mut self, from: $crate::Token, target: std::ptr::NonNull<u8>, to: $crate::Token) {
+            // SAFETY: the same contract.
+            unsafe { self.inner.redirect(from, target, to) }
+        }
+    };
     (@ Lane cool) => { fn cool(&mut self) -> bool { self.inner.cool() } };
     (@ Lane describe) => {
         fn describe(&mut self, buf: &$crate::Buf) -> Result<Option<$crate::Descriptor>, $crate::LaneError> {
@@ -176,6 +182,15 @@ macro_rules! forward {
     (@ Sink frame) => {
         fn frame(&mut self, header: &$crate::Header, body: $crate::Body<'_>) {
             self.inner.frame(header, body);
+        }
+    };
+    (@ Sink place_message) => {
+        fn place_message(
+            &mut self,
+            header: &$crate::Header,
+            len: usize,
+        ) -> Option<(std::ptr::NonNull<u8>, $crate::Token)> {
+            self.inner.place_message(header, len)
         }
     };
     (@ Sink place) => {

@@ -15,7 +15,8 @@ impl Kind {
     pub const EMPTY: Self = Self(0);
     /// A whole message: body = \[immediate u64 if [`Flags::IMMEDIATE`]\] payload.
     pub const EAGER: Self = Self(1);
-    /// A message whose data is fetched on match: body = operation u64, length u64, \[immediate u64\], \[descriptor\].
+    /// A message whose data is fetched on match: body = operation u64, length u64, \[immediate u64\], \[descriptor\],
+    /// \[how many bytes follow unasked, by [`Kind::PUSH`], u64\].
     pub const ENVELOPE: Self = Self(2);
     /// Receiver asks for data of an envelope: tag = sender's operation; body = receiver's operation u64, offset u64, length u64.
     pub const FETCH: Self = Self(3);
@@ -60,6 +61,9 @@ impl Kind {
     pub const STRIPE: Self = Self(21);
     /// Asks the peer, which dials, for lanes of the transport that carries the session: tag = how many in all; unsequenced.
     pub const LANES: Self = Self(22);
+    /// A fragment that nobody asked for, behind the envelope of its message, which announced it: tag = sender's operation,
+    /// `dst`/`src` = low / high half of the 64-bit offset; body = bytes.
+    pub const PUSH: Self = Self(23);
     /// First number that lanes may use for themselves; such frames never leave the lane.
     pub const LANE_PRIVATE: u8 = 192;
 
@@ -67,7 +71,7 @@ impl Kind {
     #[must_use]
     #[inline]
     pub const fn is_sequenced(self) -> bool {
-        self.0 < Self::PROBE.0 || self.0 == Self::BUNDLE.0
+        self.0 < Self::PROBE.0 || self.0 == Self::BUNDLE.0 || self.0 == Self::PUSH.0
     }
 
     /// Whether its body is a part of a long message: such a body may be as long as a lane's `borrowed_max`, and is put to its place
@@ -75,13 +79,13 @@ impl Kind {
     #[must_use]
     #[inline]
     pub const fn is_fragment(self) -> bool {
-        self.0 == Self::DATA.0 || self.0 == Self::STRIPE.0
+        self.0 == Self::DATA.0 || self.0 == Self::STRIPE.0 || self.0 == Self::PUSH.0
     }
 
     /// The kind's name for people, or `None` for a number this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
-        const NAMES: [&str; 23] = [
+        const NAMES: [&str; 24] = [
             "EMPTY",
             "EAGER",
             "ENVELOPE",
@@ -105,6 +109,7 @@ impl Kind {
             "BUNDLE",
             "STRIPE",
             "LANES",
+            "PUSH",
         ];
         if (self.0 as usize) < NAMES.len() { Some(NAMES[self.0 as usize]) } else { None }
     }
@@ -193,6 +198,13 @@ impl Header {
             src: (offset >> 32) as u32,
             tag: operation,
         }
+    }
+
+    /// Header of a fragment that nobody asked for, at `offset` bytes of the message of the sender's operation `operation`.
+    #[must_use]
+    #[inline]
+    pub const fn push(operation: u64, offset: u64) -> Self {
+        Self { kind: Kind::PUSH, ..Self::data(operation, offset) }
     }
 
     /// Header of a fragment outside the sequence, at `offset` bytes of the message that is fetched for the `turn`th time: offsets have

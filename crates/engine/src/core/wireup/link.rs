@@ -12,7 +12,7 @@ use sinew_transport::{
     ErrorKind, Identity, LaneParams, Link, LinkState, Locator, PollKey, RECORD_LEN, Record, Role,
     TransportError,
 };
-use sinew_wire::hello::{Credits, Hello, Reason};
+use sinew_wire::hello::{Credits, Features, Hello, Reason};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -226,7 +226,7 @@ impl Core {
             domain: domain_hash(&self.config.domain),
             trust: Trust { secret, plain: same_user || open },
             versions: self.config.versions,
-            features: 0,
+            features: self.config.features.0,
             required: 0,
         }
     }
@@ -435,7 +435,8 @@ impl Core {
             session_envelopes: u64::from(peer.hello.credits.session_envelopes),
         };
         let (incarnation, number) = (peer.hello.incarnation, self.number_for(id.engine));
-        let engine = PeerEngine { id: id.engine, incarnation, number, locators };
+        let engine =
+            PeerEngine { id: id.engine, incarnation, number, locators, features: Features(peer.features) };
         let session = Session::new(engine, id.pinned, epoch, theirs, self.config.windows);
         let key = self.sessions.insert(session);
         self.epochs.insert(id, epoch);

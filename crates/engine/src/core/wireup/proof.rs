@@ -112,7 +112,13 @@ impl Core {
         }
         let windows = self.config.windows;
         let (incarnation, number) = (self.incarnation, self.number_for(self.id));
-        let peer = PeerEngine { id: self.id, incarnation, number, locators: Vec::new() };
+        let peer = PeerEngine {
+            id: self.id,
+            incarnation,
+            number,
+            locators: Vec::new(),
+            features: self.config.features,
+        };
         let session = self.sessions.insert(Session::new(peer, None, 0, windows, windows));
         self.session_of.insert(id, session);
         let proof = Proof { verified: true, ..Proof::new(0, 0, self.surroundings.now(), None) };

@@ -84,12 +84,18 @@ fn post(
     if log.has_unsent() || random.below(2) == 0 {
         log.post(header, &pieces, body.len())
     } else {
-        log.post_direct(header, &pieces, body.len(), |all| {
+        let tail = &[0xaa; 24][..24 * random.below(2)];
+        let (mut count, mut most) = (0, 0);
+        let told = log.post_direct(header, &pieces, body.len(), tail, |all| {
             let all: Vec<u8> = all.iter().flat_map(|piece| piece.iter().copied()).collect();
-            let count = random.below(all.len() + 1);
-            wire.bytes.extend_from_slice(&all[..count]);
+            count = random.below(all.len() + 1);
+            most = all.len() - tail.len();
+            assert!(all.ends_with(tail));
+            wire.bytes.extend_from_slice(&all[..count.min(most)]);
             count
-        })
+        })?;
+        assert_eq!(told, count.saturating_sub(most), "how much of the tail is gone");
+        Ok(())
     }
 }
 
