@@ -460,8 +460,11 @@ impl Shared {
                 crate::handler::run_ready(self);
             });
         }
-        if let Err(panic) = result {
-            resume_unwind(panic);
+        match result {
+            // In a drop that another panic runs: a second one would end the process.
+            Err(panic) if std::thread::panicking() => crate::panics::discard(panic),
+            Err(panic) => resume_unwind(panic),
+            Ok(()) => {}
         }
     }
 

@@ -19,6 +19,7 @@ on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     a_waker_that_panics_for_what_is_left_ends_no_receive_that_has_its_message,
     a_waker_that_panics_for_what_is_left_ends_no_receive_of_another_endpoint,
     a_waker_that_panics_for_what_is_left_costs_no_operation_its_result,
+    a_waker_that_panics_beside_another_panic_ends_no_process,
 ] }
 
 /// One thread has both engines for itself, so that it packs on the one side and takes frames apart on the other.
@@ -396,4 +397,21 @@ fn a_waker_that_panics_for_what_is_left_costs_no_operation_its_result(lane: &str
     assert_eq!(&buf[..5], b"whole");
     let (got, panics) = whatever_panics(|| posted.try_wait());
     assert_eq!((&got.unwrap().buf[..], before + panics), (&b"other"[..], 1));
+}
+
+/// What is dropped as a panic goes on gives out what is left.
+fn a_waker_that_panics_beside_another_panic_ends_no_process(lane: &str) {
+    let p = pair(lane);
+    let trap = trap(&p);
+    let dropped = p.b.post_recv(4, vec![0; 8]).unwrap();
+    send_with_trap(&p, 3);
+    let mut buf = [0; 8];
+    let (_, before) = whatever_panics(|| p.b.recv(3, &mut buf).ok());
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        let _dropped = dropped;
+        std::panic::panic_any("the first");
+    }));
+    assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"the first"));
+    assert!(before == 0 || lane != "shm", "what is left is not given out before");
+    assert_eq!(&trap.wait().unwrap().buf[..], b"trap");
 }
