@@ -102,13 +102,7 @@ enum Command {
         logs: Vec<std::path::PathBuf>,
     },
     /// Small changes of the code that a test must notice, or docs/mutants.md must have a reason for
-    Mutants {
-        /// A part of them, as 1/4
-        #[arg(long)]
-        shard: Option<String>,
-        /// Crates [default: sinew-wire sinew-proto]
-        packages: Vec<String>,
-    },
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -141,8 +135,6 @@ fn run(command: Command) -> Result<()> {
         Command::Campaigns { commit, logs } => {
             test::campaigns::write_page(&Workspace::load()?, &logs, commit.as_deref())
         }
-        Command::Mutants { shard, packages } => {
-            mutants::run(&Workspace::load()?, &packages, shard.as_deref())
-        }
+        Command::Mutants(options) => mutants::run(&Workspace::load()?, &options),
     }
 }

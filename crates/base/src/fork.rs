@@ -132,6 +132,10 @@ fn page_len() -> usize {
 }
 
 fn map_wiped() -> Option<NonNull<AtomicU32>> {
+    if cfg!(miri) {
+        // An interpreter has no such pages, and no children.
+        return None;
+    }
     let len = page_len();
     // SAFETY: a new private mapping at a place of the kernel's choice.
     let at = unsafe {

@@ -146,7 +146,11 @@ impl Shared {
         if keeps {
             core.settle_but_bundles();
         } else {
-            core.settle();
+            while core.settle() {
+                // It may panic: what `f` takes out of the engine must not be lost by that.
+                self.release_and_run(core);
+                core = self.core.lock();
+            }
         }
         let result = f(&mut core);
         self.release(core);
@@ -427,11 +431,12 @@ impl Shared {
         })
     }
 
-    /// The caller has got what it waited for and stops polling: whoever sleeps takes over.
+    /// The caller has got what it waited for and stops polling: whoever sleeps takes over, and sees to what is left of bundles.
+    /// For others' wakers may panic where that is given out, which must not cost the caller what it has got.
     #[cold]
     #[inline(never)]
     fn hand_over(self: &Arc<Self>) {
-        self.with(|core| core.effects.finish());
+        self.with_settled(true, |core| core.effects.finish());
     }
 
     #[cold]

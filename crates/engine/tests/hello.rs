@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20 * sinew_testing::SLOWNESS);
 
 fn engine() -> Engine {
     let builder = Engine::builder().domain("hello").security(Security::Open);

@@ -374,4 +374,136 @@ mod tests {
         net.offered = 0;
         assert_eq!(net.run(10 * SECOND), 4);
     }
+
+    /// Looks one by one, each with the bytes that came since the last.
+    struct Script {
+        growth: Growth,
+        now: Instant,
+        arrived: u64,
+    }
+
+    /// Bytes between two looks of ten million a second.
+    const TEN: u64 = 250_000;
+
+    impl Script {
+        fn new() -> Self {
+            Self { growth: Growth::new(1, 8, ENOUGH), now: Instant::now(), arrived: 0 }
+        }
+
+        /// Looks until `time` has passed. How many lanes are wanted then.
+        fn looks(&mut self, time: u64, lanes: usize, bytes: u64, queue: bool) -> usize {
+            for _ in 0..time / 25 {
+                self.now += LOOK_EVERY;
+                self.arrived += bytes;
+                self.growth.handle_look(Look { now: self.now, lanes, arrived: self.arrived, queue });
+            }
+            self.growth.wanted()
+        }
+
+        /// Grows to so many, each of which carries as much as the first.
+        fn grown(lanes: usize) -> Self {
+            let mut script = Self::new();
+            for has in 1..lanes {
+                assert_eq!(script.looks(225, has, has as u64 * TEN, true), has + 1);
+                script.looks(25 + 100 + 200, has + 1, (has as u64 + 1) * TEN, true);
+                assert!(matches!(script.growth.why(), Why::Faster { .. }), "{:?}", script.growth);
+                assert!(script.growth.is_grown());
+            }
+            script
+        }
+    }
+
+    #[test]
+    fn a_lane_more_is_wanted_after_a_stretch_with_a_queue_and_all_lanes() {
+        let mut script = Script::new();
+        assert!(!script.growth.is_grown());
+        script.looks(25, 1, TEN, false);
+        script.looks(25, 2, TEN, true);
+        assert_eq!(script.looks(200, 1, TEN, true), 1);
+        assert_eq!(script.looks(25, 1, TEN, true), 2);
+        for (lanes, queue) in [(1, false), (2, true)] {
+            let mut script = Script::new();
+            script.looks(200, 1, TEN, true);
+            assert_eq!(script.looks(25, lanes, TEN, queue), 1, "what ends the stretch ends it");
+            assert_eq!(script.looks(200, 1, TEN, true), 1);
+            assert_eq!(script.looks(25, 1, TEN, true), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_enough_is_enough() {
+        let mut script = Script::new();
+        assert_eq!(script.looks(1000, 1, ENOUGH / 40, true), 1);
+        assert_eq!(script.looks(1000, 1, ENOUGH / 40 - 1, true), 2);
+    }
+
+    #[test]
+    fn a_lane_that_does_not_come_or_goes_again_could_not_be_had() {
+        let mut script = Script::new();
+        script.looks(225, 1, TEN, true);
+        assert_eq!(script.looks(3000, 1, TEN, true), 2);
+        assert_eq!((script.looks(25, 1, TEN, true), script.growth.why()), (1, Why::NotHad));
+        let mut script = Script::new();
+        script.looks(225, 1, TEN, true);
+        script.looks(50, 2, 2 * TEN, true);
+        assert_eq!((script.looks(25, 1, TEN, true), script.growth.why()), (1, Why::NotHad));
+    }
+
+    #[test]
+    fn a_trial_is_judged_after_a_stretch_by_half_of_an_equal_share() {
+        let judged = |has: usize, bytes: u64| {
+            let mut script = Script::grown(has);
+            script.looks(225, has, has as u64 * 4 * TEN, true);
+            assert_eq!(script.growth.wanted(), has + 1, "{:?}", script.growth);
+            script.looks(25 + 100, has + 1, bytes, true);
+            let why = script.growth.why();
+            script.looks(175, has + 1, bytes, true);
+            assert_eq!(script.growth.why(), why, "not judged yet");
+            script.looks(25, has + 1, bytes, true);
+            assert_ne!(script.growth.why(), why, "judged now");
+            matches!(script.growth.why(), Why::Faster { .. })
+        };
+        assert!(judged(1, 6 * TEN) && !judged(1, 6 * TEN - 1), "half of what one carries");
+        assert!(judged(2, 10 * TEN) && !judged(2, 10 * TEN - 1), "a quarter of what two carry");
+        assert!(judged(3, 14 * TEN) && !judged(3, 14 * TEN - 1), "a sixth of what three carry");
+    }
+
+    #[test]
+    fn lanes_are_given_up_after_two_seconds_of_little() {
+        let low = |bytes: u64| {
+            let mut script = Script::grown(3);
+            assert_eq!(script.looks(2000, 3, bytes, false), 3);
+            (script.looks(25, 3, bytes, false), script)
+        };
+        // Two carried 20 MB/s, of which half is ten and a sixty-fourth 312,500 a second.
+        assert_eq!(low(TEN).0, 3);
+        assert_eq!(low(TEN - 1).0, 2);
+        assert_eq!(low(312_500 / 40 + 1).0, 2);
+        assert_eq!(low(312_500 / 40 - 1).0, 1);
+        assert_eq!(low(0).1.growth.why(), Why::Idle);
+        // One lane is taken to have carried half of what two did: 10 MB/s, of which half is five.
+        let (two, mut script) = low(TEN - 1);
+        assert_eq!((two, script.looks(2100, 2, TEN / 2, false)), (2, 2));
+        assert_eq!(script.looks(4100, 2, TEN / 2 - 1, false), 1);
+    }
+
+    #[test]
+    fn a_queue_or_a_trial_between_begins_the_two_seconds_anew() {
+        let mut script = Script::grown(3);
+        script.looks(1900, 3, 0, false);
+        script.looks(25, 3, 0, true);
+        assert_eq!(script.looks(2000, 3, 0, false), 3);
+        assert_eq!(script.looks(25, 3, 0, false), 1);
+        let mut script = Script::grown(2);
+        assert_eq!(script.looks(225, 2, 2 * TEN, true), 3);
+        assert_eq!(script.looks(2900, 2, 0, false), 3, "a lane more is waited for");
+    }
+
+    #[test]
+    fn why_is_said_in_megabytes() {
+        let faster = Why::Faster { with: 31_000_000, without: 20_540_000 };
+        assert_eq!(faster.to_string(), "the last one added carries more: 31.0 MB/s, 20.5 without it");
+        let not = Why::NotFaster { with: 20_000_000, without: 20_540_000 };
+        assert_eq!(not.to_string(), "one more did not carry more: 20.0 MB/s, 20.5 without it");
+    }
 }

@@ -99,6 +99,12 @@ mod tests {
         assert!(Present { well_measured: true, ..busy }.yields_to(1000, 900));
     }
 
+    #[test]
+    fn of_two_engines_the_greater_decides() {
+        assert!(decides([2; 16], [1; 16]) && !decides([1; 16], [2; 16]));
+        assert!(decides([1; 16], [1; 16]), "an engine decides for itself");
+    }
+
     proptest! {
         #[test]
         fn no_two_paths_take_turns(one: u64, other: u64) {

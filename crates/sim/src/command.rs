@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N]
+    "sinew-sim [--seed N [--trace]] [--seeds COUNT] [--from N] [--weather calm|rough|wild] [--threads N] [--brief]
           [--breach drop|twice|swap|garble] [--after COUNT]
 
 Without --seed it runs COUNT seeds (default 1000) from N (default 0) on, and prints those that fail.
+--brief: two hosts and a few short messages, as for an interpreter.
 --breach makes one lane break its contract, once COUNT messages have passed: the checker must notice.";
 
 /// What many seeds came to.
@@ -34,6 +35,8 @@ pub struct Summary {
     pub lanes_lost: u64,
     /// See `lanes_lost`.
     pub replayed: u64,
+    /// Fragments that went over one of several lanes.
+    pub stripes: u64,
     /// Virtual time in all.
     pub virtual_time: Duration,
     /// Real time.
@@ -49,6 +52,7 @@ impl Summary {
         self.events += report.events;
         self.lanes_lost += report.lanes_lost;
         self.replayed += report.replayed;
+        self.stripes += report.stripes;
         self.virtual_time += report.lasted;
         for fault in &report.faults {
             *self.faults.entry(fault).or_default() += 1;
@@ -70,7 +74,7 @@ impl std::fmt::Display for Summary {
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         write!(
             f,
-            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
+            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, {} stripes, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
             self.seeds,
             self.failed.len(),
             self.messages,
@@ -78,6 +82,7 @@ impl std::fmt::Display for Summary {
             self.judged,
             self.lanes_lost,
             self.replayed,
+            self.stripes,
             faults.join(", "),
             self.events,
             self.virtual_time.as_secs_f64(),
@@ -134,6 +139,7 @@ pub fn main(arguments: &[String]) -> Result<bool, String> {
             "--from" => from = number()?,
             "--threads" => threads = number()? as usize,
             "--trace" => setting.trace = true,
+            "--brief" => setting.brief = true,
             "--breach" => {
                 let breach = match words.next().map(String::as_str) {
                     Some("drop") => Breach::Drop,

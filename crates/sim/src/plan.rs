@@ -6,6 +6,7 @@ use crate::lane::Style;
 use crate::net::{Kind, MICROS, MILLIS, Nanos, Path, SECONDS};
 use crate::random::Random;
 use sinew_engine::EngineOptions;
+use sinew_transport::LaneCount;
 use std::time::Duration;
 
 /// How rough the network and its inhabitants are.
@@ -82,6 +83,10 @@ pub(crate) struct Plan {
     /// From each host to each.
     pub(crate) paths: Vec<Path>,
     pub(crate) faults: Vec<(Nanos, Fault)>,
+    /// Longest message.
+    pub(crate) len_max: usize,
+    /// From which length on buffers of the engine's pool are sent.
+    pub(crate) lend_min: usize,
     /// Things that each application does.
     pub(crate) acts: u64,
     /// Longest pause between them.
@@ -111,7 +116,8 @@ impl Plan {
             kinds.push(Kind::Far);
         }
         let secret = random.chance(60);
-        let styles = (0..hosts).map(|_| style(&mut random, secret)).collect();
+        let mut lanes = Random::new(seed ^ 0x4c_41_4e_45_53);
+        let styles = (0..hosts).map(|_| style(&mut random, &mut lanes, secret)).collect();
         let peer_timeout = *random.pick(&[2, 4]) * SECONDS;
         let eager_max = *random.pick(&[256usize, 2 << 10, 8 << 10]);
         let options = options(&mut random, peer_timeout, eager_max);
@@ -133,15 +139,48 @@ impl Plan {
             eager_max,
             paths,
             faults,
+            len_max: usize::MAX,
+            lend_min: 64 << 10,
             acts,
             think,
             lazy,
         }
     }
+
+    /// As little of it as an interpreter can do.
+    pub(crate) fn shorten(&mut self) {
+        self.hosts = 2;
+        self.machines.truncate(2);
+        self.styles.truncate(2);
+        self.paths.truncate(4);
+        self.faults.retain(|(_, fault)| fault.hosts().all(|host| host < 2));
+        self.acts = self.acts.min(24);
+        (self.len_max, self.lend_min) = (3 << 10, 256);
+    }
 }
 
-fn style(random: &mut Random, secret: bool) -> Style {
+impl Fault {
+    /// Whom it hits.
+    fn hosts(self) -> impl Iterator<Item = usize> {
+        let (one, other) = match self {
+            Self::Cut { one, other, .. } => (one, other),
+            Self::Block { from, to, .. } | Self::Unblock { from, to, .. } => (from, to),
+            Self::Kill { host, .. }
+            | Self::Close { host }
+            | Self::Birth { host }
+            | Self::Stop { host, .. }
+            | Self::Continue { host }
+            | Self::Lose { host } => (host, host),
+        };
+        [one, other].into_iter()
+    }
+}
+
+/// One or several lanes are drawn by a generator of their own.
+fn style(random: &mut Random, lanes: &mut Random, secret: bool) -> Style {
+    let min = *lanes.pick(&[1, 1, 1, 2, 3]);
     Style {
+        lanes: LaneCount { min, max: min + *lanes.pick(&[0, 0, 2]) },
         keeps_port: random.chance(500),
         acknowledge_every: *random.pick(&[1, 4, 1000]),
         piece: *random.pick(&[700, 4 << 10, 64 << 10]),

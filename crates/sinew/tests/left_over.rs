@@ -4,15 +4,21 @@
 mod common;
 
 use common::{Pair, connected, content, engine_with, options, until};
-use sinew::{Completion, Endpoint, Match, OpError, Peer, Progress, Receive};
+use sinew::{Completion, Endpoint, Match, OpError, Peer, Progress, Receive, RecvOp};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 on_lanes! { shm = "shm", uds = "uds", tcp = "tcp"; [
     any_mixture_of_receives_takes_the_oldest_that_matches,
     frames_that_end_in_the_middle_of_a_permutation_lose_no_order,
     what_is_left_outlives_its_sender,
     a_receive_posted_later_finds_what_is_left,
+    a_waker_that_panics_for_what_is_left_ends_no_receive_that_has_its_message,
+    a_waker_that_panics_for_what_is_left_ends_no_receive_of_another_endpoint,
+    a_waker_that_panics_for_what_is_left_costs_no_operation_its_result,
 ] }
 
 /// One thread has both engines for itself, so that it packs on the one side and takes frames apart on the other.
@@ -266,4 +272,128 @@ fn a_receive_posted_later_finds_what_is_left(lane: &str) {
         }
     }
     assert_eq!((p.b.counters().unexpected, p.b.counters().posted), (0, 0));
+}
+
+/// Panics once it is told to: a poll that finds nothing wakes, too.
+struct Panics(AtomicBool);
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        assert!(!self.0.load(Ordering::Relaxed), "a waker that panics");
+    }
+}
+
+const TRAP: u64 = 99;
+
+/// A receive whose waker panics when its message comes.
+fn trap(p: &Pair) -> RecvOp {
+    let mut trap = p.b.post_recv(TRAP, vec![0; 8]).unwrap();
+    let panics = Arc::new(Panics(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&panics));
+    let pinned = std::pin::Pin::new(&mut trap);
+    assert!(Future::poll(pinned, &mut Context::from_waker(&waker)).is_pending());
+    panics.0.store(true, Ordering::Relaxed);
+    settle(p);
+    trap
+}
+
+/// A frame with two messages, the second one for the trap.
+fn send_with_trap(p: &Pair, tag: u64) {
+    p.to_b.stage(tag, b"whole").unwrap();
+    p.to_b.stage(TRAP, b"trap").unwrap();
+    p.here.progress();
+}
+
+/// What is left of the frame is given out, if it is not yet.
+fn spring(p: &Pair) {
+    let _ = catch_unwind(AssertUnwindSafe(|| p.there.progress()));
+    p.there.progress();
+}
+
+/// Calls until it has an answer; a panic is the waker's. How many there were.
+fn whatever_panics<T>(mut call: impl FnMut() -> Option<T>) -> (T, usize) {
+    let mut panics = 0;
+    let mut got = None;
+    until("there is an answer", || {
+        match catch_unwind(AssertUnwindSafe(&mut call)) {
+            Ok(answer) => got = answer,
+            Err(panic) => {
+                assert_eq!(panic.downcast_ref::<&str>(), Some(&"a waker that panics"));
+                panics += 1;
+            }
+        }
+        got.is_some()
+    });
+    (got.expect("an answer"), panics)
+}
+
+/// The receive hands over to a thread that sleeps, and what is left of the frame is for a waker that panics.
+fn a_waker_that_panics_for_what_is_left_ends_no_receive_that_has_its_message(lane: &str) {
+    for _ in 0..5 {
+        let p = pair(lane);
+        let trap = trap(&p);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let (got, _) = whatever_panics(|| p.b.recv(1, &mut [0; 8]).ok());
+                got
+            });
+            for _ in 0..20 {
+                // Time to fall asleep; whether it did changes only what is tested.
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                settle(&p);
+            }
+            send_with_trap(&p, 3);
+            let mut buf = [0; 8];
+            let receive = || p.b.recv_within(3, &mut buf, std::time::Duration::from_secs(1)).ok();
+            let (got, _) = whatever_panics(receive);
+            assert_eq!((got.len, &buf[..5]), (5, &b"whole"[..]));
+            spring(&p);
+            whatever_panics(|| p.to_b.send(1, b"the end").ok());
+            assert_eq!(sleeper.join().unwrap().len, 7);
+        });
+        assert_eq!(&trap.wait().unwrap().buf[..], b"trap");
+    }
+}
+
+fn a_waker_that_panics_for_what_is_left_ends_no_receive_of_another_endpoint(lane: &str) {
+    let p = pair(lane);
+    let other = p.there.endpoint("other").unwrap();
+    let connected = AtomicBool::new(false);
+    let to_other = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until("the other endpoint is connected", || {
+                p.there.process();
+                connected.load(Ordering::Acquire)
+            });
+        });
+        let peer = p.a.connect(other.address());
+        connected.store(true, Ordering::Release);
+        peer.unwrap()
+    });
+    let _trap = trap(&p);
+    send_with_trap(&p, 3);
+    to_other.send(4, b"other").unwrap();
+    let mut buf = [0; 8];
+    let (_, before) = whatever_panics(|| p.b.recv(3, &mut buf).ok());
+    assert_eq!(&buf[..5], b"whole");
+    let (got, panics) = whatever_panics(|| other.recv(4, &mut buf).ok());
+    assert_eq!((got.len, &buf[..5], before + panics), (5, &b"other"[..], 1));
+}
+
+fn a_waker_that_panics_for_what_is_left_costs_no_operation_its_result(lane: &str) {
+    let p = pair(lane);
+    let mut posted = p.b.post_recv(4, vec![0; 8]).unwrap();
+    p.to_b.send(4, b"other").unwrap();
+    p.here.progress();
+    until("the message has come", || {
+        p.there.progress();
+        p.b.counters().messages_received == 1
+    });
+    let _trap = trap(&p);
+    send_with_trap(&p, 3);
+    let mut buf = [0; 8];
+    let (_, before) = whatever_panics(|| p.b.recv(3, &mut buf).ok());
+    assert_eq!(&buf[..5], b"whole");
+    let (got, panics) = whatever_panics(|| posted.try_wait());
+    assert_eq!((&got.unwrap().buf[..], before + panics), (&b"other"[..], 1));
 }

@@ -10,6 +10,16 @@
 
 use std::io::Write as _;
 
+/// How many times longer than usual tests may take before they call it a hang. 1, unless they were built with another number in
+/// `XTASK_SLOWNESS`, as for a sanitizer, beside which everything is slower.
+pub const SLOWNESS: u64 = match option_env!("XTASK_SLOWNESS") {
+    None => 1,
+    Some(text) => match u64::from_str_radix(text, 10) {
+        Ok(times) => times,
+        Err(_) => panic!("XTASK_SLOWNESS is a number"),
+    },
+};
+
 /// Ends the calling test as skipped: `skip!("shm", "memfd_create is refused: {error}")`.
 ///
 /// The first argument is one word for what is missing, the word that `SINEW_REQUIRE` uses. The rest is the reason, in the

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes nearly as long unless it is broken.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30 * sinew_testing::SLOWNESS);
 
 /// The `owner` of a side's domain in poll keys.
 const DOMAIN: u32 = 1;

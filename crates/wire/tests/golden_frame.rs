@@ -118,3 +118,9 @@ fn flags_are_sets_of_bits() {
     assert_eq!((both.without(one), one.without(Flags::OPTIONAL)), (Flags::UNTAGGED, one));
     assert_eq!(one.without(both), Flags(0));
 }
+
+#[test]
+fn fragments_are_data_and_stripes() {
+    let fragments = (0..=u8::MAX).map(Kind).filter(|kind| kind.is_fragment());
+    assert!(fragments.eq([Kind::DATA, Kind::STRIPE]));
+}

@@ -2,19 +2,15 @@
 
 use super::inbound::OVERHEAD;
 use super::op::{Charge, Memory, Op, SendOp, SendState};
-use super::operations::buffered_cost;
-use super::session::{Control, ControlBody, Push, Session, Standing};
+use super::sends::buffered_cost;
+use super::session::{Control, ControlBody, Session, Standing};
 use super::stripes::{is_stripe, op_of};
 use super::table::Key;
 use super::{Core, SELF_OWNER};
 use crate::error::OpError;
-use sinew_transport::{
-    Capabilities, Descriptor, Lane, Limits, PostError, Token, Unacknowledged, UnacknowledgedBody,
-};
-use sinew_wire::frame::{Flags, Header, Kind};
-use sinew_wire::hello::Features;
+use sinew_transport::{Lane, PostError, Token};
+use sinew_wire::frame::{Header, Kind};
 use std::io::IoSlice;
-use std::ptr::NonNull;
 
 /// Why a message could not be posted at once.
 #[derive(Debug)]
@@ -42,12 +38,6 @@ impl Blocked {
     }
 }
 
-/// Bytes of the largest body that a flow keeps in one envelope: operation, length, immediate, descriptor or length of the push.
-const ENVELOPE_MAX: usize = 8 + 8 + 8 + size_of::<Descriptor>();
-/// Most bytes of one message that go behind its envelope unasked: as many as go while an answer comes.
-const PUSH_MAX: usize = 1 << 20;
-/// Most bytes of a session that go so before the peer has said a word of them: what it is not waiting for goes twice.
-const PUSHED_MAX: u64 = 4 << 20;
 /// Bytes of staged messages, their overhead counted, that go out without being told to.
 const STAGED_MAX: usize = 64 << 10;
 /// Fragments that one transfer posts before the next one has its turn.
@@ -326,117 +316,6 @@ impl Core {
         self.finish_send(key, Ok(()));
     }
 
-    fn pump_replay(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
-        let limits = lane.info().limits;
-        loop {
-            self.split_replay(key, &limits);
-            if !self.announce_replay(key, &limits) {
-                return Err(PostError::Full);
-            }
-            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
-            let Some(frame) = session.replay.front() else { return Ok(()) };
-            match &frame.body {
-                UnacknowledgedBody::Owned(bytes) => lane.try_post(&frame.header, &[IoSlice::new(bytes)])?,
-                &UnacknowledgedBody::Borrowed { data, len, token } => {
-                    let Some(data) = NonNull::new(data.cast_mut()) else { break Ok(()) };
-                    super::rendezvous::post_borrowed(lane, &frame.header, data, len, token)?;
-                }
-            }
-            session.replay.pop_front();
-            self.counters.replayed += 1;
-        }
-    }
-
-    /// A fragment that is longer than this lane takes becomes several, which count as frames of their own: those behind it
-    /// have not been sent yet, so their numbers move with it.
-    fn split_replay(&mut self, key: Key, limits: &Limits) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(front) = session.replay.front() else { return };
-        let (len, piece) = match &front.body {
-            UnacknowledgedBody::Owned(bytes) => (bytes.len(), limits.frame_max),
-            UnacknowledgedBody::Borrowed { len, .. } => (*len, limits.borrowed_max),
-        };
-        if !front.header.kind.is_fragment() || len <= piece {
-            return;
-        }
-        let Some(Unacknowledged { header, body }) = session.replay.pop_front() else { return };
-        let part = |at: usize| {
-            let here = piece.min(len - at);
-            let body = match &body {
-                UnacknowledgedBody::Owned(bytes) => UnacknowledgedBody::Owned(bytes[at..at + here].to_vec()),
-                UnacknowledgedBody::Borrowed { data, token, .. } => {
-                    UnacknowledgedBody::Borrowed { data: data.wrapping_add(at), len: here, token: *token }
-                }
-            };
-            let place = Header::data(header.tag, header.offset() + at as u64);
-            Unacknowledged { header: Header { kind: header.kind, ..place }, body }
-        };
-        let parts: Vec<Unacknowledged> = (0..len).step_by(piece).map(part).collect();
-        let more = parts.len() - 1;
-        session.sent += more as u64;
-        self.counters.split += more as u64;
-        for part in parts.into_iter().rev() {
-            session.replay.push_front(part);
-        }
-        if let UnacknowledgedBody::Borrowed { token, .. } = body
-            && let Some(Op::Send(op)) = self.ops.get_mut(Key(token.0))
-        {
-            op.references += more as u32;
-        }
-    }
-
-    /// A whole message that is longer than this lane takes goes as an envelope in the same place of the sequence: the engine
-    /// keeps its bytes until the peer has fetched them. `false`: there is no envelope left for it now.
-    fn announce_replay(&mut self, key: Key, limits: &Limits) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return true };
-        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) }) = session.replay.front()
-        else {
-            return true;
-        };
-        if header.kind != Kind::EAGER || bytes.len() <= limits.frame_max {
-            return true;
-        }
-        let Some(&flow) = session.flow_of.get(&header.dst) else { return true };
-        let Some(charge) = session.charge_envelope(&session.flows[flow as usize]) else { return false };
-        let Some(Unacknowledged { header, body: UnacknowledgedBody::Owned(mut bytes) }) =
-            session.replay.pop_front()
-        else {
-            return true;
-        };
-        let immediate = header.flags.contains(Flags::IMMEDIATE);
-        let message = bytes.split_off(if immediate { 8.min(bytes.len()) } else { 0 });
-        let len = message.len();
-        // The peer has not had the message, so it has counted none of it.
-        session.pay_back(flow, Charge::of(&header), len as u64 + OVERHEAD);
-        session.pay_envelope(flow, charge);
-        session.buffered += buffered_cost(len);
-        let header = Header { flags: header.flags.without(Flags::RESERVE), ..header };
-        let op = SendOp {
-            session: key,
-            flow,
-            header,
-            immediate: None,
-            memory: Memory::Owned(message.into()),
-            state: SendState::Announced,
-            references: 0,
-            stripes: 0,
-            waiter: None,
-            detached: true,
-            buffered: true,
-            pushed: 0,
-        };
-        let op = self.ops.insert(Op::Send(op));
-        let mut body = Vec::with_capacity(ENVELOPE_MAX);
-        body.extend(op.0.to_le_bytes());
-        body.extend((len as u64).to_le_bytes());
-        body.extend(bytes);
-        let header = charge.mark(Header { kind: Kind::ENVELOPE, ..header });
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.replay.push_front(Unacknowledged { header, body: UnacknowledgedBody::Owned(body) });
-        }
-        true
-    }
-
     fn pump_outbox(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
         let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
         if std::mem::take(&mut session.asks) {
@@ -547,74 +426,6 @@ impl Core {
         self.announce(key, op_key, lane, charge, !fits)
     }
 
-    /// Announces a message, with its beginning behind if it is `long` and that is of use. `Ok(true)`: it has left its queue.
-    fn announce(
-        &mut self,
-        key: Key,
-        op_key: Key,
-        lane: &mut dyn Lane,
-        charge: Charge,
-        long: bool,
-    ) -> Result<bool, PostError> {
-        let Some(Op::Send(op)) = self.ops.get_mut(op_key) else { return Ok(true) };
-        let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
-        let (flow, len) = (op.flow, op.memory.len());
-        let descriptor = op.describe(lane).map_err(PostError::Dead)?;
-        let mut header = charge.mark(Header { kind: Kind::ENVELOPE, ..op.header });
-        let mut body = Vec::with_capacity(ENVELOPE_MAX);
-        body.extend(op_key.0.to_le_bytes());
-        body.extend((len as u64).to_le_bytes());
-        body.extend(op.immediate.map(u64::to_le_bytes).into_iter().flatten());
-        let mut pushed = 0;
-        if let Some(descriptor) = descriptor {
-            header.flags = header.flags.with(Flags::DESCRIPTOR);
-            body.extend(descriptor.0);
-        } else {
-            let joins = |lane: &&Key| self.lanes.get(**lane).is_some_and(|slot| slot.joins);
-            let alone = session.lanes.iter().filter(joins).nth(1).is_none();
-            if long {
-                pushed = push_len(session, flow, op, &lane.info().capabilities, alone);
-            }
-            if pushed > 0 {
-                body.extend(pushed.to_le_bytes());
-            }
-        }
-        lane.try_post(&header, &[IoSlice::new(&body)])?;
-        session.pay_envelope(flow, charge);
-        session.sent += 1;
-        op.state = SendState::Announced;
-        if pushed > 0 {
-            op.pushed = pushed;
-            session.pushed += pushed;
-            session.to_push = Some(Push { op: op_key, next: 0, end: pushed });
-            self.tend_later(key);
-        }
-        Ok(true)
-    }
-
-    /// Sends what a message was announced to bring unasked.
-    fn pump_push(&mut self, key: Key, lane: &mut dyn Lane) -> Result<(), PostError> {
-        loop {
-            let Some(session) = self.sessions.get_mut(key) else { return Ok(()) };
-            let Some(Push { op: op_key, next, end }) = session.to_push else { return Ok(()) };
-            let op = match self.ops.get_mut(op_key) {
-                Some(Op::Send(op)) if next < end && op.state.is_out() => op,
-                _ => {
-                    session.to_push = None;
-                    return Ok(());
-                }
-            };
-            let header = Header::push(op_key.0, next);
-            let max = (end - next).min(lane.info().limits.borrowed_max_of(header.kind) as u64);
-            // `next < end`, which is at most the length of the memory.
-            let (data, len) = op.memory.piece(next as usize, max as usize);
-            super::rendezvous::post_borrowed(lane, &header, data, len, Token(op_key.0))?;
-            op.references += 1;
-            session.sent += 1;
-            session.to_push = Some(Push { op: op_key, next: next + len as u64, end });
-        }
-    }
-
     /// Posts fragments of what receivers fetch, a few of each in turn.
     fn pump_transfers(&mut self, key: Key, lane: &mut dyn Lane) -> Result<bool, PostError> {
         let Some(session) = self.sessions.get_mut(key) else { return Ok(true) };
@@ -655,22 +466,6 @@ impl Core {
             self.finish_send(key, result);
         }
     }
-}
-
-/// How many bytes of a long message go behind its envelope unasked, over a lane on which the receiver would ask for them: a receive
-/// that waits has them a round trip earlier, any other asks for them later. None where several lanes share long messages.
-fn push_len(session: &mut Session, flow: u32, op: &SendOp, lane: &Capabilities, alone: bool) -> u64 {
-    if !session.peer.features.contains(Features::PUSHES) {
-        return 0;
-    }
-    let flow = &mut session.flows[flow as usize];
-    if flow.shy > 0 || !alone {
-        flow.shy = flow.shy.saturating_sub(1);
-        return 0;
-    }
-    let len = op.memory.piece(0, PUSH_MAX).1 as u64;
-    let may = !(lane.pull || lane.view || lane.memory_polled) && session.pushed + len <= PUSHED_MAX;
-    if may { len } else { 0 }
 }
 
 fn lost_unknown() -> OpError {

@@ -252,6 +252,10 @@ impl Core {
         }
         if self.taking.is_empty() || self.taking.endpoint() != number {
             self.spill_bundles();
+            if self.effects.must_run() {
+                // It may panic: nothing must be taken out of the engine before that.
+                return false;
+            }
         }
         let lane = match self.hot_socket.filter(|_| self.socket_has_more()) {
             _ if !self.taking.is_empty() => self.taking.lane(),
@@ -292,18 +296,20 @@ impl Core {
         true
     }
 
-    /// Ends the permits, puts what was done under them into the books, and leaves nothing of bundles.
+    /// Ends the permits, puts what was done under them into the books, and leaves nothing of bundles. Whether code of the
+    /// application is to be run for that.
     #[inline(always)]
-    pub(crate) fn settle(&mut self) {
-        if self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 || !self.taking.is_empty() {
-            self.settle_now();
-        }
+    pub(crate) fn settle(&mut self) -> bool {
+        let any =
+            self.permits.to_send.endpoint | self.permits.to_receive.endpoint != 0 || !self.taking.is_empty();
+        any && self.settle_now()
     }
 
     #[inline(never)]
-    fn settle_now(&mut self) {
+    fn settle_now(&mut self) -> bool {
         self.settle_but_bundles();
         self.spill_bundles();
+        self.effects.must_run()
     }
 
     /// The same, but what is left of bundles stays where it is, for a receive that goes on looking after a turn of progress.

@@ -225,3 +225,100 @@ impl std::error::Error for HandshakeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    fn refused(reason: Reason) -> HandshakeError {
+        let (versions, modes, text) = (Versions::THIS, Mode::SECRET, "because".to_owned());
+        HandshakeError::Refused(Box::new(Refusal { reason, versions, modes, text }))
+    }
+
+    /// Each error: what the peer is told, and a part of what people are told.
+    fn all() -> Vec<(HandshakeError, &'static str, &'static str)> {
+        let (ours, theirs) = (Versions { min: 3, max: 4 }, Versions { min: 1, max: 1 });
+        let (expected, found) = ([0xab; 16], [0x0c; 16]);
+        let other_session = HandshakeError::OtherSession { asked: String::new(), answered: "tcp".into() };
+        vec![
+            (HandshakeError::ProofFailed, "", "the domain secrets differ"),
+            (HandshakeError::NotFresh, "", "not to this attempt"),
+            (HandshakeError::OtherDomain, "", "other domain"),
+            (HandshakeError::Over, "", "is over"),
+            (
+                HandshakeError::UnknownEngine { expected, found },
+                "another engine listens here",
+                "abababababababababababababababab was expected, 0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c is there",
+            ),
+            (
+                HandshakeError::AnotherIncarnation { expected: 10, found: 11 },
+                "the engine was restarted",
+                "a was expected, b is there",
+            ),
+            (
+                HandshakeError::OtherMode { ours: Mode::SECRET, theirs: Mode::PLAIN },
+                "is accepted",
+                "is accepted: give both engines the same domain secret",
+            ),
+            (
+                HandshakeError::OtherVersion { ours, theirs },
+                "here version 3 to 4 is spoken",
+                "update the older one",
+            ),
+            (
+                HandshakeError::MissingFeature { missing: 0x30, here: true },
+                "feature bits 0x30 are missing here",
+                "which this version lacks",
+            ),
+            (
+                HandshakeError::MissingFeature { missing: 0x30, here: false },
+                "feature bits 0x30 are missing there",
+                "the peer lacks feature bits 0x30",
+            ),
+            (HandshakeError::Malformed(HelloError::NotARecord), "", "not a valid record"),
+            (
+                HandshakeError::OutOfOrder { expected: RecordKind::FIRST, found: RecordKind::THIRD },
+                " came instead of ",
+                "the peer broke the protocol",
+            ),
+            (
+                other_session,
+                "the answer is for another session",
+                "asked for the implicit session, it answered for the session pinned to tcp",
+            ),
+        ]
+    }
+
+    #[test]
+    fn the_peer_is_told_what_it_needs_and_people_what_to_do() {
+        for (error, told, shown) in all() {
+            assert!(error.tell().contains(told), "{error:?} tells {:?}", error.tell());
+            let tells = !told.is_empty() || matches!(error, HandshakeError::Malformed(_));
+            assert_eq!(error.tell().is_empty(), !tells, "{error:?} tells {:?}", error.tell());
+            assert!(error.to_string().contains(shown), "{error}");
+            assert!(!error.is_retryable(), "{error:?}");
+            assert_eq!(error.source().is_some(), matches!(error, HandshakeError::Malformed(_)));
+        }
+    }
+
+    #[test]
+    fn one_who_is_refused_hears_what_to_do() {
+        let remedies = [
+            (Reason::OTHER_DOMAIN, "; name the same domain on both"),
+            (Reason::PROOF_FAILED, "; give both engines the same domain secret"),
+            (Reason::OTHER_MODE, "; give both engines the same domain secret"),
+            (Reason::OTHER_VERSION, "; update the older one"),
+            (Reason::MISSING_FEATURE, "; update the older one"),
+            (Reason::UNKNOWN_ENGINE, "; get a new address from the peer"),
+            (Reason::ANOTHER_INCARNATION, "; get a new address from the peer"),
+            (Reason::FULL, "; try again later"),
+        ];
+        for (reason, remedy) in remedies {
+            let text = refused(reason).to_string();
+            assert!(text.starts_with("refused by the peer: ") && text.ends_with(remedy), "{text}");
+        }
+        assert!(!refused(Reason::MYSELF).to_string().contains(';'));
+        assert!(refused(Reason::FULL).is_retryable() && !refused(Reason::OTHER_DOMAIN).is_retryable());
+    }
+}

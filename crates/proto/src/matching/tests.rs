@@ -32,6 +32,8 @@ enum Step {
     RetainStored(u64),
     Drain(usize),
     Release,
+    /// Takes a stored message and gives it back.
+    GiveBack(Pattern),
 }
 
 fn arrivals() -> impl Strategy<Value = Arrival> {
@@ -70,6 +72,7 @@ fn steps(posts: u32, messages: u32) -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3_u64).prop_map(Step::RetainStored),
         1 => (0..20_usize).prop_map(Step::Drain),
         1 => Just(Step::Release),
+        4 => patterns().prop_map(Step::GiveBack),
     ];
     prop::collection::vec(step, 0..600)
 }
@@ -87,7 +90,11 @@ impl Both {
     fn post(&mut self, pattern: Pattern) {
         self.next += 1;
         let oldest = self.naive.stored.iter().position(|(arrival, _)| wants(&pattern, arrival));
-        match (self.matcher.post(pattern, self.next), oldest) {
+        let queued = if self.next.is_multiple_of(2) { self.matcher.queue(pattern, self.next) } else { None };
+        assert!(queued.is_none() || self.naive.stored.is_empty());
+        assert!(queued.is_some() || !self.next.is_multiple_of(2) || !self.naive.stored.is_empty());
+        let posted = queued.map_or_else(|| self.matcher.post(pattern, self.next), Posted::Queued);
+        match (posted, oldest) {
             (Posted::Matched(handle, arrival, message), Some(at)) => {
                 assert_eq!(handle, self.next);
                 assert_eq!((arrival, message), self.naive.stored.remove(at));
@@ -104,6 +111,9 @@ impl Both {
         self.next += 1;
         let oldest = self.naive.posted.iter().position(|(pattern, _)| wants(pattern, &arrival));
         let expected = oldest.map(|at| self.naive.posted.remove(at).1);
+        let may_want = self.matcher.may_want(&arrival);
+        assert!(may_want || expected.is_none(), "what is wanted may be wanted");
+        assert!(!may_want || self.matcher.posted_len() > 0, "nobody is there to want it");
         assert_eq!(self.matcher.arrive(&arrival), expected);
         if expected.is_none() {
             self.matcher.store(arrival, self.next);
@@ -158,10 +168,23 @@ impl Both {
     }
 
     fn probe(&mut self, pattern: &Pattern) -> Option<UnexpectedId> {
-        let found = self.matcher.probe(pattern).map(|(id, arrival, message)| (id, *arrival, *message));
         let expected = self.naive.stored.iter().find(|(arrival, _)| wants(pattern, arrival));
+        let waiting = self.matcher.has_waiting(pattern);
+        assert!(waiting.is_none_or(|waiting| waiting == expected.is_some()));
+        assert!(waiting.is_some() || self.naive.stored.len() > 32, "so few are looked through");
+        let found = self.matcher.probe(pattern).map(|(id, arrival, message)| (id, *arrival, *message));
         assert_eq!(found.map(|(_, arrival, message)| (arrival, message)), expected.copied());
         found.map(|(id, ..)| id)
+    }
+
+    /// A message is taken and given back into its place.
+    fn give_back(&mut self, pattern: &Pattern) {
+        let taken = self.matcher.claim(pattern);
+        let at = self.naive.stored.iter().position(|(arrival, _)| wants(pattern, arrival));
+        assert_eq!(taken, at.map(|at| self.naive.stored[at]));
+        if let Some((arrival, number)) = taken {
+            self.matcher.store_behind(arrival, number, |_, &other| other < number);
+        }
     }
 
     fn apply(&mut self, step: &Step) {
@@ -219,7 +242,9 @@ impl Both {
                 assert_eq!(self.matcher.drain_posted().take(count).collect::<Vec<_>>(), expected);
             }
             Step::Release => self.matcher.release_memory(),
+            Step::GiveBack(pattern) => self.give_back(pattern),
         }
+        assert_eq!(self.matcher.has_unexpected(), !self.naive.stored.is_empty());
         assert_eq!(self.matcher.posted_len(), self.naive.posted.len());
         assert_eq!(self.matcher.unexpected_len(), self.naive.stored.len());
     }
@@ -318,4 +343,97 @@ fn equal_keys_by_the_thousand_cost_the_search_for_another_key_nothing() {
     assert!(table.is_empty());
     // Each append, search and removal looks at a bucket or two of one or two keys, and growing looks at each key twice.
     assert!(looked.get() < 12 * keys.len() as u64, "looked at {} keys", looked.get());
+}
+
+#[test]
+fn a_pattern_keeps_what_it_was_made_of() {
+    let pattern = Pattern::tag(6).ignoring(1).from(3);
+    assert_eq!(pattern, Pattern { tag: 6, ignore: 1, source: Some(3), untagged: false });
+    assert_eq!(Pattern::tag(6).from(3).ignoring(1), pattern);
+    let wanted = Wanted::new(&pattern);
+    assert_eq!((wanted.source(), Wanted::new(&Pattern::untagged()).source()), (Some(3), None));
+    let arrivals = (4..9).flat_map(|tag| (2..5).map(move |source| Arrival { tag, untagged: false, source }));
+    for arrival in arrivals.chain([Arrival { tag: 6, untagged: true, source: 3 }]) {
+        assert_eq!(wanted.accepts(&arrival), wants(&pattern, &arrival), "{arrival:?}");
+    }
+}
+
+#[test]
+fn a_message_that_no_receive_wants_is_known_to_be_unwanted() {
+    let mut matcher = Matcher::<u32, u32>::new(7);
+    let patterns =
+        [Pattern::tag(1), Pattern::tag(2).from(9), Pattern::tag(16).ignoring(3), Pattern::untagged()];
+    for (number, pattern) in (0..).zip(patterns) {
+        assert!(matches!(matcher.post(pattern, number), Posted::Queued(_)));
+    }
+    for tag in 0..2000 {
+        for (source, untagged) in [(1, false), (9, false), (1, true)] {
+            let arrival = Arrival { tag, untagged, source };
+            let wanted = patterns.iter().any(|pattern| wants(pattern, &arrival));
+            assert_eq!(matcher.may_want(&arrival), wanted, "{arrival:?}");
+        }
+    }
+}
+
+/// More than the window holds, so that places of the list have names, too.
+#[test]
+fn names_of_receives_and_messages_stay_worthless_when_the_memory_was_given_back() {
+    let mut matcher = Matcher::<u32, u32>::new(7);
+    let mut names = Vec::new();
+    for round in 0..4 {
+        let before = names.len();
+        for number in 0..200 {
+            let Posted::Queued(name) = matcher.post(Pattern::tag(u64::from(number)), number) else {
+                panic!("queued")
+            };
+            assert!(!names.contains(&name), "a name is given out twice in round {round}");
+            names.push(name);
+        }
+        assert!(names[..before].iter().all(|name| matcher.cancel(*name).is_none()));
+        assert_eq!(names[before..].iter().filter_map(|name| matcher.cancel(*name)).count(), 200);
+        matcher.release_memory();
+    }
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        let arrival = Arrival { tag: 1, untagged: false, source: 1 };
+        let (first, second) = (matcher.store(arrival, 1), matcher.store(arrival, 2));
+        assert!(names.iter().all(|name| matcher.get_mut(*name).is_none()), "{names:?} {first:?} {second:?}");
+        assert_eq!(matcher.take(second).map(|(_, message)| message), Some(2));
+        assert_eq!(matcher.take(first).map(|(_, message)| message), Some(1));
+        names.extend([first, second]);
+        matcher.release_memory();
+    }
+}
+
+#[test]
+fn keys_spread_over_buckets_by_the_matcher_s_seed() {
+    use super::table::Hasher;
+    let seeds: Vec<Hasher> = (0..256).map(Hasher::new).collect();
+    for key in [(1, 0), (0, 1), (1 << 40, 0)] {
+        let hashes: std::collections::HashSet<u64> =
+            seeds.iter().map(|hasher| hasher.hash(key) >> 32).collect();
+        assert_eq!(hashes.len(), seeds.len(), "two seeds put {key:?} into one bucket");
+    }
+    let rows: [fn(u64) -> (u64, u64); 4] =
+        [|n| (n, 5), |n| (n << 20, 5), |n| (n << 48, 5), |n| (5, n << 32 | 7)];
+    for hasher in &seeds[..8] {
+        for (number, row) in rows.iter().enumerate() {
+            let mut buckets = [0_u32; 1024];
+            for n in 0..4096 {
+                buckets[(hasher.hash(row(n)) >> 32) as usize % 1024] += 1;
+            }
+            let fullest = buckets.iter().max().copied().unwrap_or(0);
+            assert!(fullest <= 64, "row {number}: {fullest} keys in one of 1,024 buckets");
+        }
+    }
+}
+
+#[test]
+fn keys_that_differ_alike_in_tag_and_source_are_different() {
+    use super::table::{Hasher, Link, Table};
+    let (mut table, mut links, hasher) = (Table::new(), vec![Link::UNUSED; 4], Hasher::new(3));
+    let keys = [(5, 9), (4, 8)];
+    table.append(&mut links, &hasher, 0, |at| keys[at as usize]);
+    assert_eq!(table.find(&links, &hasher, keys[0], |at| keys[at as usize]), 0);
+    assert_eq!(table.find(&links, &hasher, keys[1], |at| keys[at as usize]), super::slab::NONE);
 }

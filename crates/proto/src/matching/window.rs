@@ -315,4 +315,71 @@ mod tests {
         }
         assert!(found > 20_000, "{found} messages found a receive");
     }
+
+    fn push(window: &mut Window<u64>, tag: u64, name: u64) {
+        assert!(window.has_room(), "there is room for receive {name}, with {} there", window.len());
+        window.push(&Compiled::new(&Pattern::tag(tag)), name, name);
+    }
+
+    fn remove_youngest(window: &mut Window<u64>) {
+        let youngest = window.entries().last().map(|(at, _)| at).expect("a receive");
+        window.remove(youngest);
+    }
+
+    /// Old receives that stay keep no others out, wherever they lie.
+    #[test]
+    fn there_is_room_while_a_quarter_of_the_lanes_is_free() {
+        for stay in [0, 1, 3, 11, 12, 40, 47] {
+            let mut window = Window::new();
+            (0..stay).for_each(|name| push(&mut window, name, name));
+            for round in 0..1000 {
+                push(&mut window, 100 + round, stay + round);
+                remove_youngest(&mut window);
+            }
+            assert_eq!(window.len() as u64, stay);
+        }
+        let mut window = Window::new();
+        (0..64).for_each(|name| push(&mut window, name, name));
+        assert!(!window.has_room(), "sixty-four are there");
+        (0..16).for_each(|_| remove_youngest(&mut window));
+        push(&mut window, 1, 64);
+    }
+
+    #[test]
+    fn few_receives_need_four_lanes() {
+        let mut window = Window::new();
+        for round in 0..1000 {
+            push(&mut window, round, round);
+            if window.len() == 3 {
+                remove_youngest(&mut window);
+                window.remove(window.oldest());
+            }
+        }
+        assert_eq!(window.lanes.len(), LANES_FIRST);
+    }
+
+    #[test]
+    fn what_has_gone_is_not_searched_for_long() {
+        let mut window = Window::new();
+        let key = |tag| Key::of(&Arrival { tag, untagged: false, source: 1 });
+        push(&mut window, 5, 0);
+        assert!(window.may_have(&key(5)) && !window.may_have(&key(6)) && !window.may_have(&key(7)));
+        remove_youngest(&mut window);
+        push(&mut window, 7, 1);
+        for round in 0..u64::from(GONE_MAX) {
+            push(&mut window, 6, 2 + round);
+            assert!(window.may_have(&key(6)) && window.may_have(&key(7)));
+            remove_youngest(&mut window);
+        }
+        assert!(!window.may_have(&key(5)));
+        assert!(window.may_have(&key(7)));
+    }
+
+    #[test]
+    fn neighbouring_tags_differ_in_print_and_place() {
+        let marks = || (0..48).map(|tag| Mark::of(tag, false)).chain([Mark::of(0, true)]);
+        let prints: std::collections::HashSet<u8> = marks().map(Mark::print).collect();
+        let places: std::collections::HashSet<usize> = marks().map(Mark::place).collect();
+        assert!(prints.len() > 40 && places.len() > 45, "{} prints, {} places", prints.len(), places.len());
+    }
 }

@@ -6,8 +6,8 @@ use super::memory::{Borrowed, Kept, Named, SimSegment, Target};
 use crate::net::{Breach, EndId, Kind, MILLIS, Nanos, Net, Piece, Shared, State, lock};
 use crate::surroundings::{instant, nanos};
 use sinew_transport::{
-    Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement, PostError,
-    Pull, Sink, Token, TransportError, Unacknowledged, View,
+    Backlog, Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement,
+    PostError, Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -59,6 +59,8 @@ pub(super) struct SimLane {
     peer_timeout: Nanos,
     posted: VecDeque<Posted>,
     bytes: usize,
+    /// Bytes that were posted since the lane began.
+    bytes_ever: u64,
     /// Of `posted`: how many were given to the kernel whole, and how much of the next.
     begun: usize,
     begun_bytes: usize,
@@ -105,6 +107,7 @@ impl SimLane {
             peer_timeout: crate::surroundings::length(peer_timeout),
             posted: VecDeque::new(),
             bytes: 0,
+            bytes_ever: 0,
             begun: 0,
             begun_bytes: 0,
             acknowledged: 0,
@@ -148,6 +151,10 @@ impl SimLane {
         }
         self.posted.push_back(Posted { header: *header, kept: kept() });
         self.bytes += len;
+        self.bytes_ever += len as u64;
+        if header.kind == sinew_transport::Kind::STRIPE {
+            lock(&self.net).stripes += 1;
+        }
         self.frames += 1;
         if self.kind == Kind::Near || self.bytes > self.style.retention / 2 {
             self.push();
@@ -433,6 +440,11 @@ unsafe impl Lane for SimLane {
 
     fn is_held_up(&self) -> bool {
         self.kind != Kind::Near && self.begun < self.posted.len()
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        let queued = self.bytes as u64;
+        (self.kind == Kind::Far).then(|| Backlog { arrived: self.bytes_ever - queued, queued })
     }
 
     fn has_more(&self) -> bool {

@@ -14,8 +14,8 @@ use crate::net::{EndId, Kind, MICROS, Share, Shared, lock};
 use link::SimLink;
 use memory::SimSegment;
 use sinew_transport::{
-    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, Limits, Link, ListenScope, Locator,
-    Segment, Transport, TransportError,
+    Availability, Capabilities, Cost, Domain, DomainContext, ErrorKind, LaneCount, Limits, Link, ListenScope,
+    Locator, Segment, Transport, TransportError,
 };
 
 pub(crate) use memory::{forget_segments, segments_alive};
@@ -42,6 +42,8 @@ pub(crate) struct Style {
     pub(crate) retention: usize,
     /// The kernel vouches for who is there.
     pub(crate) vouches: bool,
+    /// How many far lanes a session may have.
+    pub(crate) lanes: LaneCount,
 }
 
 /// What lanes of a kind can do, what they are expected to cost, and their sizes.
@@ -78,6 +80,10 @@ impl Transport for SimTransport {
     fn expectation(&self) -> (Capabilities, Cost) {
         let (capabilities, cost, _) = expectation(self.kind);
         (capabilities, cost)
+    }
+
+    fn lanes_per_session(&self) -> LaneCount {
+        if self.kind == Kind::Far { self.style.lanes } else { LaneCount::default() }
     }
 
     fn open(&self, context: DomainContext) -> Result<Box<dyn Domain>, TransportError> {

@@ -144,6 +144,8 @@ pub(crate) struct Net {
     pub(crate) breach: Option<(Breach, u64)>,
     /// It was broken.
     pub(crate) breached: bool,
+    /// Fragments outside the sequence that were posted.
+    pub(crate) stripes: u64,
     /// Readings of the clock since it last moved: a loop without an end shows here.
     pub(crate) readings: u64,
 }
@@ -170,6 +172,7 @@ impl Net {
             touched: Vec::new(),
             breach: None,
             breached: false,
+            stripes: 0,
             readings: 0,
         }
     }

@@ -120,7 +120,7 @@ impl World {
 
     fn len(&self) -> usize {
         let eager_max = self.plan.eager_max as u64;
-        self.draw(|random| match random.below(20) {
+        let len = self.draw(|random| match random.below(20) {
             0..=5 => random.below(17),
             6..=10 => random.between(16, 220),
             11..=13 => random.between(eager_max.saturating_sub(20), eager_max + 20),
@@ -128,7 +128,8 @@ impl World {
             16 => random.between(15 << 10, 18 << 10),
             17 | 18 => random.between(20 << 10, 60 << 10),
             _ => random.between(60 << 10, ROOM as u64),
-        }) as usize
+        }) as usize;
+        len.min(self.plan.len_max)
     }
 
     pub(super) fn draft(&self, to: &Connected) -> Draft {
@@ -259,7 +260,7 @@ impl World {
         let draft = self.draft(&known);
         let buf: Buf = match self.index(4) {
             0 => Bytes::from(draft.data.clone()).into(),
-            1 | 2 if draft.data.len() >= 64 << 10 => {
+            1 | 2 if draft.data.len() >= self.plan.lend_min => {
                 let allocated = if self.chance(700) {
                     self.engine(host).map(|engine| engine.alloc(draft.data.len()))
                 } else {

@@ -31,6 +31,8 @@ pub struct Setting {
     pub weather: Option<Weather>,
     /// Break the lane contract once, after so many messages.
     pub breach: Option<(Breach, u64)>,
+    /// Two hosts, a few short messages: for an interpreter.
+    pub brief: bool,
 }
 
 /// What came of a seed.
@@ -40,6 +42,8 @@ pub struct Report {
     pub seed: u64,
     /// The weather that was asked for instead of the seed's.
     pub weather: Option<Weather>,
+    /// It was brief.
+    pub brief: bool,
     /// What happened, as one number: the same for each run of the seed.
     pub hash: u64,
     /// What was promised and not kept.
@@ -62,6 +66,8 @@ pub struct Report {
     pub lasted: Duration,
     /// The breach that was asked for was made.
     pub breached: bool,
+    /// Fragments that went over one of several lanes, outside the sequence.
+    pub stripes: u64,
 }
 
 impl Report {
@@ -74,7 +80,8 @@ impl Report {
             Some(Weather::Rough) => " --weather rough",
             Some(Weather::Wild) => " --weather wild",
         };
-        format!("cargo xtask sim --seed {}{weather} --trace", self.seed)
+        let brief = if self.brief { " --brief" } else { "" };
+        format!("cargo xtask sim --seed {}{weather}{brief} --trace", self.seed)
     }
 }
 
@@ -135,7 +142,10 @@ pub fn run(seed: u64, setting: &Setting) -> Report {
 
 impl World {
     fn new(seed: u64, setting: &Setting) -> Self {
-        let plan = Plan::draw(seed, setting.weather);
+        let mut plan = Plan::draw(seed, setting.weather);
+        if setting.brief {
+            plan.shorten();
+        }
         let mut random = Random::new(seed);
         let mut net = Net::new(plan.hosts, random.fork(), Trace::new(setting.trace));
         net.paths.clone_from(&plan.paths);
@@ -168,6 +178,7 @@ impl World {
         Report {
             seed,
             weather: setting.weather,
+            brief: setting.brief,
             hash: net.trace.hash(),
             violations: checker.violations.clone(),
             messages: checker.messages.len() as u64,
@@ -179,6 +190,7 @@ impl World {
             replayed,
             lasted: Duration::from_nanos(net.now),
             breached: net.breached,
+            stripes: net.stripes,
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub(crate) const FLOWS: usize = 3;
 /// Of each operation. Whether messages flow is what the campaigns judge: a wire that is dead most of the time may keep one send
 /// waiting behind others for long.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(180 * sinew_testing::SLOWNESS);
 const LENGTH_MAX: usize = 400_000;
 /// The tag after the last message.
 pub(crate) const END: u64 = 2;

@@ -67,7 +67,7 @@ pub(crate) fn middle(ratios: &mut [f64]) -> f64 {
 
 /// Longest that a campaign may take before it is ended as wedged: far beyond what it needs.
 pub(crate) fn patience() -> Duration {
-    Duration::from_secs(170) + Duration::from_secs(5) * rounds() as u32
+    (Duration::from_secs(170) + Duration::from_secs(5) * rounds() as u32) * sinew_testing::SLOWNESS as u32
 }
 
 /// Waits until `condition` holds; `what` is asked for when it does not.

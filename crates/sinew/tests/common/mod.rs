@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use sinew::{Address, Endpoint, Engine, EngineOptions, Peer, Progress};
+use sinew_testing::SLOWNESS;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How long a wait may last before the test fails: far beyond what anything needs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30 * SLOWNESS);
 
 /// An engine on one lane. `self` opens all transports and uses none.
 pub fn engine(lane: &str, progress: Progress) -> Engine {
@@ -19,7 +20,7 @@ pub fn engine(lane: &str, progress: Progress) -> Engine {
 }
 
 pub fn options() -> EngineOptions {
-    EngineOptions::default().timeout(Duration::from_secs(20))
+    EngineOptions::default().timeout(Duration::from_secs(20 * SLOWNESS))
 }
 
 pub fn engine_with(lane: &str, progress: Progress, options: EngineOptions) -> Engine {

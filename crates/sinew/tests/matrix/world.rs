@@ -91,7 +91,7 @@ impl Cell {
 /// Little credit and no copies beyond it, so that messages of every size can be made to wait for their receiver.
 pub(crate) fn options() -> EngineOptions {
     EngineOptions::default()
-        .timeout(Duration::from_secs(20))
+        .timeout(Duration::from_secs(20 * sinew_testing::SLOWNESS))
         .endpoint_window(WINDOW)
         .send_buffer(0usize)
         .spin(Duration::from_micros(30))

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest that a test waits for anything.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30 * sinew_testing::SLOWNESS);
 
 /// A directory that goes away with the value.
 pub struct Scratch(pub PathBuf);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition is waited for.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20 * sinew_testing::SLOWNESS);
 /// `peer_timeout` of lanes where nothing else is said.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 

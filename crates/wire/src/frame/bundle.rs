@@ -337,4 +337,47 @@ mod tests {
         assert_eq!((opened.data(0), opened.data(1), opened.data(99)), (&b"x"[..], &b""[..], &b""[..]));
         assert_eq!(opened.tag(usize::MAX / 16), 0);
     }
+
+    #[test]
+    fn what_an_earlier_bundle_had_is_not_there_any_more() {
+        let mut packer = Packer::new();
+        assert!([1, 2, 3].iter().all(|tag| packer.push(*tag, false, b"one of three")));
+        let three = body(&packer);
+        packer.clear();
+        assert!(packer.push(4, true, b"alone"));
+        let alone = body(&packer);
+        let mut opened = Opened::new();
+        opened.open(3, false, three.len(), |into| into.copy_from_slice(&three)).unwrap();
+        assert_eq!((opened.count(), opened.untagged(), opened.data(2)), (3, false, &b"one of three"[..]));
+        opened.open(1, true, alone.len(), |into| into.copy_from_slice(&alone)).unwrap();
+        assert_eq!((opened.count(), opened.untagged(), opened.data(0)), (1, true, &b"alone"[..]));
+        assert_eq!((opened.data(1), opened.data(2), opened.tag(2)), (&b""[..], &b""[..], 0));
+        assert_eq!(format!("{opened:?}"), "Opened(1 messages)");
+        assert_eq!(opened.open(1, true, 1, |_| ()), Err(NoBundle));
+        assert_eq!((opened.count(), opened.data(0)), (0, &b""[..]));
+    }
+
+    #[test]
+    fn a_packer_knows_what_it_has() {
+        let mut packer = Packer::new();
+        for count in 0..5 {
+            assert_eq!((packer.count(), packer.untagged()), (count, count > 0));
+            assert!(packer.push(0, true, b"abc"));
+        }
+        assert_eq!(format!("{packer:?}"), "Packer(5 messages, 15 bytes)");
+        packer.clear();
+        assert!(packer.push(0, false, b"abc"));
+        assert_eq!((packer.count(), packer.untagged()), (1, false));
+    }
+
+    #[test]
+    fn no_message_and_too_many_are_refused_whatever_the_body() {
+        for untagged in [false, true] {
+            for count in [0, MESSAGES_MAX as u64 + 1, MESSAGES_MAX as u64 + 2, 1 << 40] {
+                for len in [0, 8, 320, BODY_MAX] {
+                    assert!(open(count, untagged, &vec![0; len]).is_err(), "{count} in {len}");
+                }
+            }
+        }
+    }
 }

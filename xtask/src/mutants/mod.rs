@@ -4,6 +4,9 @@
 //! Called from the command line; it takes an hour for `wire` and `proto`. It works on a copy of the tracked files, as a
 //! mutant that is left behind must not be committed.
 
+mod at_once;
+mod splice;
+
 use crate::process;
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result, bail};
@@ -22,12 +25,29 @@ const PACKAGES: [&str; 2] = ["sinew-wire", "sinew-proto"];
 /// Where survivors have their reasons: lines that begin with `- `, then the mutant's name in backquotes.
 const REASONS: &str = "docs/mutants.md";
 
-/// Runs the mutants of these crates, all or those of a shard (`1/4`), and prints those that no test noticed.
+/// What is run, and how.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A part of them, as 1/4
+    #[arg(long)]
+    shard: Option<String>,
+    /// Only those in files like this, as 'matching/*.rs' (may be repeated)
+    #[arg(long)]
+    file: Vec<String>,
+    /// One build for all: minutes where one for each takes hours
+    #[arg(long)]
+    at_once: bool,
+    /// Crates [default: sinew-wire sinew-proto]
+    packages: Vec<String>,
+}
+
+/// Runs mutants, and prints those that no test noticed.
 ///
 /// # Errors
 /// When one survived without a reason, or none was tested.
-pub(crate) fn run(workspace: &Workspace, packages: &[String], shard: Option<&str>) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let scratch = workspace.scratch()?.join("mutants");
+    std::fs::create_dir_all(&scratch)?;
     let log = workspace.scratch()?.join("mutants.log");
     if !crate::setup::has("cargo-mutants") {
         let mut install = Command::new("cargo");
@@ -38,32 +58,64 @@ pub(crate) fn run(workspace: &Workspace, packages: &[String], shard: Option<&str
     }
     let tree = scratch.join("tree");
     copy_tree(workspace, &tree)?;
-    let mut command = Command::new("cargo");
-    command.args(["mutants", "--in-place", "--no-shuffle", "--timeout", TIMEOUT_S, "--output"]).arg(&scratch);
-    command.args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"]).current_dir(&tree);
-    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TERM_COLOR", "never");
-    if packages.is_empty() {
-        command.args(PACKAGES.iter().flat_map(|name| ["--package", name]));
+    let named: Vec<&str> = options.packages.iter().map(String::as_str).collect();
+    let packages: &[&str] = if named.is_empty() { &PACKAGES } else { &named };
+    let mut found = at_once::Found::default();
+    if options.at_once {
+        for package in packages {
+            let one = at_once::run(workspace, &tree, &log, package, &options.file, options.shard.as_deref())?;
+            found.absorb(one);
+        }
     } else {
-        command.args(packages.iter().flat_map(|name| ["--package", name.as_str()]));
+        found = one_by_one(&scratch, &tree, &log, packages, options)?;
     }
-    command.args(shard.into_iter().flat_map(|shard| ["--shard", shard]));
+    if found.caught.is_empty() {
+        bail!("no mutant was caught");
+    }
+    conclude(workspace, &found)
+}
+
+/// `cargo-mutants` builds and tests one after the other.
+fn one_by_one(
+    scratch: &Path,
+    tree: &Path,
+    log: &Path,
+    packages: &[&str],
+    options: &Options,
+) -> Result<at_once::Found> {
+    let mut command = Command::new("cargo");
+    command.args(["mutants", "--in-place", "--no-shuffle", "--timeout", TIMEOUT_S, "--output"]).arg(scratch);
+    command.args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"]).current_dir(tree);
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TERM_COLOR", "never");
+    command.args(packages.iter().flat_map(|name| ["--package", name]));
+    command.args(options.file.iter().flat_map(|file| ["--file", file.as_str()]));
+    command.args(options.shard.iter().flat_map(|shard| ["--shard", shard.as_str()]));
     // Its exit status says that some survived; which of them count is said here.
-    let finished = process::run(&mut command, &log, LIMIT)?;
+    process::run(&mut command, log, LIMIT)?;
     let found = |name: &str| lines(&scratch.join("mutants.out").join(name));
-    let (caught, missed, timeout) = (found("caught.txt")?, found("missed.txt")?, found("timeout.txt")?);
-    if caught.is_empty() {
-        bail!("no mutant was caught: {}", finished.tail(10));
-    }
+    Ok(at_once::Found {
+        caught: found("caught.txt")?,
+        endless: found("timeout.txt")?,
+        missed: found("missed.txt")?,
+        left: Vec::new(),
+    })
+}
+
+/// Prints what was found. Survivors without a reason are a failure.
+fn conclude(workspace: &Workspace, found: &at_once::Found) -> Result<()> {
     let known = reasons(&std::fs::read_to_string(workspace.root.join(REASONS)).unwrap_or_default());
     let (with_reason, survivors): (Vec<&String>, Vec<&String>) =
-        missed.iter().partition(|name| known.contains(&without_place(name)));
+        found.missed.iter().partition(|name| known.contains(&without_place(name)));
+    for name in &found.left {
+        println!("not in one program with the others: {name}");
+    }
     println!(
-        "{} mutants noticed, {} by never ending, {} survive with a reason, {} without",
-        caught.len() + timeout.len(),
-        timeout.len(),
+        "{} mutants noticed, {} by never ending, {} survive with a reason, {} without; {} were not run",
+        found.caught.len() + found.endless.len(),
+        found.endless.len(),
         with_reason.len(),
-        survivors.len()
+        survivors.len(),
+        found.left.len()
     );
     for name in &survivors {
         println!("survives: {name}");

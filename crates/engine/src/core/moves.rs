@@ -1,0 +1,131 @@
+//! How a healthy session goes over to a better lane, and which lanes beside the one that carries it are closed.
+//!
+//! Called when lanes come, when they have been measured, and when the peer has moved. One side decides, the other follows. What it must
+//! not do: move while anything on the old lane is unacknowledged.
+
+use super::table::Key;
+use super::{Core, LaneSlot};
+use sinew_proto::select;
+
+impl Core {
+    /// The peer's leg runs on `lane`: it may close others of the same transport, of which it was told before that.
+    pub(super) fn offer_doubles(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        if session.lanes.len() < 2 || session.chooses(self.id) {
+            return;
+        }
+        let transport = |lane: Key| self.lanes.get(lane).map(|slot| slot.transport);
+        let others = session.lanes.iter().copied().filter(|&other| other != lane);
+        let doubles: Vec<Key> = others.filter(|&other| transport(other) == transport(lane)).collect();
+        for double in doubles {
+            self.post_resume(session_key, double);
+        }
+    }
+
+    /// A healthy session moves its sending to where the peer's is, if this side is the one that follows.
+    pub(super) fn follow_peer(&mut self, session_key: Key, lane: Key) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if !session.chooses(self.id)
+            && session.active.is_some_and(|active| active != lane)
+            && session.moving_to != Some(lane)
+        {
+            session.moving_to = Some(lane);
+            session.ready = false;
+            self.mark_dirty(session_key);
+        }
+        self.close_idle_lanes(session_key);
+    }
+
+    /// Starts a move to a better standing-by lane, if there is one and this engine decides.
+    pub(crate) fn consider_move(&mut self, session_key: Key) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let Some(active) = session.active else { return };
+        if session.moving_to.is_some() || !session.is_up() || !session.chooses(self.id) {
+            return;
+        }
+        let cost = |key: Key| self.lanes.get(key).map_or(u64::MAX, LaneSlot::cost_ns);
+        let standing_by = session.lanes.iter().copied().filter(|&lane| {
+            let fit = |slot: &LaneSlot| slot.listening && slot.proof.verified && !slot.extra;
+            lane != active && self.lanes.get(lane).is_some_and(fit)
+        });
+        let standing_by = standing_by.map(|lane| (lane, cost(lane), self.expected_ns(lane)));
+        if let Some(best) = select::better(&self.present_path(active), standing_by)
+            && let Some(session) = self.sessions.get_mut(session_key)
+        {
+            session.moving_to = Some(best);
+            session.ready = false;
+            self.mark_dirty(session_key);
+        }
+    }
+
+    /// Completes a move once everything on the old lane is acknowledged. `false`: not yet.
+    pub(crate) fn try_move(&mut self, session_key: Key) -> bool {
+        let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        let Some(target) = session.moving_to else { return true };
+        let Some(active) = session.active else { return true };
+        if !self.lanes.get(target).is_some_and(|slot| slot.lane.is_some() && slot.listening) {
+            if self.lanes.get(target).is_none() {
+                session.moving_to = None;
+            }
+            return session.moving_to.is_none();
+        }
+        let Some(lane) = self.lanes.get_mut(active).and_then(|slot| slot.lane.as_mut()) else { return false };
+        if lane.unacknowledged() > 0 {
+            lane.request_acknowledgement();
+            let _ = lane.flush();
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(session_key) else { return true };
+        session.active = Some(target);
+        session.moving_to = None;
+        // What a lost lane left over has not been sent again yet.
+        let (count, peer) = (session.sent - session.replay.len() as u64, session.peer.id);
+        let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
+        crate::events::lane_moved(&peer, name(active), name(target));
+        self.post_switch(session_key, target, count);
+        self.lanes_changed(session_key);
+        self.session_has_lane(session_key);
+        self.close_idle_lanes(session_key);
+        true
+    }
+
+    /// After a move: closes lanes that neither side sends on, but cheaper ones.
+    fn close_idle_lanes(&mut self, session_key: Key) {
+        self.close_idle(session_key, |lane, carrier| {
+            lane.transport == carrier.transport || lane.cost_ns() >= carrier.cost_ns()
+        });
+    }
+
+    /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
+    /// each, and two engines that connect to each other at once make two.
+    pub(crate) fn close_doubles(&mut self, session_key: Key) {
+        self.close_idle(session_key, |lane, carrier| lane.spare && lane.transport == carrier.transport);
+    }
+
+    /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
+    /// it decides.
+    fn close_idle(&mut self, session_key: Key, superfluous: fn(&LaneSlot, &LaneSlot) -> bool) {
+        let Some(session) = self.sessions.get(session_key) else { return };
+        if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
+            return;
+        }
+        let Some(active) = session.active else { return };
+        let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
+        let idle = |lane: &Key| {
+            let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
+            // Beside another of its transport an extra one is closed by who has made it, when it does not help (`sockets`).
+            let helps = |slot: &LaneSlot| slot.extra && slot.transport == carrier.transport;
+            slot.is_some_and(|slot| !helps(slot) && superfluous(slot, carrier))
+        };
+        let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
+        for lane in idle {
+            if self.lanes.get(lane).is_some_and(|slot| slot.lane.is_some()) {
+                self.retire_lane(lane, "closed: a better one carries the session");
+            } else if let Some(session) = self.sessions.get_mut(session_key) {
+                // It is being polled.
+                session.crowded = true;
+                self.mark_dirty(session_key);
+            }
+        }
+    }
+}

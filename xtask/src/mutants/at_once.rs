@@ -1,0 +1,368 @@
+//! `cargo xtask mutants --at-once`: one build for all mutants of a crate, and one short run of its tests for each.
+//!
+//! A build for each mutant takes minutes where a crate is tested by others above it, as the engine is. The list of mutants and their names
+//! are `cargo-mutants`' own; what cannot stand beside the first form in one program is said at the end and left to it.
+
+use super::splice::{Mutant, SWITCH, VARIABLE, marks, splice};
+use crate::process;
+use crate::workspace::{Workspace, cargo};
+use anyhow::{Context as _, Result, bail};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Which tests notice a change of a crate: words for `cargo test`, and the names of those that run.
+struct Noticed {
+    package: &'static str,
+    by: &'static [Tests],
+}
+
+struct Tests {
+    build: &'static [&'static str],
+    only: &'static [&'static str],
+}
+
+/// Short ones: each runs for each mutant that those before it have not noticed.
+const NOTICED: [Noticed; 3] = [
+    Noticed {
+        package: "sinew-wire",
+        by: &[Tests { build: &["-p", "sinew-wire", "--lib", "--tests"], only: &[] }],
+    },
+    Noticed { package: "sinew-proto", by: &[Tests { build: &["-p", "sinew-proto", "--lib"], only: &[] }] },
+    Noticed {
+        package: "sinew-engine",
+        by: &[
+            Tests { build: &["-p", "sinew-engine", "--lib"], only: &[] },
+            Tests { build: &["-p", "sinew-sim", "--test", "seeds"], only: &["weather"] },
+            Tests {
+                build: &[
+                    "-p",
+                    "sinew",
+                    "--all-features",
+                    "--test",
+                    "left_over",
+                    "--test",
+                    "bundles",
+                    "--test",
+                    "batches",
+                ],
+                only: &["shm::"],
+            },
+            Tests { build: &["-p", "sinew", "--all-features", "--test", "loans"], only: &[] },
+        ],
+    },
+];
+
+const BUILD_LIMIT: Duration = Duration::from_secs(3600);
+/// Builds until all that is left compiles.
+const BUILDS_MAX: usize = 12;
+
+/// What became of one mutant.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) caught: Vec<String>,
+    pub(super) endless: Vec<String>,
+    pub(super) missed: Vec<String>,
+    /// Those that cannot stand in one program with the others.
+    pub(super) left: Vec<String>,
+}
+
+impl Found {
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.caught.extend(other.caught);
+        self.endless.extend(other.endless);
+        self.missed.extend(other.missed);
+        self.left.extend(other.left);
+    }
+}
+
+/// A program with tests, and how long it takes without a change.
+struct Program {
+    file: PathBuf,
+    folder: PathBuf,
+    only: &'static [&'static str],
+    takes: Duration,
+}
+
+/// Runs the mutants of `package` in `tree`, a copy that may be changed; those of `files` only, if there are any, and of a shard.
+pub(super) fn run(
+    workspace: &Workspace,
+    tree: &Path,
+    log: &Path,
+    package: &str,
+    files: &[String],
+    shard: Option<&str>,
+) -> Result<Found> {
+    let Some(noticed) = NOTICED.iter().find(|noticed| noticed.package == package) else {
+        bail!("no tests are known for {package}: add them to the table NOTICED in {}", file!());
+    };
+    let mutants = list(tree, log, package, files, shard)?;
+    let root = workspace.members().find(|member| member.name == package).context("no such package")?;
+    let folder = root.manifest_path.parent().context("a manifest in no folder")?;
+    let folder = folder.strip_prefix(&workspace.root).unwrap_or(folder);
+    let mut found = Found::default();
+    let (programs, numbers) = build(workspace, tree, log, &folder.join("src/lib.rs"), noticed, &mutants)?;
+    found.left = (1..)
+        .zip(&mutants)
+        .filter(|(number, _)| !numbers.contains(number))
+        .map(|(_, mutant)| mutant.name.clone())
+        .collect();
+    let mut programs = timed(programs)?;
+    programs.sort_by_key(|program| program.takes);
+    let mut said = std::fs::File::create(log.with_extension("judged"))?;
+    let begun = Instant::now();
+    for (done, (number, mutant)) in
+        (1u32..).zip(&mutants).filter(|(number, _)| numbers.contains(number)).enumerate()
+    {
+        let judged = judge(number, &programs)?;
+        writeln!(said, "{judged:?}\t{}", mutant.name)?;
+        match judged {
+            Judged::Caught => &mut found.caught,
+            Judged::Endless => &mut found.endless,
+            Judged::Missed => &mut found.missed,
+        }
+        .push(mutant.name.clone());
+        if done % 50 == 49 {
+            println!("      … {} of {} mutants in {} s", done + 1, numbers.len(), begun.elapsed().as_secs());
+        }
+    }
+    Ok(found)
+}
+
+fn list(
+    tree: &Path,
+    log: &Path,
+    package: &str,
+    files: &[String],
+    shard: Option<&str>,
+) -> Result<Vec<Mutant>> {
+    let mut command = Command::new("cargo");
+    command.current_dir(tree).args(["mutants", "--list", "--json", "--no-shuffle", "--package", package]);
+    command.args(files.iter().flat_map(|file| ["--file", file.as_str()]));
+    command.args(shard.into_iter().flat_map(|shard| ["--shard", shard]));
+    let output = command.stderr(Stdio::null()).output().context("cargo-mutants cannot be started")?;
+    std::fs::write(log.with_extension("list.json"), &output.stdout)?;
+    let mutants: Vec<Mutant> = serde_json::from_slice(&output.stdout).context("no list of cargo-mutants")?;
+    if mutants.is_empty() {
+        bail!("no mutants of {package} in these files");
+    }
+    Ok(mutants)
+}
+
+/// Builds the tests with all mutants that compile: the programs, and the numbers of those mutants.
+fn build(
+    workspace: &Workspace,
+    tree: &Path,
+    log: &Path,
+    root: &Path,
+    noticed: &Noticed,
+    mutants: &[Mutant],
+) -> Result<(Vec<Program>, BTreeSet<u32>)> {
+    let files: BTreeSet<&str> =
+        mutants.iter().map(|mutant| mutant.file.as_str()).chain(root.to_str()).collect();
+    let original: BTreeMap<&str, String> = files
+        .into_iter()
+        .map(|file| Ok((file, std::fs::read_to_string(workspace.root.join(file))?)))
+        .collect::<Result<_>>()?;
+    let (mut out, mut keep_const) = (BTreeSet::new(), BTreeSet::new());
+    let result = (|| {
+        for _ in 0..BUILDS_MAX {
+            let mut all_placed = BTreeSet::new();
+            let mut spliced_files = BTreeMap::new();
+            for (&file, text) in &original {
+                let here: Vec<(u32, &Mutant)> = (1..)
+                    .zip(mutants)
+                    .filter(|(number, mutant)| mutant.file == file && !out.contains(number))
+                    .collect();
+                let (mut spliced, placed) = splice(text, &here, &keep_const)?;
+                if Path::new(file) == root {
+                    spliced.push_str(SWITCH);
+                }
+                std::fs::write(tree.join(file), &spliced)?;
+                all_placed.extend(placed);
+                spliced_files.insert(file, spliced);
+            }
+            let mut programs = Vec::new();
+            let mut errors = Vec::new();
+            for tests in noticed.by {
+                let (some, wrong) = build_once(workspace, tree, log, tests)?;
+                programs.extend(some);
+                errors.extend(wrong);
+                if !errors.is_empty() {
+                    break;
+                }
+            }
+            if errors.is_empty() {
+                return Ok((programs, all_placed));
+            }
+            let before = (out.len(), keep_const.len());
+            for error in &errors {
+                error.blame(&spliced_files, &mut out, &mut keep_const);
+            }
+            println!(
+                "      … {} errors: {} mutants left out, {} functions stay const",
+                errors.len(),
+                out.len(),
+                keep_const.len()
+            );
+            if before == (out.len(), keep_const.len()) {
+                let texts: Vec<&str> = errors.iter().map(|error| error.text.as_str()).collect();
+                bail!("no mutant is to blame for\n{}", texts.join("\n"));
+            }
+        }
+        bail!("it does not compile after {BUILDS_MAX} builds")
+    })();
+    for (file, text) in original {
+        std::fs::write(tree.join(file), text)?;
+    }
+    result
+}
+
+/// An error of the compiler.
+struct Wrong {
+    text: String,
+    file: String,
+    line: usize,
+    column: usize,
+}
+
+impl Wrong {
+    /// Leaves out the mutant whose changed form it is in, or all of the line; or keeps a function `const` that must be.
+    fn blame(
+        &self,
+        files: &BTreeMap<&str, String>,
+        out: &mut BTreeSet<u32>,
+        keep_const: &mut BTreeSet<String>,
+    ) {
+        let constant = self.text.strip_prefix("cannot call non-const ").and_then(|rest| {
+            let name = rest.split('`').nth(1)?.rsplit("::").next()?;
+            Some(name.split('<').next().unwrap_or(name).to_owned())
+        });
+        if let Some(name) = constant.filter(|name| name != "now") {
+            keep_const.insert(name);
+            return;
+        }
+        let Some(text) = files.get(self.file.as_str()) else { return };
+        let mut lines = text.lines().skip(self.line - 1);
+        let Some(line) = lines.next() else { return };
+        if self.text.starts_with("non-exhaustive patterns") {
+            // Some arm of the match that begins here is needed.
+            let indent = |line: &str| line.len() - line.trim_start().len();
+            let arms =
+                lines.take_while(|arm| !arm.trim_start().starts_with('}') || indent(arm) > indent(line));
+            out.extend(
+                arms.filter(|arm| arm.contains("now() != /*#")).flat_map(marks).map(|(_, number)| number),
+            );
+            out.remove(&0);
+            return;
+        }
+        let all: Vec<(usize, u32)> = marks(line).collect();
+        let last = all.iter().rev().find(|(at, _)| *at <= self.column).map(|(_, number)| *number);
+        match last {
+            Some(number) if number != 0 && out.insert(number) => {}
+            _ => out.extend(all.iter().map(|(_, number)| *number).filter(|number| *number != 0)),
+        }
+    }
+}
+
+fn build_once(
+    workspace: &Workspace,
+    tree: &Path,
+    log: &Path,
+    tests: &Tests,
+) -> Result<(Vec<Program>, Vec<Wrong>)> {
+    let mut command = Command::new(cargo());
+    command.current_dir(tree).args(["test", "--no-run", "--message-format=json", "--target-dir"]);
+    command.arg(workspace.target.join("mutated")).args(tests.build).env("RUSTFLAGS", "--cap-lints allow");
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_TERM_COLOR", "never");
+    let finished = process::run(&mut command, log, BUILD_LIMIT)?;
+    let (mut programs, mut errors) = (Vec::new(), Vec::new());
+    for line in finished.output.lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let is_test = message["profile"]["test"] == true;
+        if let Some(file) = message["executable"].as_str().filter(|_| is_test) {
+            let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
+            let folder = manifest.parent().unwrap_or(tree).to_owned();
+            programs.push(Program { file: file.into(), folder, only: tests.only, takes: Duration::ZERO });
+        }
+        let inner = &message["message"];
+        if inner["level"] == "error" {
+            let spans = inner["spans"].as_array().into_iter().flatten();
+            errors.extend(spans.filter(|span| span["is_primary"] == true).map(|span| Wrong {
+                text: inner["message"].as_str().unwrap_or_default().to_owned(),
+                file: span["file_name"].as_str().unwrap_or_default().to_owned(),
+                line: span["line_start"].as_u64().unwrap_or(1) as usize,
+                column: span["column_start"].as_u64().unwrap_or(1) as usize,
+            }));
+        }
+    }
+    if !finished.ok && errors.is_empty() {
+        bail!("the tests do not build: {}", finished.tail(10));
+    }
+    Ok((programs, errors))
+}
+
+/// Runs every program once without a change: they must pass.
+fn timed(programs: Vec<Program>) -> Result<Vec<Program>> {
+    programs
+        .into_iter()
+        .map(|program| {
+            let begun = Instant::now();
+            let passed = ended(start(&program, 0)?, BUILD_LIMIT)?;
+            if passed != Some(true) {
+                bail!("{} fails without a change", program.file.display());
+            }
+            println!("      … {} takes {:.1} s", program.file.display(), begun.elapsed().as_secs_f64());
+            Ok(Program { takes: begun.elapsed(), ..program })
+        })
+        .collect()
+}
+
+#[derive(Debug)]
+enum Judged {
+    Caught,
+    Endless,
+    Missed,
+}
+
+fn judge(number: u32, programs: &[Program]) -> Result<Judged> {
+    for program in programs {
+        let limit = program.takes * 8 + Duration::from_secs(10);
+        match ended(start(program, number)?, limit)? {
+            Some(true) => {}
+            Some(false) => return Ok(Judged::Caught),
+            None => return Ok(Judged::Endless),
+        }
+    }
+    Ok(Judged::Missed)
+}
+
+fn start(program: &Program, number: u32) -> Result<Child> {
+    let mut command = Command::new(&program.file);
+    command.current_dir(&program.folder).args(program.only).env(VARIABLE, number.to_string());
+    // Few of each: what a change breaks, it breaks soon. Others take a variable that they do not know for a mistake.
+    if program.only == ["weather"] {
+        command.env("SINEW_SIM_SEEDS", "15");
+    }
+    command.env("PROPTEST_CASES", "40").env("RUST_BACKTRACE", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().with_context(|| format!("{} cannot be started", program.file.display()))
+}
+
+/// How it ended; `None`: not within its time.
+fn ended(mut child: Child, limit: Duration) -> Result<Option<bool>> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        if begun.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
