@@ -106,7 +106,7 @@ unsafe impl Send for TamperedLane {}
 unsafe impl Lane for TamperedLane {
     forward! { Lane:
     info, reclaim, flush, backlog, remark, handle_event, handle_timer, next_timer, unacknowledged,
-    request_acknowledgement, acknowledge, recover, cool, describe, describe_lent, crossings, memory, recall, view, close }
+    request_acknowledgement, acknowledge, recover, redirect, cool, describe, describe_lent, crossings, memory, recall, view, close }
 
     fn try_post(&mut self, header: &Header, parts: &[IoSlice<'_>]) -> Result<(), PostError> {
         let mut header = *header;
@@ -130,8 +130,6 @@ unsafe impl Lane for TamperedLane {
         // SAFETY: as promised to this.
         unsafe { self.inner.try_post_borrowed(header, data, len, token) }
     }
-
-    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
 
     fn revoke(&mut self, token: Token) {
         self.targets.retain(|&(of, ..)| of != token);
@@ -166,7 +164,8 @@ unsafe impl Lane for TamperedLane {
         if self.plan.deaf.load(Ordering::Acquire) {
             return Ok(0);
         }
-        if self.held && self.plan.hold.load(Ordering::Acquire) {
+        self.held &= self.plan.hold.load(Ordering::Acquire);
+        if self.held {
             return Ok(0);
         }
         let mut watching = Watching { inner: sink, under_way: false };
@@ -190,7 +189,7 @@ struct Watching<'a> {
 
 // SAFETY: all calls are passed on.
 unsafe impl Sink for Watching<'_> {
-    forward! { Sink: released, pulled }
+    forward! { Sink: expected, released, pulled }
 
     fn frame(&mut self, header: &Header, body: Body<'_>) {
         self.inner.frame(header, body);
@@ -199,6 +198,12 @@ unsafe impl Sink for Watching<'_> {
     fn place(&mut self, header: &Header, len: usize) -> sinew::transport::Placement {
         self.under_way = true;
         self.inner.place(header, len)
+    }
+
+    fn place_message(&mut self, header: &Header, len: usize) -> Option<(NonNull<u8>, Token)> {
+        let place = self.inner.place_message(header, len);
+        self.under_way |= place.is_some();
+        place
     }
 
     fn placed(&mut self, header: &Header, len: usize) {

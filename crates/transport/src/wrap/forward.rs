@@ -193,6 +193,9 @@ macro_rules! forward {
             self.inner.place_message(header, len)
         }
     };
+    (@ Sink expected) => {
+        fn expected(&mut self) -> Option<(std::ptr::NonNull<u8>, usize)> { self.inner.expected() }
+    };
     (@ Sink place) => {
         fn place(&mut self, header: &$crate::Header, len: usize) -> $crate::Placement {
             self.inner.place(header, len)

@@ -158,7 +158,7 @@ unsafe impl Sink for MeteredSink<'_> {
         self.inner.frame(header, body);
     }
 
-    forward! { Sink: place, place_message, released, pulled }
+    forward! { Sink: place, place_message, expected, released, pulled }
 
     fn placed(&mut self, header: &Header, len: usize) {
         self.meter.received(len);
