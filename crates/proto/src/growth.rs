@@ -415,13 +415,12 @@ mod tests {
 
     #[test]
     fn a_lane_more_is_wanted_after_a_stretch_with_a_queue_and_all_lanes() {
-        let mut script = Script::new();
-        assert!(!script.growth.is_grown());
-        script.looks(25, 1, TEN, false);
-        script.looks(25, 2, TEN, true);
-        assert_eq!(script.looks(200, 1, TEN, true), 1);
-        assert_eq!(script.looks(25, 1, TEN, true), 2);
         for (lanes, queue) in [(1, false), (2, true)] {
+            let mut script = Script::new();
+            assert!(!script.growth.is_grown());
+            script.looks(25, lanes, TEN, queue);
+            assert_eq!(script.looks(200, 1, TEN, true), 1, "what cannot begin the stretch does not");
+            assert_eq!(script.looks(25, 1, TEN, true), 2);
             let mut script = Script::new();
             script.looks(200, 1, TEN, true);
             assert_eq!(script.looks(25, lanes, TEN, queue), 1, "what ends the stretch ends it");

@@ -14,11 +14,13 @@ fn brief(weather: Weather, from: u64, count: u64) {
     assert!(summary.received > 5 * count, "hardly anything came: {summary}");
 }
 
+/// Over memory, with loans, pulls, envelopes and bundles.
 #[test]
 fn a_brief_seed_of_calm_weather() {
-    brief(Weather::Calm, 1, 1);
+    brief(Weather::Calm, 22, 1);
 }
 
+/// Through the lossy network, with lanes that are lost and frames that are sent again.
 #[test]
 fn a_brief_seed_of_rough_weather() {
     brief(Weather::Rough, 2, 1);

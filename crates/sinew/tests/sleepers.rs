@@ -15,6 +15,7 @@ const ROUNDS: u64 = 40;
 on_lanes! { shm = "shm", uds = "uds", tcp = "tcp", own = "self"; [
     a_sleeper_is_woken_by_the_thread_that_took_its_message,
     a_sleeper_is_woken_by_the_thread_that_received_something_else,
+    a_sleeper_is_woken_by_the_thread_that_waited_for_a_posted_receive,
     a_receive_from_a_source_that_is_lost_meanwhile_ends,
 ] }
 
@@ -79,6 +80,15 @@ fn a_sleeper_is_woken_by_the_thread_that_received_something_else(lane: &str) {
         let endpoint = if lane == "self" { &p.b } else { &p.a };
         while !stop() {
             let _ = endpoint.recv_within(2, &mut [0; 16], Duration::from_millis(1));
+        }
+    });
+}
+
+fn a_sleeper_is_woken_by_the_thread_that_waited_for_a_posted_receive(lane: &str) {
+    woken(lane, |p, stop| {
+        let endpoint = if lane == "self" { &p.b } else { &p.a };
+        while !stop() {
+            let _ = endpoint.post_recv(2, vec![0; 16]).unwrap().wait_within(Duration::from_millis(1));
         }
     });
 }
