@@ -145,7 +145,9 @@ impl Endpoint {
         Peer::of_source(&self.inner, source)
     }
 
-    /// Receives one message into `buf`; blocks up to the option `timeout`. At the deadline the receive is really cancelled.
+    /// Receives one message into `buf`; blocks up to the option `timeout`. At the deadline the receive is really cancelled. What stands
+    /// in `buf` behind the message, and in all of it after an error, is not specified: parts of messages that turned out to be for
+    /// others may have been there.
     ///
     /// # Errors
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.

@@ -13,6 +13,7 @@ use super::table::Key;
 use super::{Core, LaneSlot};
 use sinew_transport::{Body, Placement, PostError, Token, Unacknowledged, UnacknowledgedBody};
 use sinew_wire::frame::{Header, Kind};
+use sinew_wire::hello::Features;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 
@@ -42,7 +43,8 @@ impl Core {
     /// Whether long messages of a session go over several lanes now.
     pub(crate) fn is_striped(&self, session_key: Key) -> bool {
         let Some(session) = self.sessions.get(session_key) else { return false };
-        if session.lanes.len() < 2 || !session.stripes_welcome {
+        let known = session.peer.features.contains(Features::STRIPES);
+        if session.lanes.len() < 2 || !session.stripes_welcome || !known {
             return false;
         }
         let joins = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.joins);
