@@ -199,7 +199,7 @@ impl Shared {
     /// again for long. What was sent stays sent if that takes too long.
     #[cold]
     pub(crate) fn leave_to_system(self: &Arc<Self>, session: Key, limit: Option<Duration>) {
-        if self.progress == Progress::Caller {
+        if self.progress == Progress::Caller && self.check_fork().is_ok() {
             self.wait(limit, |core| (!core.is_held_up(session)).then_some(()));
         }
     }
