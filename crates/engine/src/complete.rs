@@ -197,19 +197,22 @@ struct Turn<'a>(&'a Arc<Shared>);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.with(|core| core.telling = false);
+        self.0.with_in_drop(|core| core.telling = false);
     }
 }
 
-/// Calls the functions of operations that have ended. Outside the lock.
+/// Calls the functions of operations that have ended. Outside the lock. A panic of other code of the application that runs on the
+/// way is for the caller: it keeps no function from being called.
 #[cold]
-pub(crate) fn run_ended(shared: &Arc<Shared>) {
-    if shared.with(|core| core.ended.is_empty() || std::mem::replace(&mut core.telling, true)) {
-        return;
+pub(crate) fn run_ended(shared: &Arc<Shared>) -> std::thread::Result<()> {
+    let mut broken = Ok(());
+    let none = |core: &mut Core| core.ended.is_empty() || std::mem::replace(&mut core.telling, true);
+    if shared.with_caught(&mut broken, none) {
+        return broken;
     }
     let turn = Turn(shared);
     loop {
-        let next = shared.with(|core| {
+        let next = shared.with_caught(&mut broken, |core| {
             let next = core.ended.pop_front();
             // Given up under the lock that saw the end of the queue: what ends later finds the turn free.
             core.telling = next.is_some();
@@ -217,7 +220,7 @@ pub(crate) fn run_ended(shared: &Arc<Shared>) {
         });
         let Some(Ended { function, outcome }) = next else {
             std::mem::forget(turn);
-            return;
+            return broken;
         };
         if !crate::panics::survives(|| function(outcome)) {
             crate::events::function_panicked();

@@ -55,7 +55,7 @@ struct Attempt<'a> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.endpoint.shared.with(|core| {
+        self.endpoint.shared.with_in_drop(|core| {
             core.end_connect(self.key);
         });
     }

@@ -41,7 +41,7 @@ pub(crate) struct EndpointInner {
 impl Drop for EndpointInner {
     fn drop(&mut self) {
         if self.shared.check_fork().is_ok() {
-            self.shared.with(|core| {
+            self.shared.with_in_drop(|core| {
                 core.close_endpoint(self.number, &OpError::Cancelled);
                 core.progress();
             });
@@ -73,7 +73,7 @@ impl<'a> Borrowed<'a> {
     #[cold]
     #[inline(never)]
     fn give_up(&self, key: Key) {
-        self.shared.with(|core| {
+        self.shared.with_in_drop(|core| {
             core.give_up_recv(key);
         });
     }

@@ -14,6 +14,7 @@ use crate::timeout::FAR;
 use rustix::fd::{AsFd, BorrowedFd};
 use sinew_proto::handshake::Secret;
 use sinew_transport::{Availability, DomainContext, ListenScope, Transport, TransportError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -305,18 +306,31 @@ struct EngineInner {
 const DRAIN_ON_DROP: Duration = Duration::from_millis(200);
 
 impl EngineInner {
-    fn close(&self, within: Duration) -> bool {
+    /// Whether everything was handed over. A panic of the application on the way is kept in `broken`: it must not keep the
+    /// engine from ending.
+    fn close(&self, within: Duration, broken: &mut std::thread::Result<()>) -> bool {
         let shared = &self.shared;
         if shared.check_fork().is_err() {
             return false;
         }
-        let drained = shared
-            .wait(Some(within), |core| {
-                core.request_acknowledgements();
-                core.drained().then_some(())
-            })
-            .is_some();
-        shared.with(Core::shut_down);
+        let until = shared.now().checked_add(within);
+        let drained = loop {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(shared.now()));
+            let wait = || {
+                shared.wait(Some(left), |core| {
+                    core.request_acknowledgements();
+                    core.drained().then_some(())
+                })
+            };
+            match catch_unwind(AssertUnwindSafe(wait)) {
+                Ok(drained) => break drained.is_some(),
+                Err(panic) => crate::panics::keep(broken, Err(panic)),
+            }
+            if left.is_zero() {
+                break false;
+            }
+        };
+        shared.with_caught(broken, Core::shut_down);
         shared.stop.store(true, std::sync::atomic::Ordering::Release);
         shared.notify();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -331,7 +345,9 @@ impl EngineInner {
 
 impl Drop for EngineInner {
     fn drop(&mut self) {
-        self.close(DRAIN_ON_DROP);
+        let mut broken = Ok(());
+        self.close(DRAIN_ON_DROP, &mut broken);
+        broken.unwrap_or_else(crate::panics::discard);
     }
 }
 
@@ -412,7 +428,12 @@ impl Engine {
     /// [`OpError::Forked`].
     pub fn close(&self, within: Duration) -> Result<bool, OpError> {
         self.inner.shared.check_fork()?;
-        Ok(self.inner.close(within))
+        let mut broken = Ok(());
+        let drained = self.inner.close(within, &mut broken);
+        match broken {
+            Ok(()) => Ok(drained),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Counts since the engine was made.
@@ -497,7 +518,10 @@ impl Armed {
 
 impl Drop for Armed {
     fn drop(&mut self) {
-        self.end();
+        // No panic of the application goes out of a drop.
+        crate::panics::survives(|| {
+            self.end();
+        });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
@@ -90,7 +91,8 @@ impl Endpoint {
             }),
         };
         let buffers: Vec<Buf> = (0..depth.max(1)).map(|_| Buf::zeroed(len_max)).collect();
-        let key = shared.with(|core| {
+        let mut broken = Ok(());
+        let key = shared.with_caught(&mut broken, |core| {
             if core.endpoint(self.inner.number).is_none() {
                 return Err(OpError::EngineClosed);
             }
@@ -100,8 +102,13 @@ impl Endpoint {
             }
             Ok(key)
         })?;
-        run_ready(shared);
-        Ok(Handler { shared: Arc::clone(shared), key })
+        let handler = Handler { shared: Arc::clone(shared), key };
+        crate::panics::keep(&mut broken, run_ready(shared));
+        if let Err(panic) = broken {
+            // It unregisters the handler.
+            resume_unwind(panic);
+        }
+        Ok(handler)
     }
 }
 
@@ -117,8 +124,8 @@ impl Drop for Handler {
         if self.shared.check_fork().is_err() {
             return;
         }
-        let (callee, garbage) = self.shared.with(|core| core.end_handler(self.key));
-        drop(garbage);
+        let (callee, garbage) = self.shared.with_in_drop(|core| core.end_handler(self.key));
+        crate::panics::survives(|| drop(garbage));
         // A message that another thread has taken for the function is waited for; not one that is a caller of ours.
         if let Some(callee) = callee
             && !is_running_here(&callee)
@@ -230,14 +237,16 @@ struct Delivery {
     buf: Buf,
 }
 
-/// Calls handlers that have complete messages. Outside the lock.
+/// Calls handlers that have complete messages. Outside the lock. A panic of other code of the application that runs on the way is
+/// for the caller: it keeps no handler from its messages.
 #[cold]
-pub(crate) fn run_ready(shared: &Arc<Shared>) {
+pub(crate) fn run_ready(shared: &Arc<Shared>) -> std::thread::Result<()> {
+    let mut broken = Ok(());
     if REPOSTING.get() {
-        return;
+        return broken;
     }
-    while let Some(key) = shared.with(|core| core.ready_handlers.pop()) {
-        while let Some(delivery) = shared.with(|core| core.next_of_handler(key)) {
+    while let Some(key) = shared.with_caught(&mut broken, |core| core.ready_handlers.pop()) {
+        while let Some(delivery) = shared.with_caught(&mut broken, |core| core.next_of_handler(key)) {
             let Delivery { callee, result, buf } = delivery;
             let panicked = match &result {
                 Ok(info) => call(&callee, &buf, info),
@@ -245,7 +254,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
             };
             let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
             REPOSTING.set(true);
-            shared.with(|core| {
+            shared.with_caught(&mut broken, |core| {
                 callee.set_busy(false);
                 if gone {
                     let (_, buffers) = core.end_handler(key);
@@ -258,6 +267,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) {
             REPOSTING.set(false);
         }
     }
+    broken
 }
 
 fn call(callee: &Arc<Callee>, buf: &Buf, info: &Completion) -> bool {

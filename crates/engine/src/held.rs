@@ -80,13 +80,13 @@ impl Held {
         (count == 1).then(|| unsafe { Arc::from_raw(self.0.as_ptr().cast_const()) })
     }
 
-    /// Ends it, after `f` under the lock. In a forked child nothing happens.
+    /// Ends it, after `f` under the lock, for the drop of an operation. In a forked child nothing happens.
     pub(crate) fn end(self, f: impl FnOnce(&mut Core)) {
         if self.shared.check_fork().is_err() {
             return;
         }
         let kept = self.keep();
-        let last = kept.shared.with(|core| {
+        let last = kept.shared.with_in_drop(|core| {
             f(core);
             self.release()
         });

@@ -159,7 +159,7 @@ impl Drop for Incoming {
             if self.shared.check_fork().is_ok()
                 && !self.shared.biased().is_some_and(|mut core| core.return_quick(loan))
             {
-                self.shared.with(|core| {
+                self.shared.with_in_drop(|core| {
                     core.return_loan(loan);
                     core.progress();
                 });

@@ -26,7 +26,7 @@ pub(crate) struct Borrowed<'a> {
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.shared.with(|core| {
+            self.shared.with_in_drop(|core| {
                 core.cancel_send(key);
             });
         }

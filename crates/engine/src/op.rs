@@ -59,6 +59,11 @@ impl Operation {
         Some(Self::outcome(owned(memory), result.map(|()| None)))
     }
 
+    /// The same, when nothing else of the section is left to run: it may panic, and the result must not be lost by that.
+    fn collect_alone(core: &mut Core, key: Key) -> Option<Outcome> {
+        if core.effects.must_run() { None } else { Self::collect(core, key) }
+    }
+
     /// What it is asked for when it is spent, and in a forked child, where every operation is over: its memory stays with the copy of
     /// the engine.
     fn shared(&self) -> Result<&Arc<Shared>, Failed> {
@@ -82,11 +87,11 @@ impl Operation {
             Err(Failed { error: OpError::Cancelled, .. }) => return None,
             Err(forked) => Err(forked),
             Ok(shared) => {
-                let done = shared.with(|core| Self::collect(core, key));
+                let done = shared.with(|core| Self::collect_alone(core, key));
                 done.or_else(|| {
-                    // What progress leaves to run may panic: the result must not be lost by that.
+                    // By itself, too.
                     shared.with(Core::progress);
-                    shared.with(|core| Self::collect(core, key))
+                    shared.with(|core| Self::collect_alone(core, key))
                 })?
             }
         };
@@ -161,8 +166,10 @@ impl Operation {
             // By itself, as what it leaves to run may panic: the result must not be lost by that.
             shared.with(Core::progress);
         }
+        let mut again = by_caller;
         let done = shared.with(|core| {
-            let done = Self::collect(core, key);
+            again |= core.effects.must_run();
+            let done = Self::collect_alone(core, key);
             if done.is_none() {
                 core.set_waker(key, context.waker());
             }
@@ -174,7 +181,7 @@ impl Operation {
                 Poll::Ready(done)
             }
             None => {
-                if by_caller {
+                if again {
                     context.waker().wake_by_ref();
                 }
                 Poll::Pending

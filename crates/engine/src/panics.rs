@@ -16,6 +16,15 @@ pub(crate) fn survives(f: impl FnOnce()) -> bool {
     }
 }
 
+/// Keeps the first panic of several.
+pub(crate) fn keep(first: &mut std::thread::Result<()>, next: std::thread::Result<()>) {
+    match (next, &first) {
+        (Err(panic), Ok(())) => *first = Err(panic),
+        (Err(second), Err(_)) => discard(second),
+        (Ok(()), _) => {}
+    }
+}
+
 /// Drops what a panic carried. What a panic of that drop carries is leaked.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -62,11 +62,7 @@ const TURNS_ALONE: u32 = 256;
 
 /// Runs code of the application; the first panic is kept.
 fn attempt(result: &mut std::thread::Result<()>, f: impl FnOnce()) {
-    match (catch_unwind(AssertUnwindSafe(f)), &result) {
-        (Err(first), Ok(())) => *result = Err(first),
-        (Err(second), Err(_)) => crate::panics::discard(second),
-        (Ok(()), _) => {}
-    }
+    crate::panics::keep(result, catch_unwind(AssertUnwindSafe(f)));
 }
 
 /// A direct receive that has its message, when what is run at the end of the section may panic: it becomes an operation, so that
@@ -176,7 +172,38 @@ impl Shared {
     fn release_and_run(self: &Arc<Self>, mut core: Guard<'_, Core>) {
         let effects = std::mem::take(&mut core.effects);
         drop(core);
-        self.run_effects(effects);
+        match self.run_effects(effects) {
+            // In a drop that another panic runs: a second one would end the process.
+            Err(panic) if std::thread::panicking() => crate::panics::discard(panic),
+            Err(panic) => resume_unwind(panic),
+            Ok(()) => {}
+        }
+    }
+
+    /// [`Shared::with`] for those who have more to do than a panic of the application may end, as what `f` takes out of the
+    /// engine would be lost: it is kept in `broken`, if it is the first.
+    pub(crate) fn with_caught<R>(
+        self: &Arc<Self>,
+        broken: &mut std::thread::Result<()>,
+        f: impl FnOnce(&mut Core) -> R,
+    ) -> R {
+        let mut core = self.core.lock();
+        core.settle();
+        let result = f(&mut core);
+        let effects = std::mem::take(&mut core.effects);
+        drop(core);
+        if effects.any() {
+            crate::panics::keep(broken, self.run_effects(effects));
+        }
+        result
+    }
+
+    /// [`Shared::with`] for drops, out of which no panic goes: it may be another panic that drops.
+    pub(crate) fn with_in_drop<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut broken = Ok(());
+        let result = self.with_caught(&mut broken, f);
+        broken.unwrap_or_else(crate::panics::discard);
+        result
     }
 
     #[inline(always)]
@@ -199,7 +226,7 @@ impl Shared {
     /// again for long. What was sent stays sent if that takes too long.
     #[cold]
     pub(crate) fn leave_to_system(self: &Arc<Self>, session: Key, limit: Option<Duration>) {
-        if self.progress == Progress::Caller {
+        if self.progress == Progress::Caller && self.check_fork().is_ok() {
             self.wait(limit, |core| (!core.is_held_up(session)).then_some(()));
         }
     }
@@ -440,7 +467,7 @@ impl Shared {
     }
 
     #[cold]
-    fn run_effects(self: &Arc<Self>, effects: Effects) {
+    fn run_effects(self: &Arc<Self>, effects: Effects) -> std::thread::Result<()> {
         self.tell_sleepers();
         let mut result = Ok(());
         let handlers = effects.has_handlers();
@@ -455,17 +482,10 @@ impl Shared {
             attempt(&mut result, || drop(waker));
         }
         if handlers {
-            attempt(&mut result, || {
-                crate::complete::run_ended(self);
-                crate::handler::run_ready(self);
-            });
+            crate::panics::keep(&mut result, crate::complete::run_ended(self));
+            crate::panics::keep(&mut result, crate::handler::run_ready(self));
         }
-        match result {
-            // In a drop that another panic runs: a second one would end the process.
-            Err(panic) if std::thread::panicking() => crate::panics::discard(panic),
-            Err(panic) => resume_unwind(panic),
-            Ok(()) => {}
-        }
+        result
     }
 
     /// Makes sleeping threads look again.

@@ -53,6 +53,10 @@ impl Shared {
         let mut yielded = false;
         loop {
             let next = self.with(|core| {
+                // It may panic, and what `check` would take out of the engine must not be lost by that: not before it has run.
+                if core.effects.must_run() {
+                    return Next::Again(1);
+                }
                 if let Some(done) = check(core) {
                     return Next::Done(done);
                 }
@@ -65,7 +69,6 @@ impl Shared {
                     if now == 0 && core.polls_memory() {
                         std::hint::spin_loop();
                     } else if core.effects.must_run() {
-                        // It may panic: what `check` would take out of the engine must not be lost by that.
                         break;
                     } else if let Some(done) = check(core) {
                         // This thread stops polling: whoever sleeps takes over.
@@ -90,7 +93,12 @@ impl Shared {
                 deadline = limit.and_then(|limit| now.checked_add(limit));
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
-                return self.with(&mut check);
+                // `None`: something is to run first.
+                let last = self.with(|core| (!core.effects.must_run()).then(|| check(core)));
+                match last {
+                    Some(last) => return last,
+                    None => continue,
+                }
             }
             let idle = now.duration_since(*idle_since.get_or_insert(now));
             yielded = false;
@@ -114,6 +122,9 @@ impl Shared {
         check: &mut impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
         let nap = self.with(|core| {
+            if core.effects.must_run() {
+                return Nap::Again;
+            }
             if let Some(done) = check(core) {
                 return Nap::Done(done);
             }

@@ -409,6 +409,13 @@ fn a_forked_child_cannot_use_or_harm_the_parent(lane: &str) {
     let handler = p.a.on_message(0xaa, 16, 2, |_, _| {}).unwrap();
     let posted = p.a.post_recv(0xab, vec![0; 16]).unwrap();
     let hanging = p.to_b.post_send(0xac, vec![0; 1 << 20]).unwrap();
+    for _ in 0..100 {
+        // Often enough to have the short way.
+        p.to_b.send(0xad, b"warm").unwrap();
+    }
+    let sent = p.to_b.post_send(0xad, vec![0; 16]).unwrap();
+    // Waits in this process for company: a child must not send it.
+    p.to_b.stage(0xad, b"staged").unwrap();
     // SAFETY: the child only calls the engine, whose locks nobody else holds (the other engine's thread may hold its own,
     // which the child does not touch), and `_exit`.
     let pid = unsafe { libc::fork() };
@@ -429,6 +436,7 @@ fn a_forked_child_cannot_use_or_harm_the_parent(lane: &str) {
             p.here.process() == 0,
             posted.cancel().is_err_and(|failed| forked(&failed.error)),
             hanging.wait_within(Duration::from_millis(1)).is_err_and(|failed| forked(&failed.error)),
+            sent.wait().is_ok(),
         ];
         // All handles go, as in a child that returns from a function.
         drop(handler);
@@ -447,6 +455,7 @@ fn a_forked_child_cannot_use_or_harm_the_parent(lane: &str) {
         unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) == pid }
     });
     assert_eq!(status, 0, "exit code = number of the check that failed in the child, or its signal");
+    drop(sent);
     for round in 0..200u64 {
         let data = content(if round % 10 == 0 { 100_000 } else { 64 }, round);
         let receive = p.b.post_recv(round + 1000, vec![0; data.len()]).unwrap();

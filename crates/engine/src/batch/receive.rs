@@ -237,7 +237,8 @@ impl Drop for Open<'_, '_> {
             return;
         }
         if self.shared.check_fork().is_ok() {
-            self.shared.with(|core| self.receives.iter_mut().for_each(|receive| receive.withdraw(core)));
+            self.shared
+                .with_in_drop(|core| self.receives.iter_mut().for_each(|receive| receive.withdraw(core)));
             return;
         }
         for receive in self.receives.iter_mut().filter(|receive| receive.is_posted()) {
