@@ -94,8 +94,7 @@ impl Shared {
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
                 // `None`: something is to run first.
-                let last = self.with(|core| (!core.effects.must_run()).then(|| check(core)));
-                match last {
+                match self.with(|core| (!core.effects.must_run()).then(|| check(core))) {
                     Some(last) => return last,
                     None => continue,
                 }
