@@ -7,7 +7,7 @@ mod tampered;
 
 use common::{Pair, connected, content, until};
 use sinew::tcp::{Sockets, TcpOptions, TcpTransport};
-use sinew::{Buf, Match, OpError, Progress, RecvOp};
+use sinew::{Buf, Match, OpError, Progress, Receive, RecvOp};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -250,6 +250,44 @@ fn a_blocking_receive_whose_time_is_up_in_the_middle_has_its_memory_for_itself()
                 let got = p.b.recv_within(Match::any_tag(), &mut memory, common::PATIENCE).unwrap();
                 assert!(got.tag == number && memory == content(LEN, number), "message {number}");
             }
+        }
+        over.store(true, Ordering::Release);
+    });
+}
+
+/// The call that waits when the rest comes has looked at what waited before, and looks no more.
+#[test]
+fn what_one_call_gave_up_in_the_middle_comes_to_the_next_before_what_follows() {
+    let (p, plan) = halves(Progress::Caller);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                p.here.process();
+                std::thread::yield_now();
+            }
+        });
+        let (mut first, mut second) = (vec![0; LEN], vec![0; LEN]);
+        for number in (0..24).step_by(2) {
+            plan.held.store(false, Ordering::Release);
+            plan.hold.store(true, Ordering::Release);
+            drop(p.to_b.post_send(number, content(LEN, number)).unwrap());
+            let ended = p.b.recv_within(Match::any_tag(), &mut first, Duration::from_millis(60));
+            assert!(matches!(ended, Err(OpError::TimedOut { .. })), "{ended:?}");
+            assert!(plan.held.load(Ordering::Acquire), "it has come in part");
+            drop(p.to_b.post_send(number + 1, vec![1; 8]).unwrap());
+            goes_on(&plan);
+            let tags = if number % 4 == 0 {
+                [&mut first, &mut second]
+                    .map(|memory| p.b.recv_within(Match::any_tag(), memory, common::PATIENCE).unwrap().tag)
+            } else {
+                let mut receives =
+                    [&mut first, &mut second].map(|memory| Receive::new(Match::any_tag(), memory));
+                p.b.recv_all_within(&mut receives, common::PATIENCE).unwrap();
+                receives.map(|receive| receive.result().expect("all have ended").as_ref().unwrap().tag)
+            };
+            assert_eq!(tags, [number, number + 1]);
+            assert!(first == content(LEN, number), "message {number}");
         }
         over.store(true, Ordering::Release);
     });

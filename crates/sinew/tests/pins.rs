@@ -180,7 +180,15 @@ fn engines_that_connect_to_each_other_at_once_share_one_session_of_each_kind() {
         for engine in [&here, &there] {
             assert_eq!((engine.counters().sessions, engine.counters().sessions_lost), (4, 0), "{round}");
             // Doubles are closed by one side, and the other does not take that for a fault of the way.
-            until("each session has one lane", || engine.counters().lanes == 4);
+            let since = std::time::Instant::now();
+            while engine.counters().lanes != 4 {
+                assert!(
+                    since.elapsed() < PATIENCE,
+                    "{round}: each session has one lane: {:#?}",
+                    engine.lanes()
+                );
+                std::thread::yield_now();
+            }
             assert_eq!(engine.counters().lanes_lost, 0, "{round}: {:?}", engine.lanes());
         }
     }

@@ -405,9 +405,16 @@ impl Core {
         let body = Body::from_slice(bytes);
         let Some(state) = self.endpoint(endpoint) else { return };
         if let Some(other) = state.matcher.arrive(&arrival) {
-            self.deliver(other, number, info, body);
-            return;
+            return self.deliver(other, number, info, body);
         }
+        // It may have come in a poll, for one who has looked at what waits and looks no more.
+        if self.direct.accepts(endpoint, &arrival) {
+            return self.direct.deliver(number, info, body);
+        }
+        if let Some(at) = self.direct_batch.find(endpoint, &arrival) {
+            return self.direct_batch.deliver(at, info, body);
+        }
+        let Some(state) = self.endpoint(endpoint) else { return };
         let session = Key(info.source.session);
         let message = Unexpected::whole(body, info.immediate, (session, number), Charge::Nothing);
         state.matcher.store_behind(arrival, message, |_, other| other.came_before(session, number));
