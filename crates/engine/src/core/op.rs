@@ -148,6 +148,30 @@ pub(crate) struct SendOp {
 }
 
 impl SendOp {
+    /// One that waits for its turn, and that somebody waits for.
+    #[inline(always)]
+    pub(crate) const fn new(
+        (session, flow): (Key, u32),
+        header: Header,
+        immediate: Option<u64>,
+        memory: Memory,
+    ) -> Self {
+        Self {
+            session,
+            flow,
+            header,
+            immediate,
+            memory,
+            state: SendState::Queued,
+            references: 0,
+            stripes: 0,
+            waiter: None,
+            detached: false,
+            buffered: false,
+            pushed: 0,
+        }
+    }
+
     /// Whether the message goes by descriptor: the receiver pulls it from, or reads it in, the engine's pool.
     pub(crate) fn memory_is_described(&self) -> bool {
         matches!(&self.memory, Memory::Owned(buf) if is_described(buf, self.session))

@@ -293,19 +293,11 @@ impl Core {
         let (session_key, flow, header, immediate) = (op.session, op.flow, op.header, op.immediate);
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         session.buffered += buffered_cost(copy.len());
+        let memory = Memory::Owned(copy.into());
         let stand_in = SendOp {
-            session: session_key,
-            flow,
-            header,
-            immediate,
-            memory: Memory::Owned(copy.into()),
-            state: SendState::Queued,
-            references: 0,
-            stripes: 0,
-            waiter: None,
             detached: true,
             buffered: true,
-            pushed: 0,
+            ..SendOp::new((session_key, flow), header, immediate, memory)
         };
         let stand_in = self.ops.insert(Op::Send(stand_in));
         let state = &mut session.flows[flow as usize];

@@ -373,9 +373,7 @@ impl Core {
         let status = body.prefix().map(u32::from_le_bytes).ok_or("done too short")?;
         let key = Key(header.tag);
         let Some(Op::Send(op)) = self.ops.get_mut(key) else { return Ok(()) };
-        if op.session != session_key
-            || !matches!(op.state, SendState::Announced | SendState::Moving { .. } | SendState::Posted)
-        {
+        if op.session != session_key || !op.state.is_out() {
             return Ok(());
         }
         let result = if status == Status::NoEndpoint as u32 { Err(OpError::EndpointClosed) } else { Ok(()) };

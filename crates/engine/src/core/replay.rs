@@ -99,19 +99,12 @@ impl Core {
         session.pay_envelope(flow, charge);
         session.buffered += buffered_cost(len);
         let header = Header { flags: header.flags.without(Flags::RESERVE), ..header };
+        let memory = Memory::Owned(message.into());
         let op = SendOp {
-            session: key,
-            flow,
-            header,
-            immediate: None,
-            memory: Memory::Owned(message.into()),
             state: SendState::Announced,
-            references: 0,
-            stripes: 0,
-            waiter: None,
             detached: true,
             buffered: true,
-            pushed: 0,
+            ..SendOp::new((key, flow), header, None, memory)
         };
         let op = self.ops.insert(Op::Send(op));
         let mut body = Vec::with_capacity(ENVELOPE_MAX);

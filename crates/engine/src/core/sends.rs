@@ -30,18 +30,9 @@ impl Core {
         detached: bool,
     ) -> Key {
         let op = SendOp {
-            session,
-            flow,
-            header,
-            immediate,
-            memory,
-            state: SendState::Queued,
-            references: 0,
-            stripes: 0,
-            waiter: None,
             detached,
             buffered: detached,
-            pushed: 0,
+            ..SendOp::new((session, flow), header, immediate, memory)
         };
         if detached && let Some(session) = self.sessions.get_mut(session) {
             session.buffered += buffered_cost(op.memory.len());
