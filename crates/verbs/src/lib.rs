@@ -5,11 +5,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod cq;
 pub mod device;
 mod error;
 mod hub;
+mod library;
 pub mod memory;
+mod pd;
 pub mod qp;
 pub mod work;
 
 pub use error::{Error, Result};
+pub use library::{Library, devices, open_device};
+pub use pd::ProtectionDomain;
+pub use sinew_verbs_sys as sys;

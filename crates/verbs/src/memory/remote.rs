@@ -37,6 +37,11 @@ impl RemoteRegion {
         Ok(Self { addr, len, rkey: key.0 })
     }
 
+    /// A range that is known to fit.
+    pub(crate) const fn of_region(addr: u64, len: u64, key: RemoteKey) -> Self {
+        Self { addr, len, rkey: key.0 }
+    }
+
     /// Address in the peer's terms.
     #[must_use]
     pub const fn addr(&self) -> u64 {

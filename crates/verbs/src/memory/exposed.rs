@@ -1,0 +1,224 @@
+//! Memory that peers may read or write: copied in and out, never a slice.
+#![allow(unsafe_code)]
+
+use super::region::Registered;
+use super::remote::RemoteRegion;
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Owned memory with remote access. `Clone` is another handle to the same memory; `Send` and `Sync`.
+///
+/// Whoever knows [`remote`](Self::remote) and has a queue pair of the same protection domain can reach it, at any time, until the last
+/// handle is dropped. So its bytes are never a slice: they are copied in and out, or loaded and stored as whole words. Copies
+/// may be torn by a peer that writes meanwhile; words are not. What a peer wrote before it told so (by a message, or by a
+/// word that is loaded with `Acquire`) is seen.
+#[derive(Clone, Debug)]
+#[doc(alias = "ibv_mr")]
+pub struct ExposedRegion {
+    region: Arc<Registered>,
+}
+
+/// A range of exposed memory, as what an operation sends from or receives into. Keeps the region.
+#[derive(Clone, Debug)]
+pub struct ExposedPart {
+    region: Arc<Registered>,
+    offset: usize,
+    len: usize,
+}
+
+impl ExposedRegion {
+    pub(crate) const fn new(region: Arc<Registered>) -> Self {
+        Self { region }
+    }
+
+    /// How many bytes; never 0.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.region.len()
+    }
+
+    /// What a peer names to reach it. Giving it away is giving access.
+    #[must_use]
+    pub fn remote(&self) -> RemoteRegion {
+        self.region.remote()
+    }
+
+    /// Where `len` bytes from `offset` on begin.
+    fn at(&self, offset: usize, len: usize) -> Result<*mut u8> {
+        within(&self.region, offset, len)?;
+        // SAFETY: inside the region.
+        Ok(unsafe { self.region.start().as_ptr().add(offset) })
+    }
+
+    /// Copies bytes from `offset` on out of it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the region does not enclose them.
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        let from = self.at(offset, into.len())?;
+        // SAFETY: `from` has as many bytes, valid while the region is; `into` is this process's own and cannot overlap it.
+        unsafe { sinew_base::copy::from_shared(from, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes into it from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the region does not enclose them.
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let to = self.at(offset, bytes.len())?;
+        // SAFETY: as for reading, the other way.
+        unsafe { sinew_base::copy::to_shared(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    fn word(&self, offset: usize) -> Result<&AtomicU64> {
+        let at = self.at(offset, 8)?;
+        if !(at as usize).is_multiple_of(8) {
+            return Err(Error::invalid(
+                "word of exposed memory",
+                format!("offset {offset} is not at a multiple of 8 bytes"),
+                "take an offset that is",
+            ));
+        }
+        // SAFETY: eight bytes inside the region, aligned, alive as long as `self`; nobody has them as anything but atomics,
+        // volatile copies, or by a device.
+        Ok(unsafe { AtomicU64::from_ptr(at.cast()) })
+    }
+
+    /// The word of 8 bytes at `offset`, in the machine's order.
+    ///
+    /// With `Acquire`, what a peer wrote before it wrote this word is seen by what follows.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] outside of the region, or not at a multiple of 8.
+    ///
+    /// # Panics
+    /// With `Release` or `AcqRel`, as every load.
+    pub fn load(&self, offset: usize, order: Ordering) -> Result<u64> {
+        self.word(offset).map(|word| word.load(order))
+    }
+
+    /// Stores a word of 8 bytes at `offset`, in the machine's order. Not atomic towards a device's atomics unless the device says
+    /// that its atomics are global.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    ///
+    /// # Panics
+    /// With `Acquire` or `AcqRel`, as every store.
+    pub fn store(&self, offset: usize, value: u64, order: Ordering) -> Result<()> {
+        self.word(offset).map(|word| word.store(value, order))
+    }
+
+    /// A range, for an operation.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the region does not enclose it, or for more than 2^32 - 1 bytes.
+    pub fn part(&self, range: Range<usize>) -> Result<ExposedPart> {
+        ExposedPart::new(&self.region, range)
+    }
+
+    pub(crate) const fn region(&self) -> &Arc<Registered> {
+        &self.region
+    }
+}
+
+/// Memory that this process does not reach through the region: of another device (DMA-BUF), or registered by its address.
+/// `Clone` is another handle; `Send` and `Sync`.
+#[derive(Clone, Debug)]
+#[doc(alias = "ibv_mr")]
+pub struct ForeignRegion {
+    region: Arc<Registered>,
+}
+
+impl ForeignRegion {
+    pub(crate) const fn new(region: Arc<Registered>) -> Self {
+        Self { region }
+    }
+
+    /// How many bytes; never 0.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.region.len()
+    }
+
+    /// What a peer names to reach it, as far as it was registered for peers.
+    #[must_use]
+    pub fn remote(&self) -> RemoteRegion {
+        self.region.remote()
+    }
+
+    /// The key for this process's own requests.
+    #[must_use]
+    pub fn lkey(&self) -> u32 {
+        self.region.lkey()
+    }
+
+    /// A range, for an operation; offsets count from the region's beginning.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the region does not enclose it, or for more than 2^32 - 1 bytes.
+    pub fn part(&self, range: Range<usize>) -> Result<ExposedPart> {
+        ExposedPart::new(&self.region, range)
+    }
+
+    /// The raw region; it stays as long as a handle is there.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut sinew_verbs_sys::ibv_mr {
+        self.region.as_raw()
+    }
+}
+
+fn within(region: &Registered, offset: usize, len: usize) -> Result<()> {
+    if offset.checked_add(len).is_some_and(|end| end <= region.len()) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "range of exposed memory",
+        format!("{len} bytes at offset {offset} of {}", region.len()),
+        "stay inside of the region",
+    ))
+}
+
+impl ExposedPart {
+    fn new(region: &Arc<Registered>, range: Range<usize>) -> Result<Self> {
+        let len = range.end.checked_sub(range.start).ok_or_else(|| {
+            Error::invalid("range of a region", format!("{range:?} ends before it begins"), "swap its ends")
+        })?;
+        within(region, range.start, len)?;
+        if u32::try_from(len).is_err() {
+            return Err(Error::invalid(
+                "range of a region",
+                format!("{len} bytes; one element names up to 4294967295"),
+                "divide it into several",
+            ));
+        }
+        Ok(Self { region: region.clone(), offset: range.start, len })
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Address, length and key, for a request.
+    pub(crate) fn sge(&self) -> sinew_verbs_sys::ibv_sge {
+        sinew_verbs_sys::ibv_sge {
+            addr: self.region.iova() + self.offset as u64,
+            length: self.len as u32,
+            lkey: self.region.lkey(),
+        }
+    }
+}

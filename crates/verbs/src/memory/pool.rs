@@ -1,0 +1,89 @@
+//! Buffers of one size, registered once: taken without allocation, back when they are dropped.
+#![allow(unsafe_code)]
+
+use super::buffer::Buffer;
+use super::region::Registered;
+use crate::error::{Error, Result};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers of one region. `Clone` is another handle to the same; `Send` and `Sync`.
+///
+/// Taking and giving back cost a lock that nobody holds for longer than a push. A buffer that an operation has is not here: a pool
+/// bounds what is out.
+#[derive(Clone, Debug)]
+pub struct BufferPool {
+    region: Arc<Registered>,
+    home: Arc<Home>,
+    buffer_len: usize,
+    count: usize,
+}
+
+/// Where buffers of a pool go back to.
+#[derive(Debug)]
+pub(super) struct Home {
+    free: Mutex<Vec<Place>>,
+}
+
+/// A place that nobody has.
+#[derive(Debug)]
+struct Place(NonNull<u8>);
+
+// SAFETY: an address without access; who takes it out of the list has the place alone.
+unsafe impl Send for Place {}
+
+impl Home {
+    pub(super) fn back(&self, start: NonNull<u8>) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(Place(start));
+    }
+}
+
+impl BufferPool {
+    /// Divides all of a private region into buffers of `buffer_len` bytes; what is left at its end is not used.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when not even one fits.
+    pub(crate) fn new(region: Arc<Registered>, buffer_len: usize) -> Result<Self> {
+        let count = region.len().checked_div(buffer_len).unwrap_or(0);
+        if count == 0 {
+            return Err(Error::invalid(
+                "pool of buffers",
+                format!("no buffer of {buffer_len} bytes fits {region:?}"),
+                "take at least one buffer of at least 1 byte",
+            ));
+        }
+        // The last one first, so that the first is taken first.
+        let places = (0..count).rev().map(|index| {
+            // SAFETY: `index` is less than the number of buffers that fit.
+            Place(unsafe { region.start().add(index * buffer_len) })
+        });
+        let free = Mutex::new(places.collect());
+        Ok(Self { region, home: Arc::new(Home { free }), buffer_len, count })
+    }
+
+    /// A buffer, with whatever bytes its last user left in it, or nothing while all are out.
+    #[must_use]
+    pub fn take(&self) -> Option<Buffer> {
+        let place = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        // SAFETY: the places of a pool do not overlap, and this one was in its list: nobody has it.
+        Some(unsafe { Buffer::of_pool(place.0, self.buffer_len, self.region.clone(), self.home.clone()) })
+    }
+
+    /// How many are here.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.home.free.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How many there are, here and out.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of each.
+    #[must_use]
+    pub const fn buffer_len(&self) -> usize {
+        self.buffer_len
+    }
+}
