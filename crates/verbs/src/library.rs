@@ -30,7 +30,11 @@ impl Library {
     /// [`Error::Library`] with what was looked for, what is wrong with it and what to install.
     pub fn open() -> Result<Self> {
         static OPENED: OnceLock<Result<Library>> = OnceLock::new();
-        OPENED.get_or_init(|| Ok(Self::from_sys(sys::Library::open().map_err(|error| Error::Library(error.to_string()))?))).clone()
+        OPENED
+            .get_or_init(|| {
+                Ok(Self::from_sys(sys::Library::open().map_err(|error| Error::Library(error.to_string()))?))
+            })
+            .clone()
     }
 
     fn from_sys(library: sys::Library) -> Self {

@@ -56,7 +56,8 @@ impl Context {
     pub fn protection_domain(&self) -> Result<ProtectionDomain> {
         // SAFETY: the context is open.
         let pd = unsafe { (self.table().ibv_alloc_pd)(self.as_raw()) };
-        let pd = NonNull::new(pd).ok_or_else(|| Error::call("ibv_alloc_pd", self.name(), sys::Errno::last().0))?;
+        let pd =
+            NonNull::new(pd).ok_or_else(|| Error::call("ibv_alloc_pd", self.name(), sys::Errno::last().0))?;
         Ok(ProtectionDomain { shared: Arc::new(Allocated { context: self.clone(), pd, owned: true }) })
     }
 }
@@ -140,7 +141,11 @@ impl ProtectionDomain {
     /// As for [`allocate`](Self::allocate).
     pub fn pool(&self, count: usize, buffer_len: usize) -> Result<BufferPool> {
         let bytes = count.checked_mul(buffer_len).ok_or_else(|| {
-            Error::invalid("pool of buffers", format!("{count} times {buffer_len} bytes"), "take fewer or smaller ones")
+            Error::invalid(
+                "pool of buffers",
+                format!("{count} times {buffer_len} bytes"),
+                "take fewer or smaller ones",
+            )
         })?;
         self.pool_of(Memory::pages(bytes, PageSize::Transparent)?, buffer_len)
     }
@@ -160,7 +165,8 @@ impl ProtectionDomain {
     pub fn borrow<'mem>(&self, bytes: &'mem mut [u8]) -> Result<BorrowedRegion<'mem>> {
         let start = NonNull::from(&mut *bytes).cast::<u8>();
         // SAFETY: the bytes are borrowed for as long as the registration can be named; no peer can, and a forgotten one nobody can.
-        let region = unsafe { Registered::host(self, start, bytes.len(), Terms::default(), Kept::Elsewhere) }?;
+        let region =
+            unsafe { Registered::host(self, start, bytes.len(), Terms::default(), Kept::Elsewhere) }?;
         Ok(BorrowedRegion::new(Arc::new(region), bytes))
     }
 
@@ -177,7 +183,12 @@ impl ProtectionDomain {
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
-    pub fn expose_with(&self, memory: Memory, access: RemoteAccess, flags: RegistrationFlags) -> Result<ExposedRegion> {
+    pub fn expose_with(
+        &self,
+        memory: Memory,
+        access: RemoteAccess,
+        flags: RegistrationFlags,
+    ) -> Result<ExposedRegion> {
         Ok(ExposedRegion::new(Arc::new(Registered::owned(self, memory, Terms { remote: access, flags })?)))
     }
 
@@ -215,7 +226,8 @@ impl ProtectionDomain {
         flags: RegistrationFlags,
     ) -> Result<ForeignRegion> {
         // SAFETY: by the caller's promise.
-        let region = unsafe { Registered::host(self, start, len, Terms { remote: access, flags }, Kept::Elsewhere) }?;
+        let region =
+            unsafe { Registered::host(self, start, len, Terms { remote: access, flags }, Kept::Elsewhere) }?;
         Ok(ForeignRegion::new(Arc::new(region)))
     }
 }

@@ -80,11 +80,13 @@ impl Context {
         // SAFETY: the context is open.
         let channel = unsafe { (self.table().ibv_create_comp_channel)(self.as_raw()) };
         let failed = |call, errno| Error::call(call, self.name(), errno);
-        let channel = NonNull::new(channel).ok_or_else(|| failed("ibv_create_comp_channel", sys::Errno::last().0))?;
+        let channel =
+            NonNull::new(channel).ok_or_else(|| failed("ibv_create_comp_channel", sys::Errno::last().0))?;
         let made = Made { context: self.clone(), channel, taking: Mutex::new(()) };
         let channel = CompletionChannel { shared: Arc::new(made) };
         let flags = fcntl_getfl(&channel).map_err(|errno| failed("fcntl", errno.raw_os_error()))?;
-        fcntl_setfl(&channel, flags | OFlags::NONBLOCK).map_err(|errno| failed("fcntl", errno.raw_os_error()))?;
+        fcntl_setfl(&channel, flags | OFlags::NONBLOCK)
+            .map_err(|errno| failed("fcntl", errno.raw_os_error()))?;
         Ok(channel)
     }
 }
@@ -147,7 +149,8 @@ impl CompletionChannel {
                 return Ok(None);
             }
             // What is left may be more than the system can say: it waits in steps then.
-            let left = left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1 << 30, tv_nsec: 0 }));
+            let left =
+                left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1 << 30, tv_nsec: 0 }));
             match poll(&mut [PollFd::new(self, PollFlags::IN)], left.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(Error::call("poll", "a completion channel", errno.raw_os_error())),

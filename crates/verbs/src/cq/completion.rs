@@ -90,7 +90,9 @@ impl WorkCompletion {
     #[must_use]
     pub const fn len(&self) -> Option<u32> {
         match self.opcode() {
-            Some(Opcode::SEND | Opcode::WRITE | Opcode::BIND_WINDOW | Opcode::LOCAL_INVALIDATE) | None => None,
+            Some(Opcode::SEND | Opcode::WRITE | Opcode::BIND_WINDOW | Opcode::LOCAL_INVALIDATE) | None => {
+                None
+            }
             Some(_) => Some(self.raw.byte_len),
         }
     }
@@ -175,7 +177,9 @@ impl fmt::Debug for WorkCompletion {
         let mut out = f.debug_struct("WorkCompletion");
         out.field("wr_id", &self.wr_id()).field("status", &self.status()).field("qp_num", &self.qp_num());
         match self.opcode() {
-            Some(opcode) => out.field("opcode", &opcode).field("len", &self.len()).field("immediate", &self.immediate()),
+            Some(opcode) => {
+                out.field("opcode", &opcode).field("len", &self.len()).field("immediate", &self.immediate())
+            }
             None => out.field("vendor_error", &self.raw.vendor_err),
         };
         out.finish_non_exhaustive()

@@ -128,14 +128,20 @@ impl<'a> CompletionQueueBuilder<'a> {
                 "take the device's clock, or that of the wall",
             ));
         }
-        let subscription = channel.map(|(channel, cookie)| Subscription::new(channel, context, cookie)).transpose()?;
+        let subscription =
+            channel.map(|(channel, cookie)| Subscription::new(channel, context, cookie)).transpose()?;
         let raw_channel = channel.map_or(std::ptr::null_mut(), |(channel, _)| channel.as_raw());
         let cookie = subscription.as_ref().map_or(std::ptr::null_mut(), Subscription::as_raw);
         let (cq, extended) = if fields.is_empty() {
             // SAFETY: the context is open, and the channel of it is held by the subscription.
-            let cq = unsafe { (context.table().ibv_create_cq)(context.as_raw(), cqe, cookie, raw_channel, vector as i32) };
+            let cq = unsafe {
+                (context.table().ibv_create_cq)(context.as_raw(), cqe, cookie, raw_channel, vector as i32)
+            };
             let object = format_args!("{entries} entries in {}", context.name());
-            (NonNull::new(cq).ok_or_else(|| Error::call("ibv_create_cq", object, sys::Errno::last().0))?, None)
+            (
+                NonNull::new(cq).ok_or_else(|| Error::call("ibv_create_cq", object, sys::Errno::last().0))?,
+                None,
+            )
         } else {
             let extended = extended(context, entries, cookie, raw_channel, vector, fields)?;
             (extended.cast::<sys::ibv_cq>(), Some(extended))
@@ -144,7 +150,16 @@ impl<'a> CompletionQueueBuilder<'a> {
         let given = u32::try_from(unsafe { (*cq.as_ptr()).cqe }).unwrap_or(entries).max(entries);
         let entries = AtomicU32::new(given);
         let context = context.clone();
-        let made = Made { context, cq, extended, fields, subscription, entries, reserved: Mutex::new(0), failed: AtomicI32::new(0) };
+        let made = Made {
+            context,
+            cq,
+            extended,
+            fields,
+            subscription,
+            entries,
+            reserved: Mutex::new(0),
+            failed: AtomicI32::new(0),
+        };
         Ok(CompletionQueue { shared: Arc::new(made) })
     }
 }
@@ -170,7 +185,9 @@ fn extended(
             what: "telling timestamps of completions (extended completion queues)",
             object: context.name().to_owned(),
         },
-        number => Error::call("ibv_create_cq_ex", format_args!("{entries} entries in {}", context.name()), number),
+        number => {
+            Error::call("ibv_create_cq_ex", format_args!("{entries} entries in {}", context.name()), number)
+        }
     })
 }
 
@@ -327,7 +344,11 @@ impl CompletionQueue {
     #[doc(alias = "ibv_req_notify_cq")]
     pub fn arm(&self, solicited_only: bool) -> Result<()> {
         if self.shared.subscription.is_none() {
-            return Err(Error::invalid("completion queue", "it was made without a channel", "make it with `channel` to arm it"));
+            return Err(Error::invalid(
+                "completion queue",
+                "it was made without a channel",
+                "make it with `channel` to arm it",
+            ));
         }
         // SAFETY: the queue is alive.
         unsafe { sys::ibv_req_notify_cq(self.as_raw(), solicited_only) }
@@ -342,13 +363,16 @@ impl CompletionQueue {
     pub fn resize(&self, entries: u32) -> Result<()> {
         // Held over the call: nobody reserves meanwhile what is taken away.
         let reserved = self.shared.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let cqe = i32::try_from(entries).ok().filter(|_| entries > 0 && u64::from(entries) >= *reserved).ok_or_else(|| {
-            Error::invalid(
-                "size of a completion queue",
-                format!("{entries} entries; its queue pairs need {reserved}"),
-                "take at least that many, at least 1 and at most 2147483647",
-            )
-        })?;
+        let cqe = i32::try_from(entries)
+            .ok()
+            .filter(|_| entries > 0 && u64::from(entries) >= *reserved)
+            .ok_or_else(|| {
+                Error::invalid(
+                    "size of a completion queue",
+                    format!("{entries} entries; its queue pairs need {reserved}"),
+                    "take at least that many, at least 1 and at most 2147483647",
+                )
+            })?;
         // SAFETY: the queue is alive.
         let answer = unsafe { (self.context().table().ibv_resize_cq)(self.as_raw(), cqe) };
         let object = format_args!("{entries} entries in {}", self.context().name());
@@ -379,7 +403,11 @@ impl CompletionQueue {
         if wanted > u64::from(self.entries()) {
             return Err(Error::invalid(
                 "completion queue",
-                format!("a queue pair needs {entries} entries; of {} others have {}", self.entries(), *reserved),
+                format!(
+                    "a queue pair needs {entries} entries; of {} others have {}",
+                    self.entries(),
+                    *reserved
+                ),
                 "make the completion queue longer (`resize`), or the queue pair shallower",
             ));
         }

@@ -150,7 +150,8 @@ impl DeviceAttributes {
     /// Version of the firmware.
     #[must_use]
     pub fn firmware(&self) -> String {
-        let bytes: Vec<u8> = self.raw.orig_attr.fw_ver.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+        let bytes: Vec<u8> =
+            self.raw.orig_attr.fw_ver.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -199,7 +200,9 @@ impl DeviceAttributes {
     /// What it can do besides; all 64 bits where the extended query was answered.
     #[must_use]
     pub const fn capabilities(&self) -> Capabilities {
-        Capabilities::from_bits_retain(self.raw.orig_attr.device_cap_flags as u64 | self.raw.device_cap_flags_ex)
+        Capabilities::from_bits_retain(
+            self.raw.orig_attr.device_cap_flags as u64 | self.raw.device_cap_flags_ex,
+        )
     }
 
     /// How far its atomics reach.
@@ -308,7 +311,8 @@ impl DeviceAttributes {
     #[must_use]
     pub fn can_pace(&self, service: ServiceType) -> bool {
         let bit = 1u32.checked_shl(service.as_raw()).unwrap_or(0);
-        self.raw.packet_pacing_caps.qp_rate_limit_max > 0 && self.raw.packet_pacing_caps.supported_qpts & bit != 0
+        self.raw.packet_pacing_caps.qp_rate_limit_max > 0
+            && self.raw.packet_pacing_caps.supported_qpts & bit != 0
     }
 
     /// Sizes of atomics towards the host's memory over PCI: fetch-add, swap, compare-swap; bit 0 is 4 bytes, 1 is 8, 2 is 16.
@@ -372,12 +376,12 @@ impl fmt::Debug for DeviceAttributes {
             .field("pkeys_max", &self.pkeys_max())
             .field("ack_delay", &self.ack_delay())
             .field("timestamp_mask", &format_args!("{:#x}", self.timestamp_mask()))
-                .field("clock_khz", &self.clock_khz())
-                .field("on_demand_paging", &self.on_demand_paging())
-                .field("packet_pacing", &self.packet_pacing())
-                .field("pci_atomics", &self.pci_atomics())
-                .field("device_memory_len", &self.device_memory_len())
-                .field("moderation_max", &self.moderation_max())
+            .field("clock_khz", &self.clock_khz())
+            .field("on_demand_paging", &self.on_demand_paging())
+            .field("packet_pacing", &self.packet_pacing())
+            .field("pci_atomics", &self.pci_atomics())
+            .field("device_memory_len", &self.device_memory_len())
+            .field("moderation_max", &self.moderation_max())
             .finish_non_exhaustive()
     }
 }

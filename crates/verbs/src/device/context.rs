@@ -56,10 +56,14 @@ impl Context {
         };
         let opened = Opened { library, context, name: name.to_owned(), owned: true, _keeper: None };
         // SAFETY: just opened.
-        match unsafe { sys::missing_data_path(context.as_ptr()) } {
-            [] => Ok(Self { shared: Arc::new(opened) }),
-            missing => Err(Error::Unsupported { what: "posting and polling", object: format!("{name} (no {})", missing.join(", ")) }),
+        let missing = unsafe { sys::missing_data_path(context.as_ptr()) };
+        if missing.is_empty() {
+            return Ok(Self { shared: Arc::new(opened) });
         }
+        Err(Error::Unsupported {
+            what: "posting and polling",
+            object: format!("{name} (no {})", missing.join(", ")),
+        })
     }
 
     /// A device that something else has opened and keeps open as long as `keeper` is not dropped.
@@ -120,7 +124,9 @@ impl Context {
     pub fn attributes(&self) -> Result<DeviceAttributes> {
         // SAFETY: the context is open.
         let answer = unsafe { self.table().query_device_ex(self.as_raw()) };
-        answer.map(DeviceAttributes::new).map_err(|errno| Error::call("ibv_query_device_ex", self.name(), errno.0))
+        answer
+            .map(DeviceAttributes::new)
+            .map_err(|errno| Error::call("ibv_query_device_ex", self.name(), errno.0))
     }
 
     /// What a port says of itself; ports count from 1.
@@ -195,10 +201,16 @@ impl Context {
                 let base = format!("/sys/class/infiniband/{}/ports/{}/gid_attrs", self.name(), port.number());
                 let kind = match std::fs::read_to_string(format!("{base}/types/{index}")) {
                     Ok(text) if text.trim() == "RoCE v2" => GidKind::ROCE_V2,
-                    Ok(text) if text.trim() == "IB/RoCE v1" && port.link_layer() == super::LinkLayer::ETHERNET => GidKind::ROCE_V1,
+                    Ok(text)
+                        if text.trim() == "IB/RoCE v1" && port.link_layer() == super::LinkLayer::ETHERNET =>
+                    {
+                        GidKind::ROCE_V1
+                    }
                     _ => GidKind::INFINIBAND,
                 };
-                let interface = std::fs::read_to_string(format!("{base}/ndevs/{index}")).ok().map(|text| text.trim().to_owned());
+                let interface = std::fs::read_to_string(format!("{base}/ndevs/{index}"))
+                    .ok()
+                    .map(|text| text.trim().to_owned());
                 let interface_index = interface
                     .as_ref()
                     .and_then(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok())
@@ -218,7 +230,11 @@ impl Context {
         let ports: Vec<_> = self
             .ports()?
             .iter()
-            .map(|port| PortBrief { number: port.number(), state: port.state(), link_layer: port.link_layer() })
+            .map(|port| PortBrief {
+                number: port.number(),
+                state: port.state(),
+                link_layer: port.link_layer(),
+            })
             .collect();
         choose(&ports, &self.gid_table()?, port).ok_or_else(|| {
             Error::invalid(
@@ -240,9 +256,14 @@ impl Context {
     pub fn pkey(&self, port: u8, index: u16) -> Result<u16> {
         let mut pkey = 0;
         // SAFETY: the context is open, the place a local.
-        let answer = unsafe { (self.table().ibv_query_pkey)(self.as_raw(), port, i32::from(index), &mut pkey) };
+        let answer =
+            unsafe { (self.table().ibv_query_pkey)(self.as_raw(), port, i32::from(index), &mut pkey) };
         sys::Errno::check(answer).map_err(|errno| {
-            Error::call("ibv_query_pkey", format_args!("place {index} of port {port} of {}", self.name()), errno.0)
+            Error::call(
+                "ibv_query_pkey",
+                format_args!("place {index} of port {port} of {}", self.name()),
+                errno.0,
+            )
         })?;
         Ok(u16::from_be(pkey))
     }
@@ -260,7 +281,8 @@ impl Context {
     /// [`Error::Unsupported`] where the device has none or does not say how fast it runs.
     #[doc(alias = "ibv_query_rt_values_ex")]
     pub fn clock(&self) -> Result<Duration> {
-        let unsupported = || Error::Unsupported { what: "reading the device's clock", object: self.name().to_owned() };
+        let unsupported =
+            || Error::Unsupported { what: "reading the device's clock", object: self.name().to_owned() };
         let khz = self.attributes()?.clock_khz();
         let mut values = sys::ibv_values_ex::zeroed();
         values.comp_mask = sys::IBV_VALUES_MASK_RAW_CLOCK;

@@ -170,7 +170,8 @@ impl<'list> Device<'list> {
     #[must_use]
     pub fn guid(&self) -> Option<Guid> {
         // SAFETY: the device lives as long as its list.
-        let guid = Guid::from_be(unsafe { (self.list.library.table().ibv_get_device_guid)(self.device.as_ptr()) });
+        let guid =
+            Guid::from_be(unsafe { (self.list.library.table().ibv_get_device_guid)(self.device.as_ptr()) });
         (!guid.is_zero()).then_some(guid)
     }
 
@@ -179,7 +180,8 @@ impl<'list> Device<'list> {
     /// # Errors
     /// [`Error::Unsupported`] where kernel or library do not say.
     pub fn index(&self) -> Result<u32> {
-        let unsupported = || Error::Unsupported { what: "the stable index of a device", object: self.name().to_owned() };
+        let unsupported =
+            || Error::Unsupported { what: "the stable index of a device", object: self.name().to_owned() };
         let function = self.list.library.table().ibv_get_device_index.ok_or_else(unsupported)?;
         // SAFETY: the device lives as long as its list.
         u32::try_from(unsafe { function(self.device.as_ptr()) }).map_err(|_| unsupported())

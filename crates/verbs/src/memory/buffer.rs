@@ -62,7 +62,12 @@ impl Buffer {
     ///
     /// # Safety
     /// The range lies in the region, and no other buffer has any part of it.
-    pub(super) unsafe fn of_pool(start: NonNull<u8>, len: usize, region: Arc<Registered>, home: Arc<Home>) -> Self {
+    pub(super) unsafe fn of_pool(
+        start: NonNull<u8>,
+        len: usize,
+        region: Arc<Registered>,
+        home: Arc<Home>,
+    ) -> Self {
         Self { start, len, region, home: Some(home) }
     }
 

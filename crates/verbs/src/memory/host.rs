@@ -58,7 +58,11 @@ impl Memory {
     /// [`Error::Invalid`] for 0 or an impossible length, and where there is no memory.
     pub fn zeroed(len: usize) -> Result<Self> {
         let impossible = || {
-            Error::invalid("memory", format!("{len} bytes cannot be allocated"), "take a length from 1 to what the machine has")
+            Error::invalid(
+                "memory",
+                format!("{len} bytes cannot be allocated"),
+                "take a length from 1 to what the machine has",
+            )
         };
         let layout = Layout::from_size_align(len, 64).ok().filter(|_| len > 0).ok_or_else(impossible)?;
         // SAFETY: the layout is not of size zero.
@@ -79,9 +83,15 @@ impl Memory {
             PageSize::Transparent | PageSize::Huge2MiB => 2 << 20,
             PageSize::Huge1GiB => 1 << 30,
         };
-        let rounded = len.checked_next_multiple_of(page).filter(|rounded| *rounded > 0 && *rounded <= isize::MAX as usize);
+        let rounded = len
+            .checked_next_multiple_of(page)
+            .filter(|rounded| *rounded > 0 && *rounded <= isize::MAX as usize);
         let Some(rounded) = rounded else {
-            return Err(Error::invalid("memory", format!("{len} bytes cannot be mapped"), "take at least 1 byte"));
+            return Err(Error::invalid(
+                "memory",
+                format!("{len} bytes cannot be mapped"),
+                "take at least 1 byte",
+            ));
         };
         let mut flags = MapFlags::PRIVATE;
         flags |= match size {
@@ -92,7 +102,12 @@ impl Memory {
         let object = || format!("{rounded} bytes of {size:?} pages");
         // SAFETY: a new mapping at an address that the system chooses touches nothing that exists.
         let mapped = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), rounded, ProtFlags::READ | ProtFlags::WRITE, flags)
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                rounded,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+            )
         };
         let start = mapped.map_err(|errno| Error::call("mmap", object(), errno.raw_os_error()))?.cast::<u8>();
         let Some(start) = NonNull::new(start) else {
@@ -120,7 +135,11 @@ impl Memory {
     ///
     /// # Safety
     /// `start` to `start + len` is valid for reads and writes, initialised, and used by nobody else, until `owner` is dropped.
-    pub unsafe fn from_raw(start: NonNull<u8>, len: usize, owner: Box<dyn Any + Send + Sync>) -> Result<Self> {
+    pub unsafe fn from_raw(
+        start: NonNull<u8>,
+        len: usize,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
         if len == 0 {
             return Err(Error::invalid("memory", "it has no bytes", "take at least 1 byte"));
         }

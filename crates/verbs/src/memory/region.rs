@@ -61,7 +61,13 @@ impl Registered {
     /// # Safety
     /// The bytes stay valid for reads and writes as long as the registration is, and whoever gets its keys is trusted with them as far as
     /// the terms say.
-    pub(crate) unsafe fn host(pd: &ProtectionDomain, start: NonNull<u8>, len: usize, terms: Terms, kept: Kept) -> Result<Self> {
+    pub(crate) unsafe fn host(
+        pd: &ProtectionDomain,
+        start: NonNull<u8>,
+        len: usize,
+        terms: Terms,
+        kept: Kept,
+    ) -> Result<Self> {
         if len == 0 {
             return Err(Error::invalid("memory region", "it has no bytes", "register at least 1 byte"));
         }
@@ -71,7 +77,8 @@ impl Registered {
         let mr = mr.and_then(|mr| NonNull::new(mr).ok_or(sys::Errno::UNKNOWN)).map_err(|errno| {
             Error::call("ibv_reg_mr", format_args!("{len} bytes in {}", pd.context().name()), errno.0)
         })?;
-        let iova = if terms.flags.contains(RegistrationFlags::ZERO_BASED) { 0 } else { start.as_ptr() as u64 };
+        let iova =
+            if terms.flags.contains(RegistrationFlags::ZERO_BASED) { 0 } else { start.as_ptr() as u64 };
         Ok(Self::made(pd, mr, start, len, iova, terms.remote, kept))
     }
 
@@ -86,12 +93,16 @@ impl Registered {
     ) -> Result<Self> {
         let object = || format!("{len} bytes of DMA-BUF {} in {}", fd.as_raw_fd(), pd.context().name());
         let Some(function) = pd.table().ibv_reg_dmabuf_mr else {
-            return Err(Error::Unsupported { what: "registering a DMA-BUF (libibverbs from rdma-core 34 on)", object: object() });
+            return Err(Error::Unsupported {
+                what: "registering a DMA-BUF (libibverbs from rdma-core 34 on)",
+                object: object(),
+            });
         };
         let access = terms.remote.to_raw(terms.flags, true);
         // SAFETY: the domain is alive; the kernel checks descriptor and range, and holds the memory by itself.
         let mr = unsafe { function(pd.as_raw(), offset, len, iova, fd.as_raw_fd(), access as i32) };
-        let mr = NonNull::new(mr).ok_or_else(|| Error::call("ibv_reg_dmabuf_mr", object(), sys::Errno::last().0))?;
+        let mr = NonNull::new(mr)
+            .ok_or_else(|| Error::call("ibv_reg_dmabuf_mr", object(), sys::Errno::last().0))?;
         Ok(Self::made(pd, mr, NonNull::dangling(), len, iova, terms.remote, Kept::Elsewhere))
     }
 
@@ -167,7 +178,8 @@ impl Registered {
         let mut registered = ManuallyDrop::new(Arc::try_unwrap(this)?);
         let ended = registered.end();
         // SAFETY: `registered` is not dropped, so this takes what it keeps, and its domain, once.
-        let (kept, pd) = unsafe { (ManuallyDrop::take(&mut registered.kept), std::ptr::read(&raw const registered.pd)) };
+        let (kept, pd) =
+            unsafe { (ManuallyDrop::take(&mut registered.kept), std::ptr::read(&raw const registered.pd)) };
         match kept {
             Kept::Owned(memory) if ended => Ok(Some(memory)),
             kept => {

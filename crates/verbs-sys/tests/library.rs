@@ -1,0 +1,83 @@
+//! Opening libraries: the right one, wrong ones, none.
+
+use sinew_testing::skip;
+use sinew_verbs_sys::{Library, OpenError, Origin, VerbsTable};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+/// The system's library, or `None` where there is none.
+fn system() -> Option<Library> {
+    match Library::open_files(None, None) {
+        Ok(library) => Some(library),
+        Err(OpenError::NotThere { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn every_pinned_function_of_its_time_is_found_in_the_systems_library() {
+    let Some(library) = system() else { skip!("verbs", "libibverbs.so.1 is not installed") };
+    println!("{}", library.report());
+    let report = library.report();
+    assert_eq!(report.origin, Origin::Opened);
+    let release =
+        library.version().and_then(|version| version.release).expect("the file name tells the release");
+    for found in &report.libraries {
+        assert_eq!(found.unpinned, Vec::<&str>::new(), "{}: every version is the right one", found.library);
+        for missing in &found.missing {
+            let since = missing.since.expect("optional functions have a known release");
+            assert!(since > release, "{missing} is missing from rdma-core {release}");
+        }
+    }
+}
+
+#[test]
+fn a_library_that_is_not_there_is_named_with_what_to_do() {
+    let error = Library::open_files(Some(OsStr::new("/nonexistent/libibverbs.so.1")), None).unwrap_err();
+    assert!(matches!(error, OpenError::NotThere { library: "libibverbs", .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("/nonexistent/libibverbs.so.1") && text.contains("apt-get install libibverbs1"),
+        "{text}"
+    );
+    assert!(text.contains("SINEW_IBVERBS_LIB"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_library_is_not_loadable() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (empty, garbage) = (folder.join("empty.so"), folder.join("garbage.so"));
+    std::fs::write(&empty, b"").unwrap();
+    std::fs::write(&garbage, [0x5a; 4096]).unwrap();
+    for file in [&empty, &garbage, &folder] {
+        let error = Library::open_files(Some(file.as_os_str()), None).unwrap_err();
+        assert!(matches!(error, OpenError::NotLoadable { library: "libibverbs", .. }), "{error:?}");
+        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn another_library_is_refused_with_the_functions_that_it_lacks() {
+    let error = Library::open_files(Some(OsStr::new("libc.so.6")), None).unwrap_err();
+    let OpenError::Incomplete { missing, .. } = &error else { panic!("{error:?}") };
+    let required = VerbsTable::SYMBOLS.iter().filter(|symbol| symbol.required).count();
+    assert_eq!(missing.len(), required);
+    assert!(error.to_string().contains("ibv_get_device_list"), "{error}");
+}
+
+#[test]
+fn a_named_file_of_connection_management_that_is_wrong_is_an_error() {
+    if system().is_none() {
+        skip!("verbs", "libibverbs.so.1 is not installed");
+    }
+    let absent = Library::open_files(None, Some(OsStr::new("/nonexistent/librdmacm.so.1"))).unwrap_err();
+    assert!(matches!(absent, OpenError::NotThere { library: "librdmacm", .. }), "{absent:?}");
+    let wrong = Library::open_files(None, Some(OsStr::new("libc.so.6"))).unwrap_err();
+    assert!(matches!(wrong, OpenError::Incomplete { .. }), "{wrong:?}");
+}
+
+#[test]
+fn a_name_with_a_zero_byte_is_an_error() {
+    let error = Library::open_files(Some(OsStr::new("lib\0ibverbs.so.1")), None).unwrap_err();
+    assert!(matches!(error, OpenError::NotLoadable { .. }), "{error:?}");
+}
