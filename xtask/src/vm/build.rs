@@ -78,7 +78,7 @@ impl Inputs {
 
     fn system_key(&self) -> u64 {
         let List { releases, boot, over, under, .. } = &self.list;
-        cache::key(&[RECIPE, &releases.join(" "), boot, &over.join(" "), &under.join(" "), &self.init])
+        cache::key(&[RECIPE, &releases.join(" "), boot, &over.join(" "), &under.join(" ")])
     }
 }
 
@@ -86,6 +86,7 @@ impl Inputs {
 pub(super) struct Made {
     kernel: Part,
     system: Part,
+    init: String,
 }
 
 impl Made {
@@ -95,8 +96,19 @@ impl Made {
     }
 
     /// The archive that it boots from.
-    pub(super) fn initrd(&self) -> PathBuf {
-        self.system.folder.join("initrd")
+    ///
+    /// # Errors
+    /// When the one program of it cannot be read.
+    pub(super) fn initrd(&self) -> Result<Vec<u8>> {
+        let path = self.system.folder.join("busybox");
+        let busybox = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut archive = Archive::default();
+        archive.folder("bin");
+        archive.folder("dev");
+        archive.console("dev/console");
+        archive.program("bin/busybox", &busybox);
+        archive.program("init", self.init.as_bytes());
+        Ok(archive.finish())
     }
 
     /// The folders of packages over and under the host's files.
@@ -131,14 +143,13 @@ pub(super) fn run(workspace: &Workspace, update: bool) -> Result<()> {
 /// # Errors
 /// When the inputs cannot be read.
 pub(super) fn ready(workspace: &Workspace) -> Result<Option<Made>> {
-    let inputs = Inputs::read(workspace)?;
-    Ok(find(&Cache::of(workspace), &inputs))
+    Ok(find(&Cache::of(workspace), &Inputs::read(workspace)?))
 }
 
 fn find(cache: &Cache, inputs: &Inputs) -> Option<Made> {
     let kernel = cache.part(KERNEL, inputs.kernel_key())?;
     let system = cache.part(SYSTEM, inputs.system_key())?;
-    Some(Made { kernel, system })
+    Some(Made { kernel, system, init: inputs.init.clone() })
 }
 
 /// The guest; makes what is missing.
@@ -296,14 +307,7 @@ impl Build<'_> {
             fs::create_dir_all(folder)?;
             settle(folder)?;
         }
-        let busybox = fs::read(boot.join("usr/bin/busybox")).context("no busybox in its package")?;
-        let mut archive = Archive::default();
-        archive.folder("bin");
-        archive.folder("dev");
-        archive.console("dev/console");
-        archive.program("bin/busybox", &busybox);
-        archive.program("init", self.inputs.init.as_bytes());
-        fs::write(made.join("initrd"), archive.finish())?;
+        fs::rename(boot.join("usr/bin/busybox"), made.join("busybox")).context("no busybox in its package")?;
         fs::write(made.join(MADE_OF), made_of(packages))?;
         self.cache.put(SYSTEM, self.inputs.system_key(), &made)
     }
@@ -371,8 +375,9 @@ mod tests {
         other.config.push_str("CONFIG_X=y\n");
         assert!(other.kernel_key() != kernel && other.system_key() == system);
         let mut other = read();
+        // It is packed anew for every start.
         other.init.push('#');
-        assert!(other.kernel_key() == kernel && other.system_key() != system);
+        assert!(other.kernel_key() == kernel && other.system_key() == system);
         let mut other = read();
         let moved = other.list.over.pop().unwrap();
         other.list.under.push(moved);

@@ -82,7 +82,7 @@ impl Plan<'_> {
     /// # Errors
     /// When it cannot be started.
     pub(super) fn start(&self, sinks: [Sink; 2]) -> Result<Running> {
-        let folder = self.job.prepare(self.side, &self.made.packages(), &self.made.initrd())?;
+        let folder = self.job.prepare(self.side, &self.made.packages(), &self.made.initrd()?)?;
         let console = File::create(folder.path.join(CONSOLE))?;
         let said = File::create(folder.path.join(SAID))?;
         let ((out, out_end), (err, err_end)) = (std::io::pipe()?, std::io::pipe()?);

@@ -104,7 +104,7 @@ impl Job {
     ///
     /// # Errors
     /// When it cannot be written, or a path that must be seen is not there.
-    pub(super) fn prepare(&self, side: Side, packages: &[(&str, PathBuf)], initrd: &Path) -> Result<Folder> {
+    pub(super) fn prepare(&self, side: Side, packages: &[(&str, PathBuf)], initrd: &[u8]) -> Result<Folder> {
         let folder = Folder::new()?;
         let write = |name: &str, text: &[u8]| {
             let path = folder.path.join(name);
@@ -113,7 +113,7 @@ impl Job {
         for (name, target) in packages {
             symlink(target, folder.path.join(name))?;
         }
-        symlink(initrd, folder.path.join("initrd"))?;
+        write("initrd", initrd)?;
         write("settings", self.settings(side).as_bytes())?;
         write("places", &self.places()?)?;
         write("command", &self.script(side))?;
@@ -135,18 +135,20 @@ impl Job {
 
     fn places(&self) -> Result<Vec<u8>> {
         let mut places = Vec::new();
-        let mut shown: Vec<PathBuf> = Vec::new();
+        let mut shown = Vec::new();
         for path in self.shown.iter().chain([&self.folder]) {
             let there = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
-            let folder = if there.is_dir() { there.as_path() } else { there.parent().unwrap_or(&there) };
-            if ITS_OWN.iter().any(|own| folder.starts_with(own) && folder != Path::new(own)) {
-                shown.push(folder.to_owned());
+            if ITS_OWN.iter().any(|own| there.starts_with(own) && there != Path::new(own)) {
+                shown.push(there);
             }
         }
         shown.sort();
         shown.dedup();
-        for folder in shown {
-            line(&mut places, "show", &folder);
+        for path in &shown {
+            // What lies in a folder that is shown is there already.
+            if !shown.iter().any(|other| path != other && path.starts_with(other)) {
+                line(&mut places, "show", path);
+            }
         }
         for path in &self.shared {
             let there = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
@@ -160,7 +162,13 @@ impl Job {
 
     fn script(&self, side: Side) -> Vec<u8> {
         let mut script = Vec::new();
-        let own = [("SINEW_VM", side.number().to_string()), ("SINEW_VM_ADDRESS", side.address().to_owned())];
+        let devices = self.devices.iter().map(|device| format!("{}0", device.word()));
+        let devices = devices.collect::<Vec<_>>().join(" ");
+        let own = [
+            ("SINEW_VM", side.number().to_string()),
+            ("SINEW_VM_ADDRESS", side.address().to_owned()),
+            ("SINEW_VM_DEVICES", devices),
+        ];
         let peer = (side != Side::Alone).then(|| ("SINEW_VM_PEER", side.peer().to_owned()));
         let own = own.into_iter().chain(peer).map(|(name, value)| (name.to_owned(), OsString::from(value)));
         let passed = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -293,11 +301,16 @@ mod tests {
         let folder = parent.join(format!("xtask vm,job-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let mut job = job(&["true"]);
-        job.shown = vec![folder.clone(), PathBuf::from("/usr")];
+        let inside = folder.join("a file");
+        fs::write(&inside, "").unwrap();
+        job.shown = vec![inside.clone(), folder.clone(), PathBuf::from("/usr")];
         let places = String::from_utf8(job.places().unwrap()).unwrap();
         if parent.starts_with("/tmp") {
             assert_eq!(places, format!("show '{}'\n", folder.display()));
+            job.shown = vec![inside.clone()];
+            assert_eq!(job.places().unwrap(), format!("show '{}'\n", inside.display()).into_bytes());
         }
+        job.shown.clear();
         job.shared = vec![folder.clone()];
         assert!(String::from_utf8(job.places().unwrap()).unwrap().ends_with(&format!("share '{}'\n", folder.display())));
         fs::remove_dir_all(folder).unwrap();

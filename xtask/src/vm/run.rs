@@ -79,14 +79,19 @@ impl Common {
     fn job(&self, workspace: &Workspace, command: &[OsString]) -> Result<Job> {
         let mut shown = vec![workspace.root.clone()];
         shown.extend(workspace.target.is_dir().then(|| workspace.target.clone()));
-        let program = command.first().context("no command")?;
         let mut command = command.to_vec();
-        // One that is named by a path is a file of the host, or one of the packages: then there is none of that name here.
-        if program.to_string_lossy().contains('/')
-            && let Ok(there) = PathBuf::from(program).canonicalize()
-        {
-            shown.push(there);
-            command[0] = std::path::absolute(program)?.into();
+        for (at, word) in command.iter_mut().enumerate() {
+            let path = PathBuf::from(&word);
+            if !path.is_absolute() && (at > 0 || path.components().count() < 2) {
+                continue;
+            }
+            // One that is not there may be a file of the guest's packages.
+            if let Ok(there) = path.canonicalize() {
+                shown.push(there);
+                if at == 0 {
+                    *word = std::path::absolute(&path)?.into();
+                }
+            }
         }
         Ok(Job {
             devices: if self.siw { vec![Device::Rxe, Device::Siw] } else { vec![Device::Rxe] },
