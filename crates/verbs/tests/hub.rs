@@ -21,7 +21,10 @@ struct Pair {
 impl Pair {
     fn new(module: &str) -> Option<Self> {
         let context = common::device(module)?;
-        Some(Self::connected(&context.protection_domain().expect("a protection domain")).expect("two queue pairs"))
+        Some(
+            Self::connected(&context.protection_domain().expect("a protection domain"))
+                .expect("two queue pairs"),
+        )
     }
 
     fn connected(pd: &ProtectionDomain) -> Result<Self> {

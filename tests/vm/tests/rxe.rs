@@ -1,6 +1,6 @@
 //! The programs of rdma-core over RoCE v2, a client and a server in one guest.
 
-use sinew_vm_tests::{address, ping_pong, rping, run, ucmatose, Program};
+use sinew_vm_tests::{Program, address, ping_pong, rping, run, ucmatose};
 
 #[test]
 fn rc_pingpong_reaches_itself() {

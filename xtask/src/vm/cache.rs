@@ -98,7 +98,8 @@ fn remove_unused(part: &Path) -> Result<()> {
 /// 64 bits that change with any of the texts or their order (FNV-1a: it must be the same in every build of this runner).
 pub(super) fn key(texts: &[&str]) -> u64 {
     let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Free space for an ordinary user where `folder` is or would be.

@@ -195,7 +195,11 @@ fn memory_folder(memory_mib: u32) -> Result<PathBuf> {
             return Ok(folder.clone());
         }
     }
-    bail!("neither {} nor {} has room for {memory_mib} MiB of memory", folders[0].display(), folders[1].display())
+    bail!(
+        "neither {} nor {} has room for {memory_mib} MiB of memory",
+        folders[0].display(),
+        folders[1].display()
+    )
 }
 
 /// Starts something on one of the processors that this runner may use: the guest's kernel and its processes hand over to each other

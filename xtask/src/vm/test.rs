@@ -42,7 +42,12 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let suites = suites::all(workspace)?;
     if options.list {
         for suite in suites {
-            println!("{:<16} {}{}", suite.name, suite.place(), if suite.pair { " (in two guests)" } else { "" });
+            println!(
+                "{:<16} {}{}",
+                suite.name,
+                suite.place(),
+                if suite.pair { " (in two guests)" } else { "" }
+            );
         }
         return Ok(());
     }
@@ -122,7 +127,10 @@ impl<'a> Inside<'a> {
         if let Some(filter) = inside.filter
             && total.passed + total.failures.len() + total.skips.len() == 0
         {
-            bail!("no suite and no test in the guest is called {filter}; the suites are {}", names.join(", "));
+            bail!(
+                "no suite and no test in the guest is called {filter}; the suites are {}",
+                names.join(", ")
+            );
         }
         Ok(total)
     }
@@ -164,8 +172,7 @@ impl<'a> Inside<'a> {
     }
 
     fn job(&self, program: &Program<'_>) -> Job {
-        let mut environment =
-            vec![("XTASK_SKIP_LOG".to_owned(), format!("{INSIDE}/{SKIPS}").into())];
+        let mut environment = vec![("XTASK_SKIP_LOG".to_owned(), format!("{INSIDE}/{SKIPS}").into())];
         environment.extend([("CARGO_MANIFEST_DIR".to_owned(), program.folder.clone().into())]);
         environment.extend(program.environment.iter().cloned());
         let words = ["--test-threads=1", "--show-output", "--color=never"];
@@ -176,11 +183,7 @@ impl<'a> Inside<'a> {
             wire: program.wire,
             environment,
             shared: Vec::new(),
-            shown: vec![
-                self.workspace.root.clone(),
-                self.workspace.target.clone(),
-                program.path.to_owned(),
-            ],
+            shown: vec![self.workspace.root.clone(), self.workspace.target.clone(), program.path.to_owned()],
             folder: program.folder.clone(),
             command,
         }
