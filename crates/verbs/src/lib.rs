@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod channel;
 pub mod cq;
 pub mod device;
 mod error;
@@ -15,6 +16,7 @@ mod pd;
 pub mod qp;
 pub mod work;
 
+pub use channel::Channel;
 pub use error::{Error, Result};
 pub use hub::Hub;
 pub use library::{Library, devices, open_device};

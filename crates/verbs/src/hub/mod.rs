@@ -20,11 +20,13 @@ use crate::error::Result;
 use crate::pd::ProtectionDomain;
 use crate::qp::{Connected, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
+pub(crate) use operation::ELEMENTS_MAX;
 use operation::Kept;
 pub use operation::{Held, Operation};
 pub use post::{BatchRejected, Rejected};
 use std::fmt;
-use tracker::{Ended, Tracker};
+use tracker::Ended;
+pub(crate) use tracker::Tracker;
 pub use tracker::{Member, Side};
 
 /// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.

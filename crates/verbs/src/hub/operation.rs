@@ -9,7 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// Elements of one operation, at most.
-pub(super) const ELEMENTS_MAX: usize = 8;
+pub(crate) const ELEMENTS_MAX: usize = 8;
 
 /// Memory that an operation keeps.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Held {
 
     /// As elements, the first `len` bytes of them; how many elements.
     #[inline]
-    pub(super) fn elements(
+    pub(crate) fn elements(
         &self,
         len: Option<u32>,
         pd: &ProtectionDomain,
@@ -184,19 +184,19 @@ enum Kind {
 
 /// An operation with the memory that it keeps until it has ended. Signaled unless said otherwise.
 pub struct Operation<S: Service> {
-    pub(super) shape: Shape<S>,
-    pub(super) kept: Kept,
+    pub(crate) shape: Shape<S>,
+    pub(crate) kept: Kept,
 }
 
 /// What an operation keeps until it has ended.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(super) held: Held,
-    pub(super) tag: u64,
+    pub(crate) held: Held,
+    pub(crate) tag: u64,
 }
 
 /// An operation without its memory.
-pub(super) struct Shape<S: Service> {
+pub(crate) struct Shape<S: Service> {
     kind: Kind,
     len: Option<u32>,
     flags: u32,
@@ -271,6 +271,10 @@ impl<S: Service> Operation<S> {
         self
     }
 
+    pub(crate) fn into_parts(self) -> (Shape<S>, Held) {
+        (self.shape, self.kept.held)
+    }
+
     /// The memory of it.
     #[must_use]
     pub fn into_held(self) -> Held {
@@ -281,7 +285,7 @@ impl<S: Service> Operation<S> {
 impl<S: Service> Shape<S> {
     /// The request of it.
     #[inline]
-    pub(super) fn request<'l>(
+    pub(crate) fn request<'l>(
         &self,
         held: &Held,
         wr_id: u64,
