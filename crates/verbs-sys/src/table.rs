@@ -21,6 +21,17 @@ pub struct Symbol {
     pub purpose: &'static str,
 }
 
+/// The types of one exported function, as written in Rust; for comparing them with a header.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    /// The function's name.
+    pub name: &'static str,
+    /// Its arguments.
+    pub arguments: &'static [&'static str],
+    /// What it returns; empty for nothing.
+    pub returned: &'static str,
+}
+
 /// Where the functions of a table come from.
 pub(crate) trait Source {
     /// The address of a function, or null; it remembers which were missing.
@@ -138,6 +149,15 @@ macro_rules! table {
                     version: $version,
                     required: $crate::table::is_required!($kind),
                     purpose: concat!($( $purpose )?),
+                }
+            ),* ];
+
+            /// The types of the rows.
+            pub const SIGNATURES: &'static [crate::table::Signature] = &[ $(
+                crate::table::Signature {
+                    name: stringify!($name),
+                    arguments: &[ $( stringify!($arg_type) ),* ],
+                    returned: concat!($( stringify!($return) )?),
                 }
             ),* ];
 
