@@ -32,6 +32,59 @@ fn every_pinned_function_of_its_time_is_found_in_the_systems_library() {
 }
 
 #[test]
+fn the_extras_of_vendors_are_found_where_their_drivers_are() {
+    let Some(library) = system() else { skip!("verbs", "libibverbs.so.1 is not installed") };
+    for (name, is_found) in
+        [("libefa.so.1", library.efa().is_some()), ("libmlx5.so.1", library.mlx5().is_some())]
+    {
+        let folder = library.report().libraries[0].path.as_ref().and_then(|path| path.parent()).unwrap();
+        assert_eq!(is_found, folder.join(name).exists(), "{name}");
+    }
+}
+
+/// Runs this very program once more, with these variables, as [`opened_by_environment`] alone; answers what it printed.
+fn with_environment(variables: &[(&str, &str)]) -> String {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "opened_by_environment", "--nocapture"]).env(CHILD, "1");
+    let output = child.envs(variables.iter().copied()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+const CHILD: &str = "VERBS_SYS_TEST_CHILD";
+
+#[test]
+fn opened_by_environment() {
+    if std::env::var_os(CHILD).is_some() {
+        match Library::open() {
+            Ok(library) => println!("opened: {}", library.report()),
+            Err(error) => println!("refused: {error}"),
+        }
+        return;
+    }
+    if system().is_none() {
+        skip!("verbs", "libibverbs.so.1 is not installed");
+    }
+    assert!(with_environment(&[]).contains("opened: verbs: libraries opened at run time"));
+    let empty = with_environment(&[("SINEW_IBVERBS_LIB", ""), ("SINEW_RDMACM_LIB", "")]);
+    assert!(empty.contains("opened: "), "an empty variable names nothing: {empty}");
+    let wrong = with_environment(&[("SINEW_IBVERBS_LIB", "/nonexistent/verbs.so")]);
+    assert!(wrong.contains("refused: libibverbs is not there: /nonexistent/verbs.so"), "{wrong}");
+    let wrong = with_environment(&[("SINEW_RDMACM_LIB", "/nonexistent/cm.so")]);
+    assert!(wrong.contains("refused: librdmacm is not there: /nonexistent/cm.so"), "{wrong}");
+}
+
+#[cfg(feature = "link")]
+#[test]
+fn a_linked_program_has_its_libraries_from_the_start() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.contains("/libibverbs.so.1") && maps.contains("/librdmacm.so.1"), "{maps}");
+    let library = Library::linked().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(library.report().origin, Origin::Linked);
+    assert!(library.cm().is_some());
+}
+
+#[test]
 fn a_library_that_is_not_there_is_named_with_what_to_do() {
     let error = Library::open_files(Some(OsStr::new("/nonexistent/libibverbs.so.1")), None).unwrap_err();
     assert!(matches!(error, OpenError::NotThere { library: "libibverbs", .. }), "{error:?}");
