@@ -169,7 +169,6 @@ macro_rules! table {
             }
 
             /// Fills the table. A function that is missing refuses, or is `None` where the table can be without it.
-            #[allow(dead_code, reason = "every table is filled by the same function, of which one may have no caller")]
             pub(crate) fn fill(source: &mut dyn Source) -> Self {
                 let mut table = Self::unsupported();
                 $(

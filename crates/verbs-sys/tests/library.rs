@@ -40,6 +40,8 @@ fn the_extras_of_vendors_are_found_where_their_drivers_are() {
         let folder = library.report().libraries[0].path.as_ref().and_then(|path| path.parent()).unwrap();
         assert_eq!(is_found, folder.join(name).exists(), "{name}");
     }
+    let said = library.extras().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("libefa: ") && said.contains("libmlx5: "), "{said}");
 }
 
 /// Runs this very program once more, with these variables, as [`opened_by_environment`] alone; answers what it printed.
