@@ -6,6 +6,8 @@ use crate::*;
 use core::ffi::{c_int, c_void};
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, without_provenance_mut};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// A device of nothing but memory: every object belongs to its one context.
 struct Objects {
@@ -26,9 +28,13 @@ struct Objects {
     spread: *mut ibv_rwq_ind_table,
 }
 
-/// Memory that lives as long as the process: tests make little of it.
+/// What tests made: memory that lives as long as the process, and that Miri does not call lost.
+static KEPT: Mutex<Vec<AtomicPtr<c_void>>> = Mutex::new(Vec::new());
+
 fn leaked<T>(value: T) -> *mut T {
-    Box::into_raw(Box::new(value))
+    let value = Box::into_raw(Box::new(value));
+    KEPT.lock().unwrap().push(AtomicPtr::new(value.cast()));
+    value
 }
 
 impl Objects {
@@ -258,21 +264,21 @@ fn the_path_of_messages_refuses_without_its_functions() {
     }
 }
 
-/// How often each number of completions was asked for, and what to answer.
-static ANSWER: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(0);
+/// What the device of the next test answers.
+static ANSWER: AtomicI32 = AtomicI32::new(0);
 
 #[test]
 fn a_poll_answers_a_count_or_an_error_whatever_negative_number_a_driver_has() {
     unsafe extern "C" fn poll(_: *mut ibv_cq, room: c_int, _: *mut ibv_wc) -> c_int {
         assert_eq!(room, 3);
-        ANSWER.load(std::sync::atomic::Ordering::Relaxed)
+        ANSWER.load(Ordering::Relaxed)
     }
     let objects = Objects::new();
     let mut places = [const { MaybeUninit::<ibv_wc>::uninit() }; 3];
     // SAFETY: the objects live.
     unsafe { (*objects.context).ops.poll_cq = Some(poll) };
     for (answer, expected) in [(0, Ok(0)), (3, Ok(3)), (-1, Err(Errno::UNKNOWN)), (-2, Err(Errno::UNKNOWN))] {
-        ANSWER.store(answer, std::sync::atomic::Ordering::Relaxed);
+        ANSWER.store(answer, Ordering::Relaxed);
         // SAFETY: the queue lives.
         assert_eq!(unsafe { ibv_poll_cq(objects.cq, &mut places) }, expected);
     }
