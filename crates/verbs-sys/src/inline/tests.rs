@@ -344,7 +344,7 @@ fn an_empty_extended_queue_is_no_error() {
 }
 
 #[test]
-fn an_operation_that_a_queue_pair_lacks_is_an_error() {
+fn r7_an_operation_that_a_queue_pair_lacks_is_an_error() {
     let qp = leaked(ibv_qp_ex::zeroed());
     // SAFETY: the queue pair lives; nothing is called.
     unsafe {
