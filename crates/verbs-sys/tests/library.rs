@@ -16,7 +16,7 @@ fn system() -> Option<Library> {
 
 #[test]
 fn every_pinned_function_of_its_time_is_found_in_the_systems_library() {
-    let Some(library) = system() else { skip!("verbs", "libibverbs.so.1 is not installed") };
+    let Some(library) = system() else { skip!("libibverbs", "libibverbs.so.1 is not installed") };
     println!("{}", library.report());
     let report = library.report();
     assert_eq!(report.origin, Origin::Opened);
@@ -33,7 +33,7 @@ fn every_pinned_function_of_its_time_is_found_in_the_systems_library() {
 
 #[test]
 fn the_extras_of_vendors_are_found_where_their_drivers_are() {
-    let Some(library) = system() else { skip!("verbs", "libibverbs.so.1 is not installed") };
+    let Some(library) = system() else { skip!("libibverbs", "libibverbs.so.1 is not installed") };
     for (name, is_found) in
         [("libefa.so.1", library.efa().is_some()), ("libmlx5.so.1", library.mlx5().is_some())]
     {
@@ -65,7 +65,7 @@ fn opened_by_environment() {
         return;
     }
     if system().is_none() {
-        skip!("verbs", "libibverbs.so.1 is not installed");
+        skip!("libibverbs", "libibverbs.so.1 is not installed");
     }
     assert!(with_environment(&[]).contains("opened: verbs: libraries opened at run time"));
     let empty = with_environment(&[("SINEW_IBVERBS_LIB", ""), ("SINEW_RDMACM_LIB", "")]);
@@ -123,7 +123,7 @@ fn another_library_is_refused_with_the_functions_that_it_lacks() {
 #[test]
 fn a_named_file_of_connection_management_that_is_wrong_is_an_error() {
     if system().is_none() {
-        skip!("verbs", "libibverbs.so.1 is not installed");
+        skip!("libibverbs", "libibverbs.so.1 is not installed");
     }
     let absent = Library::open_files(None, Some(OsStr::new("/nonexistent/librdmacm.so.1"))).unwrap_err();
     assert!(matches!(absent, OpenError::NotThere { library: "librdmacm", .. }), "{absent:?}");

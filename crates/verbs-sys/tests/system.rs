@@ -14,7 +14,7 @@ fn text(pointer: *const core::ffi::c_char) -> String {
 #[test]
 fn the_library_knows_the_codes_of_its_time() {
     let Ok(library) = Library::open_files(None, None) else {
-        skip!("verbs", "libibverbs.so.1 is not installed")
+        skip!("libibverbs", "libibverbs.so.1 is not installed")
     };
     let verbs = library.verbs();
     let mut said = Vec::new();
@@ -42,7 +42,7 @@ fn the_library_knows_the_codes_of_its_time() {
 #[test]
 fn rates_go_there_and_back() {
     let Ok(library) = Library::open_files(None, None) else {
-        skip!("verbs", "libibverbs.so.1 is not installed")
+        skip!("libibverbs", "libibverbs.so.1 is not installed")
     };
     let verbs = library.verbs();
     for &rate in IbvRate::ALL.iter().filter(|rate| **rate != IbvRate::RATE_MAX) {
@@ -59,7 +59,7 @@ fn rates_go_there_and_back() {
 #[test]
 fn devices_are_listed_or_there_is_a_reason() {
     let Ok(library) = Library::open_files(None, None) else {
-        skip!("verbs", "libibverbs.so.1 is not installed")
+        skip!("libibverbs", "libibverbs.so.1 is not installed")
     };
     let verbs = library.verbs();
     let mut count = -1;
