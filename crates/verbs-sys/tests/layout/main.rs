@@ -19,7 +19,8 @@ fn compare(include: &Path, name: &str) {
     let (additions, differences): (Vec<String>, Vec<String>) = program::differences(include, name, release)
         .into_iter()
         .partition(|difference| !is_known && known::may_be_an_addition(difference));
-    let left_out = completeness::left_out(include);
+    let mut left_out = completeness::left_out(include);
+    left_out.extend(completeness::functions_left_out(include));
     println!("{}: rdma-core {release:?}", include.display());
     println!("{}\n{}", additions.join("\n"), left_out.join("\n"));
     assert!(differences.is_empty(), "{}:\n{}", include.display(), differences.join("\n"));
