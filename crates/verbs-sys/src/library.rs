@@ -163,14 +163,22 @@ impl Library {
     /// [`OpenError`], which says what to do.
     pub fn open() -> Result<Self, OpenError> {
         let named = |known: Known| known.variable.and_then(std::env::var_os).filter(|name| !name.is_empty());
-        Self::open_files(named(IBVERBS).as_deref(), named(RDMACM).as_deref())
+        // The environment is as the system's search path: who sets it answers for the files that it names.
+        Self::load(named(IBVERBS).as_deref(), named(RDMACM).as_deref())
     }
 
     /// As [`open`](Self::open), with files instead of the environment; `None`: the system's.
     ///
     /// # Errors
     /// [`OpenError`]. librdmacm may be missing only when no file was given for it.
-    pub fn open_files(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
+    ///
+    /// # Safety
+    /// The files are these libraries, or no libraries: loading one runs its code, and its functions are called as those of the names.
+    pub unsafe fn open_files(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
+        Self::load(ibverbs, rdmacm)
+    }
+
+    fn load(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
         let open = |known: Known, file: Option<&OsStr>| {
             let file = file.map_or_else(|| OsString::from(known.soname), OsStr::to_owned);
             Opened::new(known, &file).map_err(|refused| (file, refused))

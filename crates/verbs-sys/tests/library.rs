@@ -1,13 +1,20 @@
 //! Opening libraries: the right one, wrong ones, none.
+#![allow(unsafe_code)]
 
 use sinew_testing::skip;
 use sinew_verbs_sys::{Library, OpenError, Origin, VerbsTable};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+/// [`Library::open_files`] with files that the test made or that the system has.
+fn open_files(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Library, OpenError> {
+    // SAFETY: the system's libraries, files that are no libraries, and libraries whose functions nobody calls.
+    unsafe { Library::open_files(ibverbs, rdmacm) }
+}
+
 /// The system's library, or `None` where there is none.
 fn system() -> Option<Library> {
-    match Library::open_files(None, None) {
+    match open_files(None, None) {
         Ok(library) => Some(library),
         Err(OpenError::NotThere { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -88,7 +95,7 @@ fn a_linked_program_has_its_libraries_from_the_start() {
 
 #[test]
 fn a_library_that_is_not_there_is_named_with_what_to_do() {
-    let error = Library::open_files(Some(OsStr::new("/nonexistent/libibverbs.so.1")), None).unwrap_err();
+    let error = open_files(Some(OsStr::new("/nonexistent/libibverbs.so.1")), None).unwrap_err();
     assert!(matches!(error, OpenError::NotThere { library: "libibverbs", .. }), "{error:?}");
     let text = error.to_string();
     assert!(
@@ -105,7 +112,7 @@ fn a_file_that_is_no_library_is_not_loadable() {
     std::fs::write(&empty, b"").unwrap();
     std::fs::write(&garbage, [0x5a; 4096]).unwrap();
     for file in [&empty, &garbage, &folder] {
-        let error = Library::open_files(Some(file.as_os_str()), None).unwrap_err();
+        let error = open_files(Some(file.as_os_str()), None).unwrap_err();
         assert!(matches!(error, OpenError::NotLoadable { library: "libibverbs", .. }), "{error:?}");
         assert!(error.to_string().contains(&file.display().to_string()), "{error}");
     }
@@ -113,7 +120,7 @@ fn a_file_that_is_no_library_is_not_loadable() {
 
 #[test]
 fn another_library_is_refused_with_the_functions_that_it_lacks() {
-    let error = Library::open_files(Some(OsStr::new("libc.so.6")), None).unwrap_err();
+    let error = open_files(Some(OsStr::new("libc.so.6")), None).unwrap_err();
     let OpenError::Incomplete { missing, .. } = &error else { panic!("{error:?}") };
     let required = VerbsTable::SYMBOLS.iter().filter(|symbol| symbol.required).count();
     assert_eq!(missing.len(), required);
@@ -125,14 +132,14 @@ fn a_named_file_of_connection_management_that_is_wrong_is_an_error() {
     if system().is_none() {
         skip!("libibverbs", "libibverbs.so.1 is not installed");
     }
-    let absent = Library::open_files(None, Some(OsStr::new("/nonexistent/librdmacm.so.1"))).unwrap_err();
+    let absent = open_files(None, Some(OsStr::new("/nonexistent/librdmacm.so.1"))).unwrap_err();
     assert!(matches!(absent, OpenError::NotThere { library: "librdmacm", .. }), "{absent:?}");
-    let wrong = Library::open_files(None, Some(OsStr::new("libc.so.6"))).unwrap_err();
+    let wrong = open_files(None, Some(OsStr::new("libc.so.6"))).unwrap_err();
     assert!(matches!(wrong, OpenError::Incomplete { .. }), "{wrong:?}");
 }
 
 #[test]
 fn a_name_with_a_zero_byte_is_an_error() {
-    let error = Library::open_files(Some(OsStr::new("lib\0ibverbs.so.1")), None).unwrap_err();
+    let error = open_files(Some(OsStr::new("lib\0ibverbs.so.1")), None).unwrap_err();
     assert!(matches!(error, OpenError::NotLoadable { .. }), "{error:?}");
 }

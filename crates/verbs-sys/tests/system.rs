@@ -13,9 +13,7 @@ fn text(pointer: *const core::ffi::c_char) -> String {
 
 #[test]
 fn the_library_knows_the_codes_of_its_time() {
-    let Ok(library) = Library::open_files(None, None) else {
-        skip!("libibverbs", "libibverbs.so.1 is not installed")
-    };
+    let Ok(library) = Library::open() else { skip!("libibverbs", "libibverbs.so.1 is not installed") };
     let verbs = library.verbs();
     let mut said = Vec::new();
     for &status in IbvWcStatus::ALL {
@@ -41,9 +39,7 @@ fn the_library_knows_the_codes_of_its_time() {
 
 #[test]
 fn rates_go_there_and_back() {
-    let Ok(library) = Library::open_files(None, None) else {
-        skip!("libibverbs", "libibverbs.so.1 is not installed")
-    };
+    let Ok(library) = Library::open() else { skip!("libibverbs", "libibverbs.so.1 is not installed") };
     let verbs = library.verbs();
     for &rate in IbvRate::ALL.iter().filter(|rate| **rate != IbvRate::RATE_MAX) {
         // SAFETY: these functions look at their argument alone.
@@ -58,9 +54,7 @@ fn rates_go_there_and_back() {
 
 #[test]
 fn devices_are_listed_or_there_is_a_reason() {
-    let Ok(library) = Library::open_files(None, None) else {
-        skip!("libibverbs", "libibverbs.so.1 is not installed")
-    };
+    let Ok(library) = Library::open() else { skip!("libibverbs", "libibverbs.so.1 is not installed") };
     let verbs = library.verbs();
     let mut count = -1;
     // SAFETY: the count lives through the call.
