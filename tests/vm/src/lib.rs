@@ -55,7 +55,9 @@ impl Program {
         let mut parts = words.split_whitespace();
         let mut command = Command::new(parts.next().expect("a program"));
         command.args(parts).stdin(Stdio::null());
-        command.stdout(output.try_clone().expect("its output")).stderr(output.try_clone().expect("its errors"));
+        command
+            .stdout(output.try_clone().expect("its output"))
+            .stderr(output.try_clone().expect("its errors"));
         let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
         Self { words: words.to_owned(), child, output }
     }

@@ -41,8 +41,7 @@ impl Archive {
         let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
         // number, mode, user, group, links, time, length, device of the archive (2), of the entry (2), length of the name, sum
         let name_length = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
-        let fields =
-            [self.entries, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
+        let fields = [self.entries, mode, 0, 0, 1, 0, length, 0, 0, device.0, device.1, name_length, 0];
         self.bytes.extend(b"070701");
         for field in fields {
             self.bytes.extend(format!("{field:08x}").bytes());

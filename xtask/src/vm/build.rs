@@ -160,14 +160,15 @@ pub(super) fn make(workspace: &Workspace, update: bool, log: &Path) -> Result<Ma
     let inputs = Inputs::read(workspace)?;
     let cache = Cache::of(workspace);
     job::can_run_here()?;
-    let _lock = cache.lock()?;
     if !update && let Some(made) = find(&cache, &inputs) {
         return Ok(made);
     }
-    let work = cache.folder.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
+    let _lock = cache.lock()?;
+    // Whoever held the lock may have made it.
+    if !update && let Some(made) = find(&cache, &inputs) {
+        return Ok(made);
     }
+    let work = cache.work()?;
     let build = Build { cache: &cache, inputs: &inputs, work: &work, log, begun: Instant::now() };
     let done = build.all(update);
     // Whatever happened: nobody wants these again.
@@ -307,7 +308,8 @@ impl Build<'_> {
             fs::create_dir_all(folder)?;
             settle(folder)?;
         }
-        fs::rename(boot.join("usr/bin/busybox"), made.join("busybox")).context("no busybox in its package")?;
+        fs::rename(boot.join("usr/bin/busybox"), made.join("busybox"))
+            .context("no busybox in its package")?;
         fs::write(made.join(MADE_OF), made_of(packages))?;
         self.cache.put(SYSTEM, self.inputs.system_key(), &made)
     }
@@ -349,7 +351,9 @@ fn lost<'a>(asked: &'a str, has: &str) -> Vec<&'a str> {
     let asked = asked.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"));
     asked
         .filter(|line| match line.strip_suffix("=n") {
-            Some(name) => has.iter().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))),
+            Some(name) => {
+                has.iter().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
+            }
             None => !has.contains(line),
         })
         .collect()
@@ -362,7 +366,10 @@ mod tests {
     #[test]
     fn a_setting_that_the_kernel_does_not_take_is_named() {
         let has = "CONFIG_A=y\nCONFIG_C=m\n# CONFIG_D is not set\nCONFIG_EE=y\n";
-        assert_eq!(lost("# words\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=n\nCONFIG_D=n\nCONFIG_E=n\n", has), ["CONFIG_B=y", "CONFIG_C=n"]);
+        assert_eq!(
+            lost("# words\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=n\nCONFIG_D=n\nCONFIG_E=n\n", has),
+            ["CONFIG_B=y", "CONFIG_C=n"]
+        );
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Names another folder than `target/vm`, for several checkouts to share, or for a cache between runs of CI.
 const FOLDER_VARIABLE: &str = "SINEW_VM_CACHE";
+/// How folders that are built in are called, before the number of the process.
+const WORK: &str = "work-";
 /// The file in a part that says which versions of which packages it was made of.
 pub(super) const MADE_OF: &str = "made-of";
 
@@ -50,6 +52,22 @@ impl Cache {
                 }
                 Ok(file)
             })
+    }
+
+    /// A new folder to build in, for who holds the lock. Those of builds that were killed are removed, as far as what they have left
+    /// running lets go of them.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn work(&self) -> Result<PathBuf> {
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORK) {
+                _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = self.folder.join(format!("{WORK}{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
     }
 
     fn place(&self, kind: &str, key: u64) -> PathBuf {
@@ -98,7 +116,8 @@ fn remove_unused(part: &Path) -> Result<()> {
 /// 64 bits that change with any of the texts or their order (FNV-1a: it must be the same in every build of this runner).
 pub(super) fn key(texts: &[&str]) -> u64 {
     let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Free space for an ordinary user where `folder` is or would be.
@@ -151,6 +170,16 @@ mod tests {
         let cache = cache("halves");
         fs::create_dir_all(cache.place("kernel", 1)).unwrap();
         assert!(cache.part("kernel", 1).is_none());
+        fs::remove_dir_all(cache.folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_is_removed_by_the_next() {
+        let cache = cache("left");
+        let left = cache.folder.join("work-1/source");
+        fs::create_dir_all(&left).unwrap();
+        let work = cache.work().unwrap();
+        assert!(work.is_dir() && !left.exists());
         fs::remove_dir_all(cache.folder).unwrap();
     }
 

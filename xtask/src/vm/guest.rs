@@ -7,7 +7,8 @@
 use super::build::Made;
 use super::job::{Folder, Job, Side};
 use crate::setup;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
@@ -190,12 +191,19 @@ fn inherited(file: &impl AsFd) -> Result<i32> {
 fn memory_folder(memory_mib: u32) -> Result<PathBuf> {
     let needed = (u64::from(memory_mib) << 20) + SPARE_BYTES;
     let folders = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
-    for folder in &folders {
-        if super::cache::free_bytes(folder).is_some_and(|free| free >= needed) && folder.is_dir() {
-            return Ok(folder.clone());
-        }
-    }
-    bail!("neither {} nor {} has room for {memory_mib} MiB of memory", folders[0].display(), folders[1].display())
+    let fits = |folder: &&PathBuf| {
+        rustix::fs::statvfs(folder.as_path()).is_ok_and(|space| {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            // The guest's programs are run from there.
+            free >= needed && !space.f_flag.contains(StatVfsMountFlags::NOEXEC)
+        })
+    };
+    folders.iter().find(fits).cloned().with_context(|| {
+        let [one, other] = folders.each_ref().map(|folder| folder.display());
+        format!(
+            "neither {one} nor {other} has room for {memory_mib} MiB of memory that programs may be run from"
+        )
+    })
 }
 
 /// Starts something on one of the processors that this runner may use: the guest's kernel and its processes hand over to each other

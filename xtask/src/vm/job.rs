@@ -19,8 +19,8 @@ const PREFIX: &str = "sinew-vm-";
 /// Folders of which the guest has its own.
 const ITS_OWN: [&str; 5] = ["/tmp", "/run", "/dev", "/proc", "/sys"];
 /// Variables of the caller that a command inside gets too, by how their names begin.
-const PASSED_ON: [&str; 11] =
-    ["SINEW_", "XTASK_", "RUST_", "CARGO_", "IBV_", "RDMAV_", "MLX", "LANG", "HOME", "TERM", "CI"];
+const PASSED_ON: [&str; 12] =
+    ["SINEW_", "XTASK_", "RUST_", "IBV_", "RDMAV_", "RXE_", "SIW_", "MLX", "LANG", "LC_", "HOME", "TERM"];
 
 /// Whether this machine can run the guest at all.
 ///
@@ -258,7 +258,8 @@ impl Drop for Folder {
 /// Removes folders whose runner is gone. Those of other users cannot be opened.
 fn remove_left_behind(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes())) {
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()))
+    {
         let Ok(folder) = File::open(entry.path()) else { continue };
         // A folder that is just being made has no lock yet, but is new.
         let age = folder.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
@@ -288,10 +289,12 @@ mod tests {
     #[test]
     fn words_reach_the_command_as_they_are() {
         let script = job(&["printf", "%s|", "a b", "it's", "\"$x\" \\", "", "$WORD"]).script(Side::Alone);
-        let output = std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
+        let output =
+            std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "a b|it's|\"$x\" \\||$WORD|");
         let script = job(&["printenv", "WORD"]).script(Side::Alone);
-        let output = std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
+        let output =
+            std::process::Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "it's\n$HOME\n");
     }
 
@@ -312,7 +315,11 @@ mod tests {
         }
         job.shown.clear();
         job.shared = vec![folder.clone()];
-        assert!(String::from_utf8(job.places().unwrap()).unwrap().ends_with(&format!("share '{}'\n", folder.display())));
+        assert!(
+            String::from_utf8(job.places().unwrap())
+                .unwrap()
+                .ends_with(&format!("share '{}'\n", folder.display()))
+        );
         fs::remove_dir_all(folder).unwrap();
         assert!(job.places().unwrap_err().to_string().contains("cannot find"));
     }
@@ -326,7 +333,14 @@ mod tests {
 
     #[test]
     fn names_of_variables_are_judged() {
-        assert!(is_name("A_1") && is_name("_") && !is_name("1A") && !is_name("A-B") && !is_name("") && !is_name("A B"));
+        assert!(
+            is_name("A_1")
+                && is_name("_")
+                && !is_name("1A")
+                && !is_name("A-B")
+                && !is_name("")
+                && !is_name("A B")
+        );
         assert!(is_passed_on("SINEW_REQUIRE") && !is_passed_on("PATH") && !is_passed_on("RUST_x y"));
     }
 

@@ -118,10 +118,11 @@ impl<'a> Mirror<'a> {
         if !listed.ok {
             bail!("tests/vm/packages.toml: {}", complaint(&listed));
         }
-        let found: Vec<Package> = listed.output.lines().filter_map(package).collect();
+        let mut found: Vec<Package> = listed.output.lines().filter_map(package).collect();
         if let Some(missing) = names.iter().find(|name| !found.iter().any(|package| package.name == **name)) {
             bail!("tests/vm/packages.toml: the mirror has no package {missing}");
         }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(found)
     }
 
@@ -160,7 +161,8 @@ impl<'a> Mirror<'a> {
 /// The mirrors of this machine's apt, for Debian and for its security updates.
 fn sites() -> (String, String) {
     let listed = Command::new("apt-get").args(["indextargets", "--format", "$(SITE) $(RELEASE)"]).output();
-    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let listed =
+        listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     (
         site(&listed, |release| release == "bookworm").unwrap_or_else(|| MIRROR.to_owned()),
         site(&listed, |release| release == "bookworm-security").unwrap_or_else(|| MIRROR_SECURITY.to_owned()),
@@ -245,7 +247,13 @@ mod tests {
     #[test]
     fn the_old_layout_is_merged_into_the_new_one() {
         let folder = std::env::temp_dir().join(format!("xtask-vm-settle-{}", std::process::id()));
-        for path in ["sbin/tc", "lib/x86/libmnl.so.0", "usr/lib/x86/libnl.so", "usr/share/doc/x/y", "etc/libibverbs.d/rxe.driver"] {
+        for path in [
+            "sbin/tc",
+            "lib/x86/libmnl.so.0",
+            "usr/lib/x86/libnl.so",
+            "usr/share/doc/x/y",
+            "etc/libibverbs.d/rxe.driver",
+        ] {
             let path = folder.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();

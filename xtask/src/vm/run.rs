@@ -40,7 +40,7 @@ struct Common {
     /// Seconds after which it is ended, with everything that runs in it
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
-    /// A variable for the command (may be given several times); SINEW_*, RUST_*, CARGO_*, IBV_* … are passed on anyhow
+    /// A variable for the command (may be given several times); SINEW_*, RUST_*, IBV_* … are passed on anyhow
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     environment: Vec<(String, OsString)>,
     /// A folder of the host that it may write (may be given several times); everything else that it writes is gone afterwards
@@ -149,8 +149,7 @@ pub(super) fn pair(workspace: &Workspace, options: &PairOptions) -> Result<()> {
     };
     let ended = in_two(&made, &jobs, limits, [sinks("[1] "), sinks("[2] ")])?;
     drop(made);
-    let statuses =
-        [tell("the first guest", &ended[0], limits), tell("the second guest", &ended[1], limits)];
+    let statuses = [tell("the first guest", &ended[0], limits), tell("the second guest", &ended[1], limits)];
     std::process::exit(if statuses[1] == 0 { statuses[0] } else { statuses[1] })
 }
 
@@ -180,8 +179,7 @@ pub(super) fn in_two(
     limits: Limits,
     [first, second]: [[Sink; 2]; 2],
 ) -> Result<[Ended; 2]> {
-    let (one, other) =
-        socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let (one, other) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     for end in [&one, &other] {
         sockopt::set_socket_send_buffer_size(end, WIRE_BYTES)?;
     }
@@ -203,11 +201,17 @@ fn tell(whose: &str, ended: &Ended, limits: Limits) -> i32 {
             status
         }
         End::OutOfTime => {
-            eprintln!("xtask: {whose} was ended when its time was up (`--timeout`, {} s)", limits.time.as_secs());
+            eprintln!(
+                "xtask: {whose} was ended when its time was up (`--timeout`, {} s)",
+                limits.time.as_secs()
+            );
             STATUS_OUT_OF_TIME
         }
         End::Died => {
-            eprintln!("xtask: {whose} died before the command had ended; the end of its console:\n{}", ended.console);
+            eprintln!(
+                "xtask: {whose} died before the command had ended; the end of its console:\n{}",
+                ended.console
+            );
             STATUS_DIED
         }
     }

@@ -67,7 +67,9 @@ impl Suite {
 
     fn judge(&self) -> Option<String> {
         let memory = MEMORY_MIB_MIN..=MEMORY_MIB_MAX;
-        if self.name.is_empty() || !self.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
+        if self.name.is_empty()
+            || !self.name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-')
+        {
             return Some(format!("`{}` is no name: letters, digits and `-`", self.name));
         }
         if let Some(name) = self.environment.keys().find(|name| !is_name(name)) {
@@ -155,8 +157,10 @@ pub(super) fn build(workspace: &Workspace, suites: Vec<Suite>, log: &Path) -> Re
         .map(|suite| {
             let package = known(workspace, &suite)?;
             let target = suite.test.clone();
-            let mut fitting = programs.iter().filter(|program| program.package == package.id && program.test == target);
-            let program = fitting.next().with_context(|| format!("cargo built no program for {}", suite.name))?;
+            let mut fitting =
+                programs.iter().filter(|program| program.package == package.id && program.test == target);
+            let program =
+                fitting.next().with_context(|| format!("cargo built no program for {}", suite.name))?;
             Ok(Built { program: program.path.clone(), folder: package.folder().to_owned(), suite })
         })
         .collect()

@@ -7,7 +7,7 @@ use super::Lacking;
 use super::build::{self, Made};
 use super::guest::{End, Ended, SKIPS, Sink};
 use super::job::{Device, INSIDE, Job};
-use super::run::{Limits, MEMORY_MIB, in_one, in_two};
+use super::run::{Limits, MEMORY_MIB, MEMORY_MIB_MIN, in_one, in_two};
 use super::suites::{self, Built};
 use crate::process::Finished;
 use crate::test::outcome::{self, Outcome};
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// For programs that no suite names.
 const BINARY_LIMITS: Limits = Limits { memory_mib: MEMORY_MIB, time: Duration::from_secs(600) };
+
+const TRIAL_LIMITS: Limits = Limits { memory_mib: MEMORY_MIB_MIN, time: Duration::from_secs(60) };
 
 /// How `vm test` was called.
 #[derive(clap::Args)]
@@ -42,7 +44,12 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let suites = suites::all(workspace)?;
     if options.list {
         for suite in suites {
-            println!("{:<16} {}{}", suite.name, suite.place(), if suite.pair { " (in two guests)" } else { "" });
+            println!(
+                "{:<16} {}{}",
+                suite.name,
+                suite.place(),
+                if suite.pair { " (in two guests)" } else { "" }
+            );
         }
         return Ok(());
     }
@@ -64,20 +71,48 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     outcome.conclude("vm")
 }
 
-/// The step of the test command.
+/// The step of the test command. A machine that cannot have a guest skips it.
 ///
 /// # Errors
 /// When the list of suites is wrong, a program does not build, or a guest cannot be started.
-pub(crate) fn step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
+pub(crate) fn step(workspace: &Workspace, logs: &Path, so_far: &Outcome) -> Result<Outcome> {
     let suites = suites::all(workspace)?;
-    let made = match build::make(workspace, false, &logs.join("vm-build.log")) {
+    let made = build::make(workspace, false, &logs.join("vm-build.log")).and_then(|made| {
+        try_it(workspace, &made)?;
+        Ok(made)
+    });
+    let made = match made {
         Ok(made) => made,
         Err(error) => match error.downcast_ref::<Lacking>() {
             Some(lacking) => return Ok(Outcome::skipped("vm", format!("[vm] {lacking}"))),
             None => return Err(error),
         },
     };
-    Inside { workspace, made, logs: logs.to_owned(), filter: None }.chosen(suites, None)
+    let mut outcome = Inside { workspace, made, logs: logs.to_owned(), filter: None }.chosen(suites, None)?;
+    // What is not run anywhere has been told once, by whoever did not run it first.
+    outcome.skips.retain(|skip| {
+        !so_far.skips.iter().any(|told| told.name == skip.name && told.reason.starts_with(&skip.reason))
+    });
+    Ok(outcome)
+}
+
+/// Boots once: where programs may not trace each other, a user-mode kernel does not start.
+fn try_it(workspace: &Workspace, made: &Made) -> Result<()> {
+    let job = Job {
+        devices: Vec::new(),
+        wire: false,
+        environment: Vec::new(),
+        shared: Vec::new(),
+        shown: Vec::new(),
+        folder: workspace.root.clone(),
+        command: vec!["true".into()],
+    };
+    let ended = in_one(made, &job, TRIAL_LIMITS, Output::default().sinks())?;
+    if ended.end != End::Exited(0) {
+        let last = ended.console.lines().last().unwrap_or("it says nothing");
+        bail!(Lacking(format!("a guest does not start here ({last})")));
+    }
+    Ok(())
 }
 
 /// Programs run in guests.
@@ -122,7 +157,10 @@ impl<'a> Inside<'a> {
         if let Some(filter) = inside.filter
             && total.passed + total.failures.len() + total.skips.len() == 0
         {
-            bail!("no suite and no test in the guest is called {filter}; the suites are {}", names.join(", "));
+            bail!(
+                "no suite and no test in the guest is called {filter}; the suites are {}",
+                names.join(", ")
+            );
         }
         Ok(total)
     }
@@ -164,8 +202,7 @@ impl<'a> Inside<'a> {
     }
 
     fn job(&self, program: &Program<'_>) -> Job {
-        let mut environment =
-            vec![("XTASK_SKIP_LOG".to_owned(), format!("{INSIDE}/{SKIPS}").into())];
+        let mut environment = vec![("XTASK_SKIP_LOG".to_owned(), format!("{INSIDE}/{SKIPS}").into())];
         environment.extend([("CARGO_MANIFEST_DIR".to_owned(), program.folder.clone().into())]);
         environment.extend(program.environment.iter().cloned());
         let words = ["--test-threads=1", "--show-output", "--color=never"];
@@ -176,11 +213,7 @@ impl<'a> Inside<'a> {
             wire: program.wire,
             environment,
             shared: Vec::new(),
-            shown: vec![
-                self.workspace.root.clone(),
-                self.workspace.target.clone(),
-                program.path.to_owned(),
-            ],
+            shown: vec![self.workspace.root.clone(), self.workspace.target.clone(), program.path.to_owned()],
             folder: program.folder.clone(),
             command,
         }
