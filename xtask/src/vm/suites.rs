@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const LIST: &str = "tests/vm/suites.toml";
-const TIME_S: u64 = 120;
+const TIME_S: u64 = 300;
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 #[derive(Deserialize)]
