@@ -37,9 +37,11 @@ fn perftest_measures_writes() {
     perftest("ib_write_bw -d rxe0 -x 1 -F -n 50 -s 4096");
 }
 
+/// Both sides poll: with events (`-e`) this program has one channel for both of its queues, takes the event of one for that of the
+/// other, and waits for ever when the two come in the wrong order, as they do on a busy machine.
 #[test]
-fn perftest_measures_sends_with_events() {
-    perftest("ib_send_lat -d rxe0 -x 1 -F -n 50 -s 4096 -e");
+fn perftest_measures_sends() {
+    perftest("ib_send_lat -d rxe0 -x 1 -F -n 50 -s 4096");
 }
 
 #[test]
