@@ -41,7 +41,7 @@ pub(super) const ALL: [Step; 26] = [
     Step {
         name: "vm",
         what: "tests in a guest whose kernel has RDMA devices",
-        run: |context, _| vm::step(&context.workspace, &context.logs),
+        run: |context, so_far| vm::step(&context.workspace, &context.logs, so_far),
     },
     Step {
         name: "loom",
