@@ -41,6 +41,8 @@ mod work;
 pub use self::asynchronous::{Driver, Finished, Submitted};
 pub(crate) use self::core::Core;
 pub use self::pending::PendingWork;
+pub(crate) use self::pending::run;
+pub(crate) use self::scope::run as run_scope;
 pub use self::scope::{Pending, Scope, ScopeError};
 pub use self::work::{Done, Pieces, Places, Work};
 use crate::error::{Error, Result};
@@ -49,8 +51,6 @@ use crate::memory::{Buffer, Gather, Memory, RemoteAccess, RemoteRegion, Scatter}
 use crate::pd::ProtectionDomain;
 use crate::qp::config::{AckTimeout, MinRnrTimer, Mtu, RetryCount, RnrRetry};
 use crate::qp::{Endpoint, PreparedQueuePair, QueuePairBuilder, Rc};
-use asynchronous::Owned;
-use scope::Manner;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,9 +71,9 @@ pub(crate) struct Recipe {
     pub(crate) send_depth: u32,
     pub(crate) receive_depth: u32,
     inline: u32,
-    access: RemoteAccess,
-    port: Option<u8>,
-    gid_index: Option<u32>,
+    pub(crate) access: RemoteAccess,
+    pub(crate) port: Option<u8>,
+    pub(crate) gid_index: Option<u32>,
     mtu: Option<Mtu>,
     traffic_class: u8,
     ack_timeout: AckTimeout,
@@ -283,7 +283,7 @@ impl Channel {
     /// [`Error::Work`] when it failed, and [`Error::TimedOut`] when the deadline passed: the channel is broken then. [`Error::Broken`] when it was
     /// before; [`Error::Invalid`] for more than 8 elements. In every case the memory is free.
     pub fn run<'data>(&mut self, work: Work<'data>) -> Result<Done<'data>> {
-        pending::run(&self.core, 0, self.recipe.deadline, work)
+        run(&self.core, 0, self.recipe.deadline, work)
     }
 
     /// Sends a message of these pieces and waits until the peer's device has it.
@@ -372,7 +372,7 @@ impl Channel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        scope::run(&self.core, self.recipe.deadline, Manner::Auto, f)
+        run_scope(&self.core, self.recipe.deadline, false, f)
     }
 
     /// The same for programs that take every result themselves: one that was not taken is a fault of the program.
@@ -386,7 +386,7 @@ impl Channel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        scope::run(&self.core, self.recipe.deadline, Manner::Manual, f)
+        run_scope(&self.core, self.recipe.deadline, true, f)
     }
 
     /// Starts an operation on owned memory.
@@ -395,8 +395,7 @@ impl Channel {
     /// With the operation's memory: [`Error::Full`] when the queue, or the room for parked memory, is full; [`Error::Broken`]; [`Error::Invalid`] for
     /// memory of another domain.
     pub fn submit(&self, operation: Operation<Rc>) -> std::result::Result<Submitted, Rejected<Held>> {
-        let answer = self.core.submit(0, Owned::Send(operation));
-        self.submitted(answer)
+        Submitted::send(&self.core, 0, operation)
     }
 
     /// Starts a receive on owned memory.
@@ -404,18 +403,7 @@ impl Channel {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub fn submit_receive(&self, held: impl Into<Held>) -> std::result::Result<Submitted, Rejected<Held>> {
-        let answer = self.core.submit(0, Owned::Receive(held.into()));
-        self.submitted(answer)
-    }
-
-    fn submitted(
-        &self,
-        answer: std::result::Result<claims::Claim, (Held, Error)>,
-    ) -> std::result::Result<Submitted, Rejected<Held>> {
-        match answer {
-            Ok(claim) => Ok(Submitted::new(self.core.clone(), claim)),
-            Err((operation, error)) => Err(Rejected { operation, error }),
-        }
+        Submitted::receive(&self.core, 0, held.into())
     }
 
     /// Makes progress for its futures, on any event loop.
