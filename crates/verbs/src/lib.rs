@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod ah;
 pub mod cq;
 pub mod device;
 mod error;
@@ -13,6 +14,8 @@ mod library;
 pub mod memory;
 mod pd;
 pub mod qp;
+pub mod srq;
+mod wait;
 pub mod work;
 
 pub use error::{Error, Result};

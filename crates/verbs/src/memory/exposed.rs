@@ -213,6 +213,10 @@ impl ExposedPart {
         self.len == 0
     }
 
+    pub(super) fn region(&self) -> &Registered {
+        &self.region
+    }
+
     /// Address, length and key, for a request.
     pub(crate) fn sge(&self) -> sinew_verbs_sys::ibv_sge {
         sinew_verbs_sys::ibv_sge {
