@@ -1,16 +1,17 @@
-//! Addresses of datagrams and of connections: where packets go, and handles of it for those queue pairs that ask for one per message.
+//! Ways to peers, and handles of them for those queue pairs that ask for one per message.
 //!
-//! An [`Address`] is plain data: also what a connected queue pair is told about its peer. An [`AddressHandle`] is the device's form of
-//! it, for datagrams (UD, SRD).
+//! A [`Path`] is plain data: also what a connected queue pair is told about its peer. An [`AddressHandle`] is the device's form of it,
+//! for datagrams (UD, SRD).
 #![allow(unsafe_code)]
 
 use crate::cq::WorkCompletion;
 use crate::device::{Choice, Context, Gid, LinkLayer};
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
-use crate::qp::endpoint::Endpoint;
+use crate::qp::{Destination, Endpoint, Path, Route};
 use sinew_verbs_sys as sys;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -90,67 +91,33 @@ impl fmt::Debug for StaticRate {
     }
 }
 
-/// The part of an address that routes: always there over Ethernet, and between InfiniBand subnets.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[doc(alias = "ibv_global_route")]
-pub struct GlobalRoute {
-    /// Where to.
-    pub gid: Gid,
-    /// Place of the sender's GID in its port's table.
-    pub source_index: u8,
-    /// Names a flow to switches; 20 bits, 0 by default (ECMP by other fields).
-    pub flow_label: u32,
-    /// How many routers it may pass; 64 by default.
-    pub hop_limit: u8,
-    /// Traffic class, over RoCE v2 the DSCP and ECN bits of IP; 0 by default.
-    pub traffic_class: u8,
-}
-
-impl GlobalRoute {
-    /// To that GID, from the GID at that place of the own port's table.
+impl Route {
+    /// To that GID, from the GID at that place of the own port's table; 64 routers at most, no traffic class, no flow label.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a place above 255, which the ABI cannot say.
-    pub fn new(gid: Gid, source_index: u32) -> Result<Self> {
-        let source_index = u8::try_from(source_index).map_err(|_| {
+    pub fn new(gid: Gid, gid_index: u32) -> Result<Self> {
+        let gid_index = u8::try_from(gid_index).map_err(|_| {
             Error::invalid(
                 "place of the own GID",
-                format!("{source_index}; an address names 0 to 255"),
+                format!("{gid_index}; an address names 0 to 255"),
                 "take a GID of the first 256",
             )
         })?;
-        Ok(Self { gid, source_index, flow_label: 0, hop_limit: 64, traffic_class: 0 })
+        Ok(Self { gid, gid_index, hop_limit: 64, traffic_class: 0, flow_label: 0 })
     }
 }
 
-/// Where packets go and by which port (ibv_create_ah(3)). Plain data; what is wrong with it is said when it is used.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[doc(alias = "ibv_ah_attr")]
-pub struct Address {
-    /// The own port, from 1.
-    pub port: u8,
-    /// The peer's local identifier; 0 over Ethernet.
-    pub lid: u16,
-    /// Low bits of the own local identifier, where the port has several.
-    pub source_path_bits: u8,
-    /// Service level, 0 to 15; over Ethernet the priority (0 to 7).
-    pub service_level: u8,
-    /// How fast at most; by default as fast as the port.
-    pub static_rate: StaticRate,
-    /// The route, where there is one.
-    pub route: Option<GlobalRoute>,
-}
-
-impl Address {
+impl Path {
     /// By local identifier, within an InfiniBand subnet.
     #[must_use]
     pub const fn local(port: u8, lid: u16) -> Self {
-        Self { port, lid, source_path_bits: 0, service_level: 0, static_rate: StaticRate::MAX, route: None }
+        Self { port, lid, route: None, service_level: 0, path_bits: 0 }
     }
 
     /// By a route.
     #[must_use]
-    pub const fn global(port: u8, route: GlobalRoute) -> Self {
+    pub const fn global(port: u8, route: Route) -> Self {
         Self { route: Some(route), ..Self::local(port, 0) }
     }
 
@@ -158,21 +125,17 @@ impl Address {
     ///
     /// # Errors
     /// [`Error::Invalid`] when one side has a GID and the other has none, and there is no local identifier either; or as
-    /// [`GlobalRoute::new`].
+    /// [`Route::new`].
     pub fn to_endpoint(endpoint: &Endpoint, from: &Choice) -> Result<Self> {
         let route = match (endpoint.gid, &from.entry) {
-            (Some(gid), Some(entry)) => Some(GlobalRoute::new(gid, entry.index)?),
+            (Some(gid), Some(entry)) => Some(Route::new(gid, entry.index)?),
             _ if endpoint.lid != 0 => None,
             (gid, entry) => {
                 let says = |there: bool| if there { "a GID" } else { "no GID" };
+                let (peer, own) = (says(gid.is_some()), says(entry.is_some()));
                 return Err(Error::invalid(
-                    "address of an endpoint",
-                    format!(
-                        "the peer has {}, port {} {}",
-                        says(gid.is_some()),
-                        from.port,
-                        says(entry.is_some())
-                    ),
+                    "way to an endpoint",
+                    format!("the peer has {peer}, port {} {own}", from.port),
                     "give both ports an address (over Ethernet: an IP address on the network interface)",
                 ));
             }
@@ -180,58 +143,34 @@ impl Address {
         Ok(Self { route, ..Self::local(from.port, endpoint.lid) })
     }
 
-    /// As the ABI has it.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a port 0, a service level above 15, or a flow label of more than 20 bits.
-    pub fn to_raw(&self) -> Result<sys::ibv_ah_attr> {
-        let refuse = |cause: String, remedy| Err(Error::invalid("address", cause, remedy));
+    /// What the ABI can say of it.
+    fn check(&self) -> Result<()> {
+        let refuse = |cause: String, remedy| Err(Error::invalid("way to a peer", cause, remedy));
         if self.port == 0 {
             return refuse("port 0".to_owned(), "ports count from 1");
         }
         if self.service_level > 15 {
             return refuse(format!("service level {}", self.service_level), "take 0 to 15");
         }
-        let mut raw = sys::ibv_ah_attr::zeroed();
-        raw.port_num = self.port;
-        raw.dlid = self.lid;
-        raw.src_path_bits = self.source_path_bits;
-        raw.sl = self.service_level;
-        raw.static_rate = self.static_rate.as_raw();
-        if let Some(route) = &self.route {
-            if route.flow_label > sys::IB_GRH_FLOWLABEL_MASK {
-                return refuse(format!("flow label {:#x}", route.flow_label), "it has 20 bits");
+        match &self.route {
+            Some(route) if route.flow_label > sys::IB_GRH_FLOWLABEL_MASK => {
+                refuse(format!("flow label {:#x}", route.flow_label), "it has 20 bits")
             }
-            raw.is_global = 1;
-            raw.grh = sys::ibv_global_route {
-                dgid: sys::ibv_gid::from_bytes(route.gid.bytes()),
-                flow_label: route.flow_label,
-                sgid_index: route.source_index,
-                hop_limit: route.hop_limit,
-                traffic_class: route.traffic_class,
-            };
+            _ => Ok(()),
         }
-        Ok(raw)
     }
 
-    /// From what the ABI has.
+    /// From what the ABI has; all but the static rate.
     #[must_use]
     pub fn from_raw(raw: &sys::ibv_ah_attr) -> Self {
-        let route = (raw.is_global != 0).then(|| GlobalRoute {
+        let route = (raw.is_global != 0).then(|| Route {
             gid: Gid::from_bytes(raw.grh.dgid.bytes()),
-            source_index: raw.grh.sgid_index,
-            flow_label: raw.grh.flow_label,
+            gid_index: raw.grh.sgid_index,
             hop_limit: raw.grh.hop_limit,
             traffic_class: raw.grh.traffic_class,
+            flow_label: raw.grh.flow_label,
         });
-        Self {
-            port: raw.port_num,
-            lid: raw.dlid,
-            source_path_bits: raw.src_path_bits,
-            service_level: raw.sl,
-            static_rate: StaticRate::from_raw(raw.static_rate),
-            route,
-        }
+        Self { port: raw.port_num, lid: raw.dlid, route, service_level: raw.sl, path_bits: raw.src_path_bits }
     }
 }
 
@@ -243,12 +182,12 @@ impl Context {
     /// [`Error::Invalid`] for a completion that failed, or one with a route whose bytes are not given; [`Error::Call`] when the
     /// library finds no own GID that it was sent to.
     #[doc(alias = "ibv_init_ah_from_wc")]
-    pub fn address_of_sender(
+    pub fn path_to_sender(
         &self,
         port: u8,
         completion: &WorkCompletion,
         route: Option<&[u8; GLOBAL_ROUTE_LEN]>,
-    ) -> Result<Address> {
+    ) -> Result<Path> {
         let object = || format!("a datagram at port {port} of {}", self.name());
         if completion.ok().is_err() {
             return Err(Error::invalid(
@@ -277,11 +216,11 @@ impl Context {
         let answer =
             unsafe { (self.table().ibv_init_ah_from_wc)(self.as_raw(), port, &mut wc, &mut grh, &mut raw) };
         sys::Errno::check(answer).map_err(|errno| Error::call("ibv_init_ah_from_wc", object(), errno.0))?;
-        Ok(Address::from_raw(&raw))
+        Ok(Path::from_raw(&raw))
     }
 }
 
-/// An address as the device has it, for datagrams. `Clone` is another handle to the same; `Send` and `Sync`.
+/// A way to a peer as the device has it, for datagrams. `Clone` is another handle to the same; `Send` and `Sync`.
 ///
 /// It holds its protection domain. A datagram names it when it is posted, and it must be there until the completion: what posts in
 /// safe code keeps it.
@@ -294,7 +233,8 @@ pub struct AddressHandle {
 struct Made {
     pd: ProtectionDomain,
     ah: NonNull<sys::ibv_ah>,
-    address: Address,
+    path: Path,
+    rate: StaticRate,
 }
 
 // SAFETY: an address handle may be used and destroyed by any thread.
@@ -314,63 +254,86 @@ impl Drop for Made {
 }
 
 impl ProtectionDomain {
-    /// A handle of an address. May ask the network for the peer's Ethernet address, and so take some milliseconds.
+    /// A handle of a way, as fast as the port. May ask the network for the peer's Ethernet address, and so take some milliseconds.
     ///
     /// # Errors
-    /// [`Error::Invalid`] as [`Address::to_raw`], or without a route over Ethernet; [`Error::Call`] where there is no way to the peer
-    /// (`ENETUNREACH`, `ETIMEDOUT` …) or no room.
+    /// [`Error::Invalid`] for a port 0, a service level above 15, a flow label of more than 20 bits, or no route over Ethernet;
+    /// [`Error::Call`] where there is no way to the peer (`ENETUNREACH`, `ETIMEDOUT` …) or no room.
     #[doc(alias = "ibv_create_ah")]
-    pub fn address_handle(&self, address: &Address) -> Result<AddressHandle> {
-        let mut raw = address.to_raw()?;
+    pub fn address_handle(&self, path: &Path) -> Result<AddressHandle> {
+        self.address_handle_at(path, StaticRate::MAX)
+    }
+
+    /// The same for packets that are sent no faster than `rate`.
+    ///
+    /// # Errors
+    /// As of [`address_handle`](Self::address_handle).
+    #[doc(alias = "ibv_create_ah")]
+    pub fn address_handle_at(&self, path: &Path, rate: StaticRate) -> Result<AddressHandle> {
+        path.check()?;
+        let mut raw = path.to_raw();
+        raw.static_rate = rate.as_raw();
         // SAFETY: the domain is alive, the attributes are a local.
         let ah = unsafe { (self.table().ibv_create_ah)(self.as_raw(), &mut raw) };
         let Some(ah) = NonNull::new(ah) else {
-            return Err(self.no_handle(address, sys::Errno::last()));
+            return Err(self.no_handle(path, sys::Errno::last()));
         };
-        let made = Made { pd: self.clone(), ah, address: *address };
-        Ok(AddressHandle { shared: Arc::new(made) })
+        Ok(AddressHandle { shared: Arc::new(Made { pd: self.clone(), ah, path: *path, rate }) })
     }
 
-    /// A handle of the sender of a datagram: [`Context::address_of_sender`], and of that a handle.
+    /// A handle to the sender of a datagram: [`Context::path_to_sender`], and of that a handle.
     ///
     /// # Errors
     /// As these.
     #[doc(alias = "ibv_create_ah_from_wc")]
-    pub fn address_handle_of_sender(
+    pub fn address_handle_to_sender(
         &self,
         port: u8,
         completion: &WorkCompletion,
         route: Option<&[u8; GLOBAL_ROUTE_LEN]>,
     ) -> Result<AddressHandle> {
-        self.address_handle(&self.context().address_of_sender(port, completion, route)?)
+        self.address_handle(&self.context().path_to_sender(port, completion, route)?)
     }
 
     /// Why there is none: drivers say only `EINVAL` when the route is missing.
-    fn no_handle(&self, address: &Address, errno: sys::Errno) -> Error {
+    fn no_handle(&self, path: &Path, errno: sys::Errno) -> Error {
         let context = self.context();
-        let port = context.port(address.port);
-        if address.route.is_none() && port.is_ok_and(|port| port.link_layer() == LinkLayer::ETHERNET) {
+        let port = context.port(path.port);
+        if path.route.is_none() && port.is_ok_and(|port| port.link_layer() == LinkLayer::ETHERNET) {
             return Error::invalid(
-                "address",
-                format!("port {} of {} is Ethernet, and it has no route", address.port, context.name()),
-                "give the peer's GID (`Address::global`)",
+                "way to a peer",
+                format!("port {} of {} is Ethernet, and it has no route", path.port, context.name()),
+                "give the peer's GID (`Path::global`)",
             );
         }
-        Error::call("ibv_create_ah", format_args!("{address:?} of {}", context.name()), errno.0)
+        Error::call("ibv_create_ah", format_args!("{path:?} of {}", context.name()), errno.0)
     }
 }
 
 impl AddressHandle {
-    /// The address.
+    /// The way.
     #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.shared.address
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// How fast at most.
+    #[must_use]
+    pub fn static_rate(&self) -> StaticRate {
+        self.shared.rate
     }
 
     /// The protection domain.
     #[must_use]
     pub fn protection_domain(&self) -> &ProtectionDomain {
         &self.shared.pd
+    }
+
+    /// A queue pair there, as what a datagram is sent to.
+    #[must_use]
+    #[inline]
+    pub fn destination(&self, qp_num: u32, qkey: u32) -> Destination<'_> {
+        Destination { handle: self.as_raw(), qp_num, qkey, borrow: PhantomData }
     }
 
     /// The raw handle; it stays as long as a handle of this kind is there.
@@ -383,7 +346,7 @@ impl AddressHandle {
 
 impl fmt::Debug for AddressHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AddressHandle({:?} of {})", self.address(), self.shared.pd.context().name())
+        write!(f, "AddressHandle({:?} of {})", self.path(), self.shared.pd.context().name())
     }
 }
 
@@ -407,55 +370,47 @@ mod tests {
 
     fn endpoint(gid: Option<&str>, lid: u16) -> Endpoint {
         let psn = PacketSequenceNumber::new(0).unwrap();
-        Endpoint { qp_num: 1, lid, gid: gid.map(|gid| gid.parse().unwrap()), psn, mtu: Mtu::B1024 }
+        let gid = gid.map(|gid| gid.parse().unwrap());
+        Endpoint { qp_num: 1, lid, gid, psn, mtu: Mtu::B1024, responder_resources: 1 }
     }
 
     #[test]
     fn an_endpoint_with_a_gid_is_reached_by_a_route_and_one_without_by_its_identifier() {
-        let address =
-            Address::to_endpoint(&endpoint(Some("::ffff:10.0.0.2"), 0), &choice(Some(("::1", 3)))).unwrap();
-        let route = address.route.unwrap();
-        assert_eq!(
-            (address.port, route.gid.to_string(), route.source_index),
-            (2, "::ffff:10.0.0.2".to_owned(), 3)
-        );
-        let address = Address::to_endpoint(&endpoint(None, 7), &choice(Some(("::1", 0)))).unwrap();
-        assert_eq!((address.lid, address.route), (7, None));
+        let path =
+            Path::to_endpoint(&endpoint(Some("::ffff:10.0.0.2"), 0), &choice(Some(("::1", 3)))).unwrap();
+        let route = path.route.unwrap();
+        assert_eq!((path.port, route.gid.to_string(), route.gid_index), (2, "::ffff:10.0.0.2".to_owned(), 3));
+        let path = Path::to_endpoint(&endpoint(None, 7), &choice(Some(("::1", 0)))).unwrap();
+        assert_eq!((path.lid, path.route), (7, None));
         for (peer, own) in [(Some("::2"), None), (None, Some(("::1", 0))), (None, None)] {
-            assert!(Address::to_endpoint(&endpoint(peer, 0), &choice(own)).is_err());
+            assert!(Path::to_endpoint(&endpoint(peer, 0), &choice(own)).is_err());
         }
     }
 
     #[test]
     fn a_place_that_eight_bits_cannot_say_is_refused_and_not_cut() {
-        assert!(GlobalRoute::new(Gid::default(), 255).is_ok());
-        let error = Address::to_endpoint(&endpoint(Some("::2"), 0), &choice(Some(("::1", 256)))).unwrap_err();
+        assert!(Route::new(Gid::default(), 255).is_ok());
+        let error = Path::to_endpoint(&endpoint(Some("::2"), 0), &choice(Some(("::1", 256)))).unwrap_err();
         assert!(error.to_string().contains("256"), "{error}");
     }
 
     #[test]
-    fn an_address_comes_back_from_the_abi_as_it_went() {
-        let route = GlobalRoute {
+    fn a_way_comes_back_from_the_abi_as_it_went() {
+        let route = Route {
             gid: "fe80::1".parse().unwrap(),
-            source_index: 5,
+            gid_index: 5,
             flow_label: 0xf_ffff,
             hop_limit: 3,
             traffic_class: 104,
         };
-        let address = Address {
-            port: 1,
-            lid: 9,
-            source_path_bits: 2,
-            service_level: 15,
-            static_rate: StaticRate::at_most(100_000).unwrap(),
-            route: Some(route),
-        };
-        assert_eq!(Address::from_raw(&address.to_raw().unwrap()), address);
-        assert_eq!(Address::from_raw(&Address::local(1, 4).to_raw().unwrap()), Address::local(1, 4));
-        assert!(Address { port: 0, ..address }.to_raw().is_err());
-        assert!(Address { service_level: 16, ..address }.to_raw().is_err());
-        let route = GlobalRoute { flow_label: 0x10_0000, ..route };
-        assert!(Address { route: Some(route), ..address }.to_raw().is_err());
+        let path = Path { port: 1, lid: 9, path_bits: 2, service_level: 15, route: Some(route) };
+        assert_eq!(Path::from_raw(&path.to_raw()), path);
+        assert_eq!(Path::from_raw(&Path::local(1, 4).to_raw()), Path::local(1, 4));
+        assert!(path.check().is_ok());
+        assert!(Path { port: 0, ..path }.check().is_err());
+        assert!(Path { service_level: 16, ..path }.check().is_err());
+        let route = Route { flow_label: 0x10_0000, ..route };
+        assert!(Path { route: Some(route), ..path }.check().is_err());
     }
 
     #[test]

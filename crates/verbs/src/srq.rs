@@ -7,11 +7,10 @@
 
 use crate::device::{Capabilities, Context, ObjectId};
 use crate::error::{Error, Result};
-use crate::memory::Scatter;
 use crate::pd::ProtectionDomain;
+use crate::qp::{PostError, ReceiveRequest, link_receives};
 use sinew_verbs_sys as sys;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -127,57 +126,6 @@ impl SharedReceiveQueueBuilder<'_> {
         let elements = attributes.attr.max_sge.max(elements);
         let made = Made { pd: pd.clone(), srq, requests: AtomicU32::new(given), elements };
         Ok(SharedReceiveQueue { shared: Arc::new(made) })
-    }
-}
-
-/// A receive of a batch: a number and where the message goes.
-#[derive(Debug)]
-#[repr(transparent)]
-#[doc(alias = "ibv_recv_wr")]
-pub struct SharedReceive<'list> {
-    raw: sys::ibv_recv_wr,
-    list: PhantomData<&'list mut [Scatter<'list>]>,
-}
-
-impl<'list> SharedReceive<'list> {
-    /// Under the number `wr_id`, into these pieces of memory one after the other.
-    #[must_use]
-    pub fn new<'data: 'list>(wr_id: u64, into: &'list mut [Scatter<'data>]) -> Self {
-        // An element is an `ibv_sge` (transparent), and more of them than the ABI counts fit no memory that a driver takes.
-        let raw = sys::ibv_recv_wr {
-            wr_id,
-            next: std::ptr::null_mut(),
-            sg_list: into.as_mut_ptr().cast(),
-            num_sge: i32::try_from(into.len()).unwrap_or(i32::MAX),
-        };
-        Self { raw, list: PhantomData }
-    }
-
-    /// The number that its completion will carry.
-    #[must_use]
-    pub const fn wr_id(&self) -> u64 {
-        self.raw.wr_id
-    }
-}
-
-/// Why not all receives of a batch were posted.
-#[derive(Clone, Debug)]
-pub struct NotAllPosted {
-    /// How many were: the first ones.
-    pub posted: usize,
-    /// Why the next was not.
-    pub error: Error,
-}
-
-impl fmt::Display for NotAllPosted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} were posted, then: {}", self.posted, self.error)
-    }
-}
-
-impl std::error::Error for NotAllPosted {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
     }
 }
 
@@ -303,70 +251,60 @@ impl SharedReceiveQueue {
             .map_err(|errno| Error::call("ibv_modify_srq", self.context().name(), errno.0))
     }
 
-    /// Posts one receive. Never blocks, never allocates.
+    /// Posts receives in their order by one call to the device; those before one that was refused are posted. Never blocks, never
+    /// allocates.
     ///
     /// # Errors
     /// [`Error::Full`] when it holds as many already; [`Error::Call`] with `EINVAL` for too many elements.
     ///
     /// # Safety
-    /// The memory stays registered, and nobody has a reference to it, until the completion of `wr_id` was polled, or the queue and every
-    /// queue pair of it are destroyed. It is of this queue's protection domain, as else the device fails the queue pair that takes it.
+    /// The memory of each stays registered, and nobody has a reference to it, until its completion was polled, or this queue and every
+    /// queue pair of it are destroyed. It is of this queue's protection domain: else the device fails the queue pair that takes it.
     #[doc(alias = "ibv_post_srq_recv")]
     #[inline]
-    pub unsafe fn post(&self, wr_id: u64, into: &mut [Scatter<'_>]) -> Result<()> {
-        let mut one = [SharedReceive::new(wr_id, into)];
-        // SAFETY: the caller's promise.
-        unsafe { self.post_batch(&mut one) }.map_err(|refused| refused.error)
-    }
-
-    /// Posts receives in their order by one call to the device. Never blocks, never allocates: the batch itself is linked, and can be
-    /// posted again.
-    ///
-    /// # Errors
-    /// [`NotAllPosted`] with how many were posted before the first that was refused, for the causes of [`post`](Self::post).
-    ///
-    /// # Safety
-    /// For each receive as of [`post`](Self::post).
-    #[doc(alias = "ibv_post_srq_recv")]
-    #[inline]
-    pub unsafe fn post_batch(
+    pub unsafe fn post_receives(
         &self,
-        batch: &mut [SharedReceive<'_>],
-    ) -> std::result::Result<(), NotAllPosted> {
-        if batch.is_empty() {
+        requests: &mut [ReceiveRequest<'_>],
+    ) -> std::result::Result<(), PostError> {
+        let list = link_receives(requests);
+        if list.is_null() {
             return Ok(());
         }
-        let first = batch.as_mut_ptr().cast::<sys::ibv_recv_wr>();
-        for index in 1..batch.len() {
-            // SAFETY: both places are of the batch, whose elements are requests of the ABI (transparent).
-            unsafe { (*first.add(index - 1)).next = first.add(index) };
-        }
-        // SAFETY: the last place of the batch.
-        unsafe { (*first.add(batch.len() - 1)).next = std::ptr::null_mut() };
         let mut bad = std::ptr::null_mut();
-        // SAFETY: the queue is alive and its context was looked at when it was opened; the list ends, and lives through the call as
-        // its elements do; the memory is the caller's promise.
-        let answer = unsafe { sys::ibv_post_srq_recv_unchecked(self.as_raw(), first, &mut bad) };
-        match sys::Errno::check(answer) {
-            Ok(()) => Ok(()),
-            Err(errno) => Err(self.refused(batch, bad, errno)),
-        }
+        // SAFETY: the queue is alive and its context was looked at when it was opened; the list is linked, and lives through the call
+        // as its elements do; the memory is the caller's promise.
+        let answer = unsafe { sys::ibv_post_srq_recv_unchecked(self.as_raw(), list, &raw mut bad) };
+        sys::Errno::check(answer).map_err(|errno| self.refused(requests, bad, errno))
+    }
+
+    /// Posts one receive.
+    ///
+    /// # Errors
+    /// As of [`post_receives`](Self::post_receives).
+    ///
+    /// # Safety
+    /// As of [`post_receives`](Self::post_receives).
+    #[doc(alias = "ibv_post_srq_recv")]
+    #[inline]
+    pub unsafe fn post_receive(&self, request: ReceiveRequest<'_>) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.post_receives(&mut [request]) }.map_err(|refused| refused.error)
     }
 
     #[cold]
     fn refused(
         &self,
-        batch: &[SharedReceive<'_>],
+        requests: &[ReceiveRequest<'_>],
         bad: *mut sys::ibv_recv_wr,
         errno: sys::Errno,
-    ) -> NotAllPosted {
+    ) -> PostError {
         // A driver that does not say which one refused the first.
-        let posted = batch.iter().position(|receive| std::ptr::eq(&raw const receive.raw, bad)).unwrap_or(0);
+        let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
         let error = match errno.0 {
             libc::ENOMEM => Error::Full { queue: "shared receive queue", depth: self.requests() },
             number => Error::call("ibv_post_srq_recv", self.context().name(), number),
         };
-        NotAllPosted { posted, error }
+        PostError { posted, error }
     }
 }
 
