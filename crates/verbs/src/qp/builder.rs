@@ -14,6 +14,10 @@ use sinew_verbs_sys as sys;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+/// The number by which Linux' software RoCE calls its maker. In rdma-core 44 its extended posting takes the length of a list to be that
+/// of its first element times their number, so lists are posted by `ibv_post_send` there.
+const RXE: u32 = 0xff_ffff;
+
 /// How to make a queue pair of service `S`. Every option has a default that works.
 #[derive(Clone)]
 #[doc(alias = "ibv_qp_init_attr")]
@@ -313,7 +317,8 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         if !attributes.capabilities().contains(Capabilities::MEM_MGT_EXTENSIONS) {
             wanted -= Operations::KEYS;
         }
-        let (qp, given, extended) = self.create(wanted)?;
+        let extended = self.options.extended && !(attributes.vendor_id() == RXE && send_elements > 1);
+        let (qp, given, extended) = self.create(wanted, extended)?;
         // SAFETY: just made with these operations.
         let extended = extended.then(|| unsafe { self.pd.table().ibv_qp_to_qp_ex.map(|to| to(qp.as_ptr())) });
         let extended = extended.flatten().and_then(NonNull::new);
@@ -325,7 +330,11 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     }
 
     /// Makes it extended where the device can, legacy otherwise: what was given, and which it is.
-    fn create(&self, wanted: Operations) -> Result<(NonNull<sys::ibv_qp>, sys::ibv_qp_cap, bool)> {
+    fn create(
+        &self,
+        wanted: Operations,
+        extended: bool,
+    ) -> Result<(NonNull<sys::ibv_qp>, sys::ibv_qp_cap, bool)> {
         let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
         attributes.send_cq = self.send.as_raw();
         attributes.recv_cq = self.receive.as_raw();
@@ -340,9 +349,9 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         attributes.sq_sig_all = i32::from(self.options.signal_all);
         attributes.pd = self.pd.as_raw();
         let context = self.pd.context();
-        let forms = [self.options.extended, false];
+        let forms: &[bool] = if extended { &[true, false] } else { &[false] };
         let mut failure = sys::Errno::NOT_SUPPORTED;
-        for extended in if forms[0] { &forms[..] } else { &forms[1..] } {
+        for extended in forms {
             let mut attributes = attributes;
             attributes.comp_mask = sys::IBV_QP_INIT_ATTR_PD;
             if *extended {
