@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod channel;
+pub mod ah;
 pub mod cq;
 pub mod device;
 mod error;
@@ -15,6 +16,8 @@ pub mod memory;
 pub mod multi_channel;
 mod pd;
 pub mod qp;
+pub mod srq;
+mod wait;
 pub mod work;
 
 pub use channel::Channel;
