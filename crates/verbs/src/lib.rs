@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cm;
 pub mod cq;
 pub mod device;
 mod error;
