@@ -9,7 +9,7 @@ pub mod cm;
 pub mod cq;
 pub mod device;
 mod error;
-mod hub;
+pub mod hub;
 mod library;
 pub mod memory;
 mod pd;
@@ -17,6 +17,7 @@ pub mod qp;
 pub mod work;
 
 pub use error::{Error, Result};
+pub use hub::Hub;
 pub use library::{Library, devices, open_device};
 pub use pd::ProtectionDomain;
 pub use sinew_verbs_sys as sys;

@@ -63,14 +63,27 @@ impl<P> Ring<P> {
         self.head = self.head.wrapping_add(1);
     }
 
+    /// Takes back the newest request: it was not posted after all.
+    pub(crate) fn take_back(&mut self) -> Option<P> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.head = self.head.wrapping_sub(1);
+        let place = self.place(self.head);
+        match std::mem::replace(&mut self.places[place], Place::Empty) {
+            Place::Posted(payload) => Some(payload),
+            Place::Empty => None,
+        }
+    }
+
     #[inline]
-    fn place(&self, number: u32) -> usize {
+    const fn place(&self, number: u32) -> usize {
         number as usize & (self.places.len() - 1)
     }
 
     /// Whether a number is of a request that is out. A device may say anything.
     #[inline]
-    fn is_out(&self, number: u32) -> bool {
+    pub(crate) const fn is_out(&self, number: u32) -> bool {
         number.wrapping_sub(self.tail) < self.len()
     }
 

@@ -213,6 +213,11 @@ impl ExposedPart {
         self.len == 0
     }
 
+    /// Whether it was registered in that protection domain.
+    pub(crate) fn is_of(&self, pd: &crate::ProtectionDomain) -> bool {
+        self.region.is_of(pd)
+    }
+
     /// Address, length and key, for a request.
     pub(crate) fn sge(&self) -> sinew_verbs_sys::ibv_sge {
         sinew_verbs_sys::ibv_sge {

@@ -1,22 +1,22 @@
 //! Making a queue pair: options with their checks, then the way to the peer.
 #![allow(unsafe_code)]
 
-use super::attributes::{Attributes, Path, Route};
 use super::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCount, RnrRetry};
-use super::endpoint::Endpoint;
-use super::pair::{Depths, PostError, QueuePair};
-use super::request::ReceiveRequest;
-use super::service::{Atomics, Connected, Datagram, Operations, Service};
-use super::state::{ServiceType, State};
+use super::pair::{Depths, QueuePair};
+use super::prepared::{Plan, PreparedQueuePair};
+use super::service::{Atomics, Connected, Operations, Service};
 use crate::cq::CompletionQueue;
-use crate::device::{Capabilities, Choice, LinkLayer};
+use crate::device::{Capabilities, Choice};
 use crate::error::{Error, Result};
 use crate::memory::RemoteAccess;
 use crate::pd::ProtectionDomain;
 use sinew_verbs_sys as sys;
-use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+
+/// The number by which Linux' software RoCE calls its maker. In rdma-core 44 its extended posting takes the length of a list to be that
+/// of its first element times their number, so lists are posted by `ibv_post_send` there.
+const RXE: u32 = 0xff_ffff;
 
 /// How to make a queue pair of service `S`. Every option has a default that works.
 #[derive(Clone)]
@@ -33,25 +33,25 @@ pub struct QueuePairBuilder<'a, S: Service> {
 /// What a queue pair keeps for its ways up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    port: Option<u8>,
-    gid_index: Option<u32>,
-    pkey_index: u16,
-    qkey: u32,
-    access: RemoteAccess,
-    mtu: Option<Mtu>,
-    psn: Option<PacketSequenceNumber>,
-    ack_timeout: AckTimeout,
-    retries: RetryCount,
-    rnr_retries: RnrRetry,
-    min_rnr_timer: MinRnrTimer,
-    initiator_depth: u8,
-    responder_resources: u8,
-    service_level: u8,
-    traffic_class: u8,
-    flow_label: u32,
-    hop_limit: u8,
-    signal_all: bool,
-    extended: bool,
+    pub(super) port: Option<u8>,
+    pub(super) gid_index: Option<u32>,
+    pub(super) pkey_index: u16,
+    pub(super) qkey: u32,
+    pub(super) access: RemoteAccess,
+    pub(super) mtu: Option<Mtu>,
+    pub(super) psn: Option<PacketSequenceNumber>,
+    pub(super) ack_timeout: AckTimeout,
+    pub(super) retries: RetryCount,
+    pub(super) rnr_retries: RnrRetry,
+    pub(super) min_rnr_timer: MinRnrTimer,
+    pub(super) initiator_depth: u8,
+    pub(super) responder_resources: u8,
+    pub(super) service_level: u8,
+    pub(super) traffic_class: u8,
+    pub(super) flow_label: u32,
+    pub(super) hop_limit: u8,
+    pub(super) signal_all: bool,
+    pub(super) extended: bool,
 }
 
 impl Options {
@@ -266,13 +266,9 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let choice = self.choose()?;
         let options = self.options;
         let qp = self.build_raw()?;
-        let prepared = PreparedQueuePair {
-            qp,
-            options,
-            choice,
-            psn: options.psn.unwrap_or_else(PacketSequenceNumber::random),
-        };
-        prepared.init()?;
+        let plan = Plan { options, choice, psn: PacketSequenceNumber::default() };
+        let mut prepared = PreparedQueuePair { qp, plan };
+        prepared.plan.init(&prepared.qp)?;
         Ok(prepared)
     }
 
@@ -321,10 +317,10 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         if !attributes.capabilities().contains(Capabilities::MEM_MGT_EXTENSIONS) {
             wanted -= Operations::KEYS;
         }
-        let (qp, given, extended) = self.create(wanted)?;
+        let extended = self.options.extended && !(attributes.vendor_id() == RXE && send_elements > 1);
+        let (qp, given, extended) = self.create(wanted, extended)?;
         // SAFETY: just made with these operations.
-        let extended =
-            extended.then(|| unsafe { (self.pd.table().ibv_qp_to_qp_ex.map(|to| to(qp.as_ptr()))) });
+        let extended = extended.then(|| unsafe { self.pd.table().ibv_qp_to_qp_ex.map(|to| to(qp.as_ptr())) });
         let extended = extended.flatten().and_then(NonNull::new);
         // SAFETY: the queue pair is alive and was made with these operations.
         let extended = extended
@@ -334,7 +330,11 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     }
 
     /// Makes it extended where the device can, legacy otherwise: what was given, and which it is.
-    fn create(&self, wanted: Operations) -> Result<(NonNull<sys::ibv_qp>, sys::ibv_qp_cap, bool)> {
+    fn create(
+        &self,
+        wanted: Operations,
+        extended: bool,
+    ) -> Result<(NonNull<sys::ibv_qp>, sys::ibv_qp_cap, bool)> {
         let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
         attributes.send_cq = self.send.as_raw();
         attributes.recv_cq = self.receive.as_raw();
@@ -349,9 +349,9 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         attributes.sq_sig_all = i32::from(self.options.signal_all);
         attributes.pd = self.pd.as_raw();
         let context = self.pd.context();
-        let forms = [self.options.extended, false];
+        let forms: &[bool] = if extended { &[true, false] } else { &[false] };
         let mut failure = sys::Errno::NOT_SUPPORTED;
-        for extended in if forms[0] { &forms[..] } else { &forms[1..] } {
+        for extended in forms {
             let mut attributes = attributes;
             attributes.comp_mask = sys::IBV_QP_INIT_ATTR_PD;
             if *extended {
@@ -388,179 +388,5 @@ impl<S: Service> QueuePairBuilder<'_, S> {
             choice.entry = Some(entry);
         }
         Ok(choice)
-    }
-}
-
-/// A queue pair that can receive requests, but is not connected. What it tells the peer is its [`endpoint`](Self::endpoint).
-pub struct PreparedQueuePair<S: Service> {
-    qp: QueuePair<S>,
-    options: Options,
-    choice: Choice,
-    psn: PacketSequenceNumber,
-}
-
-impl<S: Service> PreparedQueuePair<S> {
-    fn init(&self) -> Result<()> {
-        let mut attributes = Attributes::new()
-            .set_state(State::INIT)
-            .set_pkey_index(self.options.pkey_index)
-            .set_port(self.choice.port);
-        attributes = match S::TYPE {
-            ServiceType::UD | ServiceType::DRIVER => attributes.set_qkey(self.options.qkey),
-            _ => attributes.set_access(self.options.access),
-        };
-        self.qp.modify(&attributes)
-    }
-
-    /// Which port and GID it uses, and why.
-    #[must_use]
-    pub const fn choice(&self) -> &Choice {
-        &self.choice
-    }
-
-    /// What the other side needs to know.
-    ///
-    /// # Errors
-    /// [`Error::Call`] when the port cannot be asked.
-    pub fn endpoint(&self) -> Result<Endpoint> {
-        let port = self.qp.protection_domain().context().port(self.choice.port)?;
-        Ok(Endpoint {
-            qp_num: self.qp.number(),
-            lid: port.lid(),
-            gid: self.choice.entry.as_ref().map(|entry| entry.gid),
-            psn: self.psn,
-            mtu: self.options.mtu.unwrap_or(port.mtu_active()).min(port.mtu_active()),
-            responder_resources: self.responder_resources()?,
-        })
-    }
-
-    fn responder_resources(&self) -> Result<u8> {
-        let most = self.qp.protection_domain().context().attributes()?.responder_resources_max();
-        Ok(self.options.responder_resources.min(u8::try_from(most).unwrap_or(u8::MAX)))
-    }
-
-    /// Posts receives before the peer can send.
-    ///
-    /// # Errors
-    /// As for [`QueuePair::post_receives`].
-    ///
-    /// # Safety
-    /// As for [`QueuePair::post_receives`].
-    pub unsafe fn post_receives(
-        &mut self,
-        requests: &mut [ReceiveRequest<'_>],
-    ) -> std::result::Result<(), PostError> {
-        // SAFETY: by the caller's promise.
-        unsafe { self.qp.post_receives(requests) }
-    }
-
-    /// The queue pair in INIT, to be brought up by hand.
-    #[must_use]
-    pub fn into_queue_pair(self) -> QueuePair<S> {
-        self.qp
-    }
-}
-
-impl<S: Connected> PreparedQueuePair<S> {
-    /// Connects to the peer whose endpoint this is: to RTR, then to RTS. The peer connects to ours at its own time: what is sent before
-    /// it did is sent again until the acknowledgement timeout and the retries are used up.
-    ///
-    /// # Errors
-    /// Itself with [`Error::Peer`] when the endpoint cannot be connected to (it has no GID where ours needs one, or the other way
-    /// round), and [`Error::Transition`] when the device refuses, with the route's hint where the peer's GID cannot be reached. It is
-    /// in INIT or ERR then.
-    pub fn connect(self, peer: &Endpoint) -> std::result::Result<QueuePair<S>, (Self, Error)> {
-        match self.bring_up(peer) {
-            Ok(()) => Ok(self.qp),
-            Err(error) => Err((self, error)),
-        }
-    }
-
-    fn bring_up(&self, peer: &Endpoint) -> Result<()> {
-        let context = self.qp.protection_domain().context();
-        let port = context.port(self.choice.port)?;
-        let route = match (&self.choice.entry, peer.gid) {
-            (Some(own), Some(gid)) => Some(Route {
-                gid,
-                gid_index: u8::try_from(own.index).map_err(|_| {
-                    Error::invalid(
-                        "GID index",
-                        format!("{} does not fit the 8 bits of an address", own.index),
-                        "take one up to 255",
-                    )
-                })?,
-                hop_limit: self.options.hop_limit,
-                traffic_class: self.options.traffic_class,
-                flow_label: self.options.flow_label,
-            }),
-            (None, Some(gid)) => {
-                return Err(Error::Peer {
-                    cause: format!("it has GID {gid}, but our port {} has none", self.choice.port),
-                });
-            }
-            (Some(_), None) if port.link_layer() == LinkLayer::ETHERNET => {
-                return Err(Error::Peer {
-                    cause: "it has no GID, and our port is an Ethernet port, which needs one".to_owned(),
-                });
-            }
-            (_, None) => None,
-        };
-        let path = Path {
-            port: self.choice.port,
-            lid: peer.lid,
-            route,
-            service_level: self.options.service_level,
-            path_bits: 0,
-        };
-        let reliable = S::TYPE == ServiceType::RC;
-        let mtu = self.options.mtu.unwrap_or(port.mtu_active()).min(port.mtu_active()).min(peer.mtu);
-        let mut ready = Attributes::new()
-            .set_state(State::RTR)
-            .set_path(path)
-            .set_mtu(mtu)
-            .set_peer_qp_num(peer.qp_num)
-            .set_receive_psn(peer.psn);
-        let mut sending = Attributes::new().set_state(State::RTS).set_send_psn(self.psn);
-        if reliable {
-            let most = context.attributes()?.initiator_depth_max();
-            let depth = self
-                .options
-                .initiator_depth
-                .min(peer.responder_resources)
-                .min(u8::try_from(most).unwrap_or(u8::MAX));
-            ready = ready
-                .set_responder_resources(self.responder_resources()?)
-                .set_min_rnr_timer(self.options.min_rnr_timer);
-            sending = sending
-                .set_ack_timeout(self.options.ack_timeout)
-                .set_retries(self.options.retries)
-                .set_rnr_retries(self.options.rnr_retries)
-                .set_initiator_depth(depth);
-        }
-        self.qp.modify(&ready)?;
-        self.qp.modify(&sending)
-    }
-}
-
-impl<S: Datagram> PreparedQueuePair<S> {
-    /// Brings it up: it can send to and receive from anybody who names its queue key.
-    ///
-    /// # Errors
-    /// Itself with [`Error::Transition`] when the device refuses.
-    pub fn activate(self) -> std::result::Result<QueuePair<S>, (Self, Error)> {
-        let up = self
-            .qp
-            .modify(&Attributes::new().set_state(State::RTR))
-            .and_then(|()| self.qp.modify(&Attributes::new().set_state(State::RTS).set_send_psn(self.psn)));
-        match up {
-            Ok(()) => Ok(self.qp),
-            Err(error) => Err((self, error)),
-        }
-    }
-}
-
-impl<S: Service> fmt::Debug for PreparedQueuePair<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prepared{:?}", self.qp)
     }
 }
