@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod ah;
+pub mod cm;
 pub mod cq;
 pub mod device;
 mod error;
