@@ -9,6 +9,8 @@ pub mod device;
 mod error;
 mod hub;
 pub mod memory;
+#[cfg(feature = "network")]
+pub mod network;
 pub mod qp;
 pub mod work;
 
