@@ -16,6 +16,8 @@ mod library;
 pub mod memory;
 pub mod multi_channel;
 mod pd;
+#[cfg(feature = "network")]
+pub mod network;
 pub mod qp;
 pub mod srq;
 mod wait;
