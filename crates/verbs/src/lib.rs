@@ -5,8 +5,8 @@
 
 #![deny(unsafe_code)]
 
-pub mod channel;
 pub mod ah;
+pub mod channel;
 pub mod cm;
 pub mod cq;
 pub mod device;
@@ -15,9 +15,9 @@ pub mod hub;
 mod library;
 pub mod memory;
 pub mod multi_channel;
-mod pd;
 #[cfg(feature = "network")]
 pub mod network;
+mod pd;
 pub mod qp;
 pub mod srq;
 mod wait;
