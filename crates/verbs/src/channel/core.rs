@@ -524,11 +524,11 @@ impl Owned {
                 }
             },
             Self::Send(operation) => {
-                let (shape, held) = operation.into_parts();
-                match shape.request(&held, 0, &pd, &mut elements) {
-                    Err(error) => return Err((held, error)),
+                let (shape, kept) = operation.into_parts();
+                match shape.request(&kept, 0, &pd, &mut elements) {
+                    Err(error) => return Err((kept.held, error)),
                     Ok(mut request) => {
-                        let claim = claims.open(peer, 0, Some(held));
+                        let claim = claims.open(peer, 0, Some(kept.held));
                         let make = |wr_id| {
                             request.raw_mut().wr_id = wr_id;
                             request

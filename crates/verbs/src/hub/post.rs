@@ -71,7 +71,7 @@ impl<S: Service> Hub<S> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
         let request = match self.tracker.qp(member) {
-            Ok(qp) => shape.request(&kept.held, 0, qp.protection_domain(), &mut elements),
+            Ok(qp) => shape.request(&kept, 0, qp.protection_domain(), &mut elements),
             Err(error) => Err(error),
         };
         let mut request = match request {
@@ -127,7 +127,7 @@ impl<S: Service> Hub<S> {
         let next = |wr_id| {
             let place = places.next()?;
             let Operation { shape, kept } = operations.next()?;
-            match shape.request(&kept.held, wr_id, &pd, place) {
+            match shape.request(&kept, wr_id, &pd, place) {
                 Ok(request) => Some((request, kept)),
                 Err(error) => {
                     refused = Some((kept.held, error));
@@ -171,7 +171,7 @@ impl<S: Service> Hub<S> {
             Err(error) => return Err(Rejected { operation: held, error }),
         };
         // SAFETY: as for an operation.
-        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag }) }
+        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: None }) }
             .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 }
