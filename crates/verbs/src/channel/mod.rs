@@ -36,6 +36,7 @@ mod claims;
 mod core;
 mod pending;
 mod scope;
+mod state;
 mod work;
 
 pub use self::asynchronous::{Driver, Finished, Submitted};

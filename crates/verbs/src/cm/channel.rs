@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::event::{
-    ConnectRequest, ConnectionAttributes, DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters,
-    Status, carries_parameters, is_of_a_group,
+    ConnectRequest, DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters, Status,
+    carries_parameters, is_of_a_group,
 };
 use super::id::Id;
 use crate::device::Gid;

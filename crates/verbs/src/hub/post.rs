@@ -66,7 +66,6 @@ impl<S: Service> Hub<S> {
     /// With the operation: [`Error::Full`] when the send queue has no place; [`Error::Invalid`] for memory of another domain, lengths that
     /// it does not have, or a member that was removed; [`Error::Unsupported`] for what the device lacks.
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post(&mut self, member: Member, operation: Operation<S>) -> Result<(), Rejected<Operation<S>>> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
@@ -153,7 +152,6 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// With the memory, as for [`post`](Self::post).
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post_receive(
         &mut self,
         member: Member,

@@ -7,7 +7,7 @@ use sinew_verbs::device::Context;
 use sinew_verbs::memory::RemoteAccess;
 
 /// The device to test on: the one that `SINEW_VERBS_DEVICE` names, or the first. `None` after saying why the test is skipped.
-pub fn device(module: &str) -> Option<Context> {
+pub(crate) fn device(module: &str) -> Option<Context> {
     let reason = match open() {
         Ok(context) => return Some(context),
         Err(reason) => reason,
@@ -27,7 +27,7 @@ fn open() -> Result<Context, String> {
 }
 
 /// Two channels, connected to each other.
-pub fn channels(module: &str) -> Option<(ProtectionDomain, Channel, Channel)> {
+pub(crate) fn channels(module: &str) -> Option<(ProtectionDomain, Channel, Channel)> {
     let context = device(module)?;
     let pd = context.protection_domain().expect("a protection domain");
     let make = || Channel::builder(&pd).remote_access(RemoteAccess::all()).build().expect("a channel");
