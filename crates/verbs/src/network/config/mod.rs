@@ -89,7 +89,6 @@ pub struct NetworkConfig {
 
 impl NetworkConfig {
     /// Nothing yet.
-    #[must_use]
     pub fn builder() -> NetworkConfigBuilder {
         NetworkConfigBuilder::default()
     }
