@@ -5,6 +5,10 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod ah;
 pub mod channel;
 pub mod cm;
