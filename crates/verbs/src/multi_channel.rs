@@ -41,10 +41,17 @@ impl PeerRegion {
 pub struct MultiChannelBuilder<'a> {
     pd: &'a ProtectionDomain,
     peers: u32,
+    without: Option<u32>,
     recipe: Recipe,
 }
 
 impl MultiChannelBuilder<'_> {
+    /// No connection to this one: it is the caller itself.
+    pub(crate) const fn without(mut self, peer: u32) -> Self {
+        self.without = Some(peer);
+        self
+    }
+
     /// Sends, writes, reads and atomics that can be out at once to each peer; 64 by default.
     #[must_use]
     pub const fn send_depth(mut self, requests: u32) -> Self {
@@ -99,7 +106,7 @@ impl MultiChannelBuilder<'_> {
     /// # Errors
     /// [`Error::Invalid`] for no peers, or more requests than a completion queue has; otherwise as for a channel.
     pub fn build(self) -> Result<PreparedMultiChannel> {
-        let core = self.recipe.build(self.pd, self.peers)?;
+        let core = self.recipe.build(self.pd, self.peers, self.without)?;
         Ok(PreparedMultiChannel { channels: MultiChannel { core, recipe: self.recipe } })
     }
 }
@@ -116,7 +123,13 @@ impl PreparedMultiChannel {
     /// # Errors
     /// [`Error::Call`] when a port cannot be asked.
     pub fn endpoints(&self) -> Result<Vec<Endpoint>> {
-        (0..self.channels.peers()).map(|peer| self.channels.core.endpoint(peer)).collect()
+        Ok(self.endpoints_by_peer()?.into_iter().flatten().collect())
+    }
+
+    /// The same, with nothing for the peer without a connection.
+    pub(crate) fn endpoints_by_peer(&self) -> Result<Vec<Option<Endpoint>>> {
+        let core = &self.channels.core;
+        (0..core.peers()).map(|peer| core.has(peer).then(|| core.endpoint(peer)).transpose()).collect()
     }
 
     /// Connects to the peers whose endpoints these are, in order.
@@ -130,9 +143,20 @@ impl PreparedMultiChannel {
             let cause = format!("{} endpoints for {peers} peers", endpoints.len());
             return Err((self, Error::invalid("handshake", cause, "give one for each peer, in order")));
         }
-        for (peer, endpoint) in (0..peers).zip(endpoints) {
-            if let Err(error) = self.channels.core.connect(peer, endpoint) {
-                return Err((self, error));
+        let endpoints: Vec<_> = endpoints.iter().copied().map(Some).collect();
+        self.handshake_by_peer(&endpoints).map_err(|(this, _, error)| (this, error))
+    }
+
+    /// The same, with nothing for the peer without a connection; which peer failed.
+    pub(crate) fn handshake_by_peer(
+        self,
+        endpoints: &[Option<Endpoint>],
+    ) -> std::result::Result<MultiChannel, (Self, u32, Error)> {
+        for (peer, endpoint) in (0..).zip(endpoints) {
+            if let Some(endpoint) = endpoint
+                && let Err(error) = self.channels.core.connect(peer, endpoint)
+            {
+                return Err((self, peer, error));
             }
         }
         Ok(self.channels)
@@ -161,7 +185,7 @@ impl MultiChannel {
     /// How to make channels to so many peers in a domain.
     #[must_use]
     pub const fn builder(pd: &ProtectionDomain, peers: u32) -> MultiChannelBuilder<'_> {
-        MultiChannelBuilder { pd, peers, recipe: Recipe::DEFAULT }
+        MultiChannelBuilder { pd, peers, without: None, recipe: Recipe::DEFAULT }
     }
 
     /// How many peers.

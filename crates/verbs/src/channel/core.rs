@@ -39,11 +39,11 @@ impl Core {
         pd: &ProtectionDomain,
         events: CompletionChannel,
         tracker: Tracker<Rc, Claim>,
-        members: Vec<Member>,
+        members: Vec<Option<Member>>,
         operations: usize,
         parked_bytes_max: usize,
     ) -> Self {
-        let peers = members.into_iter().map(|member| Peer { member: Some(member), broken: None }).collect();
+        let peers = members.into_iter().map(|member| Peer { member, broken: None }).collect();
         let claims = Claims::with_room(operations);
         let state = State { tracker, claims, peers, is_watched: false, parked_bytes_max, scopes: 0 };
         Self { state: Mutex::new(state), watched: Condvar::new(), events, pd: pd.clone() }
@@ -71,6 +71,11 @@ impl Core {
 
     pub(crate) fn peers(&self) -> u32 {
         self.lock().peers.len() as u32
+    }
+
+    /// Whether there is a queue pair for a peer.
+    pub(crate) fn has(&self, peer: u32) -> bool {
+        self.lock().peers.get(peer as usize).is_some_and(|peer| peer.member.is_some())
     }
 
     pub(crate) fn endpoint(&self, peer: u32) -> Result<Endpoint> {

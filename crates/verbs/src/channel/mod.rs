@@ -134,8 +134,8 @@ impl Recipe {
         builder.build()
     }
 
-    /// Queue pairs for so many peers, with what they share.
-    pub(crate) fn build(&self, pd: &ProtectionDomain, peers: u32) -> Result<Arc<Core>> {
+    /// Queue pairs for so many peers, but for one perhaps, with what they share.
+    pub(crate) fn build(&self, pd: &ProtectionDomain, peers: u32, without: Option<u32>) -> Result<Arc<Core>> {
         let each = self.send_depth.saturating_add(self.receive_depth);
         let entries = each.checked_mul(peers).filter(|entries| *entries > 0).ok_or_else(|| {
             let cause = format!("{each} requests for each of {peers} peers");
@@ -144,9 +144,13 @@ impl Recipe {
         let events = pd.context().completion_channel()?;
         let mut tracker = Tracker::new(pd.context(), entries, Some((&events, 0)))?;
         let mut members = Vec::new();
-        for _ in 0..peers {
-            let prepared = self.make(pd, &tracker)?;
-            members.push(tracker.add(prepared)?);
+        for peer in 0..peers {
+            members.push(if without == Some(peer) {
+                None
+            } else {
+                let prepared = self.make(pd, &tracker)?;
+                Some(tracker.add(prepared)?)
+            });
         }
         Ok(Arc::new(Core::new(pd, events, tracker, members, entries as usize, self.parked_bytes_max)))
     }
@@ -210,7 +214,7 @@ impl<'a> ChannelBuilder<'a> {
     /// # Errors
     /// As for a queue pair ([`QueuePairBuilder::build`]) and a completion queue.
     pub fn build(self) -> Result<PreparedChannel> {
-        let core = self.recipe.build(self.pd, 1)?;
+        let core = self.recipe.build(self.pd, 1, None)?;
         let scratch = self.pd.allocate(8)?;
         Ok(PreparedChannel { channel: Channel { core, recipe: self.recipe, scratch: Some(scratch) } })
     }

@@ -82,7 +82,7 @@ impl State {
         match (&entry.broken, entry.member) {
             (None, Some(member)) => Ok(member),
             (Some(cause), _) => Err(Error::Broken { cause: cause.clone() }),
-            (None, None) => Err(Error::Broken { cause: "its queue pair is gone".to_owned() }),
+            (None, None) => Err(Error::Broken { cause: "there is no connection to it".to_owned() }),
         }
     }
 

@@ -6,3 +6,6 @@
 pub mod barrier;
 pub mod config;
 pub mod exchange;
+mod node;
+
+pub use node::{Introduction, NetworkError, Node, NodeBuilder, PreparedNode};
