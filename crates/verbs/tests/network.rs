@@ -126,7 +126,7 @@ fn a_barrier_of_some_that_one_does_not_enter_ends_at_its_time_and_goes_on_later(
 }
 
 #[test]
-fn a_full_queue_delays_a_barrier_and_poisons_nothing() {
+fn traffic_that_is_out_does_not_disturb_a_barrier() {
     network(BarrierAlgorithm::Centralized, |pd, mut node| {
         let piece = pd.allocate(8).unwrap();
         let me = node.rank();
