@@ -20,6 +20,7 @@ mod setup;
 mod sim;
 mod test;
 mod tidy;
+mod verbs_headers;
 mod vm;
 mod workspace;
 

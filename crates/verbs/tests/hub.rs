@@ -4,7 +4,8 @@ mod common;
 
 use sinew_verbs::hub::{Completed, Hub, Member, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
-use sinew_verbs::qp::Rc;
+
+use sinew_verbs::qp::{Path, Rc, Ud};
 use sinew_verbs::work::Status;
 use sinew_verbs::{ProtectionDomain, Result};
 use std::sync::atomic::Ordering;
@@ -218,4 +219,37 @@ fn memory_of_another_domain_is_refused_before_the_device_sees_it() {
     assert!(rejected.error.to_string().contains("protection domain"), "{rejected}");
     let buffer = pair.pd.allocate(8).unwrap();
     assert!(pair.hub.post(pair.a, Operation::send(buffer).len(9)).is_err());
+}
+
+#[test]
+fn a_datagram_reaches_whom_it_is_addressed_to_and_says_whose_it_is() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Ud>::new(&context, 64).unwrap();
+    let mut make = || {
+        let prepared = hub.queue_pair(&pd).qkey(0x77).build().unwrap();
+        let member = hub.add(prepared).unwrap();
+        hub.activate(member).unwrap();
+        member
+    };
+    let (a, b) = (make(), make());
+    let (to_a, to_b) = (hub.endpoint(a).unwrap(), hub.endpoint(b).unwrap());
+    hub.post_receive(b, pd.allocate(100).unwrap(), 1).unwrap();
+    let lost = hub.post(a, Operation::send(pd.allocate(8).unwrap())).unwrap_err();
+    assert!(lost.error.to_string().contains("to nobody"), "{lost}");
+    let path = Path::to_endpoint(&to_b, &context.choose_gid(None).unwrap()).unwrap();
+    let handle = pd.address_handle(&path).unwrap();
+    let message = pd.adopt(b"datagram".to_vec()).unwrap();
+    hub.post(a, Operation::send(message).to(&handle, to_b.qp_num, 0x77)).unwrap();
+    drop(handle);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut received = None;
+    while received.is_none() {
+        assert!(Instant::now() < deadline, "nothing arrives");
+        received = hub.poll().unwrap().filter(|completed| completed.side == Side::Receive);
+    }
+    let received = received.unwrap();
+    let success = received.result.unwrap();
+    assert_eq!((success.len, success.source), (Some(40 + 8), Some(to_a.qp_num)));
+    assert_eq!(&received.held.into_buffer().unwrap()[40..48], b"datagram");
 }

@@ -7,7 +7,7 @@ use super::{Context, Step};
 use super::{campaigns, no_c};
 use crate::process::{self, Finished};
 use crate::workspace::{Workspace, cargo};
-use crate::{features, fuzz, loom, nightly, setup, vm};
+use crate::{features, fuzz, loom, nightly, setup, verbs_headers, vm};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) const ALL: [Step; 26] = [
     Step {
         name: "vm",
         what: "tests in a guest whose kernel has RDMA devices",
-        run: |context, _| vm::step(&context.workspace, &context.logs),
+        run: |context, so_far| vm::step(&context.workspace, &context.logs, so_far),
     },
     Step {
         name: "loom",
@@ -82,7 +82,9 @@ pub(super) fn run_cargo(
 }
 
 fn install(context: &Context, _: &Outcome) -> Result<Outcome> {
-    let missing = setup::install(&setup::FOR_TESTS, &context.logs.join("setup.log"))?;
+    let log = context.logs.join("setup.log");
+    let mut missing = setup::install(&setup::FOR_TESTS, &log)?;
+    missing.extend(verbs_headers::fetch(&context.workspace.target.join("verbs-headers"), &log)?);
     let mut outcome = Outcome::one(format!("runner: {:?}", context.runner).to_lowercase());
     for sentence in missing {
         outcome.absorb(Outcome::skipped("setup", sentence));

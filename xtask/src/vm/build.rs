@@ -160,14 +160,15 @@ pub(super) fn make(workspace: &Workspace, update: bool, log: &Path) -> Result<Ma
     let inputs = Inputs::read(workspace)?;
     let cache = Cache::of(workspace);
     job::can_run_here()?;
-    let _lock = cache.lock()?;
     if !update && let Some(made) = find(&cache, &inputs) {
         return Ok(made);
     }
-    let work = cache.folder.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
+    let _lock = cache.lock()?;
+    // Whoever held the lock may have made it.
+    if !update && let Some(made) = find(&cache, &inputs) {
+        return Ok(made);
     }
+    let work = cache.work()?;
     let build = Build { cache: &cache, inputs: &inputs, work: &work, log, begun: Instant::now() };
     let done = build.all(update);
     // Whatever happened: nobody wants these again.

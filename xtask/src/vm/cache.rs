@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Names another folder than `target/vm`, for several checkouts to share, or for a cache between runs of CI.
 const FOLDER_VARIABLE: &str = "SINEW_VM_CACHE";
+/// How folders that are built in are called, before the number of the process.
+const WORK: &str = "work-";
 /// The file in a part that says which versions of which packages it was made of.
 pub(super) const MADE_OF: &str = "made-of";
 
@@ -50,6 +52,22 @@ impl Cache {
                 }
                 Ok(file)
             })
+    }
+
+    /// A new folder to build in, for who holds the lock. Those of builds that were killed are removed, as far as what they have left
+    /// running lets go of them.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn work(&self) -> Result<PathBuf> {
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORK) {
+                _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = self.folder.join(format!("{WORK}{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
     }
 
     fn place(&self, kind: &str, key: u64) -> PathBuf {
@@ -152,6 +170,16 @@ mod tests {
         let cache = cache("halves");
         fs::create_dir_all(cache.place("kernel", 1)).unwrap();
         assert!(cache.part("kernel", 1).is_none());
+        fs::remove_dir_all(cache.folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_is_removed_by_the_next() {
+        let cache = cache("left");
+        let left = cache.folder.join("work-1/source");
+        fs::create_dir_all(&left).unwrap();
+        let work = cache.work().unwrap();
+        assert!(work.is_dir() && !left.exists());
         fs::remove_dir_all(cache.folder).unwrap();
     }
 

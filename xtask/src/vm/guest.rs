@@ -7,9 +7,10 @@
 use super::build::Made;
 use super::job::{Folder, Job, Side};
 use crate::setup;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::FdFlags;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::thread::CpuSet;
 use std::fs::{self, File};
 use std::io::{PipeReader, Read as _, Write};
@@ -17,13 +18,11 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often the end of a guest is looked for.
 const POLL: Duration = Duration::from_millis(3);
-/// How long output may take to arrive after the end.
-const LEFT_BEHIND: Duration = Duration::from_secs(5);
 /// What the kernel needs beside the memory of the guest.
 const SPARE_BYTES: u64 = 8 << 20;
 /// Lines of the console that are shown when something went wrong.
@@ -67,8 +66,8 @@ pub(super) struct Ended {
 pub(super) struct Running {
     child: Child,
     folder: Folder,
-    /// Says when an output has ended.
-    outputs: Receiver<()>,
+    /// They end with their pipes.
+    readers: Vec<JoinHandle<()>>,
     begun: Instant,
     is_over: bool,
 }
@@ -103,15 +102,9 @@ impl Plan<'_> {
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = on_one_processor(self.side, || command.spawn())
             .with_context(|| format!("cannot start {}", self.made.kernel().display()))?;
-        let (over, outputs) = mpsc::channel();
-        for (pipe, sink) in [out, err].into_iter().zip(sinks) {
-            let over = over.clone();
-            std::thread::spawn(move || {
-                copy(pipe, sink);
-                _ = over.send(());
-            });
-        }
-        Ok(Running { child, folder, outputs, begun: Instant::now(), is_over: false })
+        let readers = [out, err].into_iter().zip(sinks);
+        let readers = readers.map(|(pipe, sink)| std::thread::spawn(move || copy(pipe, sink))).collect();
+        Ok(Running { child, folder, readers, begun: Instant::now(), is_over: false })
     }
 }
 
@@ -122,7 +115,7 @@ impl Running {
     /// When the system does not tell.
     pub(super) fn wait(mut self, limit: Duration) -> Result<Ended> {
         let in_time = loop {
-            if self.child.try_wait()?.is_some() {
+            if has_ended(&self.child)? {
                 break true;
             }
             if self.begun.elapsed() > limit {
@@ -131,21 +124,17 @@ impl Running {
             std::thread::sleep(POLL);
         };
         self.end();
-        let until = Instant::now() + LEFT_BEHIND;
-        // Both senders are gone when both outputs are at their end.
-        while let Err(RecvTimeoutError::Timeout) | Ok(()) =
-            self.outputs.recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            if Instant::now() >= until {
-                break;
-            }
+        // Nobody is left who could write, so the pipes have an end; whoever reads this runner's output may take his time.
+        for reader in self.readers.drain(..) {
+            _ = reader.join();
         }
         let end = match (status(&self.folder.path), in_time) {
             (_, false) => End::OutOfTime,
             (Some(status), true) => End::Exited(status),
             (None, true) => End::Died,
         };
-        let skips = fs::read_to_string(self.folder.path.join(SKIPS)).unwrap_or_default();
+        let skips = fs::read(self.folder.path.join(SKIPS)).unwrap_or_default();
+        let skips = String::from_utf8_lossy(&skips).into_owned();
         Ok(Ended { end, console: console(&self.folder.path), skips })
     }
 
@@ -155,10 +144,8 @@ impl Running {
             return;
         }
         self.is_over = true;
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Nobody left in the group is what was wanted.
-            _ = rustix::process::kill_process_group(group, Signal::KILL);
-        }
+        // The guest's kernel is not reaped yet, so the number is still that of its group. Nobody left in it is what was wanted.
+        _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         _ = self.child.wait();
     }
 }
@@ -167,6 +154,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether it has ended. It stays to be reaped.
+fn has_ended(child: &Child) -> Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(Pid::from_child(child)), options)?.is_some())
 }
 
 /// The kernel as a command that ends with this runner, where the system has a program for that.
@@ -190,16 +183,19 @@ fn inherited(file: &impl AsFd) -> Result<i32> {
 fn memory_folder(memory_mib: u32) -> Result<PathBuf> {
     let needed = (u64::from(memory_mib) << 20) + SPARE_BYTES;
     let folders = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
-    for folder in &folders {
-        if super::cache::free_bytes(folder).is_some_and(|free| free >= needed) && folder.is_dir() {
-            return Ok(folder.clone());
-        }
-    }
-    bail!(
-        "neither {} nor {} has room for {memory_mib} MiB of memory",
-        folders[0].display(),
-        folders[1].display()
-    )
+    let fits = |folder: &&PathBuf| {
+        rustix::fs::statvfs(folder.as_path()).is_ok_and(|space| {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            // The guest's programs are run from there.
+            free >= needed && !space.f_flag.contains(StatVfsMountFlags::NOEXEC)
+        })
+    };
+    folders.iter().find(fits).cloned().with_context(|| {
+        let [one, other] = folders.each_ref().map(|folder| folder.display());
+        format!(
+            "neither {one} nor {other} has room for {memory_mib} MiB of memory that programs may be run from"
+        )
+    })
 }
 
 /// Starts something on one of the processors that this runner may use: the guest's kernel and its processes hand over to each other

@@ -19,8 +19,8 @@ const PREFIX: &str = "sinew-vm-";
 /// Folders of which the guest has its own.
 const ITS_OWN: [&str; 5] = ["/tmp", "/run", "/dev", "/proc", "/sys"];
 /// Variables of the caller that a command inside gets too, by how their names begin.
-const PASSED_ON: [&str; 11] =
-    ["SINEW_", "XTASK_", "RUST_", "CARGO_", "IBV_", "RDMAV_", "MLX", "LANG", "HOME", "TERM", "CI"];
+const PASSED_ON: [&str; 12] =
+    ["SINEW_", "XTASK_", "RUST_", "IBV_", "RDMAV_", "RXE_", "SIW_", "MLX", "LANG", "LC_", "HOME", "TERM"];
 
 /// Whether this machine can run the guest at all.
 ///

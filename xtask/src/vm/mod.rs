@@ -11,6 +11,7 @@ mod cache;
 mod guest;
 mod job;
 mod packages;
+mod promises;
 mod run;
 mod suites;
 mod test;

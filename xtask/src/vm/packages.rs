@@ -118,10 +118,11 @@ impl<'a> Mirror<'a> {
         if !listed.ok {
             bail!("tests/vm/packages.toml: {}", complaint(&listed));
         }
-        let found: Vec<Package> = listed.output.lines().filter_map(package).collect();
+        let mut found: Vec<Package> = listed.output.lines().filter_map(package).collect();
         if let Some(missing) = names.iter().find(|name| !found.iter().any(|package| package.name == **name)) {
             bail!("tests/vm/packages.toml: the mirror has no package {missing}");
         }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(found)
     }
 

@@ -40,7 +40,7 @@ struct Common {
     /// Seconds after which it is ended, with everything that runs in it
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
-    /// A variable for the command (may be given several times); SINEW_*, RUST_*, CARGO_*, IBV_* … are passed on anyhow
+    /// A variable for the command (may be given several times); SINEW_*, RUST_*, IBV_* … are passed on anyhow
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     environment: Vec<(String, OsString)>,
     /// A folder of the host that it may write (may be given several times); everything else that it writes is gone afterwards

@@ -3,12 +3,12 @@
 //! Called from the command line and by `cargo xtask test`. A program of libtest is run as it is, all its tests one after the other, and
 //! its words are read as those of any other runner: what did not run is a SKIP with a reason, a program that ran nothing has failed.
 
-use super::Lacking;
 use super::build::{self, Made};
 use super::guest::{End, Ended, SKIPS, Sink};
 use super::job::{Device, INSIDE, Job};
 use super::run::{Limits, MEMORY_MIB, in_one, in_two};
 use super::suites::{self, Built};
+use super::{Lacking, promises};
 use crate::process::Finished;
 use crate::test::outcome::{self, Outcome};
 use crate::workspace::Workspace;
@@ -60,29 +60,41 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     std::fs::create_dir_all(&logs)?;
     let made = build::make(workspace, false, &workspace.scratch()?.join("vm-build.log"))?;
     let filter = options.filter.as_deref();
+    let mut outcome = Outcome::default();
+    if filter.is_none() && options.binaries.is_empty() {
+        outcome.absorb(promises::keep(workspace, &made)?);
+    }
     let inside = Inside { workspace, made, logs, filter: None };
-    let outcome = if options.binaries.is_empty() {
+    outcome.absorb(if options.binaries.is_empty() {
         inside.chosen(suites, filter)?
     } else {
         inside.with_filter(filter).binaries(&options.binaries)?
-    };
+    });
     outcome.conclude("vm")
 }
 
-/// The step of the test command.
+/// The step of the test command. A machine that cannot have a guest skips it.
 ///
 /// # Errors
 /// When the list of suites is wrong, a program does not build, or a guest cannot be started.
-pub(crate) fn step(workspace: &Workspace, logs: &Path) -> Result<Outcome> {
+pub(crate) fn step(workspace: &Workspace, logs: &Path, so_far: &Outcome) -> Result<Outcome> {
     let suites = suites::all(workspace)?;
-    let made = match build::make(workspace, false, &logs.join("vm-build.log")) {
-        Ok(made) => made,
+    let made = build::make(workspace, false, &logs.join("vm-build.log"));
+    let tried = made.and_then(|made| Ok((promises::keep(workspace, &made)?, made)));
+    let (mut outcome, made) = match tried {
+        Ok(tried) => tried,
         Err(error) => match error.downcast_ref::<Lacking>() {
             Some(lacking) => return Ok(Outcome::skipped("vm", format!("[vm] {lacking}"))),
             None => return Err(error),
         },
     };
-    Inside { workspace, made, logs: logs.to_owned(), filter: None }.chosen(suites, None)
+    let inside = Inside { workspace, made, logs: logs.to_owned(), filter: None };
+    outcome.absorb(inside.chosen(suites, None)?);
+    // What is not run anywhere has been told once, by whoever did not run it first.
+    outcome.skips.retain(|skip| {
+        !so_far.skips.iter().any(|told| told.name == skip.name && told.reason.starts_with(&skip.reason))
+    });
+    Ok(outcome)
 }
 
 /// Programs run in guests.
@@ -263,16 +275,22 @@ fn of_both(first: Outcome, mut second: Outcome) -> Outcome {
 
 /// What a program writes, both streams as they come.
 #[derive(Clone, Default)]
-struct Output {
+pub(super) struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Output {
-    fn sinks(&self) -> [Sink; 2] {
-        [Box::new(self.clone()), Box::new(self.clone())]
+    /// A place to write to.
+    pub(super) fn sink(&self) -> Sink {
+        Box::new(self.clone())
     }
 
-    fn text(&self) -> String {
+    fn sinks(&self) -> [Sink; 2] {
+        [self.sink(), self.sink()]
+    }
+
+    /// Everything that was written.
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 }

@@ -18,13 +18,15 @@ use crate::cq::{CompletionChannel, WorkCompletion};
 use crate::device::Context;
 use crate::error::Result;
 use crate::pd::ProtectionDomain;
-use crate::qp::{Connected, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
+use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
+pub(crate) use operation::ELEMENTS_MAX;
 use operation::Kept;
 pub use operation::{Held, Operation};
 pub use post::{BatchRejected, Rejected};
 use std::fmt;
-use tracker::{Ended, Tracker};
+use tracker::Ended;
+pub(crate) use tracker::Tracker;
 pub use tracker::{Member, Side};
 
 /// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.
@@ -200,6 +202,16 @@ impl<S: Connected> Hub<S> {
     /// As for [`PreparedQueuePair::connect`].
     pub fn connect(&mut self, member: Member, peer: &Endpoint) -> Result<()> {
         self.tracker.connect(member, peer)
+    }
+}
+
+impl<S: Datagram> Hub<S> {
+    /// Brings a queue pair up: it can send to and receive from anybody who names its queue key.
+    ///
+    /// # Errors
+    /// As for [`PreparedQueuePair::activate`].
+    pub fn activate(&mut self, member: Member) -> Result<()> {
+        self.tracker.activate(member)
     }
 }
 

@@ -1,15 +1,17 @@
 //! What a hub is asked to do, with the memory that it keeps meanwhile.
 
+use crate::ah::AddressHandle;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, ExposedPart, RemoteKey, RemoteRegion};
 use crate::pd::ProtectionDomain;
-use crate::qp::{Atomics, Reads, SendRequest, Service, Writes};
+use crate::qp::state::ServiceType;
+use crate::qp::{Atomics, Datagram, Reads, SendRequest, Service, Writes};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
 
 /// Elements of one operation, at most.
-pub(super) const ELEMENTS_MAX: usize = 8;
+pub(crate) const ELEMENTS_MAX: usize = 8;
 
 /// Memory that an operation keeps.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ impl Held {
 
     /// As elements, the first `len` bytes of them; how many elements.
     #[inline]
-    pub(super) fn elements(
+    pub(crate) fn elements(
         &self,
         len: Option<u32>,
         pd: &ProtectionDomain,
@@ -184,19 +186,21 @@ enum Kind {
 
 /// An operation with the memory that it keeps until it has ended. Signaled unless said otherwise.
 pub struct Operation<S: Service> {
-    pub(super) shape: Shape<S>,
-    pub(super) kept: Kept,
+    pub(crate) shape: Shape<S>,
+    pub(crate) kept: Kept,
 }
 
 /// What an operation keeps until it has ended.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(super) held: Held,
-    pub(super) tag: u64,
+    pub(crate) held: Held,
+    pub(crate) tag: u64,
+    /// The way of a datagram, which must stay until it was sent.
+    pub(crate) to: Option<(AddressHandle, u32, u32)>,
 }
 
 /// An operation without its memory.
-pub(super) struct Shape<S: Service> {
+pub(crate) struct Shape<S: Service> {
     kind: Kind,
     len: Option<u32>,
     flags: u32,
@@ -207,7 +211,7 @@ impl<S: Service> Operation<S> {
     fn new(kind: Kind, held: impl Into<Held>) -> Self {
         Self {
             shape: Shape { kind, len: None, flags: sys::IBV_SEND_SIGNALED, service: PhantomData },
-            kept: Kept { held: held.into(), tag: 0 },
+            kept: Kept { held: held.into(), tag: 0, to: None },
         }
     }
 
@@ -271,6 +275,10 @@ impl<S: Service> Operation<S> {
         self
     }
 
+    pub(crate) fn into_parts(self) -> (Shape<S>, Kept) {
+        (self.shape, self.kept)
+    }
+
     /// The memory of it.
     #[must_use]
     pub fn into_held(self) -> Held {
@@ -281,14 +289,24 @@ impl<S: Service> Operation<S> {
 impl<S: Service> Shape<S> {
     /// The request of it.
     #[inline]
-    pub(super) fn request<'l>(
+    pub(crate) fn request<'l>(
         &self,
-        held: &Held,
+        kept: &Kept,
         wr_id: u64,
         pd: &ProtectionDomain,
         elements: &'l mut [sys::ibv_sge; ELEMENTS_MAX],
     ) -> Result<SendRequest<'l, S>> {
-        let count = held.elements(self.len, pd, elements)?;
+        let count = kept.held.elements(self.len, pd, elements)?;
+        let to = match &kept.to {
+            Some((handle, qp_num, qkey)) => {
+                of_domain(handle.protection_domain().is(pd))?;
+                Some(sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey })
+            }
+            None if matches!(S::TYPE, ServiceType::UD | ServiceType::DRIVER) => {
+                return Err(Error::invalid("datagram", "it goes to nobody", "say whom it goes to (`to`)"));
+            }
+            None => None,
+        };
         let opcode = match self.kind {
             Kind::Send => sys::IbvWrOpcode::SEND,
             Kind::SendImmediate(_) => sys::IbvWrOpcode::SEND_WITH_IMM,
@@ -310,6 +328,9 @@ impl<S: Service> Shape<S> {
             swap,
             rkey: remote.key().0,
         };
+        if let Some(to) = to {
+            raw.wr.ud = to;
+        }
         match self.kind {
             Kind::Send => {}
             Kind::SendImmediate(immediate) => raw.imm_data = immediate.to_be(),
@@ -323,6 +344,16 @@ impl<S: Service> Shape<S> {
             Kind::FetchAdd(remote, add) => raw.wr.atomic = atomic(remote, add, 0),
         }
         Ok(request)
+    }
+}
+
+impl<S: Datagram> Operation<S> {
+    /// Whom the message goes to: the way, the number of the queue pair there, and its queue key. The way is kept until the message was sent. One that
+    /// goes to nobody is refused when it is posted.
+    #[must_use]
+    pub fn to(mut self, handle: &AddressHandle, qp_num: u32, qkey: u32) -> Self {
+        self.kept.to = Some((handle.clone(), qp_num, qkey));
+        self
     }
 }
 

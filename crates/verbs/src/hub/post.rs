@@ -66,12 +66,11 @@ impl<S: Service> Hub<S> {
     /// With the operation: [`Error::Full`] when the send queue has no place; [`Error::Invalid`] for memory of another domain, lengths that
     /// it does not have, or a member that was removed; [`Error::Unsupported`] for what the device lacks.
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post(&mut self, member: Member, operation: Operation<S>) -> Result<(), Rejected<Operation<S>>> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
         let request = match self.tracker.qp(member) {
-            Ok(qp) => shape.request(&kept.held, 0, qp.protection_domain(), &mut elements),
+            Ok(qp) => shape.request(&kept, 0, qp.protection_domain(), &mut elements),
             Err(error) => Err(error),
         };
         let mut request = match request {
@@ -127,7 +126,7 @@ impl<S: Service> Hub<S> {
         let next = |wr_id| {
             let place = places.next()?;
             let Operation { shape, kept } = operations.next()?;
-            match shape.request(&kept.held, wr_id, &pd, place) {
+            match shape.request(&kept, wr_id, &pd, place) {
                 Ok(request) => Some((request, kept)),
                 Err(error) => {
                     refused = Some((kept.held, error));
@@ -153,7 +152,6 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// With the memory, as for [`post`](Self::post).
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post_receive(
         &mut self,
         member: Member,
@@ -171,7 +169,7 @@ impl<S: Service> Hub<S> {
             Err(error) => return Err(Rejected { operation: held, error }),
         };
         // SAFETY: as for an operation.
-        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag }) }
+        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: None }) }
             .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 }

@@ -10,8 +10,8 @@ use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
 use crate::qp::{
-    Connected, Endpoint, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder, ReceiveRequest, SendRequest,
-    Service,
+    Connected, Datagram, Endpoint, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder, ReceiveRequest,
+    SendRequest, Service,
 };
 use sinew_verbs_sys as sys;
 use std::collections::VecDeque;
@@ -95,13 +95,6 @@ struct Held<S: Service, P> {
 }
 
 impl<S: Service, P> Held<S, P> {
-    fn ring(&mut self, side: Side) -> &mut Ring<P> {
-        match side {
-            Side::Send => &mut self.sends,
-            Side::Receive => &mut self.receives,
-        }
-    }
-
     fn out(&self) -> u32 {
         self.sends.len() + self.receives.len()
     }
@@ -249,6 +242,14 @@ impl<S: Service, P> Tracker<S, P> {
     {
         let held = self.held(member)?;
         held.plan.connect(&held.qp, peer)
+    }
+
+    pub(crate) fn activate(&self, member: Member) -> Result<()>
+    where
+        S: Datagram,
+    {
+        let held = self.held(member)?;
+        held.plan.activate(&held.qp)
     }
 
     /// How many requests of a member are out: sends and receives.

@@ -10,6 +10,7 @@ use crate::device::{Capabilities, Choice};
 use crate::error::{Error, Result};
 use crate::memory::RemoteAccess;
 use crate::pd::ProtectionDomain;
+use crate::srq::SharedReceiveQueue;
 use sinew_verbs_sys as sys;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -25,6 +26,7 @@ pub struct QueuePairBuilder<'a, S: Service> {
     pd: &'a ProtectionDomain,
     send: &'a CompletionQueue,
     receive: &'a CompletionQueue,
+    shared: Option<&'a SharedReceiveQueue>,
     depths: Depths,
     options: Options,
     service: PhantomData<fn() -> S>,
@@ -91,6 +93,7 @@ impl ProtectionDomain {
             pd: self,
             send: completions,
             receive: completions,
+            shared: None,
             depths: Depths { send: 16, receive: 16, send_elements: 1, receive_elements: 1, inline: 0 },
             options: Options::DEFAULT,
             service: PhantomData,
@@ -113,6 +116,15 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
     #[must_use]
     pub const fn receive_completion_queue(mut self, queue: &'a CompletionQueue) -> Self {
         self.receive = queue;
+        self
+    }
+
+    /// Receives come from a shared queue: there is no receive queue of its own. They complete in this queue pair's completion queue, which is to
+    /// have room for them: that is the caller's matter.
+    #[must_use]
+    pub const fn shared_receive_queue(mut self, queue: &'a SharedReceiveQueue) -> Self {
+        self.shared = Some(queue);
+        self.depths.receive = 0;
         self
     }
 
@@ -281,7 +293,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let attributes = context.attributes()?;
         let Depths { send, receive, send_elements, receive_elements, .. } = self.depths;
         let most = attributes.requests_max();
-        if send > most || receive > most || (send == 0 && receive == 0) {
+        if send > most || receive > most || (send == 0 && receive == 0 && self.shared.is_none()) {
             return Err(Error::invalid(
                 "depth of a queue pair",
                 format!("{send} sends and {receive} receives; {} has up to {most} each", context.name()),
@@ -297,6 +309,13 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                     context.name()
                 ),
                 "take less, or copy the pieces together",
+            ));
+        }
+        if self.shared.is_some_and(|shared| !shared.context().is(context) || receive > 0) {
+            return Err(Error::invalid(
+                "shared receive queue",
+                "it is of another context, or a receive queue of its own was asked for too",
+                "make both from one context, and say no `receive_depth`",
             ));
         }
         for queue in [self.send, self.receive] {
@@ -326,7 +345,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let extended = extended
             .filter(|extended| unsafe { sys::supports(extended.as_ptr(), wanted.bits()) } == wanted.bits());
         let depths = Depths { inline: given.max_inline_data, ..self.depths };
-        Ok(QueuePair::new(self.pd, qp, extended, wanted, depths, reservations))
+        Ok(QueuePair::new(self.pd, qp, extended, wanted, depths, reservations, self.shared.cloned()))
     }
 
     /// Makes it extended where the device can, legacy otherwise: what was given, and which it is.
@@ -338,6 +357,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
         attributes.send_cq = self.send.as_raw();
         attributes.recv_cq = self.receive.as_raw();
+        attributes.srq = self.shared.map_or(std::ptr::null_mut(), SharedReceiveQueue::as_raw);
         attributes.cap = sys::ibv_qp_cap {
             max_send_wr: self.depths.send,
             max_recv_wr: self.depths.receive,

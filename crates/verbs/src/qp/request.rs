@@ -73,9 +73,12 @@ impl<'list, S: Service> SendRequest<'list, S> {
     /// The same with a word that the receiver's completion tells.
     #[must_use]
     pub fn send_with_immediate(wr_id: u64, list: &'list [Gather<'_>], immediate: u32) -> Self {
-        let mut request = Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_IMM, list);
-        request.raw.imm_data = immediate.to_be();
-        request
+        Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_IMM, list).immediate(immediate)
+    }
+
+    pub(crate) const fn immediate(mut self, immediate: u32) -> Self {
+        self.raw.imm_data = immediate.to_be();
+        self
     }
 
     /// Completes visibly.
@@ -152,7 +155,7 @@ impl<'list, S: Datagram> SendRequest<'list, S> {
 }
 
 impl<'list, S: Writes> SendRequest<'list, S> {
-    const fn at(mut self, remote: RemoteRegion) -> Self {
+    pub(crate) const fn at(mut self, remote: RemoteRegion) -> Self {
         self.raw.wr.rdma = sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
         self
     }
@@ -171,9 +174,7 @@ impl<'list, S: Writes> SendRequest<'list, S> {
         remote: RemoteRegion,
         immediate: u32,
     ) -> Self {
-        let mut request = Self::gathered(wr_id, sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM, list).at(remote);
-        request.raw.imm_data = immediate.to_be();
-        request
+        Self::gathered(wr_id, sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM, list).at(remote).immediate(immediate)
     }
 }
 
@@ -186,7 +187,7 @@ impl<'list, S: Reads> SendRequest<'list, S> {
 }
 
 impl<'list, S: Atomics> SendRequest<'list, S> {
-    const fn atomic(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
+    pub(crate) const fn atomic(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
         self.raw.wr.atomic =
             sys::ibv_send_wr_atomic { remote_addr: remote.addr(), compare_add, swap, rkey: remote.key().0 };
         self
