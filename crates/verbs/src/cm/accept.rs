@@ -194,10 +194,10 @@ impl Incoming {
         self.initialize(queue_pair, parameters)?;
         let shared = queue_pair.depths().receive == 0;
         let asked = self.attributes.as_ref();
-        let raw = parameters.to_raw(&half.context, asked, queue_pair.number(), shared)?;
-        half.step(queue_pair, State::RTR, parameters, Some(&raw))?;
-        half.step(queue_pair, State::RTS, parameters, Some(&raw))?;
-        half.id.accept(&raw, parameters.data())?;
+        let told = parameters.attributes(&half.context, asked, queue_pair.number(), shared)?;
+        half.step(queue_pair, State::RTR, parameters, Some(&told))?;
+        half.step(queue_pair, State::RTS, parameters, Some(&told))?;
+        half.id.accept(&told, parameters.data())?;
         half.expect("rdma_accept", &[EventKind::ESTABLISHED], &deadline)?;
         Ok(())
     }

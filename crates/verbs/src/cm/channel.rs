@@ -120,24 +120,27 @@ impl EventChannel {
         let Some(event) = NonNull::new(raw) else { return Ok(None) };
         // SAFETY: the library's event until it is acknowledged, which is below; its identifiers live, as they end under this lock.
         let copied = unsafe { copy(event.as_ref()) };
-        // SAFETY: taken once, acknowledged once; nothing points into it any more.
-        let answer = unsafe { (table.rdma_ack_cm_event)(event.as_ptr()) };
-        drop(taking);
-        let event = match copied {
+        let event_of = |copied| match copied {
             Copied::Notice(notice) => Event::Other(notice),
             Copied::Request { id, listener, parameters, private_data } => Event::Request(ConnectRequest {
-                // SAFETY: the library made it for this event and gives it out once; it is of this channel, as its listener.
+                // SAFETY: the library made it for this event and gives it out once; it is of this channel, as its listener, and the
+                // channel is held.
                 id: unsafe { Id::own(self, id) },
                 listener,
                 parameters,
                 private_data,
             }),
         };
+        // Nobody takes an event of the new identifier before it has its number. It is not dropped while the channel is held.
+        let owned = event_of(copied);
+        // SAFETY: taken once, acknowledged once; nothing points into it any more.
+        let answer = sys::Errno::check(unsafe { (table.rdma_ack_cm_event)(event.as_ptr()) });
+        drop(taking);
         // The event stands, also when its acknowledgement was refused: what it owns must not be lost.
-        if let Err(errno) = sys::Errno::check(answer) {
-            tracing::error!(errno = errno.0, ?event, "an event of a connection could not be acknowledged");
+        if let Err(errno) = answer {
+            tracing::error!(errno = errno.0, event = ?owned, "an event of a connection could not be acknowledged");
         }
-        Ok(Some(event))
+        Ok(Some(owned))
     }
 
     /// Waits for an event; nothing when none came in time. `None` waits for ever. Signals do not end it.

@@ -2,12 +2,12 @@
 
 use super::address::Address;
 use super::connection::{ConnectError, Connection, Half, NotConnected};
-use super::event::EventKind;
+use super::event::{EventKind, Status};
 use super::id::Id;
 use super::parameters::{ConnectionParameters, PortSpace, PrivateData};
 use super::wait::{self, Deadline};
 use crate::device::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::library::Library;
 use crate::qp::state::State;
 use crate::qp::{QueuePair, Rc};
@@ -122,8 +122,8 @@ impl Resolved {
         PrivateData::Connect.check(PortSpace::TCP, parameters.data())?;
         self.initialize(queue_pair, parameters)?;
         let shared = queue_pair.depths().receive == 0;
-        let raw = parameters.to_raw(&half.context, None, queue_pair.number(), shared)?;
-        half.id.connect(&raw, parameters.data())?;
+        let told = parameters.attributes(&half.context, None, queue_pair.number(), shared)?;
+        half.id.connect(&told, parameters.data()).map_err(refused)?;
         let kinds = [EventKind::CONNECT_RESPONSE, EventKind::ESTABLISHED];
         let answer = half.expect("rdma_connect", &kinds, &deadline)?;
         if answer.kind == EventKind::CONNECT_RESPONSE {
@@ -132,5 +132,15 @@ impl Resolved {
             half.id.establish()?;
         }
         Ok(answer)
+    }
+}
+
+/// Over iWARP the answer that nobody listens may come before the call is over.
+fn refused(error: Error) -> ConnectError {
+    match error.errno() {
+        Some(libc::ECONNREFUSED) => {
+            ConnectError::Rejected { reason: Status::from_raw(-libc::ECONNREFUSED), private_data: Vec::new() }
+        }
+        _ => error.into(),
     }
 }

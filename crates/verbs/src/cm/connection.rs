@@ -10,7 +10,6 @@ use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::qp::state::State;
 use crate::qp::{QueuePair, Rc};
-use sinew_verbs_sys as sys;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -60,7 +59,9 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected { reason, .. } if *reason == Status::NOBODY_LISTENS => {
+            Self::Rejected { reason, .. }
+                if *reason == Status::NOBODY_LISTENS || reason.errno() == Some(libc::ECONNREFUSED) =>
+            {
                 write!(
                     f,
                     "the peer rejected the connection: {reason}; start the listener, or compare the ports"
@@ -268,7 +269,7 @@ impl Half {
         queue_pair: &QueuePair<Rc>,
         to: State,
         parameters: &ConnectionParameters,
-        accepted: Option<&sys::rdma_conn_param>,
+        accepted: Option<&ConnectionAttributes>,
     ) -> Result<()> {
         let proposed = self.id.attributes(to)?;
         if !is_a_step(&proposed, to) {

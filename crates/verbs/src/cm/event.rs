@@ -99,23 +99,23 @@ pub enum Parameters {
     Datagram(DatagramAttributes),
 }
 
-/// What a peer offers or asks for.
+/// What two ends tell each other of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[doc(alias = "rdma_conn_param")]
 pub struct ConnectionAttributes {
-    /// Reads and atomics that the receiver of the event is asked to answer at once.
+    /// Reads and atomics answered at once: by who tells it; in an event, by its receiver.
     pub responder_resources: u8,
-    /// Reads and atomics that the receiver of the event may have under way.
+    /// Reads and atomics under way: from who tells it; in an event, from its receiver.
     pub initiator_depth: u8,
     /// Whether the fabric controls the flow.
     pub flow_control: bool,
-    /// How often the peer sends again.
+    /// How often is sent again.
     pub retries: u8,
-    /// How often it tries again while there is no receive; 7 is for ever.
+    /// How often is tried again while there is no receive; 7 is for ever.
     pub rnr_retries: u8,
-    /// Whether its queue pair has a shared receive queue.
+    /// Whether the queue pair has a shared receive queue.
     pub shared_receive_queue: bool,
-    /// Number of its queue pair.
+    /// Number of the queue pair; 0 in events over iWARP.
     pub qp_num: u32,
 }
 
@@ -248,6 +248,21 @@ pub(super) const fn carries_parameters(kind: EventKind) -> bool {
 /// Whether an event of this kind is of a group: its private data is the word of who joined, not bytes.
 pub(super) const fn is_of_a_group(kind: EventKind) -> bool {
     matches!(kind, EventKind::MULTICAST_JOIN | EventKind::MULTICAST_ERROR)
+}
+
+impl ConnectionAttributes {
+    /// As C has them, without private data.
+    pub(super) fn to_raw(self) -> sys::rdma_conn_param {
+        let mut raw = sys::rdma_conn_param::zeroed();
+        raw.responder_resources = self.responder_resources;
+        raw.initiator_depth = self.initiator_depth;
+        raw.flow_control = u8::from(self.flow_control);
+        raw.retry_count = self.retries;
+        raw.rnr_retry_count = self.rnr_retries;
+        raw.srq = u8::from(self.shared_receive_queue);
+        raw.qp_num = self.qp_num;
+        raw
+    }
 }
 
 impl From<&sys::rdma_conn_param> for ConnectionAttributes {

@@ -4,7 +4,7 @@
 use super::address::{Address, STORAGE_LEN};
 use super::channel::EventChannel;
 use super::devices;
-use super::event::IdNumber;
+use super::event::{ConnectionAttributes, IdNumber};
 use super::parameters::{PortSpace, PrivateData};
 use crate::device::Context;
 use crate::error::{Error, Result};
@@ -79,12 +79,13 @@ impl EventChannel {
         let held = self.hold();
         // SAFETY: the channel is alive, the place a local.
         let answer = unsafe { (table.rdma_create_id)(self.as_raw(), &mut id, std::ptr::null_mut(), space) };
-        drop(held);
         let made = sys::Errno::check(answer).and_then(|()| NonNull::new(id).ok_or(sys::Errno::UNKNOWN));
         let id =
             made.map_err(|errno| Error::call("rdma_create_id", format_args!("port space {space}"), errno.0))?;
-        // SAFETY: just made, of this channel, and nobody else has it.
-        Ok(unsafe { Id::own(self, id) })
+        // SAFETY: just made, of this channel, which is held, and nobody else has it.
+        let id = unsafe { Id::own(self, id) };
+        drop(held);
+        Ok(id)
     }
 }
 
@@ -92,13 +93,11 @@ impl Id {
     /// Takes an identifier over and gives it a number of its own.
     ///
     /// # Safety
-    /// It is of this channel, which nobody holds now, and is owned by nobody.
+    /// It is of this channel, which the caller holds, and is owned by nobody.
     pub(super) unsafe fn own(channel: &EventChannel, id: NonNull<sys::rdma_cm_id>) -> Self {
         let number = next_number();
-        let held = channel.hold();
         // SAFETY: it lives, and is touched under its channel's lock. The word is the user's, and a number only.
         unsafe { (*id.as_ptr()).context = std::ptr::without_provenance_mut(number.0) };
-        drop(held);
         Self { owned: Arc::new(Owned { id, number, channel: Mutex::new(channel.clone()) }) }
     }
 
@@ -254,37 +253,35 @@ impl Id {
     }
 
     /// Asks for the connection; ends with `CONNECT_RESPONSE` (bring the queue pair up, then [`establish`](Self::establish)),
-    /// `ESTABLISHED` (iWARP, datagrams), `REJECTED`, `UNREACHABLE` or `CONNECT_ERROR` (rdma_connect(3)). Private data is given here and
-    /// not in the parameters.
+    /// `ESTABLISHED` (iWARP, datagrams), `REJECTED`, `UNREACHABLE` or `CONNECT_ERROR` (rdma_connect(3)).
     ///
     /// # Errors
     /// [`Error::Invalid`] for private data that does not fit; [`Error::Call`], as `EINVAL` for more reads at once than the device does.
     #[doc(alias = "rdma_connect")]
-    pub fn connect(&self, parameters: &sys::rdma_conn_param, private_data: &[u8]) -> Result<()> {
-        let mut raw = self.told(parameters, private_data, PrivateData::Connect)?;
+    pub fn connect(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
+        let mut raw = self.told(attributes, private_data, PrivateData::Connect)?;
         // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
         self.call("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })
     }
 
     /// Accepts the request that it came with; ends with `ESTABLISHED` or an error (rdma_accept(3)). The queue pair must be brought up before.
-    /// Private data is given here and not in the parameters.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
     #[doc(alias = "rdma_accept")]
-    pub fn accept(&self, parameters: &sys::rdma_conn_param, private_data: &[u8]) -> Result<()> {
-        let mut raw = self.told(parameters, private_data, PrivateData::Accept)?;
+    pub fn accept(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
+        let mut raw = self.told(attributes, private_data, PrivateData::Accept)?;
         // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
         self.call("rdma_accept", |table, id| unsafe { (table.rdma_accept)(id, &mut raw) })
     }
 
     fn told(
         &self,
-        parameters: &sys::rdma_conn_param,
+        attributes: &ConnectionAttributes,
         private_data: &[u8],
         when: PrivateData,
     ) -> Result<sys::rdma_conn_param> {
-        let mut raw = *parameters;
+        let mut raw = attributes.to_raw();
         raw.private_data_len = when.check(self.port_space()?, private_data)?;
         raw.private_data =
             if private_data.is_empty() { std::ptr::null() } else { private_data.as_ptr().cast() };

@@ -1,12 +1,12 @@
 //! What a connection is asked for: checked numbers, defaults that work, and how much two ends can tell each other.
 
+use super::event::ConnectionAttributes;
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::memory::RemoteAccess;
 use crate::qp::Attributes;
 use crate::qp::config::{AckTimeout, MinRnrTimer, RetryCount, RnrRetry};
 use crate::qp::state::{AttributeMask, State};
-use sinew_verbs_sys as sys;
 
 #[doc(inline)]
 pub use sinew_verbs_sys::RdmaPortSpace as PortSpace;
@@ -91,38 +91,34 @@ impl ConnectionParameters {
         &self.private_data
     }
 
-    /// As C has them, for a queue pair of this number, bounded by the device and, where one has asked, by the peer. Private data is to
-    /// be set by who calls.
-    pub(super) fn to_raw(
+    /// What the peer is told of a queue pair of this number, bounded by the device and, where one has asked, by the peer.
+    pub(super) fn attributes(
         &self,
         context: &Context,
-        asked: Option<&super::ConnectionAttributes>,
+        asked: Option<&ConnectionAttributes>,
         qp_num: u32,
         shared_receive_queue: bool,
-    ) -> Result<sys::rdma_conn_param> {
-        let attributes = context.attributes()?;
+    ) -> Result<ConnectionAttributes> {
+        let device = context.attributes()?;
         let byte = |most: u32| u8::try_from(most).unwrap_or(u8::MAX);
-        let (mut answers, mut asks) = (
-            self.responder_resources.min(byte(attributes.responder_resources_max())),
-            self.initiator_depth.min(byte(attributes.initiator_depth_max())),
-        );
-        if let Some(asked) = asked {
-            answers = answers.min(asked.responder_resources);
-            asks = asks.min(asked.initiator_depth);
-        }
-        let mut raw = sys::rdma_conn_param::zeroed();
-        raw.responder_resources = answers;
-        raw.initiator_depth = asks;
-        raw.flow_control = 1;
-        raw.retry_count = self.retries.get();
-        raw.rnr_retry_count = self.rnr_retries.code();
-        raw.srq = u8::from(shared_receive_queue);
-        raw.qp_num = qp_num;
-        Ok(raw)
+        let (answers, asks) =
+            asked.map_or((u8::MAX, u8::MAX), |asked| (asked.responder_resources, asked.initiator_depth));
+        Ok(ConnectionAttributes {
+            responder_resources: self
+                .responder_resources
+                .min(byte(device.responder_resources_max()))
+                .min(answers),
+            initiator_depth: self.initiator_depth.min(byte(device.initiator_depth_max())).min(asks),
+            flow_control: true,
+            retries: self.retries.get(),
+            rnr_retries: self.rnr_retries.code(),
+            shared_receive_queue,
+            qp_num,
+        })
     }
 
     /// What the connection manager proposes for a step, with what was asked for here in its place.
-    pub(super) fn apply(&self, proposed: &Attributes, accepted: Option<&sys::rdma_conn_param>) -> Attributes {
+    pub(super) fn apply(&self, proposed: &Attributes, accepted: Option<&ConnectionAttributes>) -> Attributes {
         let mut attributes = *proposed;
         let given = proposed.mask();
         if given.contains(AttributeMask::ACCESS_FLAGS) {
@@ -219,7 +215,7 @@ mod tests {
             .set_access(RemoteAccess::all())
             .set_responder_resources(9)
             .set_peer_qp_num(7);
-        let accepted = sys::rdma_conn_param { responder_resources: 3, ..sys::rdma_conn_param::zeroed() };
+        let accepted = ConnectionAttributes { responder_resources: 3, ..Default::default() };
         let applied = ConnectionParameters::new().apply(&proposed, Some(&accepted));
         assert_eq!(applied.mask(), proposed.mask());
         assert_eq!(applied.peer_qp_num(), Some(7));
