@@ -16,6 +16,7 @@ fn seeds(weather: Weather, count: u64) -> Summary {
     assert!(summary.failed.is_empty(), "{summary}");
     assert_eq!(summary.seeds, count);
     assert!(summary.received > 20 * count, "hardly anything came: {summary}");
+    assert!(count < 100 || summary.called > count, "hardly any call of a function: {summary}");
     assert!(count < 100 || summary.stripes > count / 4, "hardly any stripe: {summary}");
     summary
 }

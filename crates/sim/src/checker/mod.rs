@@ -105,6 +105,8 @@ pub(crate) struct Receive {
     given_up: bool,
     /// Its handle went, and nobody knows what it had got.
     let_go: bool,
+    /// It was posted after all receives before this one; those between that and it were posted beside it.
+    after: ReceiveId,
 }
 
 /// See the module.
@@ -115,6 +117,8 @@ pub(crate) struct Checker {
     sessions: sessions::Sessions,
     dead: HashMap<ProcessId, Nanos>,
     closed: HashMap<EndpointId, Nanos>,
+    /// Hosts on which calls that post receives are under way, and the first receive that they may post.
+    posting: HashMap<usize, ReceiveId>,
     pub(crate) violations: Vec<String>,
     /// Outcomes that were looked at.
     pub(crate) judged: u64,
@@ -205,6 +209,7 @@ impl Checker {
 
     /// A receive was posted.
     pub(crate) fn posted(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
+        let number = self.receives.len();
         self.receives.push(Receive {
             at,
             wanted,
@@ -213,8 +218,29 @@ impl Checker {
             ended_at: None,
             given_up: false,
             let_go: false,
+            after: number,
         });
-        self.receives.len() - 1
+        number
+    }
+
+    /// A receive was posted by a handler, for the next message: below a call that posts others it comes before or after those.
+    pub(crate) fn posted_again(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
+        let number = self.posted(at, wanted, room);
+        let after = self.posting.get(&at.process.0).copied().unwrap_or(number);
+        self.receives[number].after = after;
+        number
+    }
+
+    /// Calls that post receives begin on a host. `false`: such are under way.
+    pub(crate) fn begin_posting(&mut self, host: usize) -> bool {
+        let next = self.receives.len();
+        let outermost = !self.posting.contains_key(&host);
+        self.posting.entry(host).or_insert(next);
+        outermost
+    }
+
+    pub(crate) fn end_posting(&mut self, host: usize) {
+        self.posting.remove(&host);
     }
 
     /// A receive ended without a message.

@@ -1,6 +1,7 @@
 //! A process: its engine, endpoints, peers and operations, and when the engine runs.
 
 use super::World;
+use super::callbacks::{Registered, Told};
 use crate::checker::{EndpointId, MessageId, ProcessId, ReceiveId};
 use crate::lane::SimTransport;
 use crate::net::{Alarm, MICROS, lock};
@@ -42,6 +43,8 @@ pub(super) struct Receiving {
 pub(super) struct Process {
     pub(super) sends: Vec<Sending>,
     pub(super) receives: Vec<Receiving>,
+    pub(super) handlers: Vec<Registered>,
+    pub(super) told: Vec<Told>,
     pub(super) peers: Vec<Connected>,
     pub(super) endpoints: Vec<Open>,
     /// Buffers of receives that were given up, as they came back: nobody writes them later.
@@ -179,11 +182,13 @@ impl World {
         }
         self.wake(host);
         let Some(engine) = self.engine(host) else { return };
+        let may_act = self.may_act_inside.replace(self.plan.callbacks);
         if self.chance(500) {
             engine.process();
         } else {
             engine.progress();
         }
+        self.may_act_inside.set(may_act);
         self.ask_operations(host);
         self.look_at_peers(host);
         self.sleep(host);
