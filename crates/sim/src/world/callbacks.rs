@@ -149,7 +149,7 @@ impl World {
 
     /// What a function does besides.
     fn act_inside(&self, host: usize) {
-        if !self.may_act_inside.replace(false) {
+        if self.ending.get() || !self.may_act_inside.replace(false) {
             return;
         }
         self.posts(host, || match self.index(12) {

@@ -165,7 +165,8 @@ impl Survivor {
     /// Connects to a victim and greets it.
     pub(crate) fn meet(&self, victim: &Victim, lane: &str) -> Peer {
         let peer = self.a.connect(&victim.address).expect("a path to the victim");
-        assert!(peer.path().starts_with(lane), "{lane} is wanted, {} is used", peer.path());
+        let path = peer.path();
+        assert!(path.starts_with(lane), "{lane} is wanted, {path} is used:\n{}", peer.explain());
         peer.message(HELLO).send(b"hello").unwrap();
         peer
     }
