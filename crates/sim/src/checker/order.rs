@@ -50,7 +50,7 @@ impl Checker {
             }
             let left = receives.iter().take_while(|&&earlier| earlier < other);
             let mut left = left.map(|&earlier| &self.receives[earlier]);
-            // What a receive leaves goes before all that waits: it may overtake, or be overtaken.
+            // What a receive leaves goes before or behind what waits: it may overtake, or be overtaken.
             let had = |earlier: &Receive, message: &Message| {
                 earlier.wanted.takes(message) && earlier.ended_at.is_none_or(|ended| ended >= message.sent_at)
             };
