@@ -380,9 +380,17 @@ impl Checker {
                 && !self.is_gone(message.to)
                 && !self.may_be_cut(message)
                 && !self.dead.contains_key(&message.from.process)
-                && !self.sessions.is_over((message.from.process, message.session))
+                && !self.is_over(message)
         });
         missing.map(|(number, _)| number).collect()
+    }
+
+    /// Whether the session of a message is over, or may be and its endpoint is closed, so that nobody is there to see it.
+    fn is_over(&self, message: &Message) -> bool {
+        let (here, there) = (message.from.process, message.to.process);
+        self.sessions.is_over((here, message.session))
+            || self.closed.contains_key(&message.from)
+                && self.sessions.may_have_ended(here.0, there.0, message.sent_at)
     }
 
     /// Whether the beginning of a message may have gone with a receive that was too small for it.
@@ -399,7 +407,7 @@ impl Checker {
     pub(crate) fn finish(&mut self) {
         let mut lost = Vec::new();
         for (number, message) in self.messages.iter().enumerate() {
-            let over = self.sessions.is_over((message.from.process, message.session));
+            let over = self.is_over(message);
             let gone = self.is_gone(message.to) || self.dead.contains_key(&message.from.process);
             if message.end == Some(End::Refused) && message.got_by.is_some() {
                 lost.push(format!("message {number} was refused and came"));
