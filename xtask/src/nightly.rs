@@ -46,7 +46,7 @@ const NOT_SANITIZED: [(&str, &str); 8] = [
 /// What runs under Miri: a crate, words for cargo, words for the tests.
 const INTERPRETED: [(&str, &[&str], &[&str]); 7] = [
     ("sinew-wire", &["--lib", "--tests"], &["--skip", "any_", "--skip", "noise"]),
-    ("sinew-base", &["--lib"], &["copy", "units", "biased", "sleepers", "options"]),
+    ("sinew-base", &["--lib"], &["copy::", "units::", "biased::", "sleepers::", "options::"]),
     (
         "sinew-proto",
         &["--lib"],
