@@ -473,29 +473,6 @@ impl World {
         self.checker.borrow_mut().closed(now, id);
         drop(rest);
     }
-
-    /// Asks all operations of a host whether they are over.
-    pub(super) fn ask_operations(&self, host: usize) {
-        let (mut sends, mut receives) = {
-            let mut processes = self.processes.borrow_mut();
-            let process = &mut processes[host];
-            (std::mem::take(&mut process.sends), std::mem::take(&mut process.receives))
-        };
-        sends.retain_mut(|sending| {
-            let Some(result) = sending.op.try_wait() else { return true };
-            self.sent(sending.message, result.map_or_else(|failed| end_of(&failed.error), |_| End::Done));
-            false
-        });
-        receives.retain_mut(|receiving| {
-            let Some(result) = receiving.op.try_wait() else { return true };
-            self.recv_op_ended(host, receiving.receive, result);
-            false
-        });
-        let mut processes = self.processes.borrow_mut();
-        let process = &mut processes[host];
-        process.sends.append(&mut sends);
-        process.receives.append(&mut receives);
-    }
 }
 
 const fn code(end: &End) -> u64 {
