@@ -7,6 +7,7 @@ use super::World;
 use super::act::{ROOM, end_of};
 use super::process::{Process, Receiving, Sending};
 use crate::checker::{End, EndpointId, ReceiveId, Wanted};
+use crate::net::{MILLIS, SECONDS};
 use sinew_engine::{Completion, Handler, OnComplete};
 use std::collections::VecDeque;
 
@@ -210,6 +211,51 @@ impl World {
             self.note(&[63, told.receive as u64], format_args!("receive {} is taken back", told.receive));
             told.handle.cancel();
         }
+    }
+
+    /// In a healed network handlers are shown what came for them: in the end all of their receives wait. Then they go.
+    pub(super) fn handlers_rest(&self) {
+        let until = self.now() + 60 * SECONDS;
+        while !self.alive_processes().iter().all(|&(host, _)| self.handlers_wait(host)) && self.now() < until
+        {
+            let soon = self.now() + 200 * MILLIS;
+            while self.pump(soon) {}
+        }
+        for (host, _) in self.alive_processes() {
+            if !self.handlers_wait(host) {
+                self.checker
+                    .borrow_mut()
+                    .complain(format!("host {host}: a handler is not shown its messages"));
+            }
+            self.wake(host);
+            self.unregister_all(host);
+            self.sleep(host);
+        }
+    }
+
+    /// Whether the receives of a host that have not ended all wait, as far as endpoints have handlers of any source: those that name
+    /// one have none when it is lost.
+    fn handlers_wait(&self, host: usize) -> bool {
+        self.wake(host);
+        self.ask_operations(host);
+        let open = self.processes.borrow()[host].endpoints.clone();
+        let waits = open.iter().all(|open| {
+            let handlers = self.handlers.borrow();
+            let here = || handlers.iter().filter(|known| known.live && known.at == open.id);
+            if here().next().is_none() || here().any(|known| known.wanted.from.is_some()) {
+                return true;
+            }
+            let of_handlers: usize = here().map(|known| known.posted.len()).sum();
+            drop(handlers);
+            let processes = self.processes.borrow();
+            let own = processes[host].receives.iter().filter(|receiving| receiving.at == open.id).count();
+            drop(processes);
+            // Those that tell a function are not known to have ended: they are only in the way.
+            let posted = open.endpoint.counters().posted;
+            posted >= of_handlers + own
+        });
+        self.sleep(host);
+        waits
     }
 
     /// Every handler of a host is unregistered.

@@ -23,11 +23,8 @@ impl World {
         for host in 0..self.plan.hosts {
             self.go_on(host);
         }
-        for (host, _) in self.alive_processes() {
-            self.wake(host);
-            self.unregister_all(host);
-            self.sleep(host);
-        }
+        self.rest(SECONDS);
+        self.handlers_rest();
         self.rest(SECONDS);
         self.receive_all();
         self.cancel_rest();
