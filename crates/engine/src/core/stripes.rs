@@ -138,6 +138,7 @@ impl Core {
         }
         op.references += 1;
         op.stripes += 1;
+        slot.stripes.push(stripe_token(op_key));
         slot.frames_sent += 1;
         session.traffic += 1;
         self.counters.stripes += 1;
@@ -181,6 +182,14 @@ impl Core {
         if let Err(error) = result {
             return self.keep_for_again(session_key, Unacknowledged { header, body }, error);
         }
+        // Its message may have been answered before the lane was lost: nothing else would bring word of it, not even on the lane
+        // of the sequence.
+        lane.request_acknowledgement();
+        if let (UnacknowledgedBody::Borrowed { token, .. }, Some(slot)) =
+            (&body, self.lanes.get_mut(lane_key))
+        {
+            slot.stripes.push(*token);
+        }
         self.counters.replayed += 1;
         if posted == len {
             return Ok(());
@@ -215,8 +224,22 @@ impl Core {
         Err(error)
     }
 
-    /// Keeps what a lane that has ended may not have delivered: it goes on another one.
-    pub(crate) fn take_stripes(&mut self, session_key: Key, tail: &mut Vec<Unacknowledged>) {
+    /// Keeps what a lane that has ended may not have delivered: it goes on another one. Of the stripes that it `held` it cannot say
+    /// any more which it had let go of: those whose memory does not come back.
+    pub(crate) fn take_stripes(
+        &mut self,
+        session_key: Key,
+        mut held: Vec<Token>,
+        tail: &mut Vec<Unacknowledged>,
+    ) {
+        for frame in &*tail {
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body
+                && let Some(at) = held.iter().position(|&other| other == token)
+            {
+                held.swap_remove(at);
+            }
+        }
+        held.into_iter().for_each(|token| self.handle_released(token));
         if !tail.iter().any(|frame| frame.header.kind == Kind::STRIPE) {
             return;
         }
