@@ -40,14 +40,35 @@ impl Shared {
         self.wait_taking(1, limit, check)
     }
 
+    /// [`Shared::wait`] for an operation: when time is up `cancel` ends it in the very section that has looked for the last time.
+    /// Code of the application may run, and panic, before that section: then the operation stands, and is its caller's to end.
+    pub(crate) fn wait_or_cancel<T, C>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        check: impl FnMut(&mut Core) -> Option<T>,
+        cancel: impl FnMut(&mut Core) -> C,
+    ) -> Result<T, C> {
+        self.wait_turns(1, limit, check, cancel)
+    }
+
     /// [`Shared::wait`] of which each turn takes up to `budget` frames of each lane: one for those who wait for something of
     /// their own, as what nobody wants yet lies best where it is; many for the background thread.
     pub(crate) fn wait_taking<T>(
         self: &Arc<Self>,
         budget: usize,
         limit: Option<Duration>,
-        mut check: impl FnMut(&mut Core) -> Option<T>,
+        check: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
+        self.wait_turns(budget, limit, check, |_| ()).ok()
+    }
+
+    fn wait_turns<T, C>(
+        self: &Arc<Self>,
+        budget: usize,
+        limit: Option<Duration>,
+        mut check: impl FnMut(&mut Core) -> Option<T>,
+        mut cancel: impl FnMut(&mut Core) -> C,
+    ) -> Result<T, C> {
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
         let mut yielded = false;
@@ -82,7 +103,7 @@ impl Shared {
                 Next::Again(moved)
             });
             let moved = match next {
-                Next::Done(done) => return Some(done),
+                Next::Done(done) => return Ok(done),
                 Next::Again(moved) => moved,
             };
             if moved > 0 {
@@ -94,7 +115,8 @@ impl Shared {
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
                 // `None`: something is to run first.
-                match self.with(|core| (!core.effects.must_run()).then(|| check(core))) {
+                let mut last = |core: &mut Core| check(core).ok_or_else(|| cancel(core));
+                match self.with(|core| (!core.effects.must_run()).then(|| last(core))) {
                     Some(last) => return last,
                     None => continue,
                 }
@@ -103,7 +125,7 @@ impl Shared {
             yielded = false;
             if idle >= self.config.spin {
                 if let Some(done) = self.sleep(now, deadline, &mut check) {
-                    return Some(done);
+                    return Ok(done);
                 }
                 idle_since = None;
             } else if idle >= YIELD_AFTER || self.is_contended() {

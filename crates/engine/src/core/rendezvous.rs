@@ -131,7 +131,12 @@ impl Core {
         fetch.way = Way::Fragments;
         let Fetch { envelope, received, expected, turn, pushed, .. } = **fetch;
         let from = received.max(pushed);
-        let body = ControlBody::numbers([op_key.0, from, expected - from, u64::from(turn)]);
+        let len = expected - from;
+        let body = if self.is_single(envelope.session) {
+            ControlBody::numbers([op_key.0, from, len])
+        } else {
+            ControlBody::numbers([op_key.0, from, len, u64::from(turn)])
+        };
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 

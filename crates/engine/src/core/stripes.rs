@@ -44,11 +44,19 @@ impl Core {
     pub(crate) fn is_striped(&self, session_key: Key) -> bool {
         let Some(session) = self.sessions.get(session_key) else { return false };
         let known = session.peer.features.contains(Features::STRIPES);
-        if session.lanes.len() < 2 || !session.stripes_welcome || !known {
+        if session.lanes.len() < 2 || !session.stripes_welcome || !known || self.is_single(session_key) {
             return false;
         }
         let joins = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.joins);
         self.carriers(session_key).filter(joins).nth(1).is_some()
+    }
+
+    /// Whether one socket is all that this engine takes for the session: a second one, of a way that was tried at the same time, is
+    /// there for a moment only and carries no part of its messages.
+    pub(super) fn is_single(&self, session_key: Key) -> bool {
+        let active = self.sessions.get(session_key).and_then(|session| session.active);
+        let slot = active.and_then(|lane| self.lanes.get(lane));
+        slot.is_some_and(|slot| slot.joins && self.extra_max(slot.transport) == 1)
     }
 
     /// The lanes of a session that may carry stripes: those of the transport that carries it, as far as the peer listens there.
