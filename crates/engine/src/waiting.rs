@@ -73,35 +73,7 @@ impl Shared {
         let mut idle_since: Option<Instant> = None;
         let mut yielded = false;
         loop {
-            let next = self.with(|core| {
-                // It may panic, and what `check` would take out of the engine must not be lost by that: not before it has run.
-                if core.effects.must_run() {
-                    return Next::Again(1);
-                }
-                if let Some(done) = check(core) {
-                    return Next::Done(done);
-                }
-                // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
-                let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
-                for _ in 0..TURNS_PER_CLOCK {
-                    let now = core.turn(budget);
-                    moved += now;
-                    // A look at a socket costs more than `check`, which may wait for what that socket takes.
-                    if now == 0 && core.polls_memory() {
-                        std::hint::spin_loop();
-                    } else if core.effects.must_run() {
-                        break;
-                    } else if let Some(done) = check(core) {
-                        // This thread stops polling: whoever sleeps takes over.
-                        core.effects.finish();
-                        return Next::Done(done);
-                    }
-                    if core.effects.any() || self.is_contended() {
-                        break;
-                    }
-                }
-                Next::Again(moved)
-            });
+            let next = self.with(|core| self.look_and_turn(core, budget, yielded, &mut check));
             let moved = match next {
                 Next::Done(done) => return Ok(done),
                 Next::Again(moved) => moved,
@@ -133,6 +105,44 @@ impl Shared {
                 yielded = true;
             }
         }
+    }
+
+    /// One section of a wait: looks, and takes turns until something was found or moved.
+    #[inline(always)]
+    fn look_and_turn<T>(
+        &self,
+        core: &mut Core,
+        budget: usize,
+        yielded: bool,
+        check: &mut impl FnMut(&mut Core) -> Option<T>,
+    ) -> Next<T> {
+        // It may panic, and what `check` would take out of the engine must not be lost by that: not before it has run.
+        if core.effects.must_run() {
+            return Next::Again(1);
+        }
+        if let Some(done) = check(core) {
+            return Next::Done(done);
+        }
+        // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
+        let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
+        for _ in 0..TURNS_PER_CLOCK {
+            let now = core.turn(budget);
+            moved += now;
+            // A look at a socket costs more than `check`, which may wait for what that socket takes.
+            if now == 0 && core.polls_memory() {
+                std::hint::spin_loop();
+            } else if core.effects.must_run() {
+                break;
+            } else if let Some(done) = check(core) {
+                // This thread stops polling: whoever sleeps takes over.
+                core.effects.finish();
+                return Next::Done(done);
+            }
+            if core.effects.any() || self.is_contended() {
+                break;
+            }
+        }
+        Next::Again(moved)
     }
 
     /// Sleeps until something happens or the deadline is near. Answers if `check` did before.
