@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::attributes::Attributes;
-use super::request::{ReceiveRequest, SendRequest, link_receives};
+use super::request::{INLINE_ELEMENTS_MAX, ReceiveRequest, SendRequest, link_receives};
 use super::service::{Operations, Service};
 use super::state::{AttributeMask, ServiceType, State, diagnose};
 use crate::cq::{CompletionQueue, Reservation};
@@ -86,9 +86,6 @@ impl From<PostError> for Error {
         error.error
     }
 }
-
-/// The most elements of an inline request for extended posting.
-const INLINE_ELEMENTS_MAX: usize = 16;
 
 impl Pair {
     fn context(&self) -> &Context {
@@ -211,10 +208,31 @@ impl<S: Service> QueuePair<S> {
     ///
     /// # Safety
     /// As for [`post`](Self::post).
-    #[inline]
+    #[inline(always)]
     pub unsafe fn post_one(&mut self, mut request: SendRequest<'_, S>) -> Result<()> {
-        // SAFETY: by the caller's promise.
-        unsafe { self.post(std::slice::from_mut(&mut request)) }.map_err(Error::from)
+        if !self.pair.operations.contains(request.needs()) {
+            return Err(self.unsupported(request.needs()));
+        }
+        let answer = match self.pair.extended {
+            // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
+            // (`sys::supports`), which the request is of; between start and completion nothing of the caller's runs and nothing panics.
+            Some(extended) if !request.has_too_many() => unsafe {
+                sys::ibv_wr_start_unchecked(extended.as_ptr());
+                write_request::<S>(extended.as_ptr(), request.as_raw());
+                sys::ibv_wr_complete_unchecked(extended.as_ptr())
+            },
+            Some(_) => libc::EINVAL,
+            None => {
+                let mut bad = std::ptr::null_mut();
+                // SAFETY: the queue pair is alive, the list of one lives through the call; its memory is the caller's promise; the context
+                // was looked at when it was opened.
+                unsafe { sys::ibv_post_send_unchecked(self.as_raw(), request.raw_mut(), &raw mut bad) }
+            }
+        };
+        match sys::Errno::check(answer) {
+            Ok(()) => Ok(()),
+            Err(errno) => Err(self.post_failed("ibv_post_send", 0, errno).error),
+        }
     }
 
     #[cold]
@@ -260,11 +278,7 @@ impl<S: Service> QueuePair<S> {
         qp: *mut sys::ibv_qp_ex,
         requests: &mut [SendRequest<'_, S>],
     ) -> std::result::Result<(), PostError> {
-        let too_many = |request: &SendRequest<'_, S>| {
-            request.as_raw().send_flags & sys::IBV_SEND_INLINE != 0
-                && request.as_raw().num_sge as usize > INLINE_ELEMENTS_MAX
-        };
-        if requests.iter().any(too_many) {
+        if requests.iter().any(SendRequest::has_too_many) {
             return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID));
         }
         if requests.is_empty() {
@@ -429,7 +443,7 @@ impl<S: Service> fmt::Debug for QueuePair<S> {
 ///
 /// # Safety
 /// As for the functions that it calls: a batch was started by this thread, and the queue pair was made for the operation.
-#[inline]
+#[inline(always)]
 unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
     // SAFETY: by the promise to this function. The unions are read as the operation wrote them: writes and reads have `rdma`, atomics
     // `atomic`, datagrams `ud`.
@@ -473,18 +487,30 @@ unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_
         }
         let len = usize::try_from(wr.num_sge).unwrap_or(0);
         if wr.send_flags & sys::IBV_SEND_INLINE != 0 {
-            let mut pieces = [sys::ibv_data_buf::zeroed(); INLINE_ELEMENTS_MAX];
-            for (place, piece) in pieces.iter_mut().enumerate().take(len) {
-                let sge = *wr.sg_list.add(place);
-                let addr = std::ptr::with_exposed_provenance_mut(sge.addr as usize);
-                *piece = sys::ibv_data_buf { addr, length: sge.length as usize };
-            }
-            sys::ibv_wr_set_inline_data_list_unchecked(qp, len, pieces.as_ptr());
+            write_inline(qp, wr.sg_list, len);
         } else if len == 1 {
             let sge = *wr.sg_list;
             sys::ibv_wr_set_sge_unchecked(qp, sge.lkey, sge.addr, sge.length);
         } else {
             sys::ibv_wr_set_sge_list_unchecked(qp, len, wr.sg_list);
         }
+    }
+}
+
+/// Gives the data of an inline request.
+///
+/// # Safety
+/// As for the function that it calls; `list` has `len` elements, up to [`INLINE_ELEMENTS_MAX`].
+#[inline(never)]
+unsafe fn write_inline(qp: *mut sys::ibv_qp_ex, list: *const sys::ibv_sge, len: usize) {
+    let mut pieces = [sys::ibv_data_buf::zeroed(); INLINE_ELEMENTS_MAX];
+    // SAFETY: by the promise to this function.
+    unsafe {
+        for (place, piece) in pieces.iter_mut().enumerate().take(len) {
+            let sge = *list.add(place);
+            let addr = std::ptr::with_exposed_provenance_mut(sge.addr as usize);
+            *piece = sys::ibv_data_buf { addr, length: sge.length as usize };
+        }
+        sys::ibv_wr_set_inline_data_list_unchecked(qp, len, pieces.as_ptr());
     }
 }

@@ -33,7 +33,11 @@ pub struct Destination<'a> {
     pub(crate) borrow: PhantomData<&'a ()>,
 }
 
+/// The most elements of an inline request where batches are extended.
+pub(super) const INLINE_ELEMENTS_MAX: usize = 16;
+
 /// The numbers of the ABI (`enum ibv_wr_opcode`) and what each needs of a queue pair.
+#[inline(always)]
 const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
     match opcode {
         sys::IbvWrOpcode::RDMA_WRITE => Operations::WRITE,
@@ -50,6 +54,7 @@ const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
 }
 
 impl<'list, S: Service> SendRequest<'list, S> {
+    #[inline(always)]
     pub(crate) fn of(wr_id: u64, opcode: sys::IbvWrOpcode, list: *const sys::ibv_sge, len: usize) -> Self {
         let mut raw = sys::ibv_send_wr::zeroed();
         raw.wr_id = wr_id;
@@ -60,22 +65,26 @@ impl<'list, S: Service> SendRequest<'list, S> {
         Self { raw, list: PhantomData, service: PhantomData }
     }
 
+    #[inline(always)]
     fn gathered(wr_id: u64, opcode: sys::IbvWrOpcode, list: &'list [Gather<'_>]) -> Self {
         Self::of(wr_id, opcode, list.as_ptr().cast(), list.len())
     }
 
     /// A message of these bytes, in this order; none is an empty message. Datagrams are addressed by [`to`](Self::to).
     #[must_use]
+    #[inline(always)]
     pub fn send(wr_id: u64, list: &'list [Gather<'_>]) -> Self {
         Self::gathered(wr_id, sys::IbvWrOpcode::SEND, list)
     }
 
     /// The same with a word that the receiver's completion tells.
     #[must_use]
+    #[inline(always)]
     pub fn send_with_immediate(wr_id: u64, list: &'list [Gather<'_>], immediate: u32) -> Self {
         Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_IMM, list).immediate(immediate)
     }
 
+    #[inline(always)]
     pub(crate) const fn immediate(mut self, immediate: u32) -> Self {
         self.raw.imm_data = immediate.to_be();
         self
@@ -83,6 +92,7 @@ impl<'list, S: Service> SendRequest<'list, S> {
 
     /// Completes visibly.
     #[must_use]
+    #[inline(always)]
     pub const fn signaled(mut self) -> Self {
         self.raw.send_flags |= sys::IBV_SEND_SIGNALED;
         self
@@ -90,6 +100,7 @@ impl<'list, S: Service> SendRequest<'list, S> {
 
     /// Wakes a receiver that armed its queue for solicited messages only.
     #[must_use]
+    #[inline(always)]
     pub const fn solicited(mut self) -> Self {
         self.raw.send_flags |= sys::IBV_SEND_SOLICITED;
         self
@@ -98,6 +109,7 @@ impl<'list, S: Service> SendRequest<'list, S> {
     /// Its bytes are copied while it is posted, so that their memory is free at once and needs no registration. Up to the queue pair's
     /// inline capacity; sends and writes only.
     #[must_use]
+    #[inline(always)]
     pub const fn inline(mut self) -> Self {
         self.raw.send_flags |= sys::IBV_SEND_INLINE;
         self
@@ -105,6 +117,7 @@ impl<'list, S: Service> SendRequest<'list, S> {
 
     /// Begins when reads and atomics before it have completed.
     #[must_use]
+    #[inline(always)]
     pub const fn fenced(mut self) -> Self
     where
         S: Reads,
@@ -125,11 +138,18 @@ impl<'list, S: Service> SendRequest<'list, S> {
         self.raw.send_flags & sys::IBV_SEND_SIGNALED != 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn needs(&self) -> Operations {
         needs(self.raw.opcode)
     }
 
+    /// Whether it is inline and has more elements than an extended batch takes.
+    #[inline]
+    pub(super) const fn has_too_many(&self) -> bool {
+        self.raw.send_flags & sys::IBV_SEND_INLINE != 0 && self.raw.num_sge as usize > INLINE_ELEMENTS_MAX
+    }
+
+    #[inline]
     pub(crate) const fn raw_mut(&mut self) -> &mut sys::ibv_send_wr {
         &mut self.raw
     }
@@ -144,6 +164,7 @@ impl<'list, S: Service> SendRequest<'list, S> {
 impl<'list, S: Datagram> SendRequest<'list, S> {
     /// Whom it goes to.
     #[must_use]
+    #[inline(always)]
     pub const fn to(mut self, destination: Destination<'list>) -> Self {
         self.raw.wr.ud = sys::ibv_send_wr_ud {
             ah: destination.handle,
@@ -155,6 +176,7 @@ impl<'list, S: Datagram> SendRequest<'list, S> {
 }
 
 impl<'list, S: Writes> SendRequest<'list, S> {
+    #[inline(always)]
     pub(crate) const fn at(mut self, remote: RemoteRegion) -> Self {
         self.raw.wr.rdma = sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
         self
@@ -162,12 +184,14 @@ impl<'list, S: Writes> SendRequest<'list, S> {
 
     /// Writes these bytes to the beginning of a peer's memory.
     #[must_use]
+    #[inline(always)]
     pub fn write(wr_id: u64, list: &'list [Gather<'_>], remote: RemoteRegion) -> Self {
         Self::gathered(wr_id, sys::IbvWrOpcode::RDMA_WRITE, list).at(remote)
     }
 
     /// The same, and completes a receive of the peer's with this word.
     #[must_use]
+    #[inline(always)]
     pub fn write_with_immediate(
         wr_id: u64,
         list: &'list [Gather<'_>],
@@ -181,12 +205,14 @@ impl<'list, S: Writes> SendRequest<'list, S> {
 impl<'list, S: Reads> SendRequest<'list, S> {
     /// Reads a peer's memory into these places.
     #[must_use]
+    #[inline(always)]
     pub fn read(wr_id: u64, list: &'list mut [Scatter<'_>], remote: RemoteRegion) -> Self {
         Self::of(wr_id, sys::IbvWrOpcode::RDMA_READ, list.as_ptr().cast(), list.len()).at(remote)
     }
 }
 
 impl<'list, S: Atomics> SendRequest<'list, S> {
+    #[inline(always)]
     pub(crate) const fn atomic(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
         self.raw.wr.atomic =
             sys::ibv_send_wr_atomic { remote_addr: remote.addr(), compare_add, swap, rkey: remote.key().0 };
@@ -195,6 +221,7 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
 
     /// Writes `swap` to 8 bytes of a peer's memory, at a multiple of 8, if they are `compare`; what they were comes into the place, in this machine's order.
     #[must_use]
+    #[inline(always)]
     pub fn compare_swap(
         wr_id: u64,
         place: &'list mut [Scatter<'_>; 1],
@@ -208,6 +235,7 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
 
     /// Adds to 8 bytes of a peer's memory, at a multiple of 8; what they were comes into the place, in this machine's order.
     #[must_use]
+    #[inline(always)]
     pub fn fetch_add(wr_id: u64, place: &'list mut [Scatter<'_>; 1], remote: RemoteRegion, add: u64) -> Self {
         Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD, place.as_ptr().cast(), 1)
             .atomic(remote, add, 0)
