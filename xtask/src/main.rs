@@ -20,6 +20,8 @@ mod setup;
 mod sim;
 mod test;
 mod tidy;
+mod verbs_headers;
+mod vm;
 mod workspace;
 
 use anyhow::Result;
@@ -101,6 +103,9 @@ enum Command {
         /// Logs of nextest
         logs: Vec<std::path::PathBuf>,
     },
+    /// A guest with a real kernel that has RDMA devices of software; runs programs and tests in it
+    #[command(subcommand)]
+    Vm(vm::Command),
     /// Small changes of the code that a test must notice, or docs/mutants.md must have a reason for
     Mutants(mutants::Options),
 }
@@ -135,6 +140,7 @@ fn run(command: Command) -> Result<()> {
         Command::Campaigns { commit, logs } => {
             test::campaigns::write_page(&Workspace::load()?, &logs, commit.as_deref())
         }
+        Command::Vm(command) => vm::run(&Workspace::load()?, &command),
         Command::Mutants(options) => mutants::run(&Workspace::load()?, &options),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// A program and the Debian package that brings it.
+/// A program, or the whole path of another file, and the Debian package that brings it.
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
     pub(crate) package: &'static str,
@@ -19,15 +19,33 @@ pub(crate) struct Tool {
 }
 
 /// What tests call.
-pub(crate) const FOR_TESTS: [Tool; 4] = [
+pub(crate) const FOR_TESTS: [Tool; 7] = [
     Tool { program: "cc", package: "gcc", used_for: "linking" },
     Tool { program: "unshare", package: "util-linux", used_for: "tests in namespaces of their own" },
     Tool { program: "ip", package: "iproute2", used_for: "tests with network interfaces of their own" },
     Tool { program: "strace", package: "strace", used_for: "tests that count system calls" },
+    Tool {
+        program: "/usr/include/infiniband/verbs.h",
+        package: "libibverbs-dev",
+        used_for: "comparing declarations with headers; brings libibverbs itself",
+    },
+    Tool {
+        program: "/usr/include/rdma/rdma_cma.h",
+        package: "librdmacm-dev",
+        used_for: "comparing declarations with headers; brings librdmacm itself",
+    },
+    Tool {
+        program: "/etc/libibverbs.d/rxe.driver",
+        package: "ibverbs-providers",
+        used_for: "tests of the drivers' extras",
+    },
 ];
 
-/// Whether a program is on the path.
+/// Whether a program is on the path, or a file is where its whole path says.
 pub(crate) fn has(program: &str) -> bool {
+    if program.starts_with('/') {
+        return std::path::Path::new(program).is_file();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -82,6 +100,8 @@ mod tests {
     fn a_program_is_found_on_the_path_or_not_at_all() {
         assert!(has("sh"));
         assert!(!has("no-program-has-this-name"));
+        assert!(has("/proc/self/status"));
+        assert!(!has("/no/file/has/this/name"));
     }
 
     #[test]

@@ -166,9 +166,17 @@ impl fmt::Display for OptionError {
 
 impl std::error::Error for OptionError {}
 
-/// Variables of that prefix which speak to tests, not to Sinew: what may not be skipped on this machine, how long and by which chance
-/// campaigns of faults run.
-const NO_OPTIONS: [&str; 3] = ["SINEW_REQUIRE", "SINEW_CAMPAIGN_ROUNDS", "SINEW_SEED"];
+/// Variables of that prefix which are no options of an engine. They speak to tests: what may not be skipped on this machine, how long and
+/// by which chance campaigns of faults run, which headers declarations are compared with. Or they name the files of libraries that are
+/// opened at run time, for the whole process.
+const NO_OPTIONS: [&str; 6] = [
+    "SINEW_REQUIRE",
+    "SINEW_CAMPAIGN_ROUNDS",
+    "SINEW_SEED",
+    "SINEW_VERBS_HEADERS",
+    "SINEW_IBVERBS_LIB",
+    "SINEW_RDMACM_LIB",
+];
 
 /// Checks every `SINEW_*` variable against the rows of `tables`: an unknown name or a bad value is an error. Other variables
 /// are not looked at.

@@ -130,6 +130,14 @@ impl ibv_gid {
     }
 }
 
+/// The source port of RoCE v2 that spreads flows as this label does.
+#[must_use]
+pub const fn ibv_flow_label_to_udp_sport(flow_label: u32) -> u16 {
+    let low = flow_label & 0x3fff;
+    let high = (flow_label & 0xf_c000) >> 14;
+    (low ^ high) as u16 | IB_ROCE_UDP_ENCAP_VALID_PORT_MIN
+}
+
 impl core::fmt::Debug for ibv_gid {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         core::fmt::Debug::fmt(&core::net::Ipv6Addr::from(self.bytes()), f)
@@ -141,3 +149,16 @@ const _: () = {
     assert!(size_of::<ibv_grh>() == 40);
     assert!(size_of::<ibv_ah_attr>() == 32);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_has_a_port_of_the_range_for_it() {
+        assert_eq!(ibv_flow_label_to_udp_sport(0), 0xC000);
+        assert_eq!(ibv_flow_label_to_udp_sport(0x3fff), 0xFFFF);
+        assert_eq!(ibv_flow_label_to_udp_sport(0xf_ffff), 0xFFC0);
+        assert_eq!(ibv_flow_label_to_udp_sport(0x1_2345), 0xC000 | (0x2345 ^ 0x4));
+    }
+}

@@ -6,6 +6,7 @@
     missing_docs,
     reason = "fields and codes carry the names under which the manual pages explain them"
 )]
+#![allow(unsafe_code)]
 
 use crate::ah::{ibv_ah_attr, ibv_gid};
 use crate::channel::ibv_comp_channel;
@@ -243,7 +244,44 @@ abi! {
     }
 }
 
+/// The address of this end, inside the identifier. Look at its family before anything else.
+///
+/// # Safety
+/// The identifier is alive.
+#[must_use]
+pub unsafe fn rdma_get_local_addr(id: *mut rdma_cm_id) -> *mut libc::sockaddr {
+    // SAFETY: the caller's promise: the place is within a live object.
+    unsafe { (&raw mut (*id).route.addr.src).cast() }
+}
+
+/// The address of the other end, inside the identifier. Look at its family before anything else.
+///
+/// # Safety
+/// The identifier is alive.
+#[must_use]
+pub unsafe fn rdma_get_peer_addr(id: *mut rdma_cm_id) -> *mut libc::sockaddr {
+    // SAFETY: the caller's promise: the place is within a live object.
+    unsafe { (&raw mut (*id).route.addr.dst).cast() }
+}
+
 const _: () = {
     assert!(size_of::<rdma_conn_param>() == 24);
     assert!(size_of::<rdma_addr>() == 296);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_inside_the_identifier() {
+        let mut id = rdma_cm_id::zeroed();
+        id.route.addr.src.sockaddr.sa_family = 2;
+        id.route.addr.dst.sockaddr.sa_family = 10;
+        // SAFETY: the identifier lives.
+        let families = unsafe {
+            ((*rdma_get_local_addr(&raw mut id)).sa_family, (*rdma_get_peer_addr(&raw mut id)).sa_family)
+        };
+        assert_eq!(families, (2, 10));
+    }
+}

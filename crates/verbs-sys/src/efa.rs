@@ -44,7 +44,7 @@ abi! {
         pub flags: u16,
         pub sl: u8,
         pub reserved: u8,
-        /// Since rdma-core 63.
+        /// Not in headers of rdma-core 56 yet.
         pub wr_flags: u64,
     }
 
@@ -57,7 +57,7 @@ abi! {
         pub max_sq_sge: u16,
         pub max_rq_sge: u16,
         pub inline_buf_size: u16,
-        /// Since rdma-core 61; reserved before.
+        /// Not in headers of rdma-core 56 yet: reserved there.
         pub inline_buf_size_ex: u16,
         pub device_caps: u32,
         pub max_rdma_size: u32,
@@ -95,7 +95,7 @@ abi! {
         pub comp_mask: u64,
         /// Bits `EFADV_WC_EX_*`.
         pub wc_flags: u64,
-        /// This and what follows since rdma-core 60.
+        /// This and what follows are not in headers of rdma-core 56 yet.
         pub flags: u64,
         pub ext_mem_dmabuf: efadv_cq_ext_mem_dmabuf,
     }

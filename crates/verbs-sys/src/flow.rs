@@ -239,6 +239,33 @@ abi! {
         pub counters: *mut ibv_counters,
     }
 
+    /// What every part of a rule starts with.
+    #[derive(Clone, Copy, Debug)]
+    pub struct ibv_flow_spec_hdr as "__typeof__(((struct ibv_flow_spec *)0)->hdr)" {
+        pub r#type = "type": IbvFlowSpecType,
+        pub size: u16,
+    }
+
+    /// Any part of a rule; C has the union inside a structure of the same name. Parts in a rule are as long as their `size` says, not
+    /// as this.
+    #[derive(Clone, Copy)]
+    pub union ibv_flow_spec as "struct ibv_flow_spec" {
+        pub hdr: ibv_flow_spec_hdr,
+        pub eth: ibv_flow_spec_eth,
+        pub ipv4: ibv_flow_spec_ipv4,
+        pub tcp_udp: ibv_flow_spec_tcp_udp,
+        pub ipv4_ext: ibv_flow_spec_ipv4_ext,
+        pub ipv6: ibv_flow_spec_ipv6,
+        pub esp: ibv_flow_spec_esp,
+        pub tunnel: ibv_flow_spec_tunnel,
+        pub gre: ibv_flow_spec_gre,
+        pub mpls: ibv_flow_spec_mpls,
+        pub flow_tag: ibv_flow_spec_action_tag,
+        pub drop: ibv_flow_spec_action_drop,
+        pub handle: ibv_flow_spec_action_handle,
+        pub flow_count: ibv_flow_spec_counter_action,
+    }
+
     /// A rule. Its parts (`ibv_flow_spec_*`) follow it in memory without gaps; `size` counts them.
     #[derive(Clone, Copy, Debug)]
     pub struct ibv_flow_attr {

@@ -30,6 +30,8 @@ pub struct Field {
     pub offset: usize,
     /// Size in bytes.
     pub size: usize,
+    /// Its type in Rust, as written.
+    pub written: &'static str,
     /// Whether C has it inside an anonymous union, so that the size of the member says nothing about the union.
     pub anonymous: bool,
 }
@@ -95,6 +97,7 @@ macro_rules! abi {
                     c: $crate::layout::first!([$($c_field)? $($c_member)?] stringify!($field)),
                     offset: core::mem::offset_of!($name, $field),
                     size: size_of::<$type>(),
+                    written: stringify!($type),
                     anonymous: $crate::layout::given!([$($c_member)?]),
                 } ),* ],
             }

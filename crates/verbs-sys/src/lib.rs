@@ -100,7 +100,7 @@ pub use sa::*;
 pub use srq::*;
 pub use symbols::VerbsTable;
 pub use symbols_cm::{CmTable, EfaTable, Mlx5Table};
-pub use table::Symbol;
+pub use table::{Signature, Symbol};
 pub use wc::*;
 pub use wq::*;
 pub use wr::*;

@@ -8,6 +8,7 @@ use crate::report::{LibraryReport, Missing, Origin, Report, Version};
 use crate::resolve::{Known, Opened, Refused};
 use crate::symbols::VerbsTable;
 use crate::symbols_cm::{CmTable, EfaTable, Mlx5Table};
+use crate::table::Source;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -48,9 +49,36 @@ pub struct Library {
 struct Inner {
     verbs: VerbsTable,
     cm: Option<CmTable>,
-    efa: OnceLock<Option<EfaTable>>,
-    mlx5: OnceLock<Option<Mlx5Table>>,
+    efa: OnceLock<Extra<EfaTable>>,
+    mlx5: OnceLock<Extra<Mlx5Table>>,
     report: Report,
+}
+
+/// The extras of a vendor, and what was found when they were looked for (nothing, of a table from elsewhere).
+struct Extra<T> {
+    table: Option<T>,
+    found: Option<LibraryReport>,
+}
+
+impl<T> Extra<T> {
+    fn given(table: Option<T>) -> Self {
+        Self { table, found: None }
+    }
+
+    /// Looks for the library.
+    fn open(known: Known, fill: fn(&mut dyn Source) -> T) -> Self {
+        let mut opened = match Opened::new(known, OsStr::new(known.soname)) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                return Self { table: None, found: Some(absent(known, refused.reason().to_owned())) };
+            }
+        };
+        let table = fill(&mut opened);
+        match complete(opened) {
+            Ok(report) => Self { table: Some(table), found: Some(report) },
+            Err(error) => Self { table: None, found: Some(absent(known, error.to_string())) },
+        }
+    }
 }
 
 /// Why there is no [`Library`]. `Display` says what to do.
@@ -135,14 +163,22 @@ impl Library {
     /// [`OpenError`], which says what to do.
     pub fn open() -> Result<Self, OpenError> {
         let named = |known: Known| known.variable.and_then(std::env::var_os).filter(|name| !name.is_empty());
-        Self::open_files(named(IBVERBS).as_deref(), named(RDMACM).as_deref())
+        // The environment is as the system's search path: who sets it answers for the files that it names.
+        Self::load(named(IBVERBS).as_deref(), named(RDMACM).as_deref())
     }
 
     /// As [`open`](Self::open), with files instead of the environment; `None`: the system's.
     ///
     /// # Errors
     /// [`OpenError`]. librdmacm may be missing only when no file was given for it.
-    pub fn open_files(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
+    ///
+    /// # Safety
+    /// The files are these libraries, or no libraries: loading one runs its code, and its functions are called as those of the names.
+    pub unsafe fn open_files(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
+        Self::load(ibverbs, rdmacm)
+    }
+
+    fn load(ibverbs: Option<&OsStr>, rdmacm: Option<&OsStr>) -> Result<Self, OpenError> {
         let open = |known: Known, file: Option<&OsStr>| {
             let file = file.map_or_else(|| OsString::from(known.soname), OsStr::to_owned);
             Opened::new(known, &file).map_err(|refused| (file, refused))
@@ -187,7 +223,7 @@ impl Library {
     pub unsafe fn from_table(verbs: VerbsTable, cm: Option<CmTable>) -> Self {
         let report = Report { origin: Origin::Table, libraries: Vec::new() };
         // The system's extras are for the system's devices.
-        let (efa, mlx5) = (OnceLock::from(None), OnceLock::from(None));
+        let (efa, mlx5) = (OnceLock::from(Extra::given(None)), OnceLock::from(Extra::given(None)));
         Self { inner: Arc::new(Inner { verbs, cm, efa, mlx5, report }) }
     }
 
@@ -203,7 +239,7 @@ impl Library {
         mlx5: Option<Mlx5Table>,
     ) -> Self {
         let report = Report { origin: Origin::Table, libraries: Vec::new() };
-        let (efa, mlx5) = (OnceLock::from(efa), OnceLock::from(mlx5));
+        let (efa, mlx5) = (OnceLock::from(Extra::given(efa)), OnceLock::from(Extra::given(mlx5)));
         Self { inner: Arc::new(Inner { verbs, cm, efa, mlx5, report }) }
     }
 
@@ -245,26 +281,30 @@ impl Library {
         self.inner.cm.as_ref()
     }
 
-    /// The extras of EFA. Opens libefa the first time; `None` where it is not there, or the functions are from elsewhere.
+    /// The extras of EFA. Looks for libefa the first time; `None` where it is not there, or the functions are from elsewhere.
     #[must_use]
     pub fn efa(&self) -> Option<&EfaTable> {
-        let open = || {
-            let mut opened = Opened::new(EFA, OsStr::new(EFA.soname)).ok()?;
-            let table = EfaTable::fill(&mut opened);
-            complete(opened).ok().map(|_| table)
-        };
-        self.inner.efa.get_or_init(open).as_ref()
+        self.efa_extra().table.as_ref()
     }
 
-    /// The extras of mlx5. Opens libmlx5 the first time; `None` where it is not there, or the functions are from elsewhere.
+    /// The extras of mlx5. Looks for libmlx5 the first time; `None` where it is not there, or the functions are from elsewhere.
     #[must_use]
     pub fn mlx5(&self) -> Option<&Mlx5Table> {
-        let open = || {
-            let mut opened = Opened::new(MLX5, OsStr::new(MLX5.soname)).ok()?;
-            let table = Mlx5Table::fill(&mut opened);
-            complete(opened).ok().map(|_| table)
-        };
-        self.inner.mlx5.get_or_init(open).as_ref()
+        self.mlx5_extra().table.as_ref()
+    }
+
+    fn efa_extra(&self) -> &Extra<EfaTable> {
+        self.inner.efa.get_or_init(|| Extra::open(EFA, EfaTable::fill))
+    }
+
+    fn mlx5_extra(&self) -> &Extra<Mlx5Table> {
+        self.inner.mlx5.get_or_init(|| Extra::open(MLX5, Mlx5Table::fill))
+    }
+
+    /// What was found of the vendors' extras, for people: libefa, then libmlx5. Looks for them. Empty for functions from elsewhere.
+    #[must_use]
+    pub fn extras(&self) -> Vec<&LibraryReport> {
+        [&self.efa_extra().found, &self.mlx5_extra().found].into_iter().flatten().collect()
     }
 
     /// What was found, for people: which files, which versions, what is missing and what cannot be done without it.
@@ -299,16 +339,7 @@ fn complete(opened: Opened) -> Result<LibraryReport, OpenError> {
 }
 
 fn absent(known: Known, reason: String) -> LibraryReport {
-    LibraryReport {
-        library: known.library,
-        asked: known.soname.to_owned(),
-        path: None,
-        absent: Some(reason),
-        remedy: known.remedy,
-        version: None,
-        missing: Vec::new(),
-        unpinned: Vec::new(),
-    }
+    LibraryReport::absent(known.library, known.soname, known.remedy, reason)
 }
 
 /// The names that make the linker write both libraries into the program.

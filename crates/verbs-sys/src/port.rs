@@ -89,7 +89,7 @@ constants! {
 abi! {
     table STRUCTURES;
 
-    /// State and limits of a port. Libraries before rdma-core 55 fill all but `active_speed_ex`; the exported `ibv_query_port`
+    /// State and limits of a port. Libraries of rdma-core 44 know all but `active_speed_ex`; the exported `ibv_query_port`
     /// fills none of the last two fields (`VerbsTable::query_port` knows).
     #[derive(Clone, Copy, Debug)]
     pub struct ibv_port_attr {

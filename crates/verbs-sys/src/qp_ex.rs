@@ -17,7 +17,7 @@ abi! {
     /// An extended queue pair. It exists for a queue pair that was made with `IBV_QP_INIT_ATTR_SEND_OPS_FLAGS`; a driver leaves
     /// functions null that were not asked for or that the type of queue pair does not have.
     ///
-    /// `wr_flush` came with rdma-core 47: an older library's object ends before it. It is read only on a queue pair that
+    /// `wr_flush` came after rdma-core 44: an older library's object ends before it. It is read only on a queue pair that
     /// was made with `IBV_QP_EX_WITH_FLUSH`, which such a library refuses.
     ///
     /// A table from elsewhere fills `qp_base` and every function that it supports, leaves the others null, and answers a pointer

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// With which release of rdma-core a symbol version came.
-const RELEASES: [(&str, u32); 22] = [
+const RELEASES: [(&str, u32); 24] = [
     ("IBVERBS_1.5", 20),
     ("IBVERBS_1.6", 24),
     ("IBVERBS_1.7", 25),
@@ -26,10 +26,12 @@ const RELEASES: [(&str, u32); 22] = [
     ("RDMACM_1.2", 23),
     ("RDMACM_1.3", 31),
     ("RDMACM_1.4", 60),
-    ("EFA_1.0", 22),
+    ("EFA_1.0", 24),
     ("EFA_1.1", 26),
     ("EFA_1.2", 43),
     ("EFA_1.3", 50),
+    ("MLX5_1.4", 17),
+    ("MLX5_1.8", 22),
 ];
 
 /// Where a [`Library`](crate::Library) has its functions from.
@@ -80,6 +82,22 @@ pub struct Missing {
     pub symbol: Symbol,
     /// The first release of rdma-core that has it, if that is known.
     pub since: Option<u32>,
+}
+
+impl LibraryReport {
+    /// Of a library that is not there.
+    pub(crate) fn absent(library: &'static str, asked: &str, remedy: &'static str, reason: String) -> Self {
+        Self {
+            library,
+            asked: asked.to_owned(),
+            path: None,
+            absent: Some(reason),
+            remedy,
+            version: None,
+            missing: Vec::new(),
+            unpinned: Vec::new(),
+        }
+    }
 }
 
 impl Missing {

@@ -21,6 +21,17 @@ pub struct Symbol {
     pub purpose: &'static str,
 }
 
+/// The types of one exported function, as written in Rust; for comparing them with a header.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    /// The function's name.
+    pub name: &'static str,
+    /// Its arguments.
+    pub arguments: &'static [&'static str],
+    /// What it returns; empty for nothing.
+    pub returned: &'static str,
+}
+
 /// Where the functions of a table come from.
 pub(crate) trait Source {
     /// The address of a function, or null; it remembers which were missing.
@@ -141,6 +152,15 @@ macro_rules! table {
                 }
             ),* ];
 
+            /// The types of the rows.
+            pub const SIGNATURES: &'static [crate::table::Signature] = &[ $(
+                crate::table::Signature {
+                    name: stringify!($name),
+                    arguments: &[ $( stringify!($arg_type) ),* ],
+                    returned: concat!($( stringify!($return) )?),
+                }
+            ),* ];
+
             /// A table whose functions all fail with `EOPNOTSUPP`, and whose optional functions are missing: what a table from
             /// elsewhere starts from.
             #[must_use]
@@ -149,7 +169,6 @@ macro_rules! table {
             }
 
             /// Fills the table. A function that is missing refuses, or is `None` where the table can be without it.
-            #[allow(dead_code, reason = "every table is filled by the same function, of which one may have no caller")]
             pub(crate) fn fill(source: &mut dyn Source) -> Self {
                 let mut table = Self::unsupported();
                 $(

@@ -63,6 +63,8 @@ pub enum Error {
         /// Why it is.
         cause: String,
     },
+    /// A work request failed.
+    Work(crate::work::WorkError),
     /// The peer answered something that makes no sense.
     Peer {
         /// What it said.
@@ -160,6 +162,7 @@ impl fmt::Display for Error {
                 write!(f, "the {queue} is full ({depth} requests); poll completions and try again")
             }
             Self::TimedOut { what, after } => write!(f, "{what}: no end after {after:?}"),
+            Self::Work(error) => error.fmt(f),
             Self::Broken { cause } => {
                 write!(f, "cut short before: {cause}; `reset` and a new handshake make it usable again")
             }
@@ -169,6 +172,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<crate::work::WorkError> for Error {
+    fn from(error: crate::work::WorkError) -> Self {
+        Self::Work(error)
+    }
+}
 
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {

@@ -89,9 +89,14 @@ pub(crate) enum Runner {
 ///
 /// A test that said SKIP returned as if it had passed; it is taken out of the passed ones again.
 pub(crate) fn read(runner: Runner, output: &str, skip_log: &str) -> Outcome {
+    read_at(runner, "", output, skip_log)
+}
+
+/// The same, of a runner that does not tell what the names of its tests begin with.
+fn read_at(runner: Runner, place: &str, output: &str, skip_log: &str) -> Outcome {
     let mut outcome = Outcome::default();
     let mut skips = BTreeSet::new();
-    let mut place = String::new();
+    let mut place = place.to_owned();
     for line in output.lines().map(str::trim) {
         let result = match runner {
             Runner::Cargo => {
@@ -152,7 +157,15 @@ const TESTS_FAILED: [&str; 2] = ["exit status: 100", "exit status: 101"];
 
 /// The results of a test runner. One that failed without naming a test, and one that ran none, is a failure too.
 pub(crate) fn counted(runner: Runner, finished: &Finished, skips: &str) -> Outcome {
-    let mut outcome = read(runner, &finished.output, skips);
+    judged(read(runner, &finished.output, skips), finished)
+}
+
+/// The results of one test program that was run by itself; the names of its tests begin with `place`.
+pub(crate) fn counted_at(place: &str, finished: &Finished, skips: &str) -> Outcome {
+    judged(read_at(Runner::Cargo, place, &finished.output, skips), finished)
+}
+
+fn judged(mut outcome: Outcome, finished: &Finished) -> Outcome {
     match &finished.reason {
         Some(reason) if outcome.failures.is_empty() || !TESTS_FAILED.contains(&reason.as_str()) => {
             outcome.failures.push(told(finished, reason));
@@ -369,6 +382,13 @@ mod tests {
     fn a_runner_that_ran_nothing_has_failed() {
         assert_eq!(counted(Runner::Cargo, &finished(true, "running 0 tests\n"), "").failures.len(), 1);
         assert!(counted(Runner::Cargo, &finished(true, "test a ... ok\n"), "").failures.is_empty());
+    }
+
+    #[test]
+    fn a_program_that_was_run_by_itself_says_where_its_tests_are() {
+        let outcome = counted_at("sinew_base::", &finished(true, "test tests::a ... ok\n"), "");
+        assert_eq!(outcome.passed_names, ["sinew_base::tests::a"]);
+        assert_eq!(counted_at("x::", &finished(true, "running 0 tests\n"), "").failures.len(), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Context, Step};
 use super::{campaigns, no_c};
 use crate::process::{self, Finished};
 use crate::workspace::{Workspace, cargo};
-use crate::{features, fuzz, loom, nightly, setup};
+use crate::{features, fuzz, loom, nightly, setup, verbs_headers, vm};
 use anyhow::{Result, bail};
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Every step.
-pub(super) const ALL: [Step; 25] = [
+pub(super) const ALL: [Step; 26] = [
     Step { name: "setup", what: "the programs that tests call are here", run: install },
     Step { name: "lockfile", what: "Cargo.lock fits the manifests", run: lockfile },
     Step { name: "fmt", what: "the code is formatted", run: format },
@@ -38,6 +38,11 @@ pub(super) const ALL: [Step; 25] = [
     Step { name: "doc-tests", what: "examples in the documentation run", run: doc_tests },
     Step { name: "rustdoc", what: "documentation builds without a warning", run: rustdoc },
     Step { name: "examples", what: "every example runs and ends well", run: examples },
+    Step {
+        name: "vm",
+        what: "tests in a guest whose kernel has RDMA devices",
+        run: |context, so_far| vm::step(&context.workspace, &context.logs, so_far),
+    },
     Step {
         name: "loom",
         what: "models of the concurrent parts",
@@ -77,7 +82,9 @@ pub(super) fn run_cargo(
 }
 
 fn install(context: &Context, _: &Outcome) -> Result<Outcome> {
-    let missing = setup::install(&setup::FOR_TESTS, &context.logs.join("setup.log"))?;
+    let log = context.logs.join("setup.log");
+    let mut missing = setup::install(&setup::FOR_TESTS, &log)?;
+    missing.extend(verbs_headers::fetch(&context.workspace.target.join("verbs-headers"), &log)?);
     let mut outcome = Outcome::one(format!("runner: {:?}", context.runner).to_lowercase());
     for sentence in missing {
         outcome.absorb(Outcome::skipped("setup", sentence));

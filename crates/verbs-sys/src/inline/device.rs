@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::context::ibv_context;
+use crate::counters::ibv_comp_cntr_caps;
 use crate::device::{ibv_device_attr_ex, ibv_query_device_ex_input, ibv_values_ex};
 use crate::errno::Errno;
 use crate::ops::extended;
@@ -103,6 +104,27 @@ impl VerbsTable {
         let count =
             Errno::check_count(unsafe { query(context, first, room, 0, size_of::<ibv_gid_entry>()) })?;
         Ok(count.min(room))
+    }
+}
+
+impl VerbsTable {
+    /// Limits of counters of completions.
+    ///
+    /// # Errors
+    /// [`Errno::NOT_SUPPORTED`] before rdma-core 65, and the driver's.
+    ///
+    /// # Safety
+    /// The context is opened, and is of this table.
+    #[doc(alias = "ibv_query_comp_cntr_caps")]
+    pub unsafe fn query_comp_cntr_caps(
+        &self,
+        context: *mut ibv_context,
+    ) -> Result<ibv_comp_cntr_caps, Errno> {
+        let query = self._ibv_query_comp_cntr_caps.ok_or(Errno::NOT_SUPPORTED)?;
+        let mut caps = ibv_comp_cntr_caps::zeroed();
+        // SAFETY: the caller's promise about the context; the structure lives through the call and has the size that is said.
+        Errno::check(unsafe { query(context, &raw mut caps, size_of::<ibv_comp_cntr_caps>()) })?;
+        Ok(caps)
     }
 }
 

@@ -26,7 +26,7 @@ pub unsafe fn efadv_wc_read_sgid(cq: *mut efadv_cq) -> Result<ibv_gid, Errno> {
 
 /// Whether a write with immediate data came without using up a receive.
 ///
-/// The function came with rdma-core 53: it is read only of a queue that was made with `EFADV_WC_EX_WITH_IS_UNSOLICITED`, which older
+/// The function came after rdma-core 44: it is read only of a queue that was made with `EFADV_WC_EX_WITH_IS_UNSOLICITED`, which older
 /// libraries refuse.
 ///
 /// # Errors

@@ -135,10 +135,10 @@ requests! {
     ibv_wr_rdma_write, ibv_wr_rdma_write_unchecked = wr_rdma_write(rkey: u32, remote_addr: u64);
     /// Writes memory of the peer's and completes a receive of it. The data is big-endian.
     ibv_wr_rdma_write_imm, ibv_wr_rdma_write_imm_unchecked = wr_rdma_write_imm(rkey: u32, remote_addr: u64, imm_data: u32);
-    /// Writes 8 bytes of the peer's at once. Since rdma-core 43.
+    /// Writes 8 bytes of the peer's at once: only of a queue pair that was made with `IBV_QP_EX_WITH_ATOMIC_WRITE`, as the next.
     ibv_wr_atomic_write, ibv_wr_atomic_write_unchecked = wr_atomic_write(rkey: u32, remote_addr: u64, atomic_wr: *const c_void);
-    /// Makes earlier writes visible or lasting: bits `IBV_FLUSH_*` and an [`IbvSelectivityLevel`](crate::IbvSelectivityLevel). Since
-    /// rdma-core 47: only of a queue pair that was made with `IBV_QP_EX_WITH_FLUSH`, as an older library's object ends before the
+    /// Makes earlier writes visible or lasting: bits `IBV_FLUSH_*` and an [`IbvSelectivityLevel`](crate::IbvSelectivityLevel). It came
+    /// after rdma-core 44: only of a queue pair that was made with `IBV_QP_EX_WITH_FLUSH`, as an older library's object ends before the
     /// function's place.
     ibv_wr_flush, ibv_wr_flush_unchecked = wr_flush(rkey: u32, remote_addr: u64, len: usize, kind: u8, level: u8);
     /// Sends.

@@ -103,10 +103,15 @@ impl WorkCompletion {
         self.len() == Some(0)
     }
 
+    /// Whether a message arrived with this. Some drivers (rxe) mark sends too as if words came with them.
+    const fn has_arrived(&self) -> bool {
+        self.raw.status.0 == 0 && Opcode::from_raw(self.raw.opcode.0).is_receive()
+    }
+
     /// The immediate data that came along.
     #[must_use]
     pub const fn immediate(&self) -> Option<u32> {
-        if self.raw.status.0 == 0 && self.raw.wc_flags & sys::IBV_WC_WITH_IMM != 0 {
+        if self.has_arrived() && self.raw.wc_flags & sys::IBV_WC_WITH_IMM != 0 {
             Some(u32::from_be(self.raw.imm_data))
         } else {
             None
@@ -116,7 +121,7 @@ impl WorkCompletion {
     /// The key of ours that the peer's send invalidated.
     #[must_use]
     pub const fn invalidated_key(&self) -> Option<u32> {
-        if self.raw.status.0 == 0 && self.raw.wc_flags & sys::IBV_WC_WITH_INV != 0 {
+        if self.has_arrived() && self.raw.wc_flags & sys::IBV_WC_WITH_INV != 0 {
             Some(self.raw.imm_data)
         } else {
             None

@@ -1,3 +1,226 @@
-//! A completion queue, the queue pairs that report to it, and the memory of each request that is out.
+//! A completion queue, the queue pairs that report to it, and the memory of each request that is out: safe posting.
+//!
+//! # Order of use
+//! [`Hub::new`], [`Hub::queue_pair`] with its options, [`Hub::add`], receives posted, endpoints exchanged, [`Hub::connect`]; then
+//! [`Hub::post`] and [`Hub::poll`].
+//!
+//! # Memory
+//! What is posted moves into the hub and comes back with [`Completed`]. A hub that is dropped, also while requests are out, destroys its
+//! queue pairs first, and then drops their memory; what a device refuses to end stays for ever, counted
+//! (`Library::leaked_objects`). Forgetting a hub leaks the memory with it.
 
+mod operation;
+mod post;
 mod ring;
+mod tracker;
+
+use crate::cq::{CompletionChannel, WorkCompletion};
+use crate::device::Context;
+use crate::error::Result;
+use crate::pd::ProtectionDomain;
+use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
+use crate::work::WorkError;
+pub(crate) use operation::ELEMENTS_MAX;
+use operation::Kept;
+pub use operation::{Held, Operation};
+pub use post::{BatchRejected, Rejected};
+use std::fmt;
+use tracker::Ended;
+pub(crate) use tracker::Tracker;
+pub use tracker::{Member, Side};
+
+/// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.
+///
+/// No queue of it overruns: a place is free only when its completion was polled.
+pub struct Hub<S: Service> {
+    tracker: Tracker<S, Kept>,
+}
+
+/// An operation that ended, with its memory.
+#[derive(Debug)]
+pub struct Completed {
+    /// Which queue pair.
+    pub member: Member,
+    /// Which of its queues.
+    pub side: Side,
+    /// The word that it was posted with.
+    pub tag: u64,
+    /// Its memory.
+    pub held: Held,
+    /// How it ended.
+    pub result: std::result::Result<Success, WorkError>,
+}
+
+/// How an operation ended that did what it was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Success {
+    /// Bytes that arrived: of a receive, a read or an atomic.
+    pub len: Option<u32>,
+    /// The word that came along.
+    pub immediate: Option<u32>,
+    /// The key of ours that the peer's message took out of use.
+    pub invalidated_key: Option<u32>,
+    /// Of a datagram: whose it is. Its bytes begin with 40 of a global route.
+    pub source: Option<u32>,
+}
+
+impl Success {
+    pub(crate) fn of(completion: &WorkCompletion, datagram: bool) -> Self {
+        Self {
+            len: completion.len(),
+            immediate: completion.immediate(),
+            invalidated_key: completion.invalidated_key(),
+            source: datagram.then(|| completion.source_qp_num()),
+        }
+    }
+}
+
+impl<S: Service> Hub<S> {
+    /// With a completion queue of `entries`: the sum of the depths of its queue pairs at least.
+    ///
+    /// # Errors
+    /// As for a completion queue ([`CompletionQueueBuilder::build`](crate::cq::CompletionQueueBuilder::build)).
+    pub fn new(context: &Context, entries: u32) -> Result<Self> {
+        Ok(Self { tracker: Tracker::new(context, entries, None)? })
+    }
+
+    /// The same; events of the completion queue come by `channel`, with `cookie`. Arm it by [`completion_queue`](Self::completion_queue).
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_channel(
+        context: &Context,
+        entries: u32,
+        channel: &CompletionChannel,
+        cookie: u64,
+    ) -> Result<Self> {
+        Ok(Self { tracker: Tracker::new(context, entries, Some((channel, cookie)))? })
+    }
+
+    /// How to make a queue pair for it.
+    #[must_use]
+    pub const fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
+        self.tracker.queue_pair(pd)
+    }
+
+    /// Takes a queue pair in.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for one that reports to another completion queue; it is dropped then.
+    pub fn add(&mut self, prepared: PreparedQueuePair<S>) -> Result<Member> {
+        self.tracker.add(prepared)
+    }
+
+    /// What the peer needs to know.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed; [`Error::Call`](crate::Error::Call) when the port cannot be asked.
+    pub fn endpoint(&self, member: Member) -> Result<Endpoint> {
+        self.tracker.endpoint(member)
+    }
+
+    /// Asks for an event with the next completion; poll once more before waiting for it. For hubs with a channel.
+    ///
+    /// # Errors
+    /// As for [`CompletionQueue::arm`](crate::cq::CompletionQueue::arm).
+    pub fn arm(&self, solicited_only: bool) -> Result<()> {
+        self.tracker.queue().arm(solicited_only)
+    }
+
+    /// A queue pair, to be asked or changed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed.
+    pub fn queue_pair_of(&self, member: Member) -> Result<&QueuePair<S>> {
+        self.tracker.qp(member)
+    }
+
+    /// Sends and receives of a member that are out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed.
+    pub fn in_flight(&self, member: Member) -> Result<(u32, u32)> {
+        self.tracker.out(member)
+    }
+
+    /// Whether nothing is out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.tracker.is_idle()
+    }
+
+    /// Completions of nothing that was out: a fault of the device, or left from a queue pair that is gone.
+    #[must_use]
+    pub const fn strays(&self) -> u64 {
+        self.tracker.strays()
+    }
+
+    /// The next operation that ended, if one has; those of one queue pair's send queue come in the order posted. Never blocks, never
+    /// allocates.
+    ///
+    /// # Errors
+    /// [`Error::Call`](crate::Error::Call) when the device failed: what is out stays with the hub.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Completed>> {
+        let Some(Ended { member, side, payload, completion }) = self.tracker.poll()? else { return Ok(None) };
+        let result = match &completion {
+            Some(completion) => completion.ok().map(|()| Success::of(completion, is_datagram::<S>())),
+            None => Ok(Success::default()),
+        };
+        Ok(Some(Completed { member, side, tag: payload.tag, held: payload.held, result }))
+    }
+
+    /// Ends a queue pair's work: everything that is out completes as flushed.
+    ///
+    /// # Errors
+    /// [`Error::Transition`](crate::Error::Transition) when the device refuses.
+    pub fn fail(&self, member: Member) -> Result<()> {
+        self.tracker.fail(member)
+    }
+
+    /// Takes a queue pair out and destroys it. The memory of what was out comes back, of unknown fate.
+    ///
+    /// # Errors
+    /// [`Error::Call`](crate::Error::Call) when the device refuses: it stays, with its memory.
+    pub fn remove(&mut self, member: Member) -> Result<Vec<Held>> {
+        Ok(self.tracker.remove(member)?.into_iter().map(|kept| kept.held).collect())
+    }
+
+    /// Brings a queue pair back for a new connection. The memory of what was out comes back, of unknown fate.
+    ///
+    /// # Errors
+    /// [`Error::Transition`](crate::Error::Transition) when the device refuses: what is out stays with the hub.
+    pub fn reset(&mut self, member: Member) -> Result<Vec<Held>> {
+        Ok(self.tracker.reset(member)?.into_iter().map(|kept| kept.held).collect())
+    }
+}
+
+impl<S: Connected> Hub<S> {
+    /// Connects a queue pair to the peer whose endpoint this is.
+    ///
+    /// # Errors
+    /// As for [`PreparedQueuePair::connect`].
+    pub fn connect(&mut self, member: Member, peer: &Endpoint) -> Result<()> {
+        self.tracker.connect(member, peer)
+    }
+}
+
+impl<S: Datagram> Hub<S> {
+    /// Brings a queue pair up: it can send to and receive from anybody who names its queue key.
+    ///
+    /// # Errors
+    /// As for [`PreparedQueuePair::activate`].
+    pub fn activate(&mut self, member: Member) -> Result<()> {
+        self.tracker.activate(member)
+    }
+}
+
+const fn is_datagram<S: Service>() -> bool {
+    matches!(S::TYPE, crate::qp::state::ServiceType::UD | crate::qp::state::ServiceType::DRIVER)
+}
+
+impl<S: Service> fmt::Debug for Hub<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("queue", self.tracker.queue()).finish_non_exhaustive()
+    }
+}

@@ -213,6 +213,15 @@ impl ExposedPart {
         self.len == 0
     }
 
+    pub(super) fn region(&self) -> &Registered {
+        &self.region
+    }
+
+    /// Whether it was registered in that protection domain.
+    pub(crate) fn is_of(&self, pd: &crate::ProtectionDomain) -> bool {
+        self.region.is_of(pd)
+    }
+
     /// Address, length and key, for a request.
     pub(crate) fn sge(&self) -> sinew_verbs_sys::ibv_sge {
         sinew_verbs_sys::ibv_sge {

@@ -21,13 +21,15 @@ pub struct Endpoint {
     pub psn: PacketSequenceNumber,
     /// The largest packet that its port carries now.
     pub mtu: Mtu,
+    /// How many reads and atomics of the peer's it answers at once; 0 for none.
+    pub responder_resources: u8,
 }
 
 impl Endpoint {
     /// Length of [`Endpoint::to_bytes`].
     pub const PACKED_LEN: usize = 28;
 
-    /// As bytes, big-endian: queue pair (4), packet number (4), GID (16, zeros for none), local identifier (2), code of the largest packet (1), zero (1).
+    /// As bytes, big-endian: queue pair (4), packet number (4), GID (16, zeros for none), local identifier (2), code of the largest packet (1), reads and atomics at once (1).
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::PACKED_LEN] {
         let mut bytes = [0; Self::PACKED_LEN];
@@ -36,6 +38,7 @@ impl Endpoint {
         bytes[8..24].copy_from_slice(&self.gid.unwrap_or_default().bytes());
         bytes[24..26].copy_from_slice(&self.lid.to_be_bytes());
         bytes[26] = self.mtu.as_raw() as u8;
+        bytes[27] = self.responder_resources;
         bytes
     }
 
@@ -57,22 +60,21 @@ impl Endpoint {
         if mtu.bytes().is_none() {
             return Err(nonsense(format!("largest packet of code {mtu}, which is none")));
         }
-        if bytes[27] != 0 {
-            return Err(nonsense("the last byte of its description is not zero".to_owned()));
-        }
         Ok(Self {
             qp_num,
             lid: u16::from_be_bytes([bytes[24], bytes[25]]),
             gid: (!gid.is_zero()).then_some(gid),
             psn: PacketSequenceNumber::new(word(4)).map_err(|error| nonsense(error.to_string()))?,
             mtu,
+            responder_resources: bytes[27],
         })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "qp={:#x},psn={:#x},mtu={},lid={:#x}", self.qp_num, self.psn.get(), self.mtu, self.lid)?;
+        let Self { qp_num, lid, psn, mtu, responder_resources, .. } = self;
+        write!(f, "qp={qp_num:#x},psn={:#x},mtu={mtu},lid={lid:#x},rd={responder_resources}", psn.get())?;
         match self.gid {
             Some(gid) => write!(f, ",gid={gid}"),
             None => Ok(()),
@@ -113,6 +115,10 @@ impl FromStr for Endpoint {
                         .map_err(|_| nonsense(format!("local identifier {value} has more than 16 bits")))?;
                     bytes[24..26].copy_from_slice(&lid.to_be_bytes());
                 }
+                "rd" => {
+                    bytes[27] = u8::try_from(number(value)?)
+                        .map_err(|_| nonsense(format!("{value} reads at once; it is one byte")))?;
+                }
                 "gid" => {
                     let gid: Gid = value.parse().map_err(|_| nonsense(format!("{value:?} is no GID")))?;
                     bytes[8..24].copy_from_slice(&gid.bytes());
@@ -121,7 +127,7 @@ impl FromStr for Endpoint {
             }
             seen.push(name);
         }
-        for needed in ["qp", "psn", "mtu", "lid"] {
+        for needed in ["qp", "psn", "mtu", "lid", "rd"] {
             if !seen.contains(&needed) {
                 return Err(nonsense(format!("{needed} is missing in {text:?}")));
             }
@@ -155,6 +161,7 @@ mod tests {
             gid: Some("::ffff:10.0.0.1".parse().unwrap()),
             psn: PacketSequenceNumber::new(0xabcdef).unwrap(),
             mtu: Mtu::B1024,
+            responder_resources: 16,
         }
     }
 
@@ -171,11 +178,12 @@ mod tests {
     fn nonsense_from_a_peer_is_named() {
         for (text, cause) in [
             ("", "no name=value"),
-            ("qp=1,psn=1,mtu=1024", "lid is missing"),
-            ("qp=1,psn=1,mtu=1000,lid=0", "no packet carries 1000"),
-            ("qp=0x1000000,psn=1,mtu=1024,lid=0", "24 bits"),
-            ("qp=1,psn=0x1000000,mtu=1024,lid=0", "24 bits"),
-            ("qp=1,psn=1,mtu=1024,lid=65536", "16 bits"),
+            ("qp=1,psn=1,mtu=1024,rd=1", "lid is missing"),
+            ("qp=1,psn=1,mtu=1024,lid=0,rd=256", "one byte"),
+            ("qp=1,psn=1,mtu=1000,lid=0,rd=1", "no packet carries 1000"),
+            ("qp=0x1000000,psn=1,mtu=1024,lid=0,rd=1", "24 bits"),
+            ("qp=1,psn=0x1000000,mtu=1024,lid=0,rd=1", "24 bits"),
+            ("qp=1,psn=1,mtu=1024,lid=65536,rd=1", "16 bits"),
             ("qp=1,psn=1,mtu=1024,lid=0,gid=nowhere", "no GID"),
             ("qp=1,qp=2,psn=1,mtu=1024,lid=0", "twice"),
             ("qp=1,psn=1,mtu=1024,lid=0,colour=red", "no part"),
@@ -185,9 +193,6 @@ mod tests {
         }
         let mut bytes = endpoint().to_bytes();
         bytes[26] = 9;
-        assert!(Endpoint::from_bytes(&bytes).is_err());
-        let mut bytes = endpoint().to_bytes();
-        bytes[27] = 1;
         assert!(Endpoint::from_bytes(&bytes).is_err());
     }
 }

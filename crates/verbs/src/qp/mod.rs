@@ -1,5 +1,21 @@
-//! Queue pairs: their numbers, states and descriptions.
+//! Queue pairs: made, connected, changed, asked, posted to.
 
+mod attributes;
+mod builder;
 pub mod config;
 pub mod endpoint;
+mod pair;
+mod prepared;
+mod request;
+mod service;
 pub mod state;
+
+pub use attributes::{Attributes, Path, Route};
+pub use builder::QueuePairBuilder;
+pub use endpoint::Endpoint;
+pub use pair::{Depths, PostError, QueuePair};
+pub(crate) use prepared::Plan;
+pub use prepared::PreparedQueuePair;
+pub(crate) use request::link_receives;
+pub use request::{Destination, ReceiveRequest, SendRequest};
+pub use service::{Atomics, Connected, Datagram, Operations, Rc, Reads, Service, Srd, Uc, Ud, Writes};

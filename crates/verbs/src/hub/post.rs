@@ -1,0 +1,175 @@
+//! The posts of a hub: where its promise to the device is made.
+#![allow(unsafe_code)]
+
+use super::operation::{ELEMENTS_MAX, Kept};
+use super::{Held, Hub, Member, Operation};
+use crate::error::Error;
+use crate::qp::Service;
+use sinew_verbs_sys as sys;
+use std::fmt;
+
+const NO_ELEMENTS: [sys::ibv_sge; ELEMENTS_MAX] =
+    [sys::ibv_sge { addr: 0, length: 0, lkey: 0 }; ELEMENTS_MAX];
+
+/// Operations of one doorbell, at most.
+const BATCH: usize = 16;
+
+/// An operation that was not posted, with its memory.
+#[derive(Debug)]
+pub struct Rejected<T> {
+    /// What was not posted.
+    pub operation: T,
+    /// Why.
+    pub error: Error,
+}
+
+impl<T> fmt::Display for Rejected<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Rejected<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// The part of a batch that was not posted.
+#[derive(Debug)]
+pub struct BatchRejected {
+    /// How many were posted before.
+    pub posted: usize,
+    /// The memory of those that were handed to the device's queue and refused, in order. What the iterator had not given yet stays
+    /// with the caller.
+    pub held: Vec<Held>,
+    /// Why.
+    pub error: Error,
+}
+
+impl fmt::Display for BatchRejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} posted operations: {}", self.posted, self.error)
+    }
+}
+
+impl std::error::Error for BatchRejected {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl<S: Service> Hub<S> {
+    /// Posts an operation. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// With the operation: [`Error::Full`] when the send queue has no place; [`Error::Invalid`] for memory of another domain, lengths that
+    /// it does not have, or a member that was removed; [`Error::Unsupported`] for what the device lacks.
+    #[inline]
+    pub fn post(&mut self, member: Member, operation: Operation<S>) -> Result<(), Rejected<Operation<S>>> {
+        let Operation { shape, kept } = operation;
+        let mut elements = NO_ELEMENTS;
+        let request = match self.tracker.qp(member) {
+            Ok(qp) => shape.request(&kept, 0, qp.protection_domain(), &mut elements),
+            Err(error) => Err(error),
+        };
+        let mut request = match request {
+            Ok(request) => request,
+            Err(error) => return Err(Rejected { operation: Operation { shape, kept }, error }),
+        };
+        let number = |wr_id| {
+            request.raw_mut().wr_id = wr_id;
+            request
+        };
+        // SAFETY: the payload is the operation's memory: owned, registered in the queue pair's domain, and reached by nobody else until it
+        // comes back (a buffer), or never a slice (a part). The tracker lets it go only when the device is done.
+        unsafe { self.tracker.post_send(member, number, kept) }
+            .map_err(|(kept, error)| Rejected { operation: Operation { shape, kept }, error })
+    }
+
+    /// Posts operations with one doorbell for each 16 of them, as many as the send queue has room for; an operation that is not asked for
+    /// stays in the iterator. How many were posted. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post), with the memory of what was refused.
+    pub fn post_batch(
+        &mut self,
+        member: Member,
+        operations: &mut dyn Iterator<Item = Operation<S>>,
+    ) -> Result<usize, BatchRejected> {
+        let mut posted = 0;
+        loop {
+            match self.post_some(member, operations) {
+                Ok(BATCH) => posted += BATCH,
+                Ok(count) => return Ok(posted + count),
+                // What was posted fills the queue: the rest stays in the iterator.
+                Err(rejected) if posted > 0 && rejected.held.is_empty() && rejected.error.is_retryable() => {
+                    return Ok(posted);
+                }
+                Err(rejected) => return Err(BatchRejected { posted: posted + rejected.posted, ..rejected }),
+            }
+        }
+    }
+
+    fn post_some(
+        &mut self,
+        member: Member,
+        operations: &mut dyn Iterator<Item = Operation<S>>,
+    ) -> Result<usize, BatchRejected> {
+        let pd = match self.tracker.qp(member) {
+            Ok(qp) => qp.protection_domain().clone(),
+            Err(error) => return Err(BatchRejected { posted: 0, held: Vec::new(), error }),
+        };
+        let mut elements = [NO_ELEMENTS; BATCH];
+        let mut places = elements.iter_mut();
+        let mut refused = None;
+        let next = |wr_id| {
+            let place = places.next()?;
+            let Operation { shape, kept } = operations.next()?;
+            match shape.request(&kept, wr_id, &pd, place) {
+                Ok(request) => Some((request, kept)),
+                Err(error) => {
+                    refused = Some((kept.held, error));
+                    None
+                }
+            }
+        };
+        // SAFETY: as for one operation, of each.
+        let answer = unsafe { self.tracker.post_sends::<BATCH>(member, next) };
+        match (answer, refused) {
+            (Ok(count), None) => Ok(count),
+            (Ok(posted), Some((held, error))) => Err(BatchRejected { posted, held: vec![held], error }),
+            (Err(failed), refused) => {
+                let held =
+                    failed.payloads.into_iter().map(|kept| kept.held).chain(refused.map(|(held, _)| held));
+                Err(BatchRejected { posted: failed.posted, held: held.collect(), error: failed.error })
+            }
+        }
+    }
+
+    /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// With the memory, as for [`post`](Self::post).
+    #[inline]
+    pub fn post_receive(
+        &mut self,
+        member: Member,
+        held: impl Into<Held>,
+        tag: u64,
+    ) -> Result<(), Rejected<Held>> {
+        let held = held.into();
+        let mut elements = NO_ELEMENTS;
+        let count = match self.tracker.qp(member) {
+            Ok(qp) => held.elements(None, qp.protection_domain(), &mut elements),
+            Err(error) => Err(error),
+        };
+        let count = match count {
+            Ok(count) => count,
+            Err(error) => return Err(Rejected { operation: held, error }),
+        };
+        // SAFETY: as for an operation.
+        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: None }) }
+            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+    }
+}

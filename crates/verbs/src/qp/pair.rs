@@ -1,0 +1,490 @@
+//! A queue pair: posted to, changed, asked, destroyed.
+#![allow(unsafe_code)]
+
+use super::attributes::Attributes;
+use super::request::{ReceiveRequest, SendRequest, link_receives};
+use super::service::{Operations, Service};
+use super::state::{AttributeMask, ServiceType, State, diagnose};
+use crate::cq::{CompletionQueue, Reservation};
+use crate::device::Context;
+use crate::error::{Error, Result};
+use crate::pd::ProtectionDomain;
+use crate::srq::SharedReceiveQueue;
+use sinew_verbs_sys as sys;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+/// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped,
+/// before its queues, domain and device.
+///
+/// Posting is `unsafe` here: memory and number of each request are the caller's. A [`Hub`](crate::Hub) or a
+/// [`Channel`](crate::Channel) keeps the memory, and is safe.
+#[doc(alias = "ibv_qp")]
+pub struct QueuePair<S: Service> {
+    pair: ManuallyDrop<Pair>,
+    service: PhantomData<fn() -> S>,
+}
+
+/// What a queue pair is, whichever its service.
+struct Pair {
+    qp: NonNull<sys::ibv_qp>,
+    /// The same, where it was made for extended posting.
+    extended: Option<NonNull<sys::ibv_qp_ex>>,
+    operations: Operations,
+    depths: Depths,
+    send: Reservation,
+    receive: Reservation,
+    shared: Option<SharedReceiveQueue>,
+    pd: ProtectionDomain,
+}
+
+/// How deep and how wide a queue pair is: as it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Depths {
+    /// Requests in the send queue.
+    pub send: u32,
+    /// Requests in the receive queue; 0 with a shared one.
+    pub receive: u32,
+    /// Elements in a send request.
+    pub send_elements: u32,
+    /// Elements in a receive.
+    pub receive_elements: u32,
+    /// Bytes that an inline request carries; what the device gave.
+    pub inline: u32,
+}
+
+// SAFETY: a queue pair may be used and destroyed by any thread; drivers lock it.
+unsafe impl Send for Pair {}
+// SAFETY: the same; shared references change states only, which the kernel orders.
+unsafe impl Sync for Pair {}
+
+/// Requests that were not posted.
+#[derive(Clone, Debug)]
+pub struct PostError {
+    /// How many of the list were posted before.
+    pub posted: usize,
+    /// Why the next was not.
+    pub error: Error,
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} posted requests: {}", self.posted, self.error)
+    }
+}
+
+impl std::error::Error for PostError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<PostError> for Error {
+    fn from(error: PostError) -> Self {
+        error.error
+    }
+}
+
+/// The most elements of an inline request for extended posting.
+const INLINE_ELEMENTS_MAX: usize = 16;
+
+impl Pair {
+    fn context(&self) -> &Context {
+        self.pd.context()
+    }
+
+    /// Tells the device to forget it.
+    fn destroy(&self) -> std::result::Result<(), sys::Errno> {
+        // SAFETY: made by us; called until it succeeded once.
+        sys::Errno::check(unsafe { (self.pd.table().ibv_destroy_qp)(self.qp.as_ptr()) })
+    }
+}
+
+impl<S: Service> QueuePair<S> {
+    pub(super) fn new(
+        pd: &ProtectionDomain,
+        qp: NonNull<sys::ibv_qp>,
+        extended: Option<NonNull<sys::ibv_qp_ex>>,
+        operations: Operations,
+        depths: Depths,
+        (send, receive): (Reservation, Reservation),
+        shared: Option<SharedReceiveQueue>,
+    ) -> Self {
+        let pair = Pair { qp, extended, operations, depths, send, receive, shared, pd: pd.clone() };
+        Self { pair: ManuallyDrop::new(pair), service: PhantomData }
+    }
+
+    /// Its number, which peers name.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        // SAFETY: the queue pair is alive, and nobody writes the field.
+        unsafe { (*self.as_raw()).qp_num }
+    }
+
+    /// The raw queue pair; it stays as long as this value.
+    #[must_use]
+    pub fn as_raw(&self) -> *mut sys::ibv_qp {
+        self.pair.qp.as_ptr()
+    }
+
+    /// The raw extended queue pair, where it was made as one.
+    #[must_use]
+    pub fn as_raw_extended(&self) -> Option<*mut sys::ibv_qp_ex> {
+        self.pair.extended.map(NonNull::as_ptr)
+    }
+
+    /// What it was made for, as far as the device has it.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.pair.operations
+    }
+
+    /// How deep it is.
+    #[must_use]
+    pub fn depths(&self) -> Depths {
+        self.pair.depths
+    }
+
+    /// The domain it is of.
+    #[must_use]
+    pub fn protection_domain(&self) -> &ProtectionDomain {
+        &self.pair.pd
+    }
+
+    /// Where its sends complete.
+    #[must_use]
+    pub fn send_completion_queue(&self) -> &CompletionQueue {
+        self.pair.send.queue()
+    }
+
+    /// Where its receives complete.
+    #[must_use]
+    pub fn receive_completion_queue(&self) -> &CompletionQueue {
+        self.pair.receive.queue()
+    }
+
+    /// The shared queue that its receives come from, if they do.
+    #[must_use]
+    pub fn shared_receive_queue(&self) -> Option<&SharedReceiveQueue> {
+        self.pair.shared.as_ref()
+    }
+
+    fn object(&self) -> String {
+        format!("queue pair {:#x} of {}", self.number(), self.pair.context().name())
+    }
+
+    /// Posts requests with one doorbell. Where the device posts extended batches, all or none are posted; otherwise those
+    /// before the one that failed are.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the send queue has no place; [`Error::Unsupported`] for an operation that the queue pair was not made for (nothing
+    /// is posted then); [`Error::Call`] from the device.
+    ///
+    /// # Safety
+    /// Until the completion of a request was polled, or the queue pair is destroyed: its memory stays registered and valid, bytes to be
+    /// sent are not written, places to be filled are not touched; unless it is inline, for then its bytes are free when this returns. An
+    /// unsignaled request ends with the next signaled one of this queue pair. No more requests than the depth are out that were not
+    /// polled. The completion queue is not that of a hub or channel, which would take the completion for one of its own.
+    #[doc(alias = "ibv_post_send")]
+    #[doc(alias = "ibv_wr_start")]
+    #[inline]
+    pub unsafe fn post(&mut self, requests: &mut [SendRequest<'_, S>]) -> std::result::Result<(), PostError> {
+        for request in &*requests {
+            if !self.pair.operations.contains(request.needs()) {
+                return Err(PostError { posted: 0, error: self.unsupported(request.needs()) });
+            }
+        }
+        match self.pair.extended {
+            // SAFETY: by the caller's promise; the operations were looked at.
+            Some(extended) => unsafe { self.post_extended(extended.as_ptr(), requests) },
+            // SAFETY: by the caller's promise.
+            None => unsafe { self.post_linked(requests) },
+        }
+    }
+
+    /// Posts one request; see [`post`](Self::post).
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post).
+    ///
+    /// # Safety
+    /// As for [`post`](Self::post).
+    #[inline]
+    pub unsafe fn post_one(&mut self, mut request: SendRequest<'_, S>) -> Result<()> {
+        // SAFETY: by the caller's promise.
+        unsafe { self.post(std::slice::from_mut(&mut request)) }.map_err(Error::from)
+    }
+
+    #[cold]
+    fn unsupported(&self, operation: Operations) -> Error {
+        let name = operation.iter_names().next().map_or("this operation", |(name, _)| name);
+        Error::Unsupported { what: name, object: self.object() }
+    }
+
+    #[cold]
+    fn post_failed(&self, call: &'static str, posted: usize, errno: sys::Errno) -> PostError {
+        let error = match errno.0 {
+            libc::ENOMEM => Error::Full { queue: "send queue", depth: self.pair.depths.send },
+            number => Error::call(call, self.object(), number),
+        };
+        PostError { posted, error }
+    }
+
+    unsafe fn post_linked(
+        &mut self,
+        requests: &mut [SendRequest<'_, S>],
+    ) -> std::result::Result<(), PostError> {
+        let mut next = std::ptr::null_mut();
+        for request in requests.iter_mut().rev() {
+            let raw = request.raw_mut();
+            raw.next = next;
+            next = raw;
+        }
+        if next.is_null() {
+            return Ok(());
+        }
+        let mut bad = std::ptr::null_mut();
+        // SAFETY: the queue pair is alive, the list is linked and lives through the call; its memory is the caller's promise; the
+        // context was looked at when it was opened.
+        let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), next, &raw mut bad) };
+        sys::Errno::check(answer).map_err(|errno| {
+            let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
+            self.post_failed("ibv_post_send", posted, errno)
+        })
+    }
+
+    unsafe fn post_extended(
+        &mut self,
+        qp: *mut sys::ibv_qp_ex,
+        requests: &mut [SendRequest<'_, S>],
+    ) -> std::result::Result<(), PostError> {
+        let too_many = |request: &SendRequest<'_, S>| {
+            request.as_raw().send_flags & sys::IBV_SEND_INLINE != 0
+                && request.as_raw().num_sge as usize > INLINE_ELEMENTS_MAX
+        };
+        if requests.iter().any(too_many) {
+            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID));
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
+        // (`sys::supports`), which the requests are of; between start and completion nothing of the caller's runs and nothing panics.
+        let answer = unsafe {
+            sys::ibv_wr_start_unchecked(qp);
+            for request in &*requests {
+                write_request::<S>(qp, request.as_raw());
+            }
+            sys::ibv_wr_complete_unchecked(qp)
+        };
+        sys::Errno::check(answer).map_err(|errno| self.post_failed("ibv_wr_complete", 0, errno))
+    }
+
+    /// Posts receives with one call; those before the one that failed are posted.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the receive queue has no place; [`Error::Call`] from the device, with `EINVAL` for a queue pair with a shared
+    /// receive queue.
+    ///
+    /// # Safety
+    /// Until the completion of a request was polled, or the queue pair is destroyed: its places stay registered and valid and are not
+    /// touched. No more receives than the depth are out that were not polled. The completion queue is not that of a hub or channel.
+    #[doc(alias = "ibv_post_recv")]
+    #[inline]
+    pub unsafe fn post_receives(
+        &mut self,
+        requests: &mut [ReceiveRequest<'_>],
+    ) -> std::result::Result<(), PostError> {
+        let list = link_receives(requests);
+        if list.is_null() {
+            return Ok(());
+        }
+        let mut bad = std::ptr::null_mut();
+        // SAFETY: the queue pair is alive, the list is linked and lives through the call; its memory is the caller's promise; the
+        // context was looked at when it was opened.
+        let answer = unsafe { sys::ibv_post_recv_unchecked(self.as_raw(), list, &raw mut bad) };
+        sys::Errno::check(answer).map_err(|errno| {
+            let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
+            let error = match errno.0 {
+                libc::ENOMEM => Error::Full { queue: "receive queue", depth: self.pair.depths.receive },
+                number => Error::call("ibv_post_recv", self.object(), number),
+            };
+            PostError { posted, error }
+        })
+    }
+
+    /// Changes it. The device's "invalid" is explained by the specification's table of states.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the step is refused, with what is missing or does not belong.
+    #[doc(alias = "ibv_modify_qp")]
+    pub fn modify(&self, attributes: &Attributes) -> Result<()> {
+        let mut raw = *attributes.as_raw();
+        let mask = attributes.mask();
+        // SAFETY: the queue pair is alive, the attributes are a local. Whatever state it goes to, the device touches memory of posted requests only.
+        let answer =
+            unsafe { (self.pair.pd.table().ibv_modify_qp)(self.as_raw(), &mut raw, mask.bits() as i32) };
+        sys::Errno::check(answer).map_err(|errno| {
+            let current = self.query(AttributeMask::STATE).ok().and_then(|attributes| attributes.state());
+            match current {
+                Some(current) => {
+                    let next = attributes.state().unwrap_or(current);
+                    Error::Transition(diagnose(
+                        self.service_type(),
+                        current,
+                        next,
+                        mask,
+                        attributes.is_routed(),
+                        errno.0,
+                    ))
+                }
+                None => Error::call("ibv_modify_qp", self.object(), errno.0),
+            }
+        })
+    }
+
+    /// What the device says of it, of what the mask asks for; some devices say more.
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the device.
+    #[doc(alias = "ibv_query_qp")]
+    pub fn query(&self, mask: AttributeMask) -> Result<Attributes> {
+        let mut raw = sys::ibv_qp_attr::zeroed();
+        let mut made = sys::ibv_qp_init_attr::zeroed();
+        // SAFETY: the queue pair is alive, both places are locals.
+        let answer = unsafe {
+            (self.pair.pd.table().ibv_query_qp)(self.as_raw(), &mut raw, mask.bits() as i32, &mut made)
+        };
+        sys::Errno::check(answer).map_err(|errno| Error::call("ibv_query_qp", self.object(), errno.0))?;
+        Ok(Attributes::from_raw(raw, mask))
+    }
+
+    /// The state that it is in, by the device.
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the device.
+    pub fn state(&self) -> Result<State> {
+        let attributes = self.query(AttributeMask::STATE)?;
+        Ok(attributes.state().unwrap_or(State::ERR))
+    }
+
+    /// Its service, as the number of the ABI.
+    #[must_use]
+    pub fn service_type(&self) -> ServiceType {
+        S::TYPE
+    }
+
+    /// To the error state: everything that is out is flushed, completes with an error.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] when the device refuses.
+    pub fn fail(&self) -> Result<()> {
+        self.modify(&Attributes::new().set_state(State::ERR))
+    }
+
+    /// Destroys it: when this succeeds, the device touches nothing of its requests any more.
+    ///
+    /// # Errors
+    /// Itself, when the device refuses.
+    #[doc(alias = "ibv_destroy_qp")]
+    pub fn destroy(self) -> std::result::Result<(), (Self, Error)> {
+        match self.pair.destroy() {
+            Ok(()) => {
+                let mut this = ManuallyDrop::new(self);
+                // SAFETY: `this` is not dropped, so its parts are dropped once, here, after the device forgot it.
+                unsafe { ManuallyDrop::drop(&mut this.pair) };
+                Ok(())
+            }
+            Err(errno) => {
+                let error = Error::call("ibv_destroy_qp", self.object(), errno.0);
+                Err((self, error))
+            }
+        }
+    }
+}
+
+impl<S: Service> Drop for QueuePair<S> {
+    fn drop(&mut self) {
+        match self.pair.destroy() {
+            // SAFETY: dropped once, here, after the device forgot it.
+            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.pair) },
+            // Its queues, its domain and the device stay for ever: they are not dropped.
+            Err(errno) => {
+                let object = self.object();
+                self.pair.context().library().leaked("ibv_destroy_qp", &object, errno.0);
+            }
+        }
+    }
+}
+
+impl<S: Service> fmt::Debug for QueuePair<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QueuePair({:?}, {:#x} of {})", S::TYPE, self.number(), self.pair.context().name())
+    }
+}
+
+/// Writes one request into a batch that was started.
+///
+/// # Safety
+/// As for the functions that it calls: a batch was started by this thread, and the queue pair was made for the operation.
+#[inline]
+unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
+    // SAFETY: by the promise to this function. The unions are read as the operation wrote them: writes and reads have `rdma`, atomics
+    // `atomic`, datagrams `ud`.
+    unsafe {
+        (*qp).wr_id = wr.wr_id;
+        (*qp).wr_flags = wr.send_flags;
+        let (rdma, atomic) = (wr.wr.rdma, wr.wr.atomic);
+        match wr.opcode {
+            sys::IbvWrOpcode::SEND => sys::ibv_wr_send_unchecked(qp),
+            sys::IbvWrOpcode::SEND_WITH_IMM => sys::ibv_wr_send_imm_unchecked(qp, wr.imm_data),
+            sys::IbvWrOpcode::SEND_WITH_INV => sys::ibv_wr_send_inv_unchecked(qp, wr.imm_data),
+            sys::IbvWrOpcode::RDMA_WRITE => sys::ibv_wr_rdma_write_unchecked(qp, rdma.rkey, rdma.remote_addr),
+            sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM => {
+                sys::ibv_wr_rdma_write_imm_unchecked(qp, rdma.rkey, rdma.remote_addr, wr.imm_data);
+            }
+            sys::IbvWrOpcode::RDMA_READ => sys::ibv_wr_rdma_read_unchecked(qp, rdma.rkey, rdma.remote_addr),
+            sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP => sys::ibv_wr_atomic_cmp_swp_unchecked(
+                qp,
+                atomic.rkey,
+                atomic.remote_addr,
+                atomic.compare_add,
+                atomic.swap,
+            ),
+            sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD => {
+                sys::ibv_wr_atomic_fetch_add_unchecked(
+                    qp,
+                    atomic.rkey,
+                    atomic.remote_addr,
+                    atomic.compare_add,
+                );
+            }
+            sys::IbvWrOpcode::LOCAL_INV => return sys::ibv_wr_local_inv_unchecked(qp, wr.imm_data),
+            _ => {
+                let bind = wr.more.bind_mw;
+                return sys::ibv_wr_bind_mw_unchecked(qp, bind.mw, bind.rkey, &raw const bind.bind_info);
+            }
+        }
+        if S::TYPE == ServiceType::UD || S::TYPE == ServiceType::DRIVER {
+            let ud = wr.wr.ud;
+            sys::ibv_wr_set_ud_addr_unchecked(qp, ud.ah, ud.remote_qpn, ud.remote_qkey);
+        }
+        let len = usize::try_from(wr.num_sge).unwrap_or(0);
+        if wr.send_flags & sys::IBV_SEND_INLINE != 0 {
+            let mut pieces = [sys::ibv_data_buf::zeroed(); INLINE_ELEMENTS_MAX];
+            for (place, piece) in pieces.iter_mut().enumerate().take(len) {
+                let sge = *wr.sg_list.add(place);
+                let addr = std::ptr::with_exposed_provenance_mut(sge.addr as usize);
+                *piece = sys::ibv_data_buf { addr, length: sge.length as usize };
+            }
+            sys::ibv_wr_set_inline_data_list_unchecked(qp, len, pieces.as_ptr());
+        } else if len == 1 {
+            let sge = *wr.sg_list;
+            sys::ibv_wr_set_sge_unchecked(qp, sge.lkey, sge.addr, sge.length);
+        } else {
+            sys::ibv_wr_set_sge_list_unchecked(qp, len, wr.sg_list);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Work requests: what a queue pair is asked to do.
+#![allow(unsafe_code)]
+
+use super::service::{Atomics, Datagram, Operations, Reads, Service, Writes};
+use crate::memory::{Gather, RemoteRegion, Scatter};
+use sinew_verbs_sys as sys;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A request to send, write, read or do an atomic. Built by value: `SendRequest::write(7, &list, remote).signaled()`.
+///
+/// Unsignaled unless said otherwise: it completes visibly only when it fails; a later signaled one completes it too.
+#[repr(transparent)]
+#[doc(alias = "ibv_send_wr")]
+pub struct SendRequest<'list, S: Service> {
+    raw: sys::ibv_send_wr,
+    list: PhantomData<&'list ()>,
+    service: PhantomData<fn() -> S>,
+}
+
+// SAFETY: plain numbers, and pointers to a list that is borrowed and that nobody writes.
+unsafe impl<S: Service> Send for SendRequest<'_, S> {}
+// SAFETY: the same.
+unsafe impl<S: Service> Sync for SendRequest<'_, S> {}
+
+/// Whom a datagram goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// The way.
+    pub(crate) handle: *mut sys::ibv_ah,
+    pub(crate) qp_num: u32,
+    pub(crate) qkey: u32,
+    pub(crate) borrow: PhantomData<&'a ()>,
+}
+
+/// The numbers of the ABI (`enum ibv_wr_opcode`) and what each needs of a queue pair.
+const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
+    match opcode {
+        sys::IbvWrOpcode::RDMA_WRITE => Operations::WRITE,
+        sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM => Operations::WRITE_IMMEDIATE,
+        sys::IbvWrOpcode::SEND => Operations::SEND,
+        sys::IbvWrOpcode::SEND_WITH_IMM => Operations::SEND_IMMEDIATE,
+        sys::IbvWrOpcode::RDMA_READ => Operations::READ,
+        sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP => Operations::COMPARE_SWAP,
+        sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD => Operations::FETCH_ADD,
+        sys::IbvWrOpcode::LOCAL_INV => Operations::LOCAL_INVALIDATE,
+        sys::IbvWrOpcode::SEND_WITH_INV => Operations::SEND_INVALIDATE,
+        _ => Operations::BIND_WINDOW,
+    }
+}
+
+impl<'list, S: Service> SendRequest<'list, S> {
+    pub(crate) fn of(wr_id: u64, opcode: sys::IbvWrOpcode, list: *const sys::ibv_sge, len: usize) -> Self {
+        let mut raw = sys::ibv_send_wr::zeroed();
+        raw.wr_id = wr_id;
+        raw.opcode = opcode;
+        raw.sg_list = list.cast_mut();
+        // More elements than an int can count are more than any queue pair takes: the device refuses them.
+        raw.num_sge = i32::try_from(len).unwrap_or(i32::MAX);
+        Self { raw, list: PhantomData, service: PhantomData }
+    }
+
+    fn gathered(wr_id: u64, opcode: sys::IbvWrOpcode, list: &'list [Gather<'_>]) -> Self {
+        Self::of(wr_id, opcode, list.as_ptr().cast(), list.len())
+    }
+
+    /// A message of these bytes, in this order; none is an empty message. Datagrams are addressed by [`to`](Self::to).
+    #[must_use]
+    pub fn send(wr_id: u64, list: &'list [Gather<'_>]) -> Self {
+        Self::gathered(wr_id, sys::IbvWrOpcode::SEND, list)
+    }
+
+    /// The same with a word that the receiver's completion tells.
+    #[must_use]
+    pub fn send_with_immediate(wr_id: u64, list: &'list [Gather<'_>], immediate: u32) -> Self {
+        Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_IMM, list).immediate(immediate)
+    }
+
+    pub(crate) const fn immediate(mut self, immediate: u32) -> Self {
+        self.raw.imm_data = immediate.to_be();
+        self
+    }
+
+    /// Completes visibly.
+    #[must_use]
+    pub const fn signaled(mut self) -> Self {
+        self.raw.send_flags |= sys::IBV_SEND_SIGNALED;
+        self
+    }
+
+    /// Wakes a receiver that armed its queue for solicited messages only.
+    #[must_use]
+    pub const fn solicited(mut self) -> Self {
+        self.raw.send_flags |= sys::IBV_SEND_SOLICITED;
+        self
+    }
+
+    /// Its bytes are copied while it is posted, so that their memory is free at once and needs no registration. Up to the queue pair's
+    /// inline capacity; sends and writes only.
+    #[must_use]
+    pub const fn inline(mut self) -> Self {
+        self.raw.send_flags |= sys::IBV_SEND_INLINE;
+        self
+    }
+
+    /// Begins when reads and atomics before it have completed.
+    #[must_use]
+    pub const fn fenced(mut self) -> Self
+    where
+        S: Reads,
+    {
+        self.raw.send_flags |= sys::IBV_SEND_FENCE;
+        self
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn wr_id(&self) -> u64 {
+        self.raw.wr_id
+    }
+
+    /// Whether it completes visibly.
+    #[must_use]
+    pub const fn is_signaled(&self) -> bool {
+        self.raw.send_flags & sys::IBV_SEND_SIGNALED != 0
+    }
+
+    #[inline]
+    pub(crate) const fn needs(&self) -> Operations {
+        needs(self.raw.opcode)
+    }
+
+    pub(crate) const fn raw_mut(&mut self) -> &mut sys::ibv_send_wr {
+        &mut self.raw
+    }
+
+    /// As the ABI has it; `next` is written when it is posted.
+    #[must_use]
+    pub const fn as_raw(&self) -> &sys::ibv_send_wr {
+        &self.raw
+    }
+}
+
+impl<'list, S: Datagram> SendRequest<'list, S> {
+    /// Whom it goes to.
+    #[must_use]
+    pub const fn to(mut self, destination: Destination<'list>) -> Self {
+        self.raw.wr.ud = sys::ibv_send_wr_ud {
+            ah: destination.handle,
+            remote_qpn: destination.qp_num,
+            remote_qkey: destination.qkey,
+        };
+        self
+    }
+}
+
+impl<'list, S: Writes> SendRequest<'list, S> {
+    pub(crate) const fn at(mut self, remote: RemoteRegion) -> Self {
+        self.raw.wr.rdma = sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
+        self
+    }
+
+    /// Writes these bytes to the beginning of a peer's memory.
+    #[must_use]
+    pub fn write(wr_id: u64, list: &'list [Gather<'_>], remote: RemoteRegion) -> Self {
+        Self::gathered(wr_id, sys::IbvWrOpcode::RDMA_WRITE, list).at(remote)
+    }
+
+    /// The same, and completes a receive of the peer's with this word.
+    #[must_use]
+    pub fn write_with_immediate(
+        wr_id: u64,
+        list: &'list [Gather<'_>],
+        remote: RemoteRegion,
+        immediate: u32,
+    ) -> Self {
+        Self::gathered(wr_id, sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM, list).at(remote).immediate(immediate)
+    }
+}
+
+impl<'list, S: Reads> SendRequest<'list, S> {
+    /// Reads a peer's memory into these places.
+    #[must_use]
+    pub fn read(wr_id: u64, list: &'list mut [Scatter<'_>], remote: RemoteRegion) -> Self {
+        Self::of(wr_id, sys::IbvWrOpcode::RDMA_READ, list.as_ptr().cast(), list.len()).at(remote)
+    }
+}
+
+impl<'list, S: Atomics> SendRequest<'list, S> {
+    pub(crate) const fn atomic(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
+        self.raw.wr.atomic =
+            sys::ibv_send_wr_atomic { remote_addr: remote.addr(), compare_add, swap, rkey: remote.key().0 };
+        self
+    }
+
+    /// Writes `swap` to 8 bytes of a peer's memory, at a multiple of 8, if they are `compare`; what they were comes into the place, in this machine's order.
+    #[must_use]
+    pub fn compare_swap(
+        wr_id: u64,
+        place: &'list mut [Scatter<'_>; 1],
+        remote: RemoteRegion,
+        compare: u64,
+        swap: u64,
+    ) -> Self {
+        Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP, place.as_ptr().cast(), 1)
+            .atomic(remote, compare, swap)
+    }
+
+    /// Adds to 8 bytes of a peer's memory, at a multiple of 8; what they were comes into the place, in this machine's order.
+    #[must_use]
+    pub fn fetch_add(wr_id: u64, place: &'list mut [Scatter<'_>; 1], remote: RemoteRegion, add: u64) -> Self {
+        Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD, place.as_ptr().cast(), 1)
+            .atomic(remote, add, 0)
+    }
+
+    /// A message that also takes a key of the peer's out of use.
+    #[must_use]
+    pub fn send_with_invalidate(
+        wr_id: u64,
+        list: &'list [Gather<'_>],
+        key: crate::memory::RemoteKey,
+    ) -> Self {
+        let mut request = Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_INV, list);
+        request.raw.imm_data = key.0;
+        request
+    }
+
+    /// Takes a key of one's own (a window's) out of use.
+    #[must_use]
+    pub fn local_invalidate(wr_id: u64, key: u32) -> Self {
+        let mut request = Self::of(wr_id, sys::IbvWrOpcode::LOCAL_INV, std::ptr::null(), 0);
+        request.raw.imm_data = key;
+        request
+    }
+}
+
+impl<S: Service> fmt::Debug for SendRequest<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendRequest")
+            .field("wr_id", &self.raw.wr_id)
+            .field("operation", &self.needs())
+            .field("elements", &self.raw.num_sge)
+            .field("flags", &format_args!("{:#x}", self.raw.send_flags))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request to receive: where a message is put.
+#[repr(transparent)]
+#[doc(alias = "ibv_recv_wr")]
+pub struct ReceiveRequest<'list> {
+    raw: sys::ibv_recv_wr,
+    list: PhantomData<&'list mut ()>,
+}
+
+// SAFETY: plain numbers, and pointers to a list that is borrowed for this alone.
+unsafe impl Send for ReceiveRequest<'_> {}
+// SAFETY: the same.
+unsafe impl Sync for ReceiveRequest<'_> {}
+
+impl<'list> ReceiveRequest<'list> {
+    /// A message goes into these places, in this order; none takes empty messages and immediate data.
+    #[must_use]
+    pub fn new(wr_id: u64, list: &'list mut [Scatter<'_>]) -> Self {
+        Self::of(wr_id, list.as_ptr().cast(), list.len())
+    }
+
+    pub(crate) fn of(wr_id: u64, list: *const sys::ibv_sge, len: usize) -> Self {
+        let raw = sys::ibv_recv_wr {
+            wr_id,
+            next: std::ptr::null_mut(),
+            sg_list: list.cast_mut(),
+            num_sge: i32::try_from(len).unwrap_or(i32::MAX),
+        };
+        Self { raw, list: PhantomData }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn wr_id(&self) -> u64 {
+        self.raw.wr_id
+    }
+
+    /// As the ABI has it.
+    #[must_use]
+    pub const fn as_raw(&self) -> &sys::ibv_recv_wr {
+        &self.raw
+    }
+}
+
+impl fmt::Debug for ReceiveRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiveRequest")
+            .field("wr_id", &self.raw.wr_id)
+            .field("elements", &self.raw.num_sge)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Links receives for one call.
+pub(crate) fn link_receives(requests: &mut [ReceiveRequest<'_>]) -> *mut sys::ibv_recv_wr {
+    let mut next = std::ptr::null_mut();
+    for request in requests.iter_mut().rev() {
+        request.raw.next = next;
+        next = &raw mut request.raw;
+    }
+    next
+}

@@ -1,0 +1,112 @@
+//! What carries messages, as types: an operation that a service does not have is not there to call.
+
+use super::state::ServiceType;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A service of queue pairs (InfiniBand specification, volume 1, 9.7 and 9.8).
+pub trait Service: sealed::Sealed + Send + Sync + 'static {
+    /// Its number.
+    const TYPE: ServiceType;
+    /// Whether requests complete in the order posted.
+    const IN_ORDER: bool;
+    /// The operations that it has, as far as a device does too.
+    const OPERATIONS: Operations;
+}
+
+/// Between two queue pairs: RC and UC.
+pub trait Connected: Service {}
+
+/// To any queue pair, named with each request: UD and SRD.
+pub trait Datagram: Service {}
+
+/// Writes remote memory.
+pub trait Writes: Service {}
+
+/// Reads remote memory.
+pub trait Reads: Writes {}
+
+/// Does atomics on remote memory, invalidates keys, waits for reads (fences).
+pub trait Atomics: Reads {}
+
+/// Reliable connection: acknowledged, in order, between two queue pairs. Everything there is.
+#[derive(Debug)]
+pub enum Rc {}
+
+/// Unreliable connection: in order, between two queue pairs, lost messages are lost. Sends and writes.
+#[derive(Debug)]
+pub enum Uc {}
+
+/// Unreliable datagram: messages of up to one packet to anybody. Received ones begin with 40 bytes of a global route.
+#[derive(Debug)]
+pub enum Ud {}
+
+/// Scalable reliable datagram (Amazon's EFA): acknowledged, in any order, to anybody.
+#[derive(Debug)]
+pub enum Srd {}
+
+bitflags::bitflags! {
+    /// Operations that a queue pair can be made for (`IBV_QP_EX_WITH_*`).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    #[doc(alias = "ibv_qp_create_send_ops_flags")]
+    pub struct Operations: u64 {
+        /// Write.
+        const WRITE = 1;
+        /// Write with immediate data.
+        const WRITE_IMMEDIATE = 1 << 1;
+        /// Send.
+        const SEND = 1 << 2;
+        /// Send with immediate data.
+        const SEND_IMMEDIATE = 1 << 3;
+        /// Read.
+        const READ = 1 << 4;
+        /// Compare-and-swap.
+        const COMPARE_SWAP = 1 << 5;
+        /// Fetch-and-add.
+        const FETCH_ADD = 1 << 6;
+        /// Invalidate a key of one's own.
+        const LOCAL_INVALIDATE = 1 << 7;
+        /// Bind a memory window.
+        const BIND_WINDOW = 1 << 8;
+        /// Send, and invalidate a key of the peer's.
+        const SEND_INVALIDATE = 1 << 9;
+    }
+}
+
+impl Operations {
+    const SENDS: Self = Self::SEND.union(Self::SEND_IMMEDIATE);
+    const WRITES: Self = Self::WRITE.union(Self::WRITE_IMMEDIATE);
+    /// What needs the device's atomics.
+    pub(crate) const ATOMICS: Self = Self::COMPARE_SWAP.union(Self::FETCH_ADD);
+    /// What needs the device's memory management extensions.
+    pub(crate) const KEYS: Self =
+        Self::LOCAL_INVALIDATE.union(Self::SEND_INVALIDATE).union(Self::BIND_WINDOW);
+}
+
+macro_rules! service {
+    ($name:ident, $in_order:literal, $operations:expr, [$($also:ident),*]) => {
+        impl sealed::Sealed for $name {}
+        impl Service for $name {
+            const TYPE: ServiceType = service!(@type $name);
+            const IN_ORDER: bool = $in_order;
+            const OPERATIONS: Operations = $operations;
+        }
+        $(impl $also for $name {})*
+    };
+    (@type Rc) => { ServiceType::RC };
+    (@type Uc) => { ServiceType::UC };
+    (@type Ud) => { ServiceType::UD };
+    (@type Srd) => { ServiceType::DRIVER };
+}
+
+service!(Rc, true, Operations::all(), [Connected, Writes, Reads, Atomics]);
+service!(Uc, true, Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
+service!(Ud, true, Operations::SENDS, [Datagram]);
+service!(
+    Srd,
+    false,
+    Operations::SENDS.union(Operations::WRITES).union(Operations::READ),
+    [Datagram, Writes, Reads]
+);
