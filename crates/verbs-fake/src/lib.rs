@@ -7,6 +7,7 @@
 //! - [`FakeDevice::new`] → a library of devices as [`Options`] describe them, and a [`Control`]: what fails, what waits, what the
 //!   device saw that a program must not do ([`Fault`]), what it may still touch ([`Touch`]).
 //! - [`null::NullDevice::library`] → a device that does nothing as fast as possible, for counting instructions.
+//! - [`recorder`] → a wrapper around another table that writes down calls with all their arguments.
 //!
 //! # What it does as real devices do
 //!
@@ -35,6 +36,7 @@ pub mod null;
 mod object;
 mod options;
 mod pointer;
+pub mod recorder;
 mod request;
 mod slots;
 mod table;

@@ -1,0 +1,235 @@
+//! How arguments are written down: numbers in hexadecimal, objects by name, structures field by field.
+#![allow(unsafe_code)]
+
+use super::tape::Tape;
+use core::ffi::{c_int, c_void};
+use core::fmt::Write as _;
+use sinew_verbs_sys as sys;
+
+/// An argument of a recorded function.
+pub(super) trait Argument: Copy {
+    /// Writes it down.
+    ///
+    /// # Safety
+    /// It is as the manual page of its function asks for.
+    unsafe fn put(self, tape: &mut Tape, out: &mut String);
+}
+
+macro_rules! numbers {
+    ( $( $type:ty ),* ) => { $( impl Argument for $type {
+        unsafe fn put(self, _: &mut Tape, out: &mut String) {
+            let _ = write!(out, "{self:#x}");
+        }
+    } )* };
+}
+
+macro_rules! codes {
+    ( $( $type:ty ),* ) => { $( impl Argument for $type {
+        unsafe fn put(self, _: &mut Tape, out: &mut String) {
+            let _ = write!(out, "{:#x}", self.0);
+        }
+    } )* };
+}
+
+macro_rules! objects {
+    ( $( $type:ty = $kind:literal ),* $(,)? ) => { $( impl Argument for *mut $type {
+        unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+            tape.object($kind, self.addr(), out);
+        }
+    } )* };
+}
+
+macro_rules! structures {
+    ( $( $type:ty { $( $field:ident ),* } )* ) => { $(
+        impl Argument for $type {
+            unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+                out.push('{');
+                $(
+                    let _ = write!(out, concat!(" ", stringify!($field), "="));
+                    // SAFETY: the caller's promise.
+                    unsafe { self.$field.put(tape, out) };
+                )*
+                out.push_str(" }");
+            }
+        }
+
+        impl Argument for *mut $type {
+            unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+                if self.is_null() {
+                    return out.push_str("null");
+                }
+                // SAFETY: the caller's promise: such a structure is there.
+                unsafe { (*self).put(tape, out) };
+            }
+        }
+    )* };
+}
+
+numbers!(u8, u16, u32, c_int, usize);
+codes!(sys::IbvQpType, sys::IbvQpState, sys::IbvMtu, sys::IbvMigState, sys::IbvWrOpcode, sys::IbvMwType);
+
+objects! {
+    sys::ibv_device = "device",
+    sys::ibv_context = "context",
+    sys::ibv_pd = "pd",
+    sys::ibv_xrcd = "xrcd",
+    sys::ibv_rwq_ind_table = "table",
+    sys::ibv_mr = "mr",
+    sys::ibv_mw = "mw",
+    sys::ibv_cq = "cq",
+    sys::ibv_comp_channel = "channel",
+    sys::ibv_srq = "srq",
+    sys::ibv_ah = "ah",
+    sys::ibv_qp = "qp",
+    sys::ibv_qp_ex = "qp",
+}
+
+structures! {
+    sys::ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data }
+    sys::ibv_qp_init_attr { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all }
+    sys::ibv_qp_init_attr_ex {
+        qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all, comp_mask, pd, xrcd, create_flags,
+        max_tso_header, rwq_ind_tbl, source_qpn, send_ops_flags
+    }
+    sys::ibv_cq_init_attr_ex {
+        cqe, cq_context, channel, comp_vector, wc_flags, comp_mask, flags, parent_domain
+    }
+    sys::ibv_srq_attr { max_wr, max_sge, srq_limit }
+    sys::ibv_srq_init_attr { srq_context, attr }
+    sys::ibv_global_route { dgid, flow_label, sgid_index, hop_limit, traffic_class }
+    sys::ibv_ah_attr { grh, dlid, sl, src_path_bits, static_rate, is_global, port_num }
+    sys::ibv_qp_attr {
+        qp_state, cur_qp_state, path_mtu, path_mig_state, qkey, rq_psn, sq_psn, dest_qp_num, qp_access_flags, cap,
+        ah_attr, alt_ah_attr, pkey_index, alt_pkey_index, en_sqd_async_notify, sq_draining, max_rd_atomic,
+        max_dest_rd_atomic, min_rnr_timer, port_num, timeout, retry_cnt, rnr_retry, alt_port_num, alt_timeout,
+        rate_limit
+    }
+    sys::ibv_sge { addr, length, lkey }
+    sys::ibv_mw_bind_info { mr, addr, length, mw_access_flags }
+    sys::ibv_send_wr_rdma { remote_addr, rkey }
+    sys::ibv_send_wr_atomic { remote_addr, compare_add, swap, rkey }
+    sys::ibv_send_wr_ud { ah, remote_qpn, remote_qkey }
+    sys::ibv_send_wr_bind_mw { mw, rkey, bind_info }
+}
+
+impl Argument for u64 {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        tape.address(self, out);
+    }
+}
+
+/// Where memory is, by its region; what a program keeps with an object, whether it is null.
+impl Argument for *mut c_void {
+    unsafe fn put(self, _: &mut Tape, out: &mut String) {
+        out.push_str(if self.is_null() { "null" } else { "some" });
+    }
+}
+
+/// A place for an answer.
+impl<T> Argument for *mut *mut T {
+    unsafe fn put(self, _: &mut Tape, out: &mut String) {
+        out.push_str(if self.is_null() { "null" } else { "out" });
+    }
+}
+
+impl Argument for sys::ibv_gid {
+    unsafe fn put(self, _: &mut Tape, out: &mut String) {
+        let _ = write!(out, "{self:?}");
+    }
+}
+
+impl Argument for *const sys::ibv_gid {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise.
+        unsafe { (*self).put(tape, out) };
+    }
+}
+
+impl Argument for *const sys::ibv_mw_bind_info {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise.
+        unsafe { (*self).put(tape, out) };
+    }
+}
+
+/// Writes so many pieces.
+///
+/// # Safety
+/// So many are there.
+pub(super) unsafe fn pieces(list: *const sys::ibv_sge, count: usize, tape: &mut Tape, out: &mut String) {
+    out.push('[');
+    for at in 0..count {
+        // SAFETY: the caller's promise.
+        unsafe { (*list.add(at)).put(tape, out) };
+    }
+    out.push(']');
+}
+
+/// Writes bytes that are shown for the time of the call.
+///
+/// # Safety
+/// So many are there.
+pub(super) unsafe fn bytes(addr: *const c_void, len: usize, out: &mut String) {
+    out.push('<');
+    for at in 0..len {
+        // SAFETY: the caller's promise.
+        let _ = write!(out, "{:02x}", unsafe { *addr.cast::<u8>().add(at) });
+    }
+    out.push('>');
+}
+
+/// A list of send requests. Which members of the unions count is said by the opcode, and a datagram by its address handle's place.
+impl Argument for (*mut sys::ibv_send_wr, sys::IbvQpType) {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        use sys::IbvWrOpcode as Wr;
+        let (mut next, kind) = self;
+        while !next.is_null() {
+            // SAFETY: the caller's promise: a list of requests, whose opcodes say which members are valid.
+            unsafe {
+                let wr = &*next;
+                let _ = write!(
+                    out,
+                    "{{ wr_id={:#x} opcode={:#x} send_flags={:#x} imm_data={:#x} num_sge={} sg_list=",
+                    wr.wr_id, wr.opcode.0, wr.send_flags, wr.imm_data, wr.num_sge
+                );
+                let count = usize::try_from(wr.num_sge).unwrap_or(0);
+                if wr.send_flags & sys::IBV_SEND_INLINE == 0 {
+                    pieces(wr.sg_list, count, tape, out);
+                } else {
+                    for at in 0..count {
+                        let piece = *wr.sg_list.add(at);
+                        let from = usize::try_from(piece.addr).unwrap_or(0);
+                        bytes(core::ptr::with_exposed_provenance(from), piece.length as usize, out);
+                    }
+                }
+                out.push_str(" wr=");
+                match wr.opcode {
+                    Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::RDMA_READ => wr.wr.rdma.put(tape, out),
+                    Wr::ATOMIC_CMP_AND_SWP | Wr::ATOMIC_FETCH_AND_ADD => wr.wr.atomic.put(tape, out),
+                    Wr::BIND_MW => wr.more.bind_mw.put(tape, out),
+                    _ if kind == sys::IbvQpType::UD => wr.wr.ud.put(tape, out),
+                    _ => out.push('-'),
+                }
+                out.push_str(" }");
+                next = wr.next;
+            }
+        }
+    }
+}
+
+/// A list of receive requests.
+impl Argument for *mut sys::ibv_recv_wr {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        let mut next = self;
+        while !next.is_null() {
+            // SAFETY: the caller's promise: a list of requests.
+            unsafe {
+                let wr = &*next;
+                let _ = write!(out, "{{ wr_id={:#x} num_sge={} sg_list=", wr.wr_id, wr.num_sge);
+                pieces(wr.sg_list, usize::try_from(wr.num_sge).unwrap_or(0), tape, out);
+                out.push_str(" }");
+                next = wr.next;
+            }
+        }
+    }
+}
