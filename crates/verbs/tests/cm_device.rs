@@ -47,6 +47,8 @@ fn find() -> Result<(Library, SocketAddr), String> {
 struct Station {
     completions: CompletionQueue,
     place: Buffer,
+    /// What has ended and was not waited for yet: its number and its length.
+    ended: Vec<(u64, u32)>,
 }
 
 fn station(context: &Context) -> (Station, QueuePair<Rc>) {
@@ -54,7 +56,7 @@ fn station(context: &Context) -> (Station, QueuePair<Rc>) {
     let completions = context.completion_queue(64).build().expect("a completion queue");
     let pair = domain.queue_pair::<Rc>(&completions).build_raw().expect("a queue pair");
     let place = domain.allocate(64).expect("a buffer");
-    (Station { completions, place }, pair)
+    (Station { completions, place, ended: Vec::new() }, pair)
 }
 
 impl Station {
@@ -65,7 +67,7 @@ impl Station {
     }
 
     /// Sends and waits for the acknowledgement.
-    fn send(&self, pair: &mut QueuePair<Rc>, message: &[u8]) {
+    fn send(&mut self, pair: &mut QueuePair<Rc>, message: &[u8]) {
         let mut bytes = pair.protection_domain().allocate(64).expect("a buffer");
         bytes[..message.len()].copy_from_slice(message);
         let list = [bytes.gather(message.len()).expect("some bytes")];
@@ -74,22 +76,23 @@ impl Station {
         self.await_completion(2);
     }
 
-    fn await_completion(&self, wr_id: u64) -> u32 {
+    fn await_completion(&mut self, wr_id: u64) -> u32 {
         let deadline = Instant::now() + PATIENCE;
         let mut poller = self.completions.poller(8);
         loop {
             for completion in &mut poller.poll().expect("completions") {
                 completion.ok().expect("the request succeeds");
-                if completion.wr_id() == wr_id {
-                    return completion.len().unwrap_or(0);
-                }
+                self.ended.push((completion.wr_id(), completion.len().unwrap_or(0)));
+            }
+            if let Some(place) = self.ended.iter().position(|(number, _)| *number == wr_id) {
+                return self.ended.swap_remove(place).1;
             }
             assert!(Instant::now() < deadline, "request {wr_id} does not end");
             std::thread::yield_now();
         }
     }
 
-    fn await_message(&self) -> Vec<u8> {
+    fn await_message(&mut self) -> Vec<u8> {
         let len = self.await_completion(1);
         self.place[..len as usize].to_vec()
     }
