@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod ah;
 pub mod channel;
 pub mod cq;
 pub mod device;
@@ -14,6 +15,8 @@ mod library;
 pub mod memory;
 mod pd;
 pub mod qp;
+pub mod srq;
+mod wait;
 pub mod work;
 
 pub use channel::Channel;

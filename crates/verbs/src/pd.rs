@@ -210,6 +210,16 @@ impl ProtectionDomain {
         Ok(ForeignRegion::new(Arc::new(Registered::dmabuf(self, fd, offset, len, iova, terms)?)))
     }
 
+    /// Nothing, as memory: what operations write to it is dropped, what they read are zeros. To receive into parts of it what nobody
+    /// wants. As long as an element can be (2^32 - 1 bytes); no peer reaches it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the device cannot.
+    #[doc(alias = "ibv_alloc_null_mr")]
+    pub fn null_region(&self) -> Result<ForeignRegion> {
+        Ok(ForeignRegion::new(Arc::new(Registered::null(self)?)))
+    }
+
     /// Memory by its address: anything that is mapped, with any access.
     ///
     /// # Errors

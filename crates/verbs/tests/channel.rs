@@ -55,38 +55,38 @@ fn buffers_of_a_ring_are_used_again_inside_a_scope() {
     let mut from = pd.borrow(&mut from).unwrap();
     let (to_key, to) = to.split();
     let (from_key, from) = from.split();
-    let received = b
-        .scope(|receiving| {
-            let mut ring = std::collections::VecDeque::new();
-            for place in to.chunks_mut(8) {
+    let received = b.scope(|receiving| {
+        let mut ring = std::collections::VecDeque::new();
+        for place in to.chunks_mut(8) {
+            ring.push_back(receiving.post(Work::receive(to_key.scatter(place)?))?);
+        }
+        a.scope(|sending| {
+            let mut free: Vec<_> = from.chunks_mut(8).collect();
+            let mut out = std::collections::VecDeque::new();
+            let mut received = Vec::new();
+            for round in 0..100u64 {
+                let piece = match free.pop() {
+                    Some(piece) => piece,
+                    None => {
+                        let oldest: sinew_verbs::channel::Pending<'_, '_> =
+                            out.pop_front().expect("one is out");
+                        oldest.wait()?.places.into_bytes()
+                    }
+                };
+                piece.copy_from_slice(&round.to_ne_bytes());
+                out.push_back(sending.post(Work::send_lent(from_key.scatter(piece)?))?);
+                let place = ring.pop_front().expect("one is posted").wait()?.places.into_bytes();
+                received.push(u64::from_ne_bytes(place.try_into().expect("8 bytes")));
                 ring.push_back(receiving.post(Work::receive(to_key.scatter(place)?))?);
             }
-            a.scope(|sending| {
-                let mut free: Vec<_> = from.chunks_mut(8).collect();
-                let mut out = std::collections::VecDeque::new();
-                let mut received = Vec::new();
-                for round in 0..100u64 {
-                    let piece = match free.pop() {
-                        Some(piece) => piece,
-                        None => {
-                            let oldest: sinew_verbs::channel::Pending<'_, '_> = out.pop_front().expect("one is out");
-                            oldest.wait()?.places.into_bytes()
-                        }
-                    };
-                    piece.copy_from_slice(&round.to_ne_bytes());
-                    out.push_back(sending.post(Work::send_lent(from_key.scatter(piece)?))?);
-                    let place = ring.pop_front().expect("one is posted").wait()?.places.into_bytes();
-                    received.push(u64::from_ne_bytes(place.try_into().expect("8 bytes")));
-                    ring.push_back(receiving.post(Work::receive(to_key.scatter(place)?))?);
-                }
-                drop(ring);
-                for _ in 0..4 {
-                    sending.post(Work::send([]))?.wait()?;
-                }
-                Ok::<_, Error>(received)
-            })
-            .map_err(|error| Error::Peer { cause: error.to_string() })
-        });
+            drop(ring);
+            for _ in 0..4 {
+                sending.post(Work::send([]))?.wait()?;
+            }
+            Ok::<_, Error>(received)
+        })
+        .map_err(|error| Error::Peer { cause: error.to_string() })
+    });
     assert_eq!(received.expect("both scopes end well"), (0..100).collect::<Vec<_>>());
 }
 
@@ -146,7 +146,10 @@ fn a_scope_waits_for_what_was_not_waited_for_and_tells_its_failures() {
         Ok::<_, Error>(())
     });
     let Err(ScopeError::Failed(failures)) = failed else { panic!("{failed:?}") };
-    assert!(matches!(failures[..], [Error::Work(error)] if error.status == Status::REMOTE_ACCESS), "{failures:?}");
+    assert!(
+        matches!(failures[..], [Error::Work(error)] if error.status == Status::REMOTE_ACCESS),
+        "{failures:?}"
+    );
     assert!(a.broken().is_some());
 }
 

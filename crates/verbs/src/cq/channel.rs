@@ -3,9 +3,7 @@
 
 use crate::device::Context;
 use crate::error::{Error, Result};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::time::Timespec;
 use sinew_verbs_sys as sys;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -13,7 +11,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where completion queues raise their events. `Clone` is another handle to the same; `Send` and `Sync`. Its descriptor (`AsFd`) is
 /// readable while an event waits: give it to any event loop; it does not block.
@@ -139,23 +137,7 @@ impl CompletionChannel {
     /// # Errors
     /// As [`event`](Self::event); [`Error::Call`] when the system cannot wait.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<CompletionEvent>> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            if let Some(event) = self.event()? {
-                return Ok(Some(event));
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(None);
-            }
-            // What is left may be more than the system can say: it waits in steps then.
-            let left =
-                left.map(|left| Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1 << 30, tv_nsec: 0 }));
-            match poll(&mut [PollFd::new(self, PollFlags::IN)], left.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(Error::call("poll", "a completion channel", errno.raw_os_error())),
-            }
-        }
+        crate::wait::until(self, "a completion channel", timeout, || self.event())
     }
 }
 

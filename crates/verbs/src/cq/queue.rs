@@ -4,7 +4,7 @@
 use super::channel::{CompletionChannel, Subscription};
 use super::completion::{Fields, WorkCompletion};
 use super::poller::Poller;
-use crate::device::Context;
+use crate::device::{Context, ObjectId};
 use crate::error::{Error, Result};
 use sinew_verbs_sys as sys;
 use std::ffi::c_void;
@@ -244,6 +244,12 @@ impl CompletionQueue {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// What asynchronous events call it.
+    #[must_use]
+    pub fn id(&self) -> ObjectId {
+        ObjectId::of(self.as_raw())
     }
 
     /// The raw queue; it stays as long as a handle is there.

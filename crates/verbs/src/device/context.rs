@@ -296,13 +296,6 @@ impl Context {
         let nanoseconds = u128::from(cycles) * 1_000_000 / u128::from(khz);
         Ok(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
     }
-
-    /// The NUMA node that the device is plugged into, or nothing where the system does not say.
-    #[must_use]
-    pub fn numa_node(&self) -> Option<u32> {
-        let path = format!("/sys/class/infiniband/{}/device/numa_node", self.name());
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    }
 }
 
 fn entry(raw: &sys::ibv_gid_entry) -> Option<GidEntry> {

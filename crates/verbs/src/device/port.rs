@@ -44,6 +44,8 @@ macro_rules! named_number {
     };
 }
 
+pub(crate) use named_number;
+
 named_number! {
     /// Whether a port carries traffic (`enum ibv_port_state`).
     PortState: u32 {

@@ -12,17 +12,18 @@
 mod operation;
 mod post;
 mod ring;
+mod shared;
 mod tracker;
 
 use crate::cq::{CompletionChannel, WorkCompletion};
 use crate::device::Context;
 use crate::error::Result;
 use crate::pd::ProtectionDomain;
-use crate::qp::{Connected, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
+use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
 pub(crate) use operation::ELEMENTS_MAX;
 use operation::Kept;
-pub use operation::{Held, Operation};
+pub use operation::{Addressee, Addressing, Held, Operation};
 pub use post::{BatchRejected, Rejected};
 use std::fmt;
 use tracker::Ended;
@@ -33,7 +34,7 @@ pub use tracker::{Member, Side};
 ///
 /// No queue of it overruns: a place is free only when its completion was polled.
 pub struct Hub<S: Service> {
-    tracker: Tracker<S, Kept>,
+    tracker: Tracker<S, Kept<S>>,
 }
 
 /// An operation that ended, with its memory.
@@ -99,8 +100,18 @@ impl<S: Service> Hub<S> {
 
     /// How to make a queue pair for it.
     #[must_use]
-    pub const fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
+    pub fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
         self.tracker.queue_pair(pd)
+    }
+
+    /// From here on its queue pairs take their receives from one queue of `requests`, each of up to `elements` pieces: memory for what comes at once, not
+    /// for each queue pair. Posted by [`post_shared_receive`](Self::post_shared_receive); the hub's completion queue has room for them besides.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) after the first queue pair was taken in, a second time, or when the completion queue has no room; as for a
+    /// shared receive queue ([`build`](crate::srq::SharedReceiveQueueBuilder::build)).
+    pub fn share_receives(&mut self, pd: &ProtectionDomain, requests: u32, elements: u32) -> Result<()> {
+        self.tracker.share_receives(pd, requests, elements)
     }
 
     /// Takes a queue pair in.
@@ -202,6 +213,16 @@ impl<S: Connected> Hub<S> {
     /// As for [`PreparedQueuePair::connect`].
     pub fn connect(&mut self, member: Member, peer: &Endpoint) -> Result<()> {
         self.tracker.connect(member, peer)
+    }
+}
+
+impl<S: Datagram> Hub<S> {
+    /// Brings a queue pair up: it sends to and receives from anybody who names its queue key.
+    ///
+    /// # Errors
+    /// [`Error::Transition`](crate::Error::Transition) when the device refuses.
+    pub fn activate(&mut self, member: Member) -> Result<()> {
+        self.tracker.activate(member)
     }
 }
 

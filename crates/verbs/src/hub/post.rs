@@ -71,7 +71,7 @@ impl<S: Service> Hub<S> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
         let request = match self.tracker.qp(member) {
-            Ok(qp) => shape.request(&kept.held, 0, qp.protection_domain(), &mut elements),
+            Ok(qp) => shape.addressed(&kept, 0, qp.protection_domain(), &mut elements),
             Err(error) => Err(error),
         };
         let mut request = match request {
@@ -127,7 +127,7 @@ impl<S: Service> Hub<S> {
         let next = |wr_id| {
             let place = places.next()?;
             let Operation { shape, kept } = operations.next()?;
-            match shape.request(&kept.held, wr_id, &pd, place) {
+            match shape.addressed(&kept, wr_id, &pd, place) {
                 Ok(request) => Some((request, kept)),
                 Err(error) => {
                     refused = Some((kept.held, error));
@@ -146,6 +146,28 @@ impl<S: Service> Hub<S> {
                 Err(BatchRejected { posted: failed.posted, held: held.collect(), error: failed.error })
             }
         }
+    }
+
+    /// Posts a receive that the next message takes, to whichever queue pair it comes: [`Completed::member`](super::Completed) says to which; when that was removed
+    /// meanwhile, it names nothing. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// With the memory: [`Error::Full`] when the shared queue has no place; [`Error::Invalid`] without
+    /// [`share_receives`](Self::share_receives), or for memory of another domain than was given there.
+    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
+    pub fn post_shared_receive(&mut self, held: impl Into<Held>, tag: u64) -> Result<(), Rejected<Held>> {
+        let held = held.into();
+        let mut elements = NO_ELEMENTS;
+        let count = self.tracker.shared_domain().and_then(|pd| held.elements(None, pd, &mut elements));
+        let count = match count {
+            Ok(count) => count,
+            Err(error) => return Err(Rejected { operation: held, error }),
+        };
+        // SAFETY: as for an operation.
+        unsafe {
+            self.tracker.post_shared_receive(&elements[..count], Kept { held, tag, to: S::To::default() })
+        }
+        .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
@@ -171,7 +193,9 @@ impl<S: Service> Hub<S> {
             Err(error) => return Err(Rejected { operation: held, error }),
         };
         // SAFETY: as for an operation.
-        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag }) }
-            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+        unsafe {
+            self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: S::To::default() })
+        }
+        .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 }

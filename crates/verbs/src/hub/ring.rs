@@ -176,6 +176,11 @@ impl<P> Slab<P> {
         self.places[number as usize] = Some(payload);
     }
 
+    /// Whether a number is of a request that is out. A device may say anything.
+    pub(crate) fn is_out(&self, number: u32) -> bool {
+        self.places.get(number as usize).is_some_and(Option::is_some)
+    }
+
     /// The request `number`, if it is out.
     #[inline]
     pub(crate) fn end_one(&mut self, number: u32) -> Option<P> {

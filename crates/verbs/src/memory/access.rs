@@ -39,7 +39,26 @@ pub(crate) const LOCAL_WRITE: u32 = 1;
 
 impl RemoteAccess {
     /// The bits of the ABI. Remote writing needs local writing (specification, 10.6.3.1).
+    ///
+    /// Each type gives its own bits only: flags with foreign bits (`from_bits_retain`) must not open private memory to peers.
     pub(crate) const fn to_raw(self, flags: RegistrationFlags, writable: bool) -> u32 {
-        self.bits() | flags.bits() | if writable { LOCAL_WRITE } else { 0 }
+        let own = self.bits() & Self::all().bits();
+        own | flags.bits() & RegistrationFlags::all().bits() | if writable { LOCAL_WRITE } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_never_open_memory_to_peers() {
+        let every = RegistrationFlags::from_bits_retain(u32::MAX);
+        let raw = RemoteAccess::empty().to_raw(every, true);
+        assert_eq!(raw & RemoteAccess::all().bits(), 0);
+        assert_eq!(
+            RemoteAccess::from_bits_retain(u32::MAX).to_raw(RegistrationFlags::empty(), false),
+            0b1110
+        );
     }
 }

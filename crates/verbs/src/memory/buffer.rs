@@ -102,6 +102,10 @@ impl Buffer {
         sinew_verbs_sys::ibv_sge { addr: self.start.as_ptr() as u64, length: len, lkey: self.region.lkey() }
     }
 
+    pub(super) fn region(&self) -> &Registered {
+        &self.region
+    }
+
     /// Whether it was registered in that protection domain.
     #[inline]
     pub(crate) fn is_of(&self, pd: &crate::ProtectionDomain) -> bool {

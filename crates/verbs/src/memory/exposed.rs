@@ -213,6 +213,10 @@ impl ExposedPart {
         self.len == 0
     }
 
+    pub(super) fn region(&self) -> &Registered {
+        &self.region
+    }
+
     /// Whether it was registered in that protection domain.
     pub(crate) fn is_of(&self, pd: &crate::ProtectionDomain) -> bool {
         self.region.is_of(pd)

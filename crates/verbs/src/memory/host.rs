@@ -36,6 +36,9 @@ unsafe impl Send for Memory {}
 // SAFETY: shared references reach the bytes for reading only.
 unsafe impl Sync for Memory {}
 
+/// NUMA nodes that can be named: as many as any kernel knows.
+const NODES_MAX: usize = 1024;
+
 /// How large the pages of a mapping are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
@@ -120,6 +123,42 @@ impl Memory {
             let _ = memory.advise(rustix::mm::Advice::LinuxHugepage, object);
         }
         Ok(memory)
+    }
+
+    /// The same on one NUMA node (the device's: [`Context::numa_node`](crate::device::Context::numa_node)), and nowhere else.
+    ///
+    /// # Errors
+    /// As for [`pages`](Self::pages); [`Error::Call`] with `EINVAL` for a node that there is not or that this process may not use, `EPERM`
+    /// where the system forbids placing (containers), `ENOMEM` when the node is full, which may also show later, as a signal, when a page
+    /// is touched that no device has locked.
+    #[doc(alias = "mbind")]
+    pub fn pages_on(node: u32, len: usize, size: PageSize) -> Result<Self> {
+        let memory = Self::pages(len, size)?;
+        let object = || format!("{} bytes on NUMA node {node}", memory.len);
+        let mut nodes = [0 as libc::c_ulong; NODES_MAX / libc::c_ulong::BITS as usize];
+        let Some(word) = nodes.get_mut(node as usize / libc::c_ulong::BITS as usize) else {
+            return Err(Error::call("mbind", object(), libc::EINVAL));
+        };
+        *word |= 1 << (node % libc::c_ulong::BITS);
+        // The kernel takes one less than it is told.
+        let bits = NODES_MAX as libc::c_ulong + 1;
+        // SAFETY: the range is this value's own mapping, no page of it was touched yet, and the mask has as many bits as are told.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                memory.start.as_ptr(),
+                memory.len,
+                libc::MPOL_BIND | libc::MPOL_F_STATIC_NODES,
+                nodes.as_ptr(),
+                bits,
+                0,
+            )
+        };
+        if answer == 0 {
+            Ok(memory)
+        } else {
+            Err(Error::call("mbind", object(), sinew_verbs_sys::Errno::last().0))
+        }
     }
 
     fn advise(&self, advice: rustix::mm::Advice, object: impl Fn() -> String) -> Result<()> {
@@ -283,5 +322,24 @@ mod tests {
     fn transparent_pages_are_whole_large_ones() {
         let memory = Memory::pages(1, PageSize::Transparent).unwrap();
         assert_eq!(memory.len(), 2 << 20);
+    }
+
+    #[test]
+    fn pages_on_a_node_are_there_and_a_node_that_is_not_is_refused() {
+        match Memory::pages_on(0, 1, PageSize::Normal) {
+            Ok(memory) => {
+                // SAFETY: the memory is this test's own.
+                unsafe { memory.start().as_ptr().write(7) };
+                assert_eq!(bytes(&memory)[0], 7);
+            }
+            Err(error) => {
+                let errno = error.errno();
+                assert!(matches!(errno, Some(libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP)), "{error}");
+                println!("SKIP pages on a NUMA node: {error}");
+                return;
+            }
+        }
+        assert!(Memory::pages_on(NODES_MAX as u32 - 1, 1, PageSize::Normal).is_err());
+        assert!(Memory::pages_on(u32::MAX, 1, PageSize::Normal).is_err());
     }
 }

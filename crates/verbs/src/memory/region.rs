@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::access::{RegistrationFlags, RemoteAccess};
+use super::device_memory::DeviceMemory;
 use super::host::Memory;
 use super::remote::{RemoteKey, RemoteRegion};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub(crate) struct Registered {
     iova: u64,
     lkey: u32,
     rkey: u32,
-    remote: RemoteAccess,
+    terms: Terms,
     kept: ManuallyDrop<Kept>,
 }
 
@@ -32,6 +33,8 @@ pub(crate) struct Registered {
 pub(crate) enum Kept {
     /// It is ours.
     Owned(Memory),
+    /// It lies on the device.
+    OnDevice(#[expect(dead_code, reason = "kept for its drop")] DeviceMemory),
     /// Somebody else promised: a borrow, or the caller of an unsafe function; or the descriptor of a DMA-BUF, which the kernel holds.
     Elsewhere,
 }
@@ -79,7 +82,7 @@ impl Registered {
         })?;
         let iova =
             if terms.flags.contains(RegistrationFlags::ZERO_BASED) { 0 } else { start.as_ptr() as u64 };
-        Ok(Self::made(pd, mr, start, len, iova, terms.remote, kept))
+        Ok(Self::made(pd, mr, start, len, iova, terms, kept))
     }
 
     /// Registers memory of another device, by its DMA-BUF.
@@ -98,12 +101,49 @@ impl Registered {
                 object: object(),
             });
         };
+        if iova.checked_add(len as u64).is_none() {
+            return Err(Error::invalid(
+                "addresses of a DMA-BUF",
+                format!("{len} bytes from {iova:#x} on run past the end of all addresses"),
+                "let requests name it from 0 on",
+            ));
+        }
         let access = terms.remote.to_raw(terms.flags, true);
         // SAFETY: the domain is alive; the kernel checks descriptor and range, and holds the memory by itself.
         let mr = unsafe { function(pd.as_raw(), offset, len, iova, fd.as_raw_fd(), access as i32) };
         let mr = NonNull::new(mr)
             .ok_or_else(|| Error::call("ibv_reg_dmabuf_mr", object(), sys::Errno::last().0))?;
-        Ok(Self::made(pd, mr, NonNull::dangling(), len, iova, terms.remote, Kept::Elsewhere))
+        Ok(Self::made(pd, mr, NonNull::dangling(), len, iova, terms, Kept::Elsewhere))
+    }
+
+    /// Registers memory of the device, which requests name from 0 on. The range lies inside of it.
+    pub(crate) fn on_device(
+        pd: &ProtectionDomain,
+        memory: &DeviceMemory,
+        offset: u64,
+        len: usize,
+        remote: RemoteAccess,
+    ) -> Result<Self> {
+        let object = || format!("{len} bytes of device memory in {}", pd.context().name());
+        let terms = Terms { remote, flags: RegistrationFlags::ZERO_BASED };
+        let access = terms.remote.to_raw(terms.flags, true);
+        // SAFETY: domain and memory are alive and of one device; the region holds both.
+        let mr = unsafe { sys::ibv_reg_dm_mr(pd.as_raw(), memory.as_raw(), offset, len, access) };
+        let mr = mr
+            .and_then(|mr| NonNull::new(mr).ok_or(sys::Errno::UNKNOWN))
+            .map_err(|errno| Error::call("ibv_reg_dm_mr", object(), errno.0))?;
+        Ok(Self::made(pd, mr, NonNull::dangling(), len, 0, terms, Kept::OnDevice(memory.clone())))
+    }
+
+    /// The region of which writes are dropped and reads are zeros, as long as an element can be.
+    pub(crate) fn null(pd: &ProtectionDomain) -> Result<Self> {
+        // SAFETY: the domain is alive.
+        let mr = unsafe { sys::ibv_alloc_null_mr(pd.as_raw()) };
+        let mr = mr
+            .and_then(|mr| NonNull::new(mr).ok_or(sys::Errno::UNKNOWN))
+            .map_err(|errno| Error::call("ibv_alloc_null_mr", pd.context().name(), errno.0))?;
+        let len = u32::MAX as usize;
+        Ok(Self::made(pd, mr, NonNull::dangling(), len, 0, Terms::default(), Kept::Elsewhere))
     }
 
     fn made(
@@ -112,12 +152,12 @@ impl Registered {
         start: NonNull<u8>,
         len: usize,
         iova: u64,
-        remote: RemoteAccess,
+        terms: Terms,
         kept: Kept,
     ) -> Self {
         // SAFETY: just made; the keys are written by nobody any more.
         let (lkey, rkey) = unsafe { ((*mr.as_ptr()).lkey, (*mr.as_ptr()).rkey) };
-        Self { pd: pd.clone(), mr, start, len, iova, lkey, rkey, remote, kept: ManuallyDrop::new(kept) }
+        Self { pd: pd.clone(), mr, start, len, iova, lkey, rkey, terms, kept: ManuallyDrop::new(kept) }
     }
 
     pub(crate) const fn start(&self) -> NonNull<u8> {
@@ -153,7 +193,12 @@ impl Registered {
 
     /// Whether no peer can reach it.
     pub(crate) const fn is_private(&self) -> bool {
-        self.remote.is_empty()
+        self.terms.remote.is_empty()
+    }
+
+    /// Whether windows may be bound to it.
+    pub(crate) const fn takes_windows(&self) -> bool {
+        self.terms.flags.contains(RegistrationFlags::WINDOW_BIND)
     }
 
     /// Whether all these bytes of this process are inside.

@@ -10,6 +10,7 @@ use crate::device::{Capabilities, Choice};
 use crate::error::{Error, Result};
 use crate::memory::RemoteAccess;
 use crate::pd::ProtectionDomain;
+use crate::srq::SharedReceiveQueue;
 use sinew_verbs_sys as sys;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -25,6 +26,7 @@ pub struct QueuePairBuilder<'a, S: Service> {
     pd: &'a ProtectionDomain,
     send: &'a CompletionQueue,
     receive: &'a CompletionQueue,
+    shared: Option<&'a SharedReceiveQueue>,
     depths: Depths,
     options: Options,
     service: PhantomData<fn() -> S>,
@@ -91,6 +93,7 @@ impl ProtectionDomain {
             pd: self,
             send: completions,
             receive: completions,
+            shared: None,
             depths: Depths { send: 16, receive: 16, send_elements: 1, receive_elements: 1, inline: 0 },
             options: Options::DEFAULT,
             service: PhantomData,
@@ -113,6 +116,15 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
     #[must_use]
     pub const fn receive_completion_queue(mut self, queue: &'a CompletionQueue) -> Self {
         self.receive = queue;
+        self
+    }
+
+    /// Receives are taken from a shared queue: the queue pair has none of its own. The completion queue of its receives also needs room for
+    /// those of the shared queue, which is the caller's to see to; a `Hub` does so by itself (`Hub::share_receives`).
+    #[must_use]
+    #[doc(alias = "ibv_qp_init_attr")]
+    pub const fn shared_receive_queue(mut self, queue: &'a SharedReceiveQueue) -> Self {
+        self.shared = Some(queue);
         self
     }
 
@@ -276,7 +288,10 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     ///
     /// # Errors
     /// As for [`build`](Self::build).
-    pub fn build_raw(self) -> Result<QueuePair<S>> {
+    pub fn build_raw(mut self) -> Result<QueuePair<S>> {
+        if self.shared.is_some() {
+            (self.depths.receive, self.depths.receive_elements) = (0, 0);
+        }
         let context = self.pd.context();
         let attributes = context.attributes()?;
         let Depths { send, receive, send_elements, receive_elements, .. } = self.depths;
@@ -308,6 +323,15 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 ));
             }
         }
+        if let Some(shared) = self.shared
+            && !shared.context().is(context)
+        {
+            return Err(Error::invalid(
+                "shared receive queue",
+                format!("it is of {}, the queue pair of {}", shared.context().name(), context.name()),
+                "make both from one context",
+            ));
+        }
         // Given back when anything below fails.
         let reservations = (self.send.reserve(send)?, self.receive.reserve(receive)?);
         let mut wanted = S::OPERATIONS;
@@ -326,7 +350,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let extended = extended
             .filter(|extended| unsafe { sys::supports(extended.as_ptr(), wanted.bits()) } == wanted.bits());
         let depths = Depths { inline: given.max_inline_data, ..self.depths };
-        Ok(QueuePair::new(self.pd, qp, extended, wanted, depths, reservations))
+        Ok(QueuePair::new(self.pd, qp, extended, wanted, depths, reservations, self.shared.cloned()))
     }
 
     /// Makes it extended where the device can, legacy otherwise: what was given, and which it is.
@@ -338,6 +362,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
         attributes.send_cq = self.send.as_raw();
         attributes.recv_cq = self.receive.as_raw();
+        attributes.srq = self.shared.map_or(std::ptr::null_mut(), SharedReceiveQueue::as_raw);
         attributes.cap = sys::ibv_qp_cap {
             max_send_wr: self.depths.send,
             max_recv_wr: self.depths.receive,

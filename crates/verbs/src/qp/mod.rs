@@ -16,5 +16,6 @@ pub use endpoint::Endpoint;
 pub use pair::{Depths, PostError, QueuePair};
 pub(crate) use prepared::Plan;
 pub use prepared::PreparedQueuePair;
+pub(crate) use request::link_receives;
 pub use request::{Destination, ReceiveRequest, SendRequest};
 pub use service::{Atomics, Connected, Datagram, Operations, Rc, Reads, Service, Srd, Uc, Ud, Writes};

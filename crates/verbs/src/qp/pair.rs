@@ -9,6 +9,7 @@ use crate::cq::{CompletionQueue, Reservation};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
+use crate::srq::SharedReceiveQueue;
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
@@ -35,6 +36,8 @@ struct Pair {
     depths: Depths,
     send: Reservation,
     receive: Reservation,
+    /// Where its receives come from, when it has none of its own.
+    shared: Option<SharedReceiveQueue>,
     pd: ProtectionDomain,
 }
 
@@ -108,8 +111,9 @@ impl<S: Service> QueuePair<S> {
         operations: Operations,
         depths: Depths,
         (send, receive): (Reservation, Reservation),
+        shared: Option<SharedReceiveQueue>,
     ) -> Self {
-        let pair = Pair { qp, extended, operations, depths, send, receive, pd: pd.clone() };
+        let pair = Pair { qp, extended, operations, depths, send, receive, shared, pd: pd.clone() };
         Self { pair: ManuallyDrop::new(pair), service: PhantomData }
     }
 
@@ -160,6 +164,12 @@ impl<S: Service> QueuePair<S> {
     #[must_use]
     pub fn receive_completion_queue(&self) -> &CompletionQueue {
         self.pair.receive.queue()
+    }
+
+    /// The shared queue that its receives come from, if they do.
+    #[must_use]
+    pub(crate) fn shared_receive_queue(&self) -> Option<&SharedReceiveQueue> {
+        self.pair.shared.as_ref()
     }
 
     fn object(&self) -> String {
