@@ -10,16 +10,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// What an example ends with when it fails: a text for people.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Longest wait for the other side, once it is there.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options that all have.
 #[derive(clap::Args, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Name or address of the server. Without one, this side is the server
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// TCP port on which both sides meet
     #[arg(short, long, default_value_t = 18516)]
     port: u16,
@@ -30,7 +30,7 @@ pub struct Options {
 
 impl Options {
     /// Opens the device.
-    pub fn open(&self) -> Result<Context> {
+    pub(crate) fn open(&self) -> Result<Context> {
         let devices = sinew_verbs::devices()?;
         match &self.device {
             Some(name) => Ok(devices.open(name)?),
@@ -39,12 +39,12 @@ impl Options {
     }
 
     /// Whether this side is the client.
-    pub const fn is_client(&self) -> bool {
+    pub(crate) const fn is_client(&self) -> bool {
         self.server.is_some()
     }
 
     /// Connects to the server, or waits for the client.
-    pub fn meet(&self) -> Result<Meeting> {
+    pub(crate) fn meet(&self) -> Result<Meeting> {
         let stream = match &self.server {
             Some(server) => TcpStream::connect((server.as_str(), self.port)).map_err(|error| {
                 format!("cannot reach {server} at port {}: {error}; start the server first", self.port)
@@ -62,13 +62,13 @@ impl Options {
 }
 
 /// A TCP connection to the other side.
-pub struct Meeting {
+pub(crate) struct Meeting {
     stream: TcpStream,
 }
 
 impl Meeting {
     /// Tells something, and learns the same of the other side.
-    pub fn swap<const LEN: usize>(&mut self, own: [u8; LEN]) -> Result<[u8; LEN]> {
+    pub(crate) fn swap<const LEN: usize>(&mut self, own: [u8; LEN]) -> Result<[u8; LEN]> {
         self.stream.write_all(&own)?;
         let mut theirs = [0; LEN];
         self.stream.read_exact(&mut theirs).map_err(|error| format!("the other side: {error}"))?;
@@ -76,13 +76,13 @@ impl Meeting {
     }
 
     /// Returns when the other side is here too.
-    pub fn wait(&mut self) -> Result<()> {
+    pub(crate) fn wait(&mut self) -> Result<()> {
         self.swap([0]).map(drop)
     }
 }
 
 /// The status that a program ends with; says why it failed.
-pub fn exit(program: &str, result: Result<()>) -> ExitCode {
+pub(crate) fn exit(program: &str, result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

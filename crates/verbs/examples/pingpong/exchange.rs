@@ -19,16 +19,16 @@ const LEN: usize = 52;
 
 /// Where a queue pair is.
 #[derive(Clone, Copy, Debug)]
-pub struct Address(Endpoint);
+pub(crate) struct Address(Endpoint);
 
 impl Address {
-    pub const fn of(endpoint: Endpoint) -> Self {
+    pub(crate) const fn of(endpoint: Endpoint) -> Self {
         Self(endpoint)
     }
 
     /// As what a queue pair is connected to. The wire does not say how large packets may be and how many reads are answered at once: both sides
     /// are given the same `-m`, and nobody reads.
-    pub const fn endpoint(self, mtu: Mtu) -> Endpoint {
+    pub(crate) const fn endpoint(self, mtu: Mtu) -> Endpoint {
         Endpoint { mtu, responder_resources: 1, ..self.0 }
     }
 
@@ -76,14 +76,14 @@ impl fmt::Display for Address {
 }
 
 /// A TCP connection to the other side.
-pub struct Exchange {
+pub(crate) struct Exchange {
     stream: TcpStream,
     is_client: bool,
 }
 
 impl Exchange {
     /// Connects to the server, or waits for the client.
-    pub fn open(options: &Options) -> Result<Self> {
+    pub(crate) fn open(options: &Options) -> Result<Self> {
         let port = options.port;
         let stream = match &options.server {
             Some(server) => call(server, port)?,
@@ -101,7 +101,11 @@ impl Exchange {
     }
 
     /// Tells our addresses and learns as many of the other side's; `connect` is called with them as soon as they are known.
-    pub fn swap(mut self, own: &[Address], connect: impl FnOnce(&[Address]) -> Result<()>) -> Result<()> {
+    pub(crate) fn swap(
+        mut self,
+        own: &[Address],
+        connect: impl FnOnce(&[Address]) -> Result<()>,
+    ) -> Result<()> {
         for address in own {
             println!("  local address:  {address}");
         }

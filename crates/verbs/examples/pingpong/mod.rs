@@ -6,7 +6,7 @@
 
 mod exchange;
 
-pub use exchange::{Address, Exchange};
+pub(crate) use exchange::{Address, Exchange};
 use sinew_verbs::Hub;
 use sinew_verbs::cq::CompletionChannel;
 use sinew_verbs::device::Context;
@@ -18,22 +18,22 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// What an example ends with when it fails: a text for people.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Longest wait for the other side.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What messages are made of, here and in C's programs.
-pub const FILL: u8 = 0x7b;
+pub(crate) const FILL: u8 = 0x7b;
 
 /// Options that all have; the letters are those of C's programs.
 #[derive(clap::Args, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Name or address of the server. Without one, this side is the server
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// TCP port on which addresses are exchanged
     #[arg(short, long, default_value_t = 18515)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Name of the RDMA device; the first one by default
     #[arg(short = 'd', long = "ib-dev", value_name = "DEVICE")]
     device: Option<String>,
@@ -42,24 +42,24 @@ pub struct Options {
     device_port: Option<u8>,
     /// Receives that wait for messages
     #[arg(short, long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rx_depth: u32,
+    pub(crate) rx_depth: u32,
     /// Messages in each direction
     #[arg(short = 'n', long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub iters: u64,
+    pub(crate) iters: u64,
     /// Sleep until the device raises an event, instead of asking all the time
     #[arg(short, long)]
-    pub events: bool,
+    pub(crate) events: bool,
     /// Place of the local GID in the port's table; chosen by itself by default
     #[arg(short, long, value_name = "INDEX")]
     gid_idx: Option<u32>,
     /// Compare every byte that arrives (C's other side without its own `-c`)
     #[arg(short, long)]
-    pub chk: bool,
+    pub(crate) chk: bool,
 }
 
 impl Options {
     /// Opens the device.
-    pub fn open(&self) -> Result<Context> {
+    pub(crate) fn open(&self) -> Result<Context> {
         match &self.device {
             Some(name) => Ok(sinew_verbs::open_device(name)?),
             None => {
@@ -73,7 +73,7 @@ impl Options {
     }
 
     /// A hub for so many requests, and the channel that raises its events where they are asked for.
-    pub fn hub<S: Service>(
+    pub(crate) fn hub<S: Service>(
         &self,
         context: &Context,
         requests: u32,
@@ -86,7 +86,10 @@ impl Options {
     }
 
     /// Names the port and the GID, where they were given.
-    pub fn place<'a, S: Service>(&self, mut builder: QueuePairBuilder<'a, S>) -> QueuePairBuilder<'a, S> {
+    pub(crate) fn place<'a, S: Service>(
+        &self,
+        mut builder: QueuePairBuilder<'a, S>,
+    ) -> QueuePairBuilder<'a, S> {
         if let Some(port) = self.device_port {
             builder = builder.port(port);
         }
@@ -97,12 +100,12 @@ impl Options {
     }
 
     /// Whether this side begins.
-    pub const fn is_client(&self) -> bool {
+    pub(crate) const fn is_client(&self) -> bool {
         self.server.is_some()
     }
 
     /// A message must be what the other side was to send.
-    pub fn check(&self, message: &[u8], len: u32) -> Result<()> {
+    pub(crate) fn check(&self, message: &[u8], len: u32) -> Result<()> {
         if message.len() != len as usize {
             let arrived = message.len();
             return Err(format!(
@@ -121,7 +124,7 @@ impl Options {
 }
 
 /// The largest packet, by its bytes.
-pub fn mtu(text: &str) -> std::result::Result<Mtu, String> {
+pub(crate) fn mtu(text: &str) -> std::result::Result<Mtu, String> {
     let sizes = [Mtu::B256, Mtu::B512, Mtu::B1024, Mtu::B2048, Mtu::B4096];
     sizes
         .into_iter()
@@ -130,7 +133,7 @@ pub fn mtu(text: &str) -> std::result::Result<Mtu, String> {
 }
 
 /// Waits for the next operation that ends: asleep where there are events, awake otherwise.
-pub fn next<S: Service>(hub: &mut Hub<S>, events: Option<&CompletionChannel>) -> Result<Completed> {
+pub(crate) fn next<S: Service>(hub: &mut Hub<S>, events: Option<&CompletionChannel>) -> Result<Completed> {
     let began = Instant::now();
     loop {
         if let Some(completed) = hub.poll()? {
@@ -153,14 +156,14 @@ pub fn next<S: Service>(hub: &mut Hub<S>, events: Option<&CompletionChannel>) ->
 }
 
 /// Says how fast it was, as C's programs do.
-pub fn report(bytes: u64, iters: u64, taken: Duration) {
+pub(crate) fn report(bytes: u64, iters: u64, taken: Duration) {
     let seconds = taken.as_secs_f64();
     println!("{bytes} bytes in {seconds:.2} seconds = {:.2} Mbit/sec", bytes as f64 * 8.0 / 1e6 / seconds);
     println!("{iters} iters in {seconds:.2} seconds = {:.2} usec/iter", seconds * 1e6 / iters as f64);
 }
 
 /// The status that a program ends with; says why it failed.
-pub fn exit(program: &str, result: Result<()>) -> ExitCode {
+pub(crate) fn exit(program: &str, result: Result<()>) -> ExitCode {
     fn say(program: &str, what: &dyn Display) -> ExitCode {
         eprintln!("{program}: {what}");
         ExitCode::FAILURE
