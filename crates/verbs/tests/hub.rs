@@ -2,9 +2,10 @@
 
 mod common;
 
+use sinew_verbs::ah::GLOBAL_ROUTE_LEN;
 use sinew_verbs::hub::{Completed, Hub, Member, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
-use sinew_verbs::qp::Rc;
+use sinew_verbs::qp::{Path, Rc, Ud};
 use sinew_verbs::work::Status;
 use sinew_verbs::{ProtectionDomain, Result};
 use std::sync::atomic::Ordering;
@@ -218,4 +219,103 @@ fn memory_of_another_domain_is_refused_before_the_device_sees_it() {
     assert!(rejected.error.to_string().contains("protection domain"), "{rejected}");
     let buffer = pair.pd.allocate(8).unwrap();
     assert!(pair.hub.post(pair.a, Operation::send(buffer).len(9)).is_err());
+}
+
+#[test]
+fn a_pool_has_exactly_as_many_buffers_as_were_asked_for() {
+    let Some(pair) = Pair::new(module_path!()) else { return };
+    let pool = pair.pd.pool(5, 100).unwrap();
+    assert_eq!((pool.count(), pool.available()), (5, 5));
+    assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 5);
+}
+
+/// A datagram that goes nowhere would name no way at all to the device.
+#[test]
+fn datagrams_go_to_whom_they_are_addressed_and_nowhere_else() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub: Hub<Ud> = Hub::new(&context, 32).unwrap();
+    let prepared = hub.queue_pair(&pd).qkey(7).build().unwrap();
+    let choice = prepared.choice().clone();
+    let member = hub.add(prepared).unwrap();
+    hub.activate(member).unwrap();
+    hub.post_receive(member, pd.allocate(GLOBAL_ROUTE_LEN + 8).unwrap(), 3).unwrap();
+    let rejected = hub.post(member, Operation::send(pd.allocate(8).unwrap())).unwrap_err();
+    assert!(rejected.to_string().contains("goes nowhere"), "{rejected}");
+    let own = hub.endpoint(member).unwrap();
+    let path = Path::to_endpoint(&own, &choice).unwrap();
+    let foreign = context.protection_domain().unwrap().address_handle(&path).unwrap();
+    let rejected = hub.post(member, rejected.operation.to(&foreign, own.qp_num, 7)).unwrap_err();
+    assert!(rejected.to_string().contains("protection domain"), "{rejected}");
+    let handle = pd.address_handle(&path).unwrap();
+    let mut send = pd.allocate(8).unwrap();
+    send.copy_from_slice(b"datagram");
+    hub.post(member, Operation::send(send).to(&handle, own.qp_num, 7)).unwrap();
+    // The operation keeps the way until it has ended.
+    drop(handle);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut left = 2;
+    while left > 0 {
+        assert!(Instant::now() < deadline, "nothing ends");
+        let Some(completed) = hub.poll().unwrap() else { continue };
+        left -= 1;
+        let success = completed.result.unwrap();
+        if completed.side == Side::Receive {
+            assert_eq!((completed.tag, success.source), (3, Some(own.qp_num)));
+            let place = completed.held.into_buffer().unwrap();
+            assert_eq!(&place[GLOBAL_ROUTE_LEN..], b"datagram");
+        }
+    }
+}
+
+#[test]
+fn shared_receives_serve_all_queue_pairs_and_say_whose_message_it_was() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub: Hub<Rc> = Hub::new(&context, 100).unwrap();
+    assert!(hub.post_shared_receive(pd.allocate(8).unwrap(), 0).is_err(), "nothing is shared yet");
+    hub.share_receives(&pd, 4, 1).unwrap();
+    let mut members = Vec::new();
+    for _ in 0..4 {
+        let prepared = hub.queue_pair(&pd).build().unwrap();
+        members.push(hub.add(prepared).unwrap());
+    }
+    assert!(hub.share_receives(&pd, 4, 1).is_err(), "twice");
+    for (a, b) in [(0, 1), (2, 3)] {
+        let (to_a, to_b) = (hub.endpoint(members[a]).unwrap(), hub.endpoint(members[b]).unwrap());
+        hub.connect(members[a], &to_b).unwrap();
+        hub.connect(members[b], &to_a).unwrap();
+    }
+    for tag in 0..4 {
+        hub.post_shared_receive(pd.allocate(8).unwrap(), tag).unwrap();
+    }
+    let full = hub.post_shared_receive(pd.allocate(8).unwrap(), 4).unwrap_err();
+    assert!(full.error.is_retryable() && full.operation.into_buffer().is_some(), "{}", full.error);
+    for sender in [0, 3] {
+        let mut send = pd.allocate(8).unwrap();
+        send.fill(sender as u8);
+        hub.post(members[sender], Operation::send(send)).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut received = Vec::new();
+    let mut sent = 0;
+    while received.len() < 2 || sent < 2 {
+        assert!(Instant::now() < deadline, "nothing ends");
+        let Some(completed) = hub.poll().unwrap() else { continue };
+        completed.result.unwrap();
+        match completed.side {
+            Side::Send => sent += 1,
+            Side::Receive => {
+                let receiver = members.iter().position(|member| *member == completed.member).unwrap();
+                received.push((receiver, completed.held.into_buffer().unwrap()[0]));
+            }
+        }
+    }
+    received.sort_unstable();
+    assert_eq!(received, [(1, 0), (2, 3)]);
+    // Two receives are still out; the hub ends its queue pairs, then the queue, then lets their memory go.
+    assert!(!hub.is_idle());
+    let leaked = context.library().leaked_objects();
+    drop(hub);
+    assert_eq!(context.library().leaked_objects(), leaked);
 }
