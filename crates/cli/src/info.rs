@@ -3,6 +3,7 @@
 use crate::access::{Access, Place};
 use crate::failure::Failure;
 use crate::output::{Paint, Tone, help, print};
+use crate::verbs::Verbs;
 use serde::Serialize;
 use sinew::{OptionRow, Progress};
 
@@ -11,7 +12,7 @@ use sinew::{OptionRow, Progress};
 /// Opens every transport as an engine does, so that what it says is true and not guessed.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = help(&[
-    "sinew info                     transports, what is missing, limits of this machine",
+    "sinew info                     transports, what is missing, verbs devices, limits of this machine",
     "sinew info --options           every option: default, environment variable, cost, help",
     "sinew info --options --json    the same for programs",
 ]))]
@@ -71,6 +72,7 @@ struct Info {
     version: &'static str,
     transports: Vec<Tried>,
     missing: Vec<Missing>,
+    verbs: Verbs,
     machine: Machine,
     #[serde(skip_serializing_if = "Option::is_none")]
     options: Option<Vec<OptionOut>>,
@@ -91,6 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION"),
         transports: sinew::transport_names().iter().map(|name| try_out(name)).collect::<Result<_, _>>()?,
         missing: missing(),
+        verbs: Verbs::look(),
         machine: machine(),
         options: args.options.then(option_rows),
     };
@@ -220,6 +223,8 @@ fn text(info: &Info, paint: Paint) -> String {
             ));
         }
     }
+    let heading = paint.paint(Tone::Heading, "verbs devices (for programs of the crate sinew-verbs)");
+    text.push_str(&format!("\n{heading}\n{}", info.verbs.text(paint)));
     let machine = &info.machine;
     let limit = |limit: Option<u64>| limit.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
     text.push_str(&format!("\n{}\n", paint.paint(Tone::Heading, "this machine")));

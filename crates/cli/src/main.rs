@@ -1,6 +1,6 @@
 //! The command `sinew`: measures, explains and uses the paths between two processes or hosts.
 //!
-//! Called by people and scripts. Each command is a file or folder here; all of them use the public API of `sinew` only.
+//! Called by people and scripts. Each command is a file or folder here; all of them use the public API of `sinew` only, and `info` that of `sinew-verbs`.
 //! Standard output carries results, standard error everything else.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod output;
 mod perf;
 mod transfer;
 mod units;
+mod verbs;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

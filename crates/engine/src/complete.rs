@@ -17,6 +17,7 @@ use crate::op::{Operation, Outcome, Received, RecvOp, SendOp, received};
 use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -118,7 +119,8 @@ impl Operation {
             function(Err(Failed { buf: Buf::zeroed(0), error }));
             return OnComplete { shared: Weak::new(), key: Key::NONE };
         }
-        shared.with(|core| {
+        let mut broken = Ok(());
+        shared.with_caught(&mut broken, |core| {
             let outcome = match sent {
                 Some(buf) => Some(Self::outcome(buf, Ok(None))),
                 None if key == Key::NONE => {
@@ -131,6 +133,10 @@ impl Operation {
                 None => core.set_waiter(key, Waiter::Function(function)),
             }
         });
+        if let Err(panic) = broken {
+            // Of others: the function will be called all the same.
+            resume_unwind(panic);
+        }
         OnComplete { shared: Arc::downgrade(shared), key }
     }
 }

@@ -232,24 +232,21 @@ impl Endpoint {
     ) -> Result<Completion, OpError> {
         let shared = &self.inner.shared;
         let limit = timeout.resolve(&shared.config);
-        let done = shared.wait(limit, |core| {
+        let look = |core: &mut Core| {
             if tries && core.is_posted(key) {
                 // Its sender took the message back, and there is no other.
                 return core.cancel_recv(key).map(|(_, memory)| (Err(OpError::WouldBlock), memory));
             }
             core.collect_recv(key)
+        };
+        let done = shared.wait_or_cancel(limit, look, |core| {
+            core.cancel_recv(key);
         });
-        // Collected, or cancelled here.
+        // Collected or cancelled.
         std::mem::forget(guard);
-        if let Some((result, _)) = done {
-            return result;
-        }
-        match shared.with(|core| core.cancel_recv(key)) {
-            Some((Err(OpError::Cancelled), _)) | None => {
-                Err(OpError::TimedOut { after: limit.unwrap_or_default() })
-            }
-            // It came between the last look and the cancel.
-            Some((result, _)) => result,
+        match done {
+            Ok((result, _)) => result,
+            Err(()) => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
         }
     }
 
@@ -305,16 +302,15 @@ impl Endpoint {
     #[inline(never)]
     fn post_slowly(&self, pattern: Match, buf: Buf) -> RecvOp {
         let number = self.inner.number;
-        let operation = self.inner.shared.with(|core| {
+        self.inner.shared.with(|core| {
             let key = match core.start_recv(number, pattern, Memory::Owned(buf), None) {
                 Started::Pending(key) => key,
                 Started::Done(result, memory, place) => {
                     core.keep_finished(number, pattern.untagged, memory, result, place)
                 }
             };
-            Operation::new(&self.inner, core, key)
-        });
-        RecvOp(operation)
+            RecvOp(Operation::new(&self.inner, core, key))
+        })
     }
 
     /// The oldest waiting message that matches, without taking it. Makes progress, never blocks.

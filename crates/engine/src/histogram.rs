@@ -96,7 +96,7 @@ impl EndpointInner {
         if let Some(measures) = &self.measures {
             measures.record(way, took_ns);
         }
-        self.shared.with(|core| core.measure_lane(way, took_ns, session));
+        self.shared.with_aside(|core| core.measure_lane(way, took_ns, session));
     }
 }
 

@@ -68,15 +68,13 @@ impl Endpoint {
         let (result, memory) = match shared.with(start) {
             Started::Done(result, memory, _) => (result, memory),
             Started::Pending(key) => {
-                let done = shared.wait(limit, |core: &mut Core| core.collect_recv(key));
-                // Collected, or cancelled here.
+                let look = |core: &mut Core| core.collect_recv(key);
+                let done = shared.wait_or_cancel(limit, look, |core| {
+                    core.cancel_recv(key);
+                });
+                // Collected or cancelled.
                 std::mem::forget(guard);
-                match done.or_else(|| shared.with(|core| core.cancel_recv(key))) {
-                    Some((Err(OpError::Cancelled), _)) | None => {
-                        return Err(OpError::TimedOut { after: limit.unwrap_or_default() });
-                    }
-                    Some(done) => done,
-                }
+                done.map_err(|()| OpError::TimedOut { after: limit.unwrap_or_default() })?
             }
         };
         let content = match memory {

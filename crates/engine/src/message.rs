@@ -17,6 +17,22 @@ use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
 use std::sync::Arc;
 
+/// The end of a send that was waited for up to a deadline. One that its receiver had done with by then is no send that took too
+/// long, though lanes still held its memory.
+pub(crate) fn ended(
+    done: Result<Ended, Option<Ended>>,
+    timed_out: impl FnOnce() -> OpError,
+) -> Result<(), OpError> {
+    match done {
+        Ok((result, _)) => result,
+        Err(Some((Err(OpError::Cancelled), _)) | None) => Err(timed_out()),
+        Err(Some((result, _))) => result,
+    }
+}
+
+/// A send that has left the engine, with its memory.
+type Ended = (Result<(), OpError>, Memory);
+
 /// Cancels a borrowed send if its call ends early, as by a panic in a waker: also in the call that starts it.
 pub(crate) struct Borrowed<'a> {
     pub(crate) shared: &'a Arc<Shared>,
@@ -248,20 +264,10 @@ impl Message<'_> {
             Ok::<_, OpError>(guard.key)
         })?;
         let Some(key) = key else { return Ok(()) };
-        match shared.wait(left(), |core| core.collect_send(key)) {
-            Some((result, _)) => {
-                std::mem::forget(guard);
-                result
-            }
-            None => {
-                std::mem::forget(guard);
-                match shared.with(|core| core.cancel_send(key)) {
-                    Some((Err(OpError::Cancelled), _)) | None => Err(timed_out()),
-                    // It ended between the last look and the cancel.
-                    Some((result, _)) => result,
-                }
-            }
-        }
+        let done = shared.wait_or_cancel(left(), |core| core.collect_send(key), |core| core.cancel_send(key));
+        // Collected or cancelled.
+        std::mem::forget(guard);
+        ended(done, timed_out)
     }
 
     /// [`Peer::try_send`].

@@ -139,24 +139,13 @@ impl Peer {
         })?;
         let guard = Borrowed { shared, key: Some(key) };
         let limit = timeout.resolve(&shared.config);
-        let answer = shared.wait(limit, |core| core.collect_answer(key));
-        match answer {
-            Some(answer) => {
-                std::mem::forget(guard);
-                answer
-            }
-            None => {
-                std::mem::forget(guard);
-                // The answer may have come between the last look and the cancel.
-                shared
-                    .with(|core| {
-                        let answer = core.collect_answer(key);
-                        core.cancel_send(key);
-                        answer
-                    })
-                    .unwrap_or(Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
-            }
-        }
+        let look = |core: &mut Core| core.collect_answer(key);
+        let answer = shared.wait_or_cancel(limit, look, |core| {
+            core.cancel_send(key);
+        });
+        // Collected or cancelled.
+        std::mem::forget(guard);
+        answer.unwrap_or_else(|()| Err(OpError::TimedOut { after: limit.unwrap_or_default() }))
     }
 
     /// [`Shared::leave_to_system`] for this peer.

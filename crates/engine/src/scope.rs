@@ -8,6 +8,7 @@ use crate::core::table::Key;
 use crate::core::{Core, Started};
 use crate::endpoint::Endpoint;
 use crate::error::OpError;
+use crate::message::ended;
 use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
@@ -221,15 +222,15 @@ impl<'scope> ScopedRecv<'scope> {
             Ok(_) if shared.check_fork().is_err() => Err(OpError::Forked),
             Ok((number, key)) => {
                 let limit = timeout.into().resolve(&shared.config);
-                let done = shared.wait(limit, |core| core.collect_recv(key)).map(|(result, _)| result);
-                let result = done.unwrap_or_else(|| match shared.with(|core| core.cancel_recv(key)) {
-                    Some((Err(OpError::Cancelled), _)) | None => {
-                        Err(OpError::TimedOut { after: limit.unwrap_or_default() })
-                    }
-                    Some((result, _)) => result,
+                let look = |core: &mut Core| core.collect_recv(key);
+                let done = shared.wait_or_cancel(limit, look, |core| {
+                    core.cancel_recv(key);
                 });
                 lock(self.open).keys.remove(&number);
-                result
+                match done {
+                    Ok((result, _)) => result,
+                    Err(()) => Err(OpError::TimedOut { after: limit.unwrap_or_default() }),
+                }
             }
         };
         // SAFETY: the operation has left the table, so this is the only access to the `&'scope mut [u8]` that was given.
@@ -255,19 +256,13 @@ impl ScopedSend<'_> {
         let shared = &self.shared;
         shared.check_fork()?;
         let limit = timeout.into().resolve(&shared.config);
-        let done = shared.wait(limit, |core| {
+        let look = |core: &mut Core| {
             if core.is_left_to_callers(self.key) { None } else { core.collect_send(self.key) }
-        });
-        let result = done.map(|(result, _)| result).unwrap_or_else(|| {
-            match shared.with(|core| core.cancel_send(self.key)) {
-                Some((Err(OpError::Cancelled), _)) | None => {
-                    Err(OpError::TimedOut { after: limit.unwrap_or_default() })
-                }
-                Some((result, _)) => result,
-            }
-        });
+        };
+        // One that is over while the system has not got it is found by the cancel.
+        let done = shared.wait_or_cancel(limit, look, |core| core.cancel_send(self.key));
         lock(self.open).keys.remove(&self.number);
-        result
+        ended(done, || OpError::TimedOut { after: limit.unwrap_or_default() })
     }
 }
 

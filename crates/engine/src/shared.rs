@@ -123,7 +123,8 @@ impl Shared {
     }
 
     /// Runs `f` on the core, then what it left to do outside the lock. A panic in a waker or in the drop of a buffer goes on
-    /// to the caller after everything else was done.
+    /// to the caller after everything else was done. What others left to do is done before: nobody leaves the lock with it, and
+    /// what is due of it when permits are settled comes before `f`, whose answer no panic but of its own doing takes away.
     #[inline]
     pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         self.with_hot(f)
@@ -167,11 +168,22 @@ impl Shared {
         self.tell_sleepers();
     }
 
+    /// [`Shared::with`] beside a result that the caller has got, and that no panic of others may take away: nothing is given out to
+    /// them.
+    pub(crate) fn with_aside<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        self.with_settled(true, f)
+    }
+
     #[cold]
     #[inline(never)]
     fn release_and_run(self: &Arc<Self>, mut core: Guard<'_, Core>) {
         let effects = std::mem::take(&mut core.effects);
         drop(core);
+        self.run(effects);
+    }
+
+    #[cold]
+    fn run(self: &Arc<Self>, effects: Effects) {
         match self.run_effects(effects) {
             // In a drop that another panic runs: a second one would end the process.
             Err(panic) if std::thread::panicking() => crate::panics::discard(panic),
@@ -283,8 +295,13 @@ impl Shared {
     fn leave_slowly(self: &Arc<Self>, mut core: BiasedGuard<'_, Core>, done: bool) {
         let sleepers = self.sleepers.any();
         if core.effects.must_run() || (sleepers && (done || core.effects.any())) {
+            // Taken out here: whoever has the lock next would run them, and lose by a panic of theirs what it takes out.
+            let effects = std::mem::take(&mut core.effects);
             drop(core);
             self.hand_over();
+            if effects.must_run() {
+                self.run(effects);
+            }
         } else {
             core.effects.clear();
         }
@@ -459,11 +476,10 @@ impl Shared {
     }
 
     /// The caller has got what it waited for and stops polling: whoever sleeps takes over, and sees to what is left of bundles.
-    /// For others' wakers may panic where that is given out, which must not cost the caller what it has got.
     #[cold]
     #[inline(never)]
     fn hand_over(self: &Arc<Self>) {
-        self.with_settled(true, |core| core.effects.finish());
+        self.with_aside(|core| core.effects.finish());
     }
 
     #[cold]

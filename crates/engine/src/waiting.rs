@@ -40,49 +40,42 @@ impl Shared {
         self.wait_taking(1, limit, check)
     }
 
+    /// [`Shared::wait`] for an operation: when time is up `cancel` ends it in the very section that has looked for the last time.
+    /// Code of the application may run, and panic, before that section: then the operation stands, and is its caller's to end.
+    pub(crate) fn wait_or_cancel<T, C>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        check: impl FnMut(&mut Core) -> Option<T>,
+        cancel: impl FnMut(&mut Core) -> C,
+    ) -> Result<T, C> {
+        self.wait_turns(1, limit, check, cancel)
+    }
+
     /// [`Shared::wait`] of which each turn takes up to `budget` frames of each lane: one for those who wait for something of
     /// their own, as what nobody wants yet lies best where it is; many for the background thread.
     pub(crate) fn wait_taking<T>(
         self: &Arc<Self>,
         budget: usize,
         limit: Option<Duration>,
-        mut check: impl FnMut(&mut Core) -> Option<T>,
+        check: impl FnMut(&mut Core) -> Option<T>,
     ) -> Option<T> {
+        self.wait_turns(budget, limit, check, |_| ()).ok()
+    }
+
+    fn wait_turns<T, C>(
+        self: &Arc<Self>,
+        budget: usize,
+        limit: Option<Duration>,
+        mut check: impl FnMut(&mut Core) -> Option<T>,
+        mut cancel: impl FnMut(&mut Core) -> C,
+    ) -> Result<T, C> {
         let mut deadline: Option<Instant> = None;
         let mut idle_since: Option<Instant> = None;
         let mut yielded = false;
         loop {
-            let next = self.with(|core| {
-                // It may panic, and what `check` would take out of the engine must not be lost by that: not before it has run.
-                if core.effects.must_run() {
-                    return Next::Again(1);
-                }
-                if let Some(done) = check(core) {
-                    return Next::Done(done);
-                }
-                // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
-                let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
-                for _ in 0..TURNS_PER_CLOCK {
-                    let now = core.turn(budget);
-                    moved += now;
-                    // A look at a socket costs more than `check`, which may wait for what that socket takes.
-                    if now == 0 && core.polls_memory() {
-                        std::hint::spin_loop();
-                    } else if core.effects.must_run() {
-                        break;
-                    } else if let Some(done) = check(core) {
-                        // This thread stops polling: whoever sleeps takes over.
-                        core.effects.finish();
-                        return Next::Done(done);
-                    }
-                    if core.effects.any() || self.is_contended() {
-                        break;
-                    }
-                }
-                Next::Again(moved)
-            });
+            let next = self.with(|core| self.look_and_turn(core, budget, yielded, &mut check));
             let moved = match next {
-                Next::Done(done) => return Some(done),
+                Next::Done(done) => return Ok(done),
                 Next::Again(moved) => moved,
             };
             if moved > 0 {
@@ -94,7 +87,8 @@ impl Shared {
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
                 // `None`: something is to run first.
-                match self.with(|core| (!core.effects.must_run()).then(|| check(core))) {
+                let mut last = |core: &mut Core| check(core).ok_or_else(|| cancel(core));
+                match self.with(|core| (!core.effects.must_run()).then(|| last(core))) {
                     Some(last) => return last,
                     None => continue,
                 }
@@ -103,7 +97,7 @@ impl Shared {
             yielded = false;
             if idle >= self.config.spin {
                 if let Some(done) = self.sleep(now, deadline, &mut check) {
-                    return Some(done);
+                    return Ok(done);
                 }
                 idle_since = None;
             } else if idle >= YIELD_AFTER || self.is_contended() {
@@ -111,6 +105,44 @@ impl Shared {
                 yielded = true;
             }
         }
+    }
+
+    /// One section of a wait: looks, and takes turns until something was found or moved.
+    #[inline(always)]
+    fn look_and_turn<T>(
+        &self,
+        core: &mut Core,
+        budget: usize,
+        yielded: bool,
+        check: &mut impl FnMut(&mut Core) -> Option<T>,
+    ) -> Next<T> {
+        // It may panic, and what `check` would take out of the engine must not be lost by that: not before it has run.
+        if core.effects.must_run() {
+            return Next::Again(1);
+        }
+        if let Some(done) = check(core) {
+            return Next::Done(done);
+        }
+        // Counted turns come slowly to one who lets others run between them: descriptors must not wait for so many.
+        let mut moved = if yielded { core.look(Some(Duration::ZERO)) } else { 0 };
+        for _ in 0..TURNS_PER_CLOCK {
+            let now = core.turn(budget);
+            moved += now;
+            // A look at a socket costs more than `check`, which may wait for what that socket takes.
+            if now == 0 && core.polls_memory() {
+                std::hint::spin_loop();
+            } else if core.effects.must_run() {
+                break;
+            } else if let Some(done) = check(core) {
+                // This thread stops polling: whoever sleeps takes over.
+                core.effects.finish();
+                return Next::Done(done);
+            }
+            if core.effects.any() || self.is_contended() {
+                break;
+            }
+        }
+        Next::Again(moved)
     }
 
     /// Sleeps until something happens or the deadline is near. Answers if `check` did before.

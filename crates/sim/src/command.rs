@@ -37,6 +37,8 @@ pub struct Summary {
     pub replayed: u64,
     /// Fragments that went over one of several lanes.
     pub stripes: u64,
+    /// Calls of handlers and of functions that waited for an operation.
+    pub called: u64,
     /// Virtual time in all.
     pub virtual_time: Duration,
     /// Real time.
@@ -53,6 +55,7 @@ impl Summary {
         self.lanes_lost += report.lanes_lost;
         self.replayed += report.replayed;
         self.stripes += report.stripes;
+        self.called += report.called;
         self.virtual_time += report.lasted;
         for fault in &report.faults {
             *self.faults.entry(fault).or_default() += 1;
@@ -74,7 +77,7 @@ impl std::fmt::Display for Summary {
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
         write!(
             f,
-            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, {} stripes, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
+            "simulation: {} seeds, {} failed, {} messages sent, {} received, {} outcomes judged, {} lanes lost, {} frames replayed, {} stripes, {} calls of functions, faults: {}; {} events, {:.0} s of virtual time in {:.1} s",
             self.seeds,
             self.failed.len(),
             self.messages,
@@ -83,6 +86,7 @@ impl std::fmt::Display for Summary {
             self.lanes_lost,
             self.replayed,
             self.stripes,
+            self.called,
             faults.join(", "),
             self.events,
             self.virtual_time.as_secs_f64(),

@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     /// From each host to each.
     pub(crate) paths: Vec<Path>,
     pub(crate) faults: Vec<(Nanos, Fault)>,
+    /// Handlers and functions at the end of operations, besides the other forms.
+    pub(crate) callbacks: bool,
     /// Longest message.
     pub(crate) len_max: usize,
     /// From which length on buffers of the engine's pool are sent.
@@ -139,6 +141,7 @@ impl Plan {
             eager_max,
             paths,
             faults,
+            callbacks: Random::new(seed ^ 0x43_41_4c_4c_53).chance(500),
             len_max: usize::MAX,
             lend_min: 64 << 10,
             acts,

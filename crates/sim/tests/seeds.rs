@@ -16,6 +16,7 @@ fn seeds(weather: Weather, count: u64) -> Summary {
     assert!(summary.failed.is_empty(), "{summary}");
     assert_eq!(summary.seeds, count);
     assert!(summary.received > 20 * count, "hardly anything came: {summary}");
+    assert!(count < 100 || summary.called > count, "hardly any call of a function: {summary}");
     assert!(count < 100 || summary.stripes > count / 4, "hardly any stripe: {summary}");
     summary
 }
@@ -67,6 +68,17 @@ fn a_seed_that_is_kept_breaks_no_promise() {
         kept += 1;
     }
     assert!(kept >= 20 && stripes > 0 && faults.len() >= 6, "{kept} seeds, {stripes} stripes, {faults:?}");
+}
+
+/// Stripes of a lane that was lost, after their message was answered or while the lane had not said yet what it had let go of: in
+/// each of these seeds a send never ended.
+#[test]
+fn memory_of_stripes_comes_back_when_their_lane_is_lost() {
+    for seed in [3038, 12956, 14980, 15658, 17987] {
+        let report = run(seed, &Setting::default());
+        assert!(report.violations.is_empty(), "{}: {:#?}", report.replay(), report.violations);
+        assert!(report.stripes > 0 && report.lanes_lost > 0, "{}", report.replay());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/tampered.rs"]
 mod tampered;
 
-use common::{Pair, connected, content, engine_with, options, pair, pair_with, until};
+use common::{Pair, connected, content, engine_with, options, pair, pair_with, steady, until};
 use sinew::frame::Flags;
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::transport::{Header, Kind};
@@ -268,7 +268,7 @@ fn what_is_staged_goes_out_when_its_sender_waits(lane: &str) {
 fn frames_that_wait_for_room_are_counted_on_their_lane(lane: &str) {
     const COUNT: u64 = 2000;
     let thread = Progress::Thread { cpu: None };
-    let p = pair_with(lane, thread, thread, options());
+    let p = pair_with(lane, thread, thread, steady());
     p.to_b.send(u64::MAX, b"once the lane is chosen").unwrap();
     p.b.recv(u64::MAX, &mut [0; 64]).unwrap();
     let before = frames(&p);

@@ -56,6 +56,27 @@ fn second_sender(p: &Pair) -> (Endpoint, Peer) {
     (second, peer)
 }
 
+/// What holds it while an operation is under way is given back where that ends at the first look, too, and nobody sleeps.
+#[test]
+fn an_endpoint_goes_with_its_last_handle_when_all_its_operations_have_ended() {
+    let p = pair("shm");
+    for round in 0..3 {
+        let (second, to_b_too) = second_sender(&p);
+        assert_eq!(p.here.counters().endpoints, 2);
+        let exchange = || {
+            to_b_too.post_send(1, vec![0; 8]).unwrap().wait().unwrap();
+            p.b.recv(1, &mut [0; 8]).unwrap();
+        };
+        // Beside another operation, and alone.
+        let receive = second.post_recv(1, vec![0; 8]).unwrap();
+        exchange();
+        drop(receive);
+        exchange();
+        drop((second, to_b_too));
+        assert_eq!(p.here.counters().endpoints, 1, "round {round}");
+    }
+}
+
 /// A small generator, whose seed is printed with what fails.
 struct Random(u64);
 

@@ -14,8 +14,16 @@ fn exchange(options: EngineOptions) -> (sinew::Endpoint, sinew::Endpoint, Engine
     (a, b, engine)
 }
 
+/// One test at a time has an engine: where an event was first met while another thread made its subscriber, `tracing` may hold that
+/// nobody listens.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[test]
 fn counters_of_endpoints_and_lanes_say_what_was_moved() {
+    let _alone = alone();
     let (a, b, engine) = exchange(EngineOptions::default());
     let (sent, got) = (a.counters(), b.counters());
     assert_eq!((sent.messages_sent, sent.bytes_sent, sent.messages_received), (20, 2000, 0));
@@ -28,6 +36,7 @@ fn counters_of_endpoints_and_lanes_say_what_was_moved() {
 
 #[test]
 fn histograms_exist_only_when_they_are_switched_on() {
+    let _alone = alone();
     let (a, b, engine) = exchange(EngineOptions::default());
     assert!(a.histograms().is_none() && b.histograms().is_none() && engine.lane_histograms().is_empty());
     let (a, b, engine) = exchange(EngineOptions::default().histograms(true));
@@ -53,6 +62,7 @@ fn every_option_and_event_has_a_name_and_a_help_text() {
 
 #[test]
 fn a_lost_session_is_told_to_tracing() {
+    let _alone = alone();
     use std::sync::{Arc, Mutex};
     #[derive(Clone, Default)]
     struct Names(Arc<Mutex<Vec<String>>>);

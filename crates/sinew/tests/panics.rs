@@ -3,14 +3,15 @@
 
 mod common;
 
-use common::{Pair, engine, options, pair_with, threads, until};
-use sinew::{Progress, RecvOp};
+use common::{PATIENCE, Pair, engine, options, pair_with, threads, until};
+use sinew::{EngineOptions, Match, Progress, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 /// Panics once, when it is told to.
 #[derive(Default)]
@@ -34,7 +35,11 @@ fn watch(receive: &mut RecvOp) {
 
 /// Both engines by this thread, which has had each often enough for the short way.
 fn warm() -> Pair {
-    let p = pair_with("shm", Progress::Caller, Progress::Caller, options());
+    warm_with(options())
+}
+
+fn warm_with(options: EngineOptions) -> Pair {
+    let p = pair_with("shm", Progress::Caller, Progress::Caller, options);
     for _ in 0..200 {
         p.to_b.send(9, b"warm").unwrap();
         p.b.recv(9, &mut [0; 8]).unwrap();
@@ -134,7 +139,7 @@ fn an_engine_that_ends_with_a_waker_that_panics_leaves_no_thread() {
         let mut receive = endpoint.post_recv(1, vec![0; 8]).unwrap();
         watch(&mut receive);
         if closes {
-            let close = || engine.close(std::time::Duration::ZERO);
+            let close = || engine.close(Duration::ZERO);
             assert!(catch_unwind(AssertUnwindSafe(close)).is_err(), "the panic goes on to its owner");
         }
         drop(engine);
@@ -144,24 +149,222 @@ fn an_engine_that_ends_with_a_waker_that_panics_leaves_no_thread() {
     }
 }
 
-#[test]
-fn a_look_that_first_runs_a_panicking_waker_loses_no_message() {
-    let p = warm();
+/// What a call answers, or, when a waker of others has panicked in it, what it answers when it is asked again.
+fn at_last<T>(mut call: impl FnMut() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(&mut call)).unwrap_or_else(|_| call())
+}
+
+/// How a message comes whose receive has a waker that panics: left of a frame, and given out as soon as the engine is called; on its
+/// way, and found by the next turn of progress.
+#[derive(Clone, Copy)]
+enum Comes {
+    Left,
+    OnItsWay,
+}
+
+const BOTH: [Comes; 2] = [Comes::Left, Comes::OnItsWay];
+
+/// A receive whose waker panics as soon as its message is given to it, which comes after `meanwhile`.
+fn armed(p: &Pair, comes: Comes, meanwhile: impl FnOnce()) -> RecvOp {
     let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
     watch(&mut receive);
-    let mut mine = p.b.post_recv(4, vec![0; 8]).unwrap();
-    // It is over before anybody looks.
+    meanwhile();
+    match comes {
+        Comes::Left => leave_one(p),
+        Comes::OnItsWay => p.to_b.send(2, b"two").unwrap(),
+    }
+    receive
+}
+
+/// The same whose message shares its frame with one that another receive waits for.
+fn both_in_one_frame(p: &Pair) -> RecvOp {
+    let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
+    watch(&mut receive);
+    p.to_b.stage(2, b"two").unwrap();
+    p.to_b.stage(4, b"mine").unwrap();
+    p.here.progress();
+    receive
+}
+
+/// That receive has its message. If this is the first to look, the waker is run here.
+fn has_two(p: &Pair, mut receive: RecvOp) {
+    until("it has come", || {
+        let _ = broken(p);
+        p.b.counters().posted == 0
+    });
+    assert_eq!(at_last(|| receive.try_wait()).expect("it has come").unwrap().buf.as_slice(), b"two");
+}
+
+/// A message that waits for a receive.
+fn waits(p: &Pair) {
+    p.to_b.send(4, b"mine").unwrap();
+    until("it waits", || p.b.probe(4).is_some());
+}
+
+/// A message that has come for a receive, of which nobody has heard yet.
+fn has_come(p: &Pair) {
+    let before = p.b.counters().messages_received;
     p.to_b.send(4, b"mine").unwrap();
     until("it has come", || {
         p.there.progress();
-        p.b.counters().messages_received > 200
+        p.b.counters().messages_received > before
     });
-    leave_one(&p);
-    let first = catch_unwind(AssertUnwindSafe(|| mine.try_wait()));
-    let got = match first {
-        Ok(got) => got,
-        Err(_) => mine.try_wait(),
-    };
-    assert_eq!(got.expect("it is over").unwrap().buf.as_slice(), b"mine");
-    assert_eq!(receive.wait().unwrap().buf.as_slice(), b"two");
+}
+
+#[test]
+fn a_cancel_that_first_runs_a_panicking_waker_loses_no_message() {
+    for comes in BOTH {
+        let p = warm();
+        let mine = p.b.post_recv(4, vec![0; 8]).unwrap();
+        let receive = armed(&p, comes, || has_come(&p));
+        match catch_unwind(AssertUnwindSafe(|| mine.cancel())) {
+            Ok(got) => assert_eq!(got.expect("it had come").buf.as_slice(), b"mine"),
+            Err(_) => assert_eq!(p.b.try_recv(4, &mut [0; 8]).expect("it waits for another").len, 4),
+        }
+        has_two(&p, receive);
+    }
+}
+
+#[test]
+fn a_look_that_first_runs_a_panicking_waker_loses_no_message() {
+    for comes in BOTH {
+        let p = warm();
+        let mut mine = p.b.post_recv(4, vec![0; 8]).unwrap();
+        let receive = armed(&p, comes, || has_come(&p));
+        assert_eq!(at_last(|| mine.try_wait()).expect("it is over").unwrap().buf.as_slice(), b"mine");
+        has_two(&p, receive);
+    }
+}
+
+#[test]
+fn a_try_that_first_runs_a_panicking_waker_loses_no_message() {
+    for comes in BOTH {
+        let p = warm();
+        let receive = armed(&p, comes, || waits(&p));
+        let mut buf = [0; 8];
+        assert_eq!(at_last(|| p.b.try_recv(4, &mut buf)).expect("it is there").len, 4);
+        assert_eq!(&buf[..4], b"mine");
+        has_two(&p, receive);
+    }
+}
+
+/// Two messages of one frame, of which the first wakes the future that panics, and the second is for the call that looks.
+#[test]
+fn a_receive_whose_message_comes_with_that_of_a_panicking_waker_loses_no_message() {
+    let p = warm();
+    p.to_b.send(9, b"who I am").unwrap();
+    let source = p.b.recv(9, &mut [0; 8]).unwrap().source;
+    let receive = both_in_one_frame(&p);
+    let mut buf = [0; 8];
+    // One that names its source takes whole turns of progress.
+    let pattern = Match::tag(4).from(source);
+    assert_eq!(
+        at_last(|| p.b.recv_within(pattern, &mut buf, Duration::from_secs(1))).expect("it came").len,
+        4
+    );
+    assert_eq!(&buf[..4], b"mine");
+    has_two(&p, receive);
+}
+
+/// Nothing of a receive that has begun to wait is left in the engine: its memory is its caller's again.
+#[test]
+fn a_receive_that_a_waker_breaks_while_it_waits_leaves_no_borrow_behind() {
+    let p = warm();
+    let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
+    watch(&mut receive);
+    let mut canary = [0xaa; 8];
+    let broken = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until("it waits", || p.b.counters().posted == 2);
+            p.to_b.send(2, b"two").unwrap();
+        });
+        catch_unwind(AssertUnwindSafe(|| p.b.recv_within(4, &mut canary, PATIENCE)))
+    });
+    assert!(broken.is_err(), "the panic goes on");
+    waits(&p);
+    assert_eq!(canary, [0xaa; 8], "written after the call had ended");
+    assert_eq!(p.b.try_recv(4, &mut [0; 8]).expect("it waits for another").len, 4);
+    has_two(&p, receive);
+}
+
+fn scoped_receive_that_a_waker_breaks_loses_no_message(start: impl Fn(&Pair) -> RecvOp) {
+    let p = warm();
+    let mut receive = None;
+    let mut buf = [0; 8];
+    let broken = catch_unwind(AssertUnwindSafe(|| {
+        p.b.scope(|scope| {
+            let mine = scope.recv(4, &mut buf).unwrap();
+            receive = Some(start(&p));
+            let (got, bytes) = mine.wait_within(Duration::ZERO);
+            assert_eq!(got.expect("it has come").len, 4);
+            assert_eq!(&bytes[..4], b"mine");
+        });
+    }));
+    if broken.is_err() {
+        assert_eq!(p.b.recv(4, &mut [0; 8]).expect("it waits for another").len, 4);
+    }
+    has_two(&p, receive.expect("posted"));
+}
+
+#[test]
+fn a_scoped_receive_that_a_waker_breaks_at_its_deadline_loses_no_message() {
+    for comes in BOTH {
+        scoped_receive_that_a_waker_breaks_loses_no_message(|p| armed(p, comes, || has_come(p)));
+    }
+}
+
+#[test]
+fn a_wait_whose_message_comes_with_that_of_a_panicking_waker_loses_no_message() {
+    scoped_receive_that_a_waker_breaks_loses_no_message(both_in_one_frame);
+}
+
+#[test]
+fn a_message_on_loan_goes_back_although_a_waker_panicked_before_it_was_shown() {
+    const LEN: usize = 1 << 20;
+    for comes in BOTH {
+        let p = warm();
+        let mut sent = p.to_b.post_send(4, p.to_b.alloc(LEN).unwrap()).unwrap();
+        p.here.progress();
+        let receive = armed(&p, comes, || until("it waits", || p.b.probe(4).is_some()));
+        let message = at_last(|| p.b.recv_message_within(4, LEN, Duration::ZERO)).expect("it is there");
+        assert_eq!(message.len(), LEN);
+        drop(message);
+        until("the sender has its memory again", || {
+            p.there.progress();
+            sent.try_wait().is_some_and(|done| done.is_ok())
+        });
+        has_two(&p, receive);
+    }
+}
+
+#[test]
+fn a_measured_receive_loses_no_message_to_a_waker_that_panics_behind_it() {
+    let p = warm_with(options().histograms(true));
+    let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
+    watch(&mut receive);
+    p.to_b.stage(3, b"three").unwrap();
+    p.to_b.stage(2, b"two").unwrap();
+    p.here.progress();
+    assert_eq!(p.b.recv(3, &mut [0; 8]).expect("it has come").len, 5);
+    has_two(&p, receive);
+}
+
+#[test]
+fn a_function_is_called_although_a_waker_panicked_when_it_was_given() {
+    let p = warm();
+    let mine = p.b.post_recv(4, vec![0; 8]).unwrap();
+    let receive = armed(&p, Comes::Left, || ());
+    let got = Arc::new(Mutex::new(None));
+    let to = Arc::clone(&got);
+    let given =
+        catch_unwind(AssertUnwindSafe(|| mine.on_complete(move |result| *to.lock().unwrap() = Some(result))));
+    assert!(given.is_err(), "the panic goes on to its owner");
+    p.to_b.send(4, b"mine").unwrap();
+    until("it is called", || {
+        p.there.progress();
+        got.lock().unwrap().is_some()
+    });
+    let got = got.lock().unwrap().take().expect("called");
+    assert_eq!(got.unwrap().buf.as_slice(), b"mine");
+    has_two(&p, receive);
 }

@@ -3,14 +3,12 @@
 
 mod common;
 
-use common::{PATIENCE, content, explicit, options, spawn, until};
+use common::{PATIENCE, content, explicit, options, spawn, steady, until};
 use sinew::shm::{ShmOptions, ShmTransport};
 use sinew::tcp::{TcpOptions, TcpTransport};
 use sinew::transport::wrap::fault::{Faults, Faulty};
 use sinew::transport::{ErrorKind, TransportError};
-use sinew::{
-    Address, ConnectError, Endpoint, Engine, EngineOptions, Match, OpError, Peer, Progress, Verdict,
-};
+use sinew::{Address, ConnectError, Endpoint, Engine, Match, OpError, Peer, Progress, Verdict};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,11 +18,6 @@ const ALL: [&str; 3] = ["shm", "uds", "tcp"];
 
 fn engine() -> Engine {
     Engine::builder().domain("pins").progress(THREAD).options(options()).build().expect("an engine")
-}
-
-/// What a peer chooses implicitly here it has chosen for good, however busy the machine is: nothing else is tried.
-fn steady() -> EngineOptions {
-    options().stagger(PATIENCE)
 }
 
 fn lanes_of(engine: &Engine, transport: &str) -> usize {

@@ -5,14 +5,22 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod ah;
 pub mod channel;
+pub mod cm;
 pub mod cq;
 pub mod device;
 mod error;
 pub mod hub;
 mod library;
 pub mod memory;
+pub mod multi_channel;
+#[cfg(feature = "network")]
+pub mod network;
 mod pd;
 pub mod qp;
 pub mod srq;
@@ -23,5 +31,6 @@ pub use channel::Channel;
 pub use error::{Error, Result};
 pub use hub::Hub;
 pub use library::{Library, devices, open_device};
+pub use multi_channel::MultiChannel;
 pub use pd::ProtectionDomain;
 pub use sinew_verbs_sys as sys;

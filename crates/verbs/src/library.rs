@@ -1,7 +1,7 @@
 //! The library that everything goes through: the system's libibverbs, or a table from elsewhere.
 #![allow(unsafe_code)]
 
-use crate::device::DeviceList;
+use crate::device::{DeviceList, ForeignContexts};
 use crate::error::{Error, Result};
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -19,6 +19,7 @@ pub struct Library {
 struct Shared {
     library: sys::Library,
     leaked: AtomicU64,
+    foreign: ForeignContexts,
 }
 
 impl Library {
@@ -38,7 +39,13 @@ impl Library {
     }
 
     fn from_sys(library: sys::Library) -> Self {
-        Self { shared: Arc::new(Shared { library, leaked: AtomicU64::new(0) }) }
+        Self {
+            shared: Arc::new(Shared {
+                library,
+                leaked: AtomicU64::new(0),
+                foreign: ForeignContexts::default(),
+            }),
+        }
     }
 
     /// A library from elsewhere: a device in software, a recorder, a test's. Everything of this crate works on it.
@@ -106,6 +113,11 @@ impl Library {
         self.shared.leaked.fetch_add(1, Ordering::Relaxed);
         let error = std::io::Error::from_raw_os_error(errno);
         tracing::error!(call, %object, %error, "the device refused to destroy an object; it stays until the process ends");
+    }
+
+    /// Devices that the connection manager has opened.
+    pub(crate) fn foreign_contexts(&self) -> &ForeignContexts {
+        &self.shared.foreign
     }
 
     /// Whether two handles are of one library.

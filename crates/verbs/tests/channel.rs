@@ -2,25 +2,14 @@
 
 mod common;
 
-use sinew_verbs::channel::{Channel, ScopeError, Work};
+use common::channels as pair;
+use sinew_verbs::Error;
+use sinew_verbs::channel::{ScopeError, Work};
 use sinew_verbs::hub::Operation;
 use sinew_verbs::memory::{Memory, RemoteAccess};
 use sinew_verbs::work::Status;
-use sinew_verbs::{Error, ProtectionDomain};
 use std::convert::Infallible;
 use std::time::Duration;
-
-/// Two channels, connected to each other.
-fn pair(module: &str) -> Option<(ProtectionDomain, Channel, Channel)> {
-    let context = common::device(module)?;
-    let pd = context.protection_domain().expect("a protection domain");
-    let make = || Channel::builder(&pd).remote_access(RemoteAccess::all()).build().expect("a channel");
-    let (a, b) = (make(), make());
-    let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
-    let a = a.handshake(&to_b).map_err(|(_, error)| error).unwrap();
-    let b = b.handshake(&to_a).map_err(|(_, error)| error).unwrap();
-    Some((pd, a, b))
-}
 
 #[test]
 fn blocking_send_and_receive_between_two_threads() {

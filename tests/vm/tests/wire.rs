@@ -1,6 +1,6 @@
 //! Two devices of one guest with a wire between them that really carries the packets, and loses some when told to.
 
-use sinew_vm_tests::{counter, ping_pong, rping, run};
+use sinew_vm_tests::{counter, ping_pong, ping_pong_of_client, rping, run};
 
 const ENDS: [&str; 2] = ["rxe1", "rxe2"];
 const SENT: [&str; 2] =
@@ -34,7 +34,8 @@ fn lost_packets_are_sent_again() {
     for interface in ["veth1", "veth2"] {
         _ = run(&format!("tc qdisc add dev {interface} root netem loss 5%"));
     }
-    ping_pong("ibv_rc_pingpong", 300, ENDS, "10.88.0.1");
+    let server = ping_pong_of_client("ibv_rc_pingpong", 300, ENDS, "10.88.0.1");
+    drop(server);
     let lost = dropped("veth1") + dropped("veth2");
     for interface in ["veth1", "veth2"] {
         _ = run(&format!("tc qdisc del dev {interface} root"));

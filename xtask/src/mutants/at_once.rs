@@ -290,7 +290,9 @@ fn build_once(
         let inner = &message["message"];
         if inner["level"] == "error" {
             let spans = inner["spans"].as_array().into_iter().flatten();
-            errors.extend(spans.filter(|span| span["is_primary"] == true).map(|span| Wrong {
+            // Who is to blame for a value that is not there any more is where it went.
+            let moved = inner["message"].as_str().is_some_and(|text| text.starts_with("use of moved value"));
+            errors.extend(spans.filter(|span| moved || span["is_primary"] == true).map(|span| Wrong {
                 text: inner["message"].as_str().unwrap_or_default().to_owned(),
                 file: span["file_name"].as_str().unwrap_or_default().to_owned(),
                 line: span["line_start"].as_u64().unwrap_or(1) as usize,

@@ -113,7 +113,7 @@ fn written(trial: &Trial<'_>) -> Result<()> {
     let (inside, shared) = (trial.folder.join("inside"), trial.folder.join("shared"));
     fs::create_dir_all(&shared)?;
     let script = "echo 1 > inside && echo 2 > shared/file && cat inside shared/file";
-    let (ended, out, err) = trial.shell(script, &[shared.clone()], LIMITS.time)?;
+    let (ended, out, err) = trial.shell(script, std::slice::from_ref(&shared), LIMITS.time)?;
     let kept = fs::read_to_string(shared.join("file")).unwrap_or_default();
     if ended.end != End::Exited(0) || out != "1\n2\n" || inside.exists() || kept != "2\n" {
         bail!(

@@ -132,7 +132,7 @@ impl<'a> Inside<'a> {
             (true, Some(_)) => (suites, self.with_filter(filter)),
             _ => (by_name, self),
         };
-        let mut total = Outcome::default();
+        let mut total = Outcome { note: format!("{} suites", suites.len()), ..Outcome::default() };
         for built in suites::build(inside.workspace, suites, &inside.logs.join("vm.log"))? {
             total.absorb(inside.suite(&built)?);
         }

@@ -33,6 +33,20 @@ fn info_says_why_a_transport_does_not_work() {
 }
 
 #[test]
+fn info_shows_verbs_devices_or_why_there_are_none() {
+    let room = Room::new();
+    let json: Value = serde_json::from_slice(&room.run(["info", "--json"]).succeeded().out).expect("JSON");
+    let devices = json["verbs"]["devices"].as_array().expect("a list");
+    assert_eq!(devices.is_empty(), json["verbs"]["reason"].is_string(), "{json}");
+    for device in devices {
+        assert!(device["works"] == true || device["reason"].is_string(), "{device}");
+    }
+    let child = room.sinew(["info"]).env("SINEW_IBVERBS_LIB", "/absent/libibverbs.so.1").spawn();
+    let text = finish(child.expect("the binary starts")).succeeded().text();
+    has(&text, &["verbs devices", "none", "/absent/libibverbs.so.1", "SINEW_IBVERBS_LIB"]);
+}
+
+#[test]
 fn info_names_an_option_that_no_engine_could_be_made_with() {
     let room = Room::new();
     for (name, value) in [("SINEW_TRANSPORTS", "shn"), ("SINEW_SPIN", "soon"), ("SINEW_TRANSPROTS", "shm")] {

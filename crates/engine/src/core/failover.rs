@@ -269,7 +269,7 @@ impl Core {
                 }
                 lane.close();
             }
-            self.take_stripes(slot.session, &mut tail);
+            self.take_stripes(slot.session, std::mem::take(&mut slot.stripes), &mut tail);
             self.extra_gone(slot.session, arrived);
         }
     }
@@ -303,7 +303,7 @@ impl Core {
         let arrived = slot.lane.as_ref().and_then(|lane| lane.backlog()).map_or(0, |backlog| backlog.arrived);
         let mut tail = slot.lane.as_mut().map(|lane| lane.recover()).unwrap_or_default();
         let session_key = slot.session;
-        self.take_stripes(session_key, &mut tail);
+        self.take_stripes(session_key, std::mem::take(&mut slot.stripes), &mut tail);
         let number = slot.number;
         let because = format!("{}: {error}", slot.transport);
         drop(slot);

@@ -218,6 +218,9 @@ impl Core {
         let charge = Charge::of(header);
         let held = Held { session: session_key, charge, cost: 1 };
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
+        if session.kept.contains_key(&sender_op) {
+            return Err("a message announced twice");
+        }
         let number = numbered(session.received, 0);
         let envelope = Envelope { session: session_key, lane, sender_op, number, len, descriptor, charge };
         let source = Source::new(session_key.0, session.peer.number, header.src);

@@ -1,5 +1,6 @@
 //! Lanes in the core: polling them, and being the sink that they hand frames to.
 
+use super::stripes::is_stripe;
 use super::table::Key;
 use super::{Core, Session};
 use crate::histogram::Measures;
@@ -44,6 +45,8 @@ pub(crate) struct LaneSlot {
     /// Frames outside the sequence that wait for room, or for the end of a poll.
     pub(crate) waiting: Vec<(Header, Vec<u8>)>,
     pub(crate) proof: Proof,
+    /// Of each stripe that the lane holds, or has let go of without having said so yet.
+    pub(crate) stripes: Vec<Token>,
     /// The receive into whose memory a whole message is just arriving here.
     pub(crate) arriving: Option<Key>,
     pub(crate) frames_sent: u64,
@@ -83,6 +86,7 @@ impl LaneSlot {
             closes: false,
             waiting: Vec::new(),
             proof,
+            stripes: Vec::new(),
             arriving: None,
             frames_sent: 0,
             beside: (0, 0),
@@ -242,6 +246,12 @@ unsafe impl Sink for LaneSink<'_> {
     }
 
     fn released(&mut self, token: Token) {
+        if is_stripe(token)
+            && let Some(slot) = self.core.lanes.get_mut(self.lane)
+            && let Some(at) = slot.stripes.iter().position(|&held| held == token)
+        {
+            slot.stripes.swap_remove(at);
+        }
         self.core.handle_released(token);
     }
 

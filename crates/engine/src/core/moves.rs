@@ -89,22 +89,29 @@ impl Core {
         true
     }
 
-    /// After a move: closes lanes that neither side sends on, but cheaper ones.
+    /// After a move: closes lanes that neither side sends on, but such as the session would move to. One that merely was measured
+    /// cheaper, in a moment in which the machine was busy, would stand by for ever.
     fn close_idle_lanes(&mut self, session_key: Key) {
-        self.close_idle(session_key, |lane, carrier| {
-            lane.transport == carrier.transport || lane.cost_ns() >= carrier.cost_ns()
+        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else { return };
+        let present = self.present_path(active);
+        self.close_idle(session_key, |core, lane, slot, carrier| {
+            slot.transport == carrier.transport || !present.yields_to(slot.cost_ns(), core.expected_ns(lane))
         });
     }
 
     /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
     /// each, and two engines that connect to each other at once make two.
     pub(crate) fn close_doubles(&mut self, session_key: Key) {
-        self.close_idle(session_key, |lane, carrier| lane.spare && lane.transport == carrier.transport);
+        self.close_idle(session_key, |_, _, slot, carrier| slot.spare && slot.transport == carrier.transport);
     }
 
     /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
     /// it decides.
-    fn close_idle(&mut self, session_key: Key, superfluous: fn(&LaneSlot, &LaneSlot) -> bool) {
+    fn close_idle(
+        &mut self,
+        session_key: Key,
+        superfluous: impl Fn(&Self, Key, &LaneSlot, &LaneSlot) -> bool,
+    ) {
         let Some(session) = self.sessions.get(session_key) else { return };
         if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
             return;
@@ -115,7 +122,7 @@ impl Core {
             let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
             // Beside another of its transport an extra one is closed by who has made it, when it does not help (`sockets`).
             let helps = |slot: &LaneSlot| slot.extra && slot.transport == carrier.transport;
-            slot.is_some_and(|slot| !helps(slot) && superfluous(slot, carrier))
+            slot.is_some_and(|slot| !helps(slot) && superfluous(self, *lane, slot, carrier))
         };
         let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
         for lane in idle {
@@ -127,5 +134,67 @@ impl Core {
                 self.mark_dirty(session_key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::SELF_OWNER;
+    use crate::core::lanes::{Proof, RECENT};
+    use crate::core::self_lane::SelfLane;
+    use crate::core::session::{PeerEngine, Session};
+    use crate::{Engine, Progress, Security};
+    use sinew_transport::loopback::Loopback;
+    use sinew_transport_tcp::{TcpOptions, TcpTransport};
+    use sinew_wire::hello::Features;
+
+    /// A lane whose round trips took so long, when it was proven and in so many looks since.
+    fn lane(core: &mut Core, session: Key, transport: &'static str, rtt_ns: u64, looks: usize) -> Key {
+        let mut recent = [None; RECENT];
+        recent[..looks].fill(Some(rtt_ns));
+        let proof = Proof {
+            verified: true,
+            rtt_ns: Some(rtt_ns),
+            recent,
+            ..Proof::new(0, 0, core.surroundings.now(), None)
+        };
+        let lane = Box::new(SelfLane::new());
+        core.lanes.insert(LaneSlot {
+            inbound: transport == "loopback",
+            listening: true,
+            ..LaneSlot::new(lane, transport, (SELF_OWNER, session), proof)
+        })
+    }
+
+    /// Whether a lane over tcp stays beside the loopback that carries a session, which should be better.
+    fn stays(carrier_rtt_ns: u64, looks: usize, other_rtt_ns: u64) -> bool {
+        let builder = Engine::builder().domain("moves").security(Security::Open).progress(Progress::Event);
+        let builder = builder.transport(Loopback);
+        let engine = builder.transport(TcpTransport::new(TcpOptions::default())).build().unwrap();
+        engine.shared().with(|core| {
+            let (windows, features) = (core.config.windows, Features(0));
+            let peer = PeerEngine { id: [0; 16], incarnation: 1, number: 1, locators: Vec::new(), features };
+            let session = core.sessions.insert(Session::new(peer, None, 0, windows, windows));
+            let active = lane(core, session, "loopback", carrier_rtt_ns, looks);
+            let other = lane(core, session, "tcp", other_rtt_ns, looks);
+            let state = core.sessions.get_mut(session).unwrap();
+            state.lanes = vec![active, other];
+            state.active = Some(active);
+            core.close_idle_lanes(session);
+            let lanes = core.sessions.get(session).unwrap().lanes.clone();
+            assert!(lanes.contains(&active) && core.lanes.get(active).is_some());
+            assert_eq!(lanes.contains(&other), core.lanes.get(other).is_some());
+            lanes.contains(&other)
+        })
+    }
+
+    #[test]
+    fn only_a_lane_that_a_move_would_choose_stands_by() {
+        assert!(!stays(5_300_000, 0, 365_000), "one moment in which the machine was busy is no measurement");
+        assert!(!stays(5_300_000, RECENT - 1, 365_000), "still not enough of them");
+        assert!(stays(5_300_000, RECENT, 365_000), "the session would move to it");
+        assert!(!stays(5_300_000, RECENT, 5_000_000), "cheaper, but not by what a move costs");
+        assert!(!stays(1_000, RECENT, 365_000), "dearer");
     }
 }

@@ -370,6 +370,12 @@ impl Unexpected {
         session == of && number < before
     }
 
+    /// Whether it came behind place `after` of that session.
+    pub(crate) fn came_behind(&self, of: Key, after: u64) -> bool {
+        let (session, number) = self.number();
+        session == of && number > after
+    }
+
     /// A whole message: place `number` of its session.
     pub(crate) fn whole(
         body: Body<'_>,

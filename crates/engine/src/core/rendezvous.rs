@@ -131,7 +131,12 @@ impl Core {
         fetch.way = Way::Fragments;
         let Fetch { envelope, received, expected, turn, pushed, .. } = **fetch;
         let from = received.max(pushed);
-        let body = ControlBody::numbers([op_key.0, from, expected - from, u64::from(turn)]);
+        let len = expected - from;
+        let body = if self.is_single(envelope.session) {
+            ControlBody::numbers([op_key.0, from, len])
+        } else {
+            ControlBody::numbers([op_key.0, from, len, u64::from(turn)])
+        };
         self.send_control(envelope.session, Header::control(Kind::FETCH, envelope.sender_op), body);
     }
 
@@ -413,8 +418,9 @@ impl Core {
         }
     }
 
-    /// A receive gives up a message that it had begun to fetch: the message waits for another receive, before all others of its
-    /// endpoint but those that came before it on its session.
+    /// A receive gives up a message that it had begun to fetch: the message waits for another receive, and so do those that came
+    /// behind it on its session, behind the messages of others: its sender may be one that never sends it, and receives that give up
+    /// soon would take no other message.
     pub(crate) fn put_back(
         &mut self,
         endpoint: u32,
@@ -434,9 +440,9 @@ impl Core {
         }
         // Its credit went back to the sender when it was matched: counted twice, it would look like an overrun of theirs.
         let envelope = Envelope { charge: Charge::Nothing, ..envelope };
-        let came_before =
-            |_: &Arrival, other: &Unexpected| other.came_before(envelope.session, envelope.number);
-        state.matcher.store_behind(arrival, Unexpected::Envelope { envelope, immediate }, came_before);
+        let came_behind =
+            |_: &Arrival, other: &Unexpected| other.came_behind(envelope.session, envelope.number);
+        state.matcher.store_last(arrival, Unexpected::Envelope { envelope, immediate }, came_behind);
         self.keep_envelope(&envelope, endpoint, None);
         self.wake_for_arrival();
     }

@@ -151,7 +151,9 @@ impl Core {
             }
         }
         for &lane in &session.lanes {
-            if let Some(lane) = self.lanes.get_mut(lane).and_then(|slot| slot.lane.as_mut()) {
+            let Some(slot) = self.lanes.get_mut(lane) else { continue };
+            slot.stripes.retain(|&held| held != stripe_token(key));
+            if let Some(lane) = slot.lane.as_mut() {
                 lane.reclaim(token);
                 lane.reclaim(stripe_token(key));
             }

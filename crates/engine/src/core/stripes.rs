@@ -44,11 +44,19 @@ impl Core {
     pub(crate) fn is_striped(&self, session_key: Key) -> bool {
         let Some(session) = self.sessions.get(session_key) else { return false };
         let known = session.peer.features.contains(Features::STRIPES);
-        if session.lanes.len() < 2 || !session.stripes_welcome || !known {
+        if session.lanes.len() < 2 || !session.stripes_welcome || !known || self.is_single(session_key) {
             return false;
         }
         let joins = |lane: &Key| self.lanes.get(*lane).is_some_and(|slot| slot.joins);
         self.carriers(session_key).filter(joins).nth(1).is_some()
+    }
+
+    /// Whether one socket is all that this engine takes for the session: a second one, of a way that was tried at the same time, is
+    /// there for a moment only and carries no part of its messages.
+    pub(super) fn is_single(&self, session_key: Key) -> bool {
+        let active = self.sessions.get(session_key).and_then(|session| session.active);
+        let slot = active.and_then(|lane| self.lanes.get(lane));
+        slot.is_some_and(|slot| slot.joins && self.extra_max(slot.transport) == 1)
     }
 
     /// The lanes of a session that may carry stripes: those of the transport that carries it, as far as the peer listens there.
@@ -138,6 +146,7 @@ impl Core {
         }
         op.references += 1;
         op.stripes += 1;
+        slot.stripes.push(stripe_token(op_key));
         slot.frames_sent += 1;
         session.traffic += 1;
         self.counters.stripes += 1;
@@ -181,6 +190,14 @@ impl Core {
         if let Err(error) = result {
             return self.keep_for_again(session_key, Unacknowledged { header, body }, error);
         }
+        // Its message may have been answered before the lane was lost: nothing else would bring word of it, not even on the lane
+        // of the sequence.
+        lane.request_acknowledgement();
+        if let (UnacknowledgedBody::Borrowed { token, .. }, Some(slot)) =
+            (&body, self.lanes.get_mut(lane_key))
+        {
+            slot.stripes.push(*token);
+        }
         self.counters.replayed += 1;
         if posted == len {
             return Ok(());
@@ -215,8 +232,22 @@ impl Core {
         Err(error)
     }
 
-    /// Keeps what a lane that has ended may not have delivered: it goes on another one.
-    pub(crate) fn take_stripes(&mut self, session_key: Key, tail: &mut Vec<Unacknowledged>) {
+    /// Keeps what a lane that has ended may not have delivered: it goes on another one. Of the stripes that it `held` it cannot say
+    /// any more which it had let go of: those whose memory does not come back.
+    pub(crate) fn take_stripes(
+        &mut self,
+        session_key: Key,
+        mut held: Vec<Token>,
+        tail: &mut Vec<Unacknowledged>,
+    ) {
+        for frame in &*tail {
+            if let UnacknowledgedBody::Borrowed { token, .. } = frame.body
+                && let Some(at) = held.iter().position(|&other| other == token)
+            {
+                held.swap_remove(at);
+            }
+        }
+        held.into_iter().for_each(|token| self.handle_released(token));
         if !tail.iter().any(|frame| frame.header.kind == Kind::STRIPE) {
             return;
         }

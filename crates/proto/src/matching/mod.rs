@@ -311,6 +311,23 @@ impl<P, U> Matcher<P, U> {
         }
     }
 
+    /// Keeps a message that was taken and is given back: behind all others that are stored, and behind it those that are younger, as
+    /// `is_younger` says, in their order. Time in proportion to all stored ones; names given out before are worthless.
+    pub fn store_last(
+        &mut self,
+        arrival: Arrival,
+        message: U,
+        mut is_younger: impl FnMut(&Arrival, &U) -> bool,
+    ) {
+        let mut rest = Vec::with_capacity(self.unexpected_len());
+        self.retain_unexpected(|_, _| false, |arrival, message| rest.push((arrival, message)));
+        let (younger, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|(arrival, message)| is_younger(arrival, message));
+        for (arrival, message) in others.into_iter().chain([(arrival, message)]).chain(younger) {
+            self.store(arrival, message);
+        }
+    }
+
     /// The oldest stored message that a receive would take, left in place. `&mut` because it may build an index.
     pub fn probe(&mut self, pattern: &Pattern) -> Option<(UnexpectedId, &Arrival, &mut U)> {
         let stored = self.unexpected.as_mut()?;

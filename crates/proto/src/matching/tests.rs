@@ -437,3 +437,18 @@ fn keys_that_differ_alike_in_tag_and_source_are_different() {
     assert_eq!(table.find(&links, &hasher, keys[0], |at| keys[at as usize]), 0);
     assert_eq!(table.find(&links, &hasher, keys[1], |at| keys[at as usize]), super::slab::NONE);
 }
+
+#[test]
+fn a_message_given_back_goes_behind_those_of_others_with_its_followers() {
+    let mut matcher = Matcher::<u32, u32>::new(7);
+    let of = |source: u64| Arrival { tag: 1, untagged: false, source };
+    for (source, number) in [(1, 10), (2, 20), (1, 11), (2, 21), (1, 12)] {
+        matcher.store(of(source), number);
+    }
+    let any = Pattern { tag: 0, ignore: u64::MAX, source: None, untagged: false };
+    let (arrival, number) = matcher.claim(&any).expect("the first");
+    assert_eq!(number, 10);
+    matcher.store_last(arrival, number, |_, &other| other / 10 == 1 && other > number);
+    let order: Vec<u32> = std::iter::from_fn(|| matcher.claim(&any).map(|(_, number)| number)).collect();
+    assert_eq!(order, [20, 21, 10, 11, 12]);
+}

@@ -105,6 +105,8 @@ pub(crate) struct Receive {
     given_up: bool,
     /// Its handle went, and nobody knows what it had got.
     let_go: bool,
+    /// It was posted after all receives before this one; those between that and it were posted beside it.
+    after: ReceiveId,
 }
 
 /// See the module.
@@ -115,6 +117,8 @@ pub(crate) struct Checker {
     sessions: sessions::Sessions,
     dead: HashMap<ProcessId, Nanos>,
     closed: HashMap<EndpointId, Nanos>,
+    /// Hosts on which calls that post receives are under way, and the first receive that they may post.
+    posting: HashMap<usize, ReceiveId>,
     pub(crate) violations: Vec<String>,
     /// Outcomes that were looked at.
     pub(crate) judged: u64,
@@ -205,6 +209,7 @@ impl Checker {
 
     /// A receive was posted.
     pub(crate) fn posted(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
+        let number = self.receives.len();
         self.receives.push(Receive {
             at,
             wanted,
@@ -213,8 +218,29 @@ impl Checker {
             ended_at: None,
             given_up: false,
             let_go: false,
+            after: number,
         });
-        self.receives.len() - 1
+        number
+    }
+
+    /// A receive was posted by a handler, for the next message: below a call that posts others it comes before or after those.
+    pub(crate) fn posted_again(&mut self, at: EndpointId, wanted: Wanted, room: usize) -> ReceiveId {
+        let number = self.posted(at, wanted, room);
+        let after = self.posting.get(&at.process.0).copied().unwrap_or(number);
+        self.receives[number].after = after;
+        number
+    }
+
+    /// Calls that post receives begin on a host. `false`: such are under way.
+    pub(crate) fn begin_posting(&mut self, host: usize) -> bool {
+        let next = self.receives.len();
+        let outermost = !self.posting.contains_key(&host);
+        self.posting.entry(host).or_insert(next);
+        outermost
+    }
+
+    pub(crate) fn end_posting(&mut self, host: usize) {
+        self.posting.remove(&host);
     }
 
     /// A receive ended without a message.
@@ -354,9 +380,17 @@ impl Checker {
                 && !self.is_gone(message.to)
                 && !self.may_be_cut(message)
                 && !self.dead.contains_key(&message.from.process)
-                && !self.sessions.is_over((message.from.process, message.session))
+                && !self.is_over(message)
         });
         missing.map(|(number, _)| number).collect()
+    }
+
+    /// Whether the session of a message is over, or may be and its endpoint is closed, so that nobody is there to see it.
+    fn is_over(&self, message: &Message) -> bool {
+        let (here, there) = (message.from.process, message.to.process);
+        self.sessions.is_over((here, message.session))
+            || self.closed.contains_key(&message.from)
+                && self.sessions.may_have_ended(here.0, there.0, message.sent_at)
     }
 
     /// Whether the beginning of a message may have gone with a receive that was too small for it.
@@ -373,7 +407,7 @@ impl Checker {
     pub(crate) fn finish(&mut self) {
         let mut lost = Vec::new();
         for (number, message) in self.messages.iter().enumerate() {
-            let over = self.sessions.is_over((message.from.process, message.session));
+            let over = self.is_over(message);
             let gone = self.is_gone(message.to) || self.dead.contains_key(&message.from.process);
             if message.end == Some(End::Refused) && message.got_by.is_some() {
                 lost.push(format!("message {number} was refused and came"));

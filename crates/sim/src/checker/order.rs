@@ -3,7 +3,7 @@
 //! A pair that is the wrong way round has an excuse when something that was given up stood in between: a receive that had
 //! a message and left it, or a message that was fetched and went with its sender.
 
-use super::{Checker, End, EndpointId, Message, Receive};
+use super::{Checker, End, EndpointId, Message, Receive, ReceiveId};
 use std::collections::HashMap;
 
 impl Checker {
@@ -45,12 +45,12 @@ impl Checker {
             let message = &self.messages[before];
             let same = (message.from.process, message.session) == (taken.from.process, taken.session);
             let Some(other) = message.got_by else { continue };
-            if !same || other < receive || !by.wanted.takes(message) {
+            if !same || !self.is_before(receive, other) || !by.wanted.takes(message) {
                 continue;
             }
             let left = receives.iter().take_while(|&&earlier| earlier < other);
             let mut left = left.map(|&earlier| &self.receives[earlier]);
-            // What a receive leaves goes before all that waits: it may overtake, or be overtaken.
+            // What a receive leaves goes before or behind what waits: it may overtake, or be overtaken.
             let had = |earlier: &Receive, message: &Message| {
                 earlier.wanted.takes(message) && earlier.ended_at.is_none_or(|ended| ended >= message.sent_at)
             };
@@ -76,7 +76,9 @@ impl Checker {
         let ended = self.receives[receive].ended_at;
         for &earlier in receives.iter().take_while(|&&earlier| earlier < receive) {
             let passed = &self.receives[earlier];
-            let waited = passed.got.is_none() && (passed.ended_at.is_none() || passed.ended_at > ended);
+            let waited = passed.got.is_none()
+                && self.is_before(earlier, receive)
+                && (passed.ended_at.is_none() || passed.ended_at > ended);
             if !waited || !passed.wanted.takes(&self.messages[got]) {
                 continue;
             }
@@ -103,6 +105,11 @@ impl Checker {
                 && receive.wanted.takes(message)
                 && self.may_be_gone(message)
         })
+    }
+
+    /// Whether one receive was posted before another.
+    fn is_before(&self, one: ReceiveId, other: ReceiveId) -> bool {
+        one < self.receives[other].after
     }
 
     fn may_be_gone(&self, message: &Message) -> bool {

@@ -41,6 +41,12 @@ impl Sessions {
         self.is_lost(own) || self.paired.get(&own).is_some_and(|other| self.is_lost(*other))
     }
 
+    /// Whether there was a reason for sessions between two hosts to end, since then.
+    pub(super) fn may_have_ended(&self, here: usize, there: usize, since: Nanos) -> bool {
+        let between = |one, other| (one, other) == (here, there) || (other, one) == (here, there);
+        self.excuses.iter().any(|&(one, other, _, until)| between(one, other) && until >= since)
+    }
+
     pub(super) fn excuse(&mut self, one: usize, other: usize, from: Nanos, until: Nanos) {
         self.excuses.push((one, other, from, until));
     }

@@ -66,7 +66,7 @@ impl World {
         }
         let process = self.process_on(host);
         self.wake(host);
-        self.one_act(host);
+        self.posts(host, || self.one_act(host));
         if self.process_on(host) != process {
             return;
         }
@@ -82,6 +82,9 @@ impl World {
         let wants_peer = self.processes.borrow()[host].peers.iter().filter(|known| !known.lost).count() < 2;
         if may_wait && (wants_peer && self.chance(500) || self.chance(30)) {
             return self.connect(host);
+        }
+        if self.plan.callbacks && self.chance(100) {
+            return self.callback(host);
         }
         match self.index(if may_wait { 24 } else { 18 }) {
             0..=4 => self.post_send(host),
@@ -252,7 +255,7 @@ impl World {
         }
     }
 
-    fn post_send(&self, host: usize) {
+    pub(super) fn post_send(&self, host: usize) {
         let Some(known) = self.some_peer(host) else { return };
         if self.processes.borrow()[host].sends.len() >= UNDER_WAY_MAX {
             return;
@@ -278,13 +281,16 @@ impl World {
         match draft.to(&known).post(buf) {
             Ok(op) => {
                 let sending = Sending { op, message, from: known.from };
+                if self.plan.callbacks && self.chance(300) {
+                    return self.tell_of_send(host, sending);
+                }
                 self.processes.borrow_mut()[host].sends.push(sending);
             }
             Err(failed) => self.sent(message, end_of(&failed.error)),
         }
     }
 
-    fn try_send(&self, host: usize, stage: bool) {
+    pub(super) fn try_send(&self, host: usize, stage: bool) {
         let Some(known) = self.some_peer(host) else { return };
         let draft = self.draft(&known);
         let message = draft.to(&known);
@@ -292,7 +298,7 @@ impl World {
         self.sent(draft.number, result.map_or_else(|error| end_of(&error), |()| End::Done));
     }
 
-    fn post_recv(&self, host: usize) {
+    pub(super) fn post_recv(&self, host: usize) {
         let Some(open) = self.some_endpoint(host) else { return };
         if self.processes.borrow()[host].receives.len() >= UNDER_WAY_MAX {
             return;
@@ -303,6 +309,9 @@ impl World {
         match open.endpoint.post_recv(pattern, vec![0xee; room]) {
             Ok(op) => {
                 let receiving = Receiving { op, receive, at: open.id };
+                if self.plan.callbacks && self.chance(300) {
+                    return self.tell_of_receive(host, receiving);
+                }
                 self.processes.borrow_mut()[host].receives.push(receiving);
             }
             Err(failed) => self.recv_op_ended(host, receive, Err(failed)),
@@ -324,7 +333,7 @@ impl World {
         (!receives.is_empty()).then(|| receives.swap_remove(at))
     }
 
-    fn cancel(&self, host: usize) {
+    pub(super) fn cancel(&self, host: usize) {
         if self.chance(500) {
             let Some(sending) = self.some_send(host) else { return };
             let end = sending.op.cancel().map_or_else(|failed| end_of(&failed.error), |_| End::Done);
@@ -440,7 +449,7 @@ impl World {
         let Some(open) = self.some_endpoint(host) else { return };
         let id = open.id;
         drop(open);
-        let (sends, receives, rest) = {
+        let (sends, receives, handlers, rest) = {
             let mut processes = self.processes.borrow_mut();
             let process = &mut processes[host];
             let sends: Vec<Sending> = process.sends.extract_if(.., |sending| sending.from == id).collect();
@@ -448,7 +457,7 @@ impl World {
                 process.receives.extract_if(.., |receiving| receiving.at == id).collect();
             let peers: Vec<Connected> = process.peers.extract_if(.., |known| known.from == id).collect();
             let endpoints: Vec<Open> = process.endpoints.extract_if(.., |open| open.id == id).collect();
-            (sends, receives, (peers, endpoints))
+            (sends, receives, process.handlers_of(id), (peers, endpoints))
         };
         for sending in sends {
             let end = sending.op.cancel().map_or_else(|failed| end_of(&failed.error), |_| End::Done);
@@ -458,33 +467,11 @@ impl World {
             let result = receiving.op.cancel();
             self.recv_op_ended(host, receiving.receive, result);
         }
+        handlers.into_iter().for_each(|registered| self.unregister(registered));
         self.note(&[37, u64::from(id.number)], format_args!("{id:?} is closed"));
         let now = self.now();
         self.checker.borrow_mut().closed(now, id);
         drop(rest);
-    }
-
-    /// Asks all operations of a host whether they are over.
-    pub(super) fn ask_operations(&self, host: usize) {
-        let (mut sends, mut receives) = {
-            let mut processes = self.processes.borrow_mut();
-            let process = &mut processes[host];
-            (std::mem::take(&mut process.sends), std::mem::take(&mut process.receives))
-        };
-        sends.retain_mut(|sending| {
-            let Some(result) = sending.op.try_wait() else { return true };
-            self.sent(sending.message, result.map_or_else(|failed| end_of(&failed.error), |_| End::Done));
-            false
-        });
-        receives.retain_mut(|receiving| {
-            let Some(result) = receiving.op.try_wait() else { return true };
-            self.recv_op_ended(host, receiving.receive, result);
-            false
-        });
-        let mut processes = self.processes.borrow_mut();
-        let process = &mut processes[host];
-        process.sends.append(&mut sends);
-        process.receives.append(&mut receives);
     }
 }
 

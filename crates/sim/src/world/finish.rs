@@ -24,6 +24,8 @@ impl World {
             self.go_on(host);
         }
         self.rest(SECONDS);
+        self.handlers_rest();
+        self.rest(SECONDS);
         self.receive_all();
         self.cancel_rest();
         self.flush_all();
@@ -117,12 +119,21 @@ impl World {
         for (host, _) in self.alive_processes() {
             self.wake(host);
             self.ask_operations(host);
-            let receives = std::mem::take(&mut self.processes.borrow_mut()[host].receives);
+            let (receives, mut told) = {
+                let mut processes = self.processes.borrow_mut();
+                let process = &mut processes[host];
+                (std::mem::take(&mut process.receives), std::mem::take(&mut process.told))
+            };
+            told.sort_by_key(|told| told.receive);
             // The newest first, so that what one leaves finds none of the others.
             for receiving in receives.into_iter().rev() {
+                while let Some(newer) = told.pop_if(|told| told.receive > receiving.receive) {
+                    newer.handle.cancel();
+                }
                 let result = receiving.op.cancel();
                 self.recv_op_ended(host, receiving.receive, result);
             }
+            told.into_iter().rev().for_each(|told| told.handle.cancel());
             self.sleep(host);
         }
     }

@@ -4,6 +4,7 @@
 //! under them; only one call waits at a time, so that each comes back when it should.
 
 mod act;
+mod callbacks;
 mod calls;
 mod faults;
 mod finish;
@@ -68,6 +69,8 @@ pub struct Report {
     pub breached: bool,
     /// Fragments that went over one of several lanes, outside the sequence.
     pub stripes: u64,
+    /// Calls of handlers and of functions that waited for an operation.
+    pub called: u64,
 }
 
 impl Report {
@@ -106,6 +109,11 @@ pub(crate) struct World {
     naps: Cell<u64>,
     /// Until when a process was stopped last: calls come back later for it.
     stopped_until: Cell<Nanos>,
+    /// All that there were; a number is a place here.
+    handlers: RefCell<Vec<callbacks::Known>>,
+    /// The engine runs by itself: functions that it calls may call it.
+    may_act_inside: Cell<bool>,
+    called: Cell<u64>,
 }
 
 thread_local! {
@@ -168,6 +176,9 @@ impl World {
             counted: Cell::default(),
             naps: Cell::default(),
             stopped_until: Cell::default(),
+            handlers: RefCell::default(),
+            may_act_inside: Cell::default(),
+            called: Cell::default(),
         }
     }
 
@@ -191,6 +202,7 @@ impl World {
             lasted: Duration::from_nanos(net.now),
             breached: net.breached,
             stripes: net.stripes,
+            called: self.called.get(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! A process: its engine, endpoints, peers and operations, and when the engine runs.
 
 use super::World;
-use crate::checker::{EndpointId, MessageId, ProcessId, ReceiveId};
+use super::act::end_of;
+use super::callbacks::{Registered, Told};
+use crate::checker::{End, EndpointId, MessageId, ProcessId, ReceiveId};
 use crate::lane::SimTransport;
 use crate::net::{Alarm, MICROS, lock};
 use crate::surroundings::{Around, nanos};
@@ -42,6 +44,8 @@ pub(super) struct Receiving {
 pub(super) struct Process {
     pub(super) sends: Vec<Sending>,
     pub(super) receives: Vec<Receiving>,
+    pub(super) handlers: Vec<Registered>,
+    pub(super) told: Vec<Told>,
     pub(super) peers: Vec<Connected>,
     pub(super) endpoints: Vec<Open>,
     /// Buffers of receives that were given up, as they came back: nobody writes them later.
@@ -179,14 +183,39 @@ impl World {
         }
         self.wake(host);
         let Some(engine) = self.engine(host) else { return };
+        let may_act = self.may_act_inside.replace(self.plan.callbacks);
         if self.chance(500) {
             engine.process();
         } else {
             engine.progress();
         }
+        self.may_act_inside.set(may_act);
         self.ask_operations(host);
         self.look_at_peers(host);
         self.sleep(host);
+    }
+
+    /// Asks all operations of a host whether they are over.
+    pub(super) fn ask_operations(&self, host: usize) {
+        let (mut sends, mut receives) = {
+            let mut processes = self.processes.borrow_mut();
+            let process = &mut processes[host];
+            (std::mem::take(&mut process.sends), std::mem::take(&mut process.receives))
+        };
+        sends.retain_mut(|sending| {
+            let Some(result) = sending.op.try_wait() else { return true };
+            self.sent(sending.message, result.map_or_else(|failed| end_of(&failed.error), |_| End::Done));
+            false
+        });
+        receives.retain_mut(|receiving| {
+            let Some(result) = receiving.op.try_wait() else { return true };
+            self.recv_op_ended(host, receiving.receive, result);
+            false
+        });
+        let mut processes = self.processes.borrow_mut();
+        let process = &mut processes[host];
+        process.sends.append(&mut sends);
+        process.receives.append(&mut receives);
     }
 
     /// The engine of a host has nothing to do: it sleeps until something comes, or its time has.

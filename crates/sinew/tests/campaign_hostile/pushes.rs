@@ -156,6 +156,32 @@ fn pushes_over_a_stream(lane: &str) {
     assert!(unasked > 0 && came > 0, "a pushed message came whole");
 }
 
+/// Receives that give up soon, of any source, and a peer that announces messages and sends nothing of them.
+fn announced_and_never_sent(lane: &str) {
+    let survivor = Survivor::new(lane);
+    let way = way_in(&survivor.address(), lane);
+    let connect = || Wire::new(lane, &way, engine_with(lane, Progress::Caller, options()));
+    let (mut silent, mut honest, mut count) = (Some(connect()), connect(), Count::default());
+    for operation in 1..=6 {
+        silent = silent.and_then(|wire| say(wire, &envelope(2 * operation, FETCHED, 0), &mut count));
+    }
+    assert!(silent.is_some(), "announcing messages is no offence");
+    for operation in 1..=3 {
+        assert!(whole(&mut honest, 2 * operation, FETCHED / 2).is_some(), "an honest message came");
+    }
+    // One number twice is one.
+    silent = silent.and_then(|wire| say(wire, &envelope(2, FETCHED, 0), &mut count));
+    assert!(silent.is_none(), "a message was announced twice");
+    honest.hang_up();
+    survivor.finish();
+}
+
+#[test]
+fn messages_that_are_announced_and_never_sent_keep_no_other_from_its_receive() {
+    announced_and_never_sent("tcp");
+    announced_and_never_sent("uds");
+}
+
 #[test]
 fn pushes_with_every_field_at_its_extremes_over_tcp() {
     pushes_over_a_stream("tcp");

@@ -56,6 +56,15 @@ pub(crate) struct Survivor {
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
+/// The engine under attack, and the endpoint that the hostile peer sends to.
+static ATTACKED: Mutex<Option<(Engine, Arc<Endpoint>)>> = Mutex::new(None);
+
+/// How the engine under attack stands, for who waits for it in vain.
+pub(crate) fn state() -> String {
+    let attacked = ATTACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((engine, prey)) = &*attacked else { return String::new() };
+    format!("{:#?}\n{:#?}\n{:#?}", prey.counters(), engine.counters(), engine.lanes())
+}
 
 impl Survivor {
     pub(crate) fn new(lane: &str) -> Self {
@@ -98,6 +107,8 @@ impl Survivor {
         until("the candidates are decided", || {
             survivor.engine.counters().lanes == 1 && survivor.honest.counters().lanes == 1
         });
+        *ATTACKED.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((survivor.engine.clone(), Arc::clone(&survivor.prey)));
         survivor.descriptors = self::descriptors();
         survivor.lost_before = survivor.engine.counters().sessions_lost;
         survivor.lanes_lost_before = survivor.honest.counters().lanes_lost;
@@ -131,6 +142,7 @@ impl Survivor {
         until("its descriptors are closed", || descriptors() <= self.descriptors);
         assert_eq!(self.honest.counters().sessions_lost, 0);
         assert_eq!(self.honest.counters().lanes_lost, self.lanes_lost_before);
+        *ATTACKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tally.stop.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread that serves");

@@ -228,14 +228,21 @@ impl Wire {
                     return Some(header);
                 }
             }
-            assert!(start.elapsed() < PATIENCE, "the survivor neither answers nor ends the connection");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the survivor neither answers nor ends the connection: {}",
+                crate::survivor::state()
+            );
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return None,
                 Ok(got) => self.inbox.extend_from_slice(&bytes[..got]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    panic!("the survivor neither answers nor ends the connection")
+                    panic!(
+                        "the survivor neither answers nor ends the connection: {}",
+                        crate::survivor::state()
+                    )
                 }
                 Err(_) => return None,
             }

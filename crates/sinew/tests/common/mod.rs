@@ -29,6 +29,12 @@ pub fn engine_with(lane: &str, progress: Progress, options: EngineOptions) -> En
     builder.build().expect("an engine")
 }
 
+/// With these the first way that is tried and works stays the only one, however busy the machine is: a second one to the same
+/// engine, as over IPv6 beside IPv4, would be tried meanwhile, and what is sent could go over to it.
+pub fn steady() -> EngineOptions {
+    options().stagger(PATIENCE)
+}
+
 /// Two engines and an endpoint in each, connected; the second makes progress by itself. On the lane `self` both are one.
 pub struct Pair {
     pub to_b: Peer,

@@ -3,7 +3,7 @@
 //! Included by the test files that need it.
 #![allow(unsafe_code, dead_code, unreachable_pub)]
 
-use crate::common::options;
+use crate::common::steady;
 use sinew::transport::{
     Body, Descriptor, Domain, DomainContext, Header, Kind, Lane, LaneError, LaneParams, Link, Locator,
     PostError, Pull, Sink, Token, Transport, TransportError, forward,
@@ -217,13 +217,13 @@ pub fn tampered(transport: impl Transport + 'static) -> (Engine, Arc<Plan>) {
     tampered_by(transport, |builder| builder.progress(Progress::Event))
 }
 
-/// The same with more said to its builder.
+/// The same with more said to its builder. What is forged is for one lane and its legs: there is no second way.
 pub fn tampered_by(
     transport: impl Transport + 'static,
     more: impl FnOnce(Builder) -> Builder,
 ) -> (Engine, Arc<Plan>) {
     let plan = Arc::new(Plan::default());
     let transport = Tampered { inner: Box::new(transport), plan: Arc::clone(&plan) };
-    let builder = more(Engine::builder().domain("faults").options(options()));
+    let builder = more(Engine::builder().domain("faults").options(steady()));
     (builder.without_own_transports().transport(transport).build().unwrap(), plan)
 }

@@ -3,7 +3,7 @@
 use super::claims::{Claim, Ended};
 use super::core::Core;
 use crate::error::{Error, Result};
-use crate::hub::{Held, Operation, Success};
+use crate::hub::{Held, Operation, Rejected, Success};
 use crate::qp::Rc;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -54,8 +54,27 @@ impl Finished {
 }
 
 impl Submitted {
-    pub(super) const fn new(core: Arc<Core>, claim: Claim) -> Self {
-        Self { core, claim: Some(claim) }
+    pub(crate) fn send(
+        core: &Arc<Core>,
+        peer: u32,
+        operation: Operation<Rc>,
+    ) -> std::result::Result<Self, Rejected<Held>> {
+        Self::start(core, peer, Owned::Send(operation))
+    }
+
+    pub(crate) fn receive(
+        core: &Arc<Core>,
+        peer: u32,
+        held: Held,
+    ) -> std::result::Result<Self, Rejected<Held>> {
+        Self::start(core, peer, Owned::Receive(held))
+    }
+
+    fn start(core: &Arc<Core>, peer: u32, owned: Owned) -> std::result::Result<Self, Rejected<Held>> {
+        match core.submit(peer, owned) {
+            Ok(claim) => Ok(Self { core: core.clone(), claim: Some(claim) }),
+            Err((operation, error)) => Err(Rejected { operation, error }),
+        }
     }
 
     /// Waits for it, at most so long.
@@ -123,7 +142,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub(super) const fn new(core: Arc<Core>) -> Self {
+    pub(crate) const fn new(core: Arc<Core>) -> Self {
         Self { core }
     }
 

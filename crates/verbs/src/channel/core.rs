@@ -3,14 +3,14 @@
 
 use super::asynchronous::Owned;
 use super::claims::{Claim, Claims, Ended};
+use super::state::{Later, Peer, State};
 use super::work::Work;
 use crate::cq::CompletionChannel;
 use crate::error::{Error, Result};
-use crate::hub::{Held, Member, Success, Tracker};
+use crate::hub::{Held, Member, Tracker};
 use crate::pd::ProtectionDomain;
 use crate::qp::{Endpoint, PreparedQueuePair, Rc};
-use crate::work::{Status, WorkError};
-use sinew_verbs_sys as sys;
+use crate::work::WorkError;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -31,104 +31,19 @@ pub(crate) struct Core {
     pd: ProtectionDomain,
 }
 
-struct State {
-    tracker: Tracker<Rc, Claim>,
-    claims: Claims,
-    peers: Vec<Peer>,
-    /// Whether a thread watches the device: others wait for what it finds.
-    is_watched: bool,
-    parked_bytes_max: usize,
-    /// The number that the last scope got.
-    scopes: u32,
-}
-
-struct Peer {
-    /// Nothing after the queue pair had to be destroyed.
-    member: Option<Member>,
-    broken: Option<String>,
-}
-
-/// What is done outside of the lock: wakers and drops are the caller's code.
-#[derive(Default)]
-struct Later {
-    wakers: Vec<Waker>,
-    held: Vec<Held>,
-}
-
-impl Later {
-    fn run(self) {
-        drop(self.held);
-        for waker in self.wakers {
-            waker.wake();
-        }
-    }
-}
-
 /// Why a borrowed operation could not be waited out.
 pub(crate) struct CutShort(pub(crate) Error);
-
-impl State {
-    /// Reads what the device has finished.
-    fn poll(&mut self, later: &mut Later) -> Result<usize> {
-        let mut count = 0;
-        while let Some(ended) = self.tracker.poll()? {
-            let outcome = match ended.completion {
-                Some(completion) => completion.ok().map(|()| Success::of(&completion, false)),
-                None => Ok(Success::default()),
-            };
-            if let Err(error) = outcome
-                && error.status != Status::FLUSHED
-            {
-                self.broke(ended.member, || error.to_string());
-            }
-            let (waker, held) = self.claims.end(ended.payload, outcome);
-            later.wakers.extend(waker);
-            later.held.extend(held);
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    /// A queue pair whose request failed is in its error state.
-    fn broke(&mut self, member: Member, cause: impl FnOnce() -> String) {
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.member == Some(member)) {
-            peer.broken.get_or_insert_with(cause);
-        }
-    }
-
-    fn usable(&self, peer: u32) -> Result<Member> {
-        let entry = self.peers.get(peer as usize).ok_or_else(|| {
-            let cause = format!("{peer} of {} peers", self.peers.len());
-            Error::invalid("peer", cause, "peers count from 0")
-        })?;
-        match (&entry.broken, entry.member) {
-            (None, Some(member)) => Ok(member),
-            (Some(cause), _) => Err(Error::Broken { cause: cause.clone() }),
-            (None, None) => Err(Error::Broken { cause: "its queue pair is gone".to_owned() }),
-        }
-    }
-
-    /// Ends what is out as if it had been flushed: the device touches nothing of it any more.
-    fn end_all(&mut self, claims: impl IntoIterator<Item = Claim>, later: &mut Later) {
-        let error = WorkError { status: Status::FLUSHED, vendor_error: 0, qp_num: 0 };
-        for claim in claims {
-            let (waker, held) = self.claims.end(claim, Err(error));
-            later.wakers.extend(waker);
-            later.held.extend(held);
-        }
-    }
-}
 
 impl Core {
     pub(crate) fn new(
         pd: &ProtectionDomain,
         events: CompletionChannel,
         tracker: Tracker<Rc, Claim>,
-        members: Vec<Member>,
+        members: Vec<Option<Member>>,
         operations: usize,
         parked_bytes_max: usize,
     ) -> Self {
-        let peers = members.into_iter().map(|member| Peer { member: Some(member), broken: None }).collect();
+        let peers = members.into_iter().map(|member| Peer { member, broken: None }).collect();
         let claims = Claims::with_room(operations);
         let state = State { tracker, claims, peers, is_watched: false, parked_bytes_max, scopes: 0 };
         Self { state: Mutex::new(state), watched: Condvar::new(), events, pd: pd.clone() }
@@ -156,6 +71,11 @@ impl Core {
 
     pub(crate) fn peers(&self) -> u32 {
         self.lock().peers.len() as u32
+    }
+
+    /// Whether there is a queue pair for a peer.
+    pub(crate) fn has(&self, peer: u32) -> bool {
+        self.lock().peers.get(peer as usize).is_some_and(|peer| peer.member.is_some())
     }
 
     pub(crate) fn endpoint(&self, peer: u32) -> Result<Endpoint> {
@@ -210,7 +130,6 @@ impl Core {
     }
 
     /// Posts an operation that owns its memory.
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub(crate) fn submit(&self, peer: u32, owned: Owned) -> std::result::Result<Claim, (Held, Error)> {
         if let Err(error) = self.progress() {
             return Err((owned.into_held(), error));
@@ -501,60 +420,6 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.0.lock().is_watched = false;
         self.0.watched.notify_all();
-    }
-}
-
-impl Owned {
-    /// Posts it: its memory lies in its claim until it has ended.
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
-    fn post(self, state: &mut State, member: Member, peer: u32) -> std::result::Result<Claim, (Held, Error)> {
-        let State { tracker, claims, .. } = state;
-        let pd = match tracker.qp(member) {
-            Ok(qp) => qp.protection_domain().clone(),
-            Err(error) => return Err((self.into_held(), error)),
-        };
-        let mut elements = [sys::ibv_sge { addr: 0, length: 0, lkey: 0 }; crate::hub::ELEMENTS_MAX];
-        let (claim, posted) = match self {
-            Self::Receive(held) => match held.elements(None, &pd, &mut elements) {
-                Err(error) => return Err((held, error)),
-                Ok(count) => {
-                    let claim = claims.open(peer, 0, Some(held));
-                    // SAFETY: the memory is owned, registered in this domain, and lies in the claim until that has ended.
-                    (claim, unsafe { tracker.post_receive(member, &elements[..count], claim) })
-                }
-            },
-            Self::Send(operation) => {
-                let (shape, held) = operation.into_parts();
-                match shape.request(&held, 0, &pd, &mut elements) {
-                    Err(error) => return Err((held, error)),
-                    Ok(mut request) => {
-                        let claim = claims.open(peer, 0, Some(held));
-                        let make = |wr_id| {
-                            request.raw_mut().wr_id = wr_id;
-                            request
-                        };
-                        // SAFETY: as above.
-                        (claim, unsafe { tracker.post_send(member, make, claim) })
-                    }
-                }
-            }
-        };
-        match posted {
-            Ok(()) => Ok(claim),
-            Err((claim, error)) => Err((claims.cancel(claim).unwrap_or(Held::Nothing), error)),
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        let members: Vec<_> = self.peers.iter().filter_map(|peer| peer.member).collect();
-        for member in members {
-            if self.tracker.remove(member).is_err() {
-                // The device may touch what claims own: it stays for ever.
-                std::mem::forget(std::mem::take(&mut self.claims));
-            }
-        }
     }
 }
 

@@ -36,11 +36,14 @@ mod claims;
 mod core;
 mod pending;
 mod scope;
+mod state;
 mod work;
 
 pub use self::asynchronous::{Driver, Finished, Submitted};
 pub(crate) use self::core::Core;
 pub use self::pending::PendingWork;
+pub(crate) use self::pending::run;
+pub(crate) use self::scope::run as run_scope;
 pub use self::scope::{Pending, Scope, ScopeError};
 pub use self::work::{Done, Pieces, Places, Work};
 use crate::error::{Error, Result};
@@ -49,8 +52,6 @@ use crate::memory::{Buffer, Gather, Memory, RemoteAccess, RemoteRegion, Scatter}
 use crate::pd::ProtectionDomain;
 use crate::qp::config::{AckTimeout, MinRnrTimer, Mtu, RetryCount, RnrRetry};
 use crate::qp::{Endpoint, PreparedQueuePair, QueuePairBuilder, Rc};
-use asynchronous::Owned;
-use scope::Manner;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,9 +72,9 @@ pub(crate) struct Recipe {
     pub(crate) send_depth: u32,
     pub(crate) receive_depth: u32,
     inline: u32,
-    access: RemoteAccess,
-    port: Option<u8>,
-    gid_index: Option<u32>,
+    pub(crate) access: RemoteAccess,
+    pub(crate) port: Option<u8>,
+    pub(crate) gid_index: Option<u32>,
     mtu: Option<Mtu>,
     traffic_class: u8,
     ack_timeout: AckTimeout,
@@ -133,8 +134,8 @@ impl Recipe {
         builder.build()
     }
 
-    /// Queue pairs for so many peers, with what they share.
-    pub(crate) fn build(&self, pd: &ProtectionDomain, peers: u32) -> Result<Arc<Core>> {
+    /// Queue pairs for so many peers, but for one perhaps, with what they share.
+    pub(crate) fn build(&self, pd: &ProtectionDomain, peers: u32, without: Option<u32>) -> Result<Arc<Core>> {
         let each = self.send_depth.saturating_add(self.receive_depth);
         let entries = each.checked_mul(peers).filter(|entries| *entries > 0).ok_or_else(|| {
             let cause = format!("{each} requests for each of {peers} peers");
@@ -143,9 +144,13 @@ impl Recipe {
         let events = pd.context().completion_channel()?;
         let mut tracker = Tracker::new(pd.context(), entries, Some((&events, 0)))?;
         let mut members = Vec::new();
-        for _ in 0..peers {
-            let prepared = self.make(pd, &tracker)?;
-            members.push(tracker.add(prepared)?);
+        for peer in 0..peers {
+            members.push(if without == Some(peer) {
+                None
+            } else {
+                let prepared = self.make(pd, &tracker)?;
+                Some(tracker.add(prepared)?)
+            });
         }
         Ok(Arc::new(Core::new(pd, events, tracker, members, entries as usize, self.parked_bytes_max)))
     }
@@ -209,7 +214,7 @@ impl<'a> ChannelBuilder<'a> {
     /// # Errors
     /// As for a queue pair ([`QueuePairBuilder::build`]) and a completion queue.
     pub fn build(self) -> Result<PreparedChannel> {
-        let core = self.recipe.build(self.pd, 1)?;
+        let core = self.recipe.build(self.pd, 1, None)?;
         let scratch = self.pd.allocate(8)?;
         Ok(PreparedChannel { channel: Channel { core, recipe: self.recipe, scratch: Some(scratch) } })
     }
@@ -283,7 +288,7 @@ impl Channel {
     /// [`Error::Work`] when it failed, and [`Error::TimedOut`] when the deadline passed: the channel is broken then. [`Error::Broken`] when it was
     /// before; [`Error::Invalid`] for more than 8 elements. In every case the memory is free.
     pub fn run<'data>(&mut self, work: Work<'data>) -> Result<Done<'data>> {
-        pending::run(&self.core, 0, self.recipe.deadline, work)
+        run(&self.core, 0, self.recipe.deadline, work)
     }
 
     /// Sends a message of these pieces and waits until the peer's device has it.
@@ -372,7 +377,7 @@ impl Channel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        scope::run(&self.core, self.recipe.deadline, Manner::Auto, f)
+        run_scope(&self.core, self.recipe.deadline, false, f)
     }
 
     /// The same for programs that take every result themselves: one that was not taken is a fault of the program.
@@ -386,7 +391,7 @@ impl Channel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        scope::run(&self.core, self.recipe.deadline, Manner::Manual, f)
+        run_scope(&self.core, self.recipe.deadline, true, f)
     }
 
     /// Starts an operation on owned memory.
@@ -395,8 +400,7 @@ impl Channel {
     /// With the operation's memory: [`Error::Full`] when the queue, or the room for parked memory, is full; [`Error::Broken`]; [`Error::Invalid`] for
     /// memory of another domain.
     pub fn submit(&self, operation: Operation<Rc>) -> std::result::Result<Submitted, Rejected<Held>> {
-        let answer = self.core.submit(0, Owned::Send(operation));
-        self.submitted(answer)
+        Submitted::send(&self.core, 0, operation)
     }
 
     /// Starts a receive on owned memory.
@@ -404,18 +408,7 @@ impl Channel {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub fn submit_receive(&self, held: impl Into<Held>) -> std::result::Result<Submitted, Rejected<Held>> {
-        let answer = self.core.submit(0, Owned::Receive(held.into()));
-        self.submitted(answer)
-    }
-
-    fn submitted(
-        &self,
-        answer: std::result::Result<claims::Claim, (Held, Error)>,
-    ) -> std::result::Result<Submitted, Rejected<Held>> {
-        match answer {
-            Ok(claim) => Ok(Submitted::new(self.core.clone(), claim)),
-            Err((operation, error)) => Err(Rejected { operation, error }),
-        }
+        Submitted::receive(&self.core, 0, held.into())
     }
 
     /// Makes progress for its futures, on any event loop.

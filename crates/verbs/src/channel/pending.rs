@@ -86,7 +86,7 @@ impl std::fmt::Debug for PendingWork<'_> {
 }
 
 /// Posts and waits: blocking.
-pub(super) fn run<'data>(
+pub(crate) fn run<'data>(
     core: &Arc<Core>,
     peer: u32,
     deadline: Option<Duration>,

@@ -67,20 +67,11 @@ impl<E: fmt::Display> fmt::Display for ScopeError<E> {
 
 impl<E: fmt::Debug + fmt::Display> std::error::Error for ScopeError<E> {}
 
-/// Whether results that nobody took are an error of the program.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// The scope takes them.
-    Auto,
-    /// The program was to take each of them.
-    Manual,
-}
-
-/// Runs a closure with a scope, and ends what it left.
-pub(super) fn run<'env, T, E>(
+/// Runs a closure with a scope, and ends what it left. In a manual one, results that nobody took are a fault of the program.
+pub(crate) fn run<'env, T, E>(
     core: &Arc<Core>,
     deadline: Option<Duration>,
-    manner: Manner,
+    manual: bool,
     f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
 ) -> std::result::Result<T, ScopeError<E>> {
     let scope = Scope {
@@ -105,7 +96,7 @@ pub(super) fn run<'env, T, E>(
         Err(panic) => resume_unwind(panic),
         Ok(Err(error)) => Err(ScopeError::Closure { error, failures }),
         Ok(Ok(_)) if !failures.is_empty() => Err(ScopeError::Failed(failures)),
-        Ok(Ok(_)) if manner == Manner::Manual && is_left => {
+        Ok(Ok(_)) if manual && is_left => {
             panic!("operations of a manual scope were not waited for; all of them have succeeded")
         }
         Ok(Ok(value)) => Ok(value),
@@ -142,7 +133,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         self.post_to(0, work)
     }
 
-    pub(crate) fn post_to(&'scope self, peer: u32, work: Work<'env>) -> Result<Pending<'scope, 'env>> {
+    /// Posts an operation with one of several peers; a channel has one, 0.
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post); [`Error::Invalid`] for a peer that there is not.
+    pub fn post_to(&'scope self, peer: u32, work: Work<'env>) -> Result<Pending<'scope, 'env>> {
         let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         loop {
             // SAFETY: what the work names is borrowed for 'env, which outlives the call of `run`; that does not return before the

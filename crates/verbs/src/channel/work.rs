@@ -10,7 +10,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// Elements of one operation, at most.
-pub const ELEMENTS_MAX: usize = 8;
+pub(super) const ELEMENTS_MAX: usize = 8;
 
 /// A list of up to 8 elements, in place.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use crate::library::Library;
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// An opened device. `Clone` is another handle to the same; `Send` and `Sync`. Closed with the last thing made from it.
@@ -28,6 +28,10 @@ struct Opened {
     /// What keeps it, if it is not ours.
     _keeper: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
+
+/// Devices that something else has opened and of which handles are out.
+#[derive(Default)]
+pub(crate) struct ForeignContexts(Mutex<Vec<Weak<Opened>>>);
 
 // SAFETY: an opened device may be used by any thread (ibv_open_device(3): libibverbs is thread-safe).
 unsafe impl Send for Opened {}
@@ -85,6 +89,39 @@ impl Context {
         };
         let opened = Opened { library: library.clone(), context, name, owned: false, _keeper: Some(keeper) };
         Self { shared: Arc::new(opened) }
+    }
+
+    /// The handle of a device that something else has opened: the one that there is already, or a new one with this keeper.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device that cannot post or poll.
+    ///
+    /// # Safety
+    /// `context` is an opened device of this library now, and until what `keeper` makes is dropped.
+    pub(crate) unsafe fn shared(
+        library: &Library,
+        context: NonNull<sys::ibv_context>,
+        keeper: impl FnOnce() -> Arc<dyn std::any::Any + Send + Sync>,
+    ) -> Result<Self> {
+        let mut known = library.foreign_contexts().0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|opened| opened.strong_count() > 0);
+        // A device whose handle lives is open, so no other can have its address.
+        let same = |opened: &Arc<Opened>| opened.context == context;
+        if let Some(shared) = known.iter().filter_map(Weak::upgrade).find(same) {
+            return Ok(Self { shared });
+        }
+        // SAFETY: by the caller's promise.
+        let new = unsafe { Self::from_raw(library, context, keeper()) };
+        // SAFETY: the same.
+        let missing = unsafe { sys::missing_data_path(context.as_ptr()) };
+        if !missing.is_empty() {
+            return Err(Error::Unsupported {
+                what: "posting and polling",
+                object: format!("{} (no {})", new.name(), missing.join(", ")),
+            });
+        }
+        known.push(Arc::downgrade(&new.shared));
+        Ok(new)
     }
 
     /// The device's name.

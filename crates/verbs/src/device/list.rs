@@ -191,7 +191,7 @@ impl<'list> Device<'list> {
     #[must_use]
     pub fn transport_type(&self) -> TransportType {
         // SAFETY: the device lives as long as its list, and the field is written by nobody.
-        TransportType(unsafe { (*self.device.as_ptr()).transport_type.0 } as i32)
+        TransportType(unsafe { (*self.device.as_ptr()).transport_type.0 })
     }
 
     /// Opens it. No port needs to be active.

@@ -12,6 +12,7 @@ mod port_attributes;
 pub use async_event::{AsyncEvent, AsyncEventType, AsyncEvents, Element, ObjectId};
 pub use attributes::{AtomicReach, Capabilities, DeviceAttributes, OnDemandPaging, PacketPacing};
 pub use context::Context;
+pub(crate) use context::ForeignContexts;
 pub use gid::{Choice, Gid, GidEntry, GidKind, Guid, PortBrief, choose};
 pub use list::{Device, DeviceList, TransportType};
 pub use numa::{Affinity, Pinned};

@@ -23,7 +23,7 @@ use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, Que
 use crate::work::WorkError;
 pub(crate) use operation::ELEMENTS_MAX;
 use operation::Kept;
-pub use operation::{Addressee, Addressing, Held, Operation};
+pub use operation::{Held, Operation};
 pub use post::{BatchRejected, Rejected};
 use std::fmt;
 use tracker::Ended;
@@ -34,7 +34,7 @@ pub use tracker::{Member, Side};
 ///
 /// No queue of it overruns: a place is free only when its completion was polled.
 pub struct Hub<S: Service> {
-    tracker: Tracker<S, Kept<S>>,
+    tracker: Tracker<S, Kept>,
 }
 
 /// An operation that ended, with its memory.
@@ -217,10 +217,10 @@ impl<S: Connected> Hub<S> {
 }
 
 impl<S: Datagram> Hub<S> {
-    /// Brings a queue pair up: it sends to and receives from anybody who names its queue key.
+    /// Brings a queue pair up: it can send to and receive from anybody who names its queue key.
     ///
     /// # Errors
-    /// [`Error::Transition`](crate::Error::Transition) when the device refuses.
+    /// As for [`PreparedQueuePair::activate`].
     pub fn activate(&mut self, member: Member) -> Result<()> {
         self.tracker.activate(member)
     }

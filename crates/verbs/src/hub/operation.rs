@@ -4,6 +4,7 @@ use crate::ah::AddressHandle;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, ExposedPart, RemoteKey, RemoteRegion};
 use crate::pd::ProtectionDomain;
+use crate::qp::state::ServiceType;
 use crate::qp::{Atomics, Datagram, Reads, SendRequest, Service, Writes};
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -186,15 +187,16 @@ enum Kind {
 /// An operation with the memory that it keeps until it has ended. Signaled unless said otherwise.
 pub struct Operation<S: Service> {
     pub(crate) shape: Shape<S>,
-    pub(crate) kept: Kept<S>,
+    pub(crate) kept: Kept,
 }
 
 /// What an operation keeps until it has ended.
 #[derive(Debug)]
-pub(crate) struct Kept<S: Service> {
+pub(crate) struct Kept {
     pub(crate) held: Held,
     pub(crate) tag: u64,
-    pub(crate) to: S::To,
+    /// The way of a datagram, which must stay until it was sent.
+    pub(crate) to: Option<(AddressHandle, u32, u32)>,
 }
 
 /// An operation without its memory.
@@ -209,7 +211,7 @@ impl<S: Service> Operation<S> {
     fn new(kind: Kind, held: impl Into<Held>) -> Self {
         Self {
             shape: Shape { kind, len: None, flags: sys::IBV_SEND_SIGNALED, service: PhantomData },
-            kept: Kept { held: held.into(), tag: 0, to: S::To::default() },
+            kept: Kept { held: held.into(), tag: 0, to: None },
         }
     }
 
@@ -273,8 +275,8 @@ impl<S: Service> Operation<S> {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (Shape<S>, Held) {
-        (self.shape, self.kept.held)
+    pub(crate) fn into_parts(self) -> (Shape<S>, Kept) {
+        (self.shape, self.kept)
     }
 
     /// The memory of it.
@@ -284,89 +286,27 @@ impl<S: Service> Operation<S> {
     }
 }
 
-impl<S: Datagram> Operation<S> {
-    /// Whom a datagram goes to; needed.
-    #[must_use]
-    pub fn to(mut self, handle: &AddressHandle, qp_num: u32, qkey: u32) -> Self {
-        self.kept.to = Some(Addressee { handle: handle.clone(), qp_num, qkey });
-        self
-    }
-}
-
-/// Whom a datagram goes to. It keeps the device's handle of the way until the datagram has ended.
-#[derive(Clone, Debug)]
-pub struct Addressee {
-    handle: AddressHandle,
-    qp_num: u32,
-    qkey: u32,
-}
-
-/// What an operation is addressed by; see [`Service::To`].
-pub trait Addressing: Default + fmt::Debug + Send + Sync + 'static {
-    /// Addresses a request of a queue pair in that domain.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a datagram that goes nowhere, or by a handle of another domain.
-    fn address(&self, pd: &ProtectionDomain, request: &mut sys::ibv_send_wr) -> Result<()>;
-}
-
-impl Addressing for () {
-    #[inline]
-    fn address(&self, _: &ProtectionDomain, _: &mut sys::ibv_send_wr) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Addressing for Option<Addressee> {
-    #[inline]
-    fn address(&self, pd: &ProtectionDomain, request: &mut sys::ibv_send_wr) -> Result<()> {
-        let Some(Addressee { handle, qp_num, qkey }) = self else {
-            return Err(Error::invalid("datagram", "it goes nowhere", "say whom it goes to (`to`)"));
-        };
-        if !handle.protection_domain().is(pd) {
-            return Err(Error::invalid(
-                "address of a datagram",
-                "it is of another protection domain than the queue pair's",
-                "make the address handle there",
-            ));
-        }
-        if !matches!(request.opcode, sys::IbvWrOpcode::SEND | sys::IbvWrOpcode::SEND_WITH_IMM) {
-            // The ABI keeps the remote region where the address goes.
-            return Err(Error::Unsupported {
-                what: "an operation on remote memory to an addressee",
-                object: pd.context().name().to_owned(),
-            });
-        }
-        request.wr.ud = sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey };
-        Ok(())
-    }
-}
-
 impl<S: Service> Shape<S> {
-    /// The request of what is kept, addressed.
-    #[inline]
-    pub(crate) fn addressed<'l>(
-        &self,
-        kept: &Kept<S>,
-        wr_id: u64,
-        pd: &ProtectionDomain,
-        elements: &'l mut [sys::ibv_sge; ELEMENTS_MAX],
-    ) -> Result<SendRequest<'l, S>> {
-        let mut request = self.request(&kept.held, wr_id, pd, elements)?;
-        kept.to.address(pd, request.raw_mut())?;
-        Ok(request)
-    }
-
     /// The request of it.
     #[inline]
     pub(crate) fn request<'l>(
         &self,
-        held: &Held,
+        kept: &Kept,
         wr_id: u64,
         pd: &ProtectionDomain,
         elements: &'l mut [sys::ibv_sge; ELEMENTS_MAX],
     ) -> Result<SendRequest<'l, S>> {
-        let count = held.elements(self.len, pd, elements)?;
+        let count = kept.held.elements(self.len, pd, elements)?;
+        let to = match &kept.to {
+            Some((handle, qp_num, qkey)) => {
+                of_domain(handle.protection_domain().is(pd))?;
+                Some(sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey })
+            }
+            None if matches!(S::TYPE, ServiceType::UD | ServiceType::DRIVER) => {
+                return Err(Error::invalid("datagram", "it goes to nobody", "say whom it goes to (`to`)"));
+            }
+            None => None,
+        };
         let opcode = match self.kind {
             Kind::Send => sys::IbvWrOpcode::SEND,
             Kind::SendImmediate(_) => sys::IbvWrOpcode::SEND_WITH_IMM,
@@ -388,6 +328,9 @@ impl<S: Service> Shape<S> {
             swap,
             rkey: remote.key().0,
         };
+        if let Some(to) = to {
+            raw.wr.ud = to;
+        }
         match self.kind {
             Kind::Send => {}
             Kind::SendImmediate(immediate) => raw.imm_data = immediate.to_be(),
@@ -401,6 +344,16 @@ impl<S: Service> Shape<S> {
             Kind::FetchAdd(remote, add) => raw.wr.atomic = atomic(remote, add, 0),
         }
         Ok(request)
+    }
+}
+
+impl<S: Datagram> Operation<S> {
+    /// Whom the message goes to: the way, the number of the queue pair there, and its queue key. The way is kept until the message was sent. One that
+    /// goes to nobody is refused when it is posted.
+    #[must_use]
+    pub fn to(mut self, handle: &AddressHandle, qp_num: u32, qkey: u32) -> Self {
+        self.kept.to = Some((handle.clone(), qp_num, qkey));
+        self
     }
 }
 

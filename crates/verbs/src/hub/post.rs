@@ -66,12 +66,11 @@ impl<S: Service> Hub<S> {
     /// With the operation: [`Error::Full`] when the send queue has no place; [`Error::Invalid`] for memory of another domain, lengths that
     /// it does not have, or a member that was removed; [`Error::Unsupported`] for what the device lacks.
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post(&mut self, member: Member, operation: Operation<S>) -> Result<(), Rejected<Operation<S>>> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
         let request = match self.tracker.qp(member) {
-            Ok(qp) => shape.addressed(&kept, 0, qp.protection_domain(), &mut elements),
+            Ok(qp) => shape.request(&kept, 0, qp.protection_domain(), &mut elements),
             Err(error) => Err(error),
         };
         let mut request = match request {
@@ -127,7 +126,7 @@ impl<S: Service> Hub<S> {
         let next = |wr_id| {
             let place = places.next()?;
             let Operation { shape, kept } = operations.next()?;
-            match shape.addressed(&kept, wr_id, &pd, place) {
+            match shape.request(&kept, wr_id, &pd, place) {
                 Ok(request) => Some((request, kept)),
                 Err(error) => {
                     refused = Some((kept.held, error));
@@ -164,10 +163,8 @@ impl<S: Service> Hub<S> {
             Err(error) => return Err(Rejected { operation: held, error }),
         };
         // SAFETY: as for an operation.
-        unsafe {
-            self.tracker.post_shared_receive(&elements[..count], Kept { held, tag, to: S::To::default() })
-        }
-        .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+        unsafe { self.tracker.post_shared_receive(&elements[..count], Kept { held, tag, to: None }) }
+            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
@@ -175,7 +172,6 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// With the memory, as for [`post`](Self::post).
     #[inline]
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post_receive(
         &mut self,
         member: Member,
@@ -193,9 +189,7 @@ impl<S: Service> Hub<S> {
             Err(error) => return Err(Rejected { operation: held, error }),
         };
         // SAFETY: as for an operation.
-        unsafe {
-            self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: S::To::default() })
-        }
-        .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: None }) }
+            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
     }
 }

@@ -1,7 +1,7 @@
 //! What a device may still touch: one place for each request of a queue, from the post until its completion was polled.
 //!
 //! Pure: no device is spoken to. A [`Ring`] stands beside each send and receive queue and is exactly as long, so a place in it
-//! is the credit to post; a [`Slab`] stands beside a shared receive queue, whose requests end in any order.
+//! is the credit to post.
 
 /// Requests of one queue, in the order posted.
 ///
@@ -137,69 +137,6 @@ impl<P> Ring<P> {
     }
 }
 
-/// Requests that end in any order: those of a shared receive queue.
-#[derive(Debug)]
-pub(crate) struct Slab<P> {
-    places: Box<[Option<P>]>,
-    free: Vec<u32>,
-}
-
-impl<P> Slab<P> {
-    /// For a queue of `depth` requests.
-    pub(crate) fn new(depth: u32) -> Self {
-        Self { places: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect() }
-    }
-
-    /// How many requests are out.
-    pub(crate) fn len(&self) -> u32 {
-        (self.places.len() - self.free.len()) as u32
-    }
-
-    /// How many it holds.
-    pub(crate) const fn depth(&self) -> u32 {
-        self.places.len() as u32
-    }
-
-    /// The number that the next request gets, while there is room.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<u32> {
-        self.free.last().copied()
-    }
-
-    /// Remembers the request that was posted under the number that `next` said.
-    ///
-    /// # Panics
-    /// Without room: `next` was not asked.
-    #[inline]
-    pub(crate) fn push(&mut self, payload: P) {
-        let number = self.free.pop().expect("a request was posted beyond the depth of its queue");
-        self.places[number as usize] = Some(payload);
-    }
-
-    /// Whether a number is of a request that is out. A device may say anything.
-    pub(crate) fn is_out(&self, number: u32) -> bool {
-        self.places.get(number as usize).is_some_and(Option::is_some)
-    }
-
-    /// The request `number`, if it is out.
-    #[inline]
-    pub(crate) fn end_one(&mut self, number: u32) -> Option<P> {
-        let payload = self.places.get_mut(number as usize)?.take()?;
-        self.free.push(number);
-        Some(payload)
-    }
-
-    /// Everything that is out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = P> + '_ {
-        let free = &mut self.free;
-        self.places.iter_mut().enumerate().filter_map(move |(number, place)| {
-            let payload = place.take()?;
-            free.push(number as u32);
-            Some(payload)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,22 +195,5 @@ mod tests {
         assert_eq!(ring.room(), 2);
         assert_eq!(ring.drain().collect::<Vec<_>>(), [2]);
         assert_eq!(ring.room(), 3);
-    }
-
-    #[test]
-    fn a_slab_gives_places_back_in_any_order_and_believes_no_number() {
-        let mut slab = Slab::new(2);
-        let first = slab.next().unwrap();
-        slab.push('a');
-        let second = slab.next().unwrap();
-        slab.push('b');
-        assert_eq!(slab.next(), None);
-        assert_eq!(slab.end_one(second), Some('b'));
-        assert_eq!(slab.end_one(second), None);
-        assert_eq!(slab.end_one(99), None);
-        assert_eq!(slab.next(), Some(second));
-        assert_eq!((slab.len(), slab.depth()), (1, 2));
-        assert_eq!(slab.drain().collect::<Vec<_>>(), ['a']);
-        assert_eq!(slab.end_one(first), None);
     }
 }

@@ -4,7 +4,6 @@
 //! destroyed when those are.
 #![allow(unsafe_code)]
 
-use super::ring::Slab;
 use crate::cq::{CompletionQueue, Reservation};
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
@@ -47,7 +46,7 @@ impl<P> Shared<P> {
     }
 
     pub(super) fn is_out(&self, number: u32) -> bool {
-        self.receives.is_out(number)
+        self.receives.places.get(number as usize).is_some_and(Option::is_some)
     }
 
     /// Posts a receive; `wr_id` makes the request's number of its place.
@@ -67,7 +66,7 @@ impl<P> Shared<P> {
         let Some(number) = self.receives.next() else {
             return Err((
                 payload,
-                Error::Full { queue: "shared receive queue", depth: self.receives.depth() },
+                Error::Full { queue: "shared receive queue", depth: self.receives.places.len() as u32 },
             ));
         };
         let request = ReceiveRequest::of(wr_id(number), list.as_ptr(), list.len());
@@ -87,6 +86,41 @@ impl<P> Shared<P> {
     }
 }
 
+/// Requests that end in any order.
+#[derive(Debug)]
+struct Slab<P> {
+    places: Box<[Option<P>]>,
+    free: Vec<u32>,
+}
+
+impl<P> Slab<P> {
+    fn new(depth: u32) -> Self {
+        Self { places: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect() }
+    }
+
+    /// The number that the next request gets, while there is room.
+    fn next(&self) -> Option<u32> {
+        self.free.last().copied()
+    }
+
+    /// Remembers the request that was posted under the number that `next` said.
+    fn push(&mut self, payload: P) {
+        let number = self.free.pop().expect("a request was posted beyond the depth of its queue");
+        self.places[number as usize] = Some(payload);
+    }
+
+    /// The request `number`, if it is out. A device may say anything.
+    fn end_one(&mut self, number: u32) -> Option<P> {
+        let payload = self.places.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        Some(payload)
+    }
+
+    fn len(&self) -> u32 {
+        (self.places.len() - self.free.len()) as u32
+    }
+}
+
 impl<P> Drop for Shared<P> {
     fn drop(&mut self) {
         // SAFETY: taken once, here.
@@ -103,5 +137,25 @@ impl<P> Drop for Shared<P> {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_gives_places_back_in_any_order_and_believes_no_number() {
+        let mut slab = Slab::new(2);
+        let first = slab.next().unwrap();
+        slab.push('a');
+        let second = slab.next().unwrap();
+        slab.push('b');
+        assert_eq!(slab.next(), None);
+        assert_eq!(slab.end_one(second), Some('b'));
+        assert_eq!(slab.end_one(second), None);
+        assert_eq!(slab.end_one(99), None);
+        assert_eq!(slab.next(), Some(second));
+        assert_eq!((slab.len(), slab.end_one(first)), (1, Some('a')));
     }
 }

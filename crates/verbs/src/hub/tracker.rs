@@ -98,13 +98,6 @@ struct Held<S: Service, P> {
 }
 
 impl<S: Service, P> Held<S, P> {
-    fn ring(&mut self, side: Side) -> &mut Ring<P> {
-        match side {
-            Side::Send => &mut self.sends,
-            Side::Receive => &mut self.receives,
-        }
-    }
-
     fn out(&self) -> u32 {
         self.sends.len() + self.receives.len()
     }
@@ -270,7 +263,7 @@ impl<S: Service, P> Tracker<S, P> {
             return Err(Error::invalid(
                 "queue pair",
                 "its receives do not come from where the hub's do",
-                "make it with `queue_pair`",
+                "make it with `queue_pair`, and share receives by `share_receives`",
             ));
         }
         let place = match self.free.pop() {

@@ -119,12 +119,12 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
         self
     }
 
-    /// Receives are taken from a shared queue: the queue pair has none of its own. The completion queue of its receives also needs room for
-    /// those of the shared queue, which is the caller's to see to; a `Hub` does so by itself (`Hub::share_receives`).
+    /// Receives come from a shared queue: there is no receive queue of its own. They complete in this queue pair's completion queue, which is to
+    /// have room for them: that is the caller's matter.
     #[must_use]
-    #[doc(alias = "ibv_qp_init_attr")]
     pub const fn shared_receive_queue(mut self, queue: &'a SharedReceiveQueue) -> Self {
         self.shared = Some(queue);
+        self.depths.receive = 0;
         self
     }
 
@@ -288,15 +288,12 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     ///
     /// # Errors
     /// As for [`build`](Self::build).
-    pub fn build_raw(mut self) -> Result<QueuePair<S>> {
-        if self.shared.is_some() {
-            (self.depths.receive, self.depths.receive_elements) = (0, 0);
-        }
+    pub fn build_raw(self) -> Result<QueuePair<S>> {
         let context = self.pd.context();
         let attributes = context.attributes()?;
         let Depths { send, receive, send_elements, receive_elements, .. } = self.depths;
         let most = attributes.requests_max();
-        if send > most || receive > most || (send == 0 && receive == 0) {
+        if send > most || receive > most || (send == 0 && receive == 0 && self.shared.is_none()) {
             return Err(Error::invalid(
                 "depth of a queue pair",
                 format!("{send} sends and {receive} receives; {} has up to {most} each", context.name()),
@@ -314,6 +311,13 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 "take less, or copy the pieces together",
             ));
         }
+        if self.shared.is_some_and(|shared| !shared.context().is(context) || receive > 0) {
+            return Err(Error::invalid(
+                "shared receive queue",
+                "it is of another context, or a receive queue of its own was asked for too",
+                "make both from one context, and say no `receive_depth`",
+            ));
+        }
         for queue in [self.send, self.receive] {
             if !queue.context().is(context) {
                 return Err(Error::invalid(
@@ -322,15 +326,6 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                     "make both from one context",
                 ));
             }
-        }
-        if let Some(shared) = self.shared
-            && !shared.context().is(context)
-        {
-            return Err(Error::invalid(
-                "shared receive queue",
-                format!("it is of {}, the queue pair of {}", shared.context().name(), context.name()),
-                "make both from one context",
-            ));
         }
         // Given back when anything below fails.
         let reservations = (self.send.reserve(send)?, self.receive.reserve(receive)?);

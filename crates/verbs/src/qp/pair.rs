@@ -36,7 +36,6 @@ struct Pair {
     depths: Depths,
     send: Reservation,
     receive: Reservation,
-    /// Where its receives come from, when it has none of its own.
     shared: Option<SharedReceiveQueue>,
     pd: ProtectionDomain,
 }
@@ -168,7 +167,7 @@ impl<S: Service> QueuePair<S> {
 
     /// The shared queue that its receives come from, if they do.
     #[must_use]
-    pub(crate) fn shared_receive_queue(&self) -> Option<&SharedReceiveQueue> {
+    pub fn shared_receive_queue(&self) -> Option<&SharedReceiveQueue> {
         self.pair.shared.as_ref()
     }
 

@@ -1,29 +1,26 @@
 //! What carries messages, as types: an operation that a service does not have is not there to call.
 
 use super::state::ServiceType;
-use crate::hub::{Addressee, Addressing};
 
 mod sealed {
     pub trait Sealed {}
 }
 
 /// A service of queue pairs (InfiniBand specification, volume 1, 9.7 and 9.8).
-pub trait Service: sealed::Sealed + std::fmt::Debug + Send + Sync + 'static {
+pub trait Service: sealed::Sealed + Send + Sync + 'static {
     /// Its number.
     const TYPE: ServiceType;
     /// Whether requests complete in the order posted.
     const IN_ORDER: bool;
     /// The operations that it has, as far as a device does too.
     const OPERATIONS: Operations;
-    /// What an operation of a hub is addressed by: nothing for connections.
-    type To: Addressing;
 }
 
 /// Between two queue pairs: RC and UC.
-pub trait Connected: Service<To = ()> {}
+pub trait Connected: Service {}
 
 /// To any queue pair, named with each request: UD and SRD.
-pub trait Datagram: Service<To = Option<Addressee>> {}
+pub trait Datagram: Service {}
 
 /// Writes remote memory.
 pub trait Writes: Service {}
@@ -89,13 +86,12 @@ impl Operations {
 }
 
 macro_rules! service {
-    ($name:ident, $in_order:literal, $to:ty, $operations:expr, [$($also:ident),*]) => {
+    ($name:ident, $in_order:literal, $operations:expr, [$($also:ident),*]) => {
         impl sealed::Sealed for $name {}
         impl Service for $name {
             const TYPE: ServiceType = service!(@type $name);
             const IN_ORDER: bool = $in_order;
             const OPERATIONS: Operations = $operations;
-            type To = $to;
         }
         $(impl $also for $name {})*
     };
@@ -105,13 +101,12 @@ macro_rules! service {
     (@type Srd) => { ServiceType::DRIVER };
 }
 
-service!(Rc, true, (), Operations::all(), [Connected, Writes, Reads, Atomics]);
-service!(Uc, true, (), Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
-service!(Ud, true, Option<Addressee>, Operations::SENDS, [Datagram]);
+service!(Rc, true, Operations::all(), [Connected, Writes, Reads, Atomics]);
+service!(Uc, true, Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
+service!(Ud, true, Operations::SENDS, [Datagram]);
 service!(
     Srd,
     false,
-    Option<Addressee>,
     Operations::SENDS.union(Operations::WRITES).union(Operations::READ),
     [Datagram, Writes, Reads]
 );

@@ -1,10 +1,13 @@
 //! A device to test on, or the reason why there is none.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use sinew_verbs::ProtectionDomain;
+use sinew_verbs::channel::Channel;
 use sinew_verbs::device::Context;
+use sinew_verbs::memory::RemoteAccess;
 
 /// The device to test on: the one that `SINEW_VERBS_DEVICE` names, or the first. `None` after saying why the test is skipped.
-pub fn device(module: &str) -> Option<Context> {
+pub(crate) fn device(module: &str) -> Option<Context> {
     let reason = match open() {
         Ok(context) => return Some(context),
         Err(reason) => reason,
@@ -21,4 +24,16 @@ fn open() -> Result<Context, String> {
         Err(_) => devices.get(0).ok_or("this machine has no RDMA device")?.name().to_owned(),
     };
     devices.open(&name).map_err(|error| error.to_string())
+}
+
+/// Two channels, connected to each other.
+pub(crate) fn channels(module: &str) -> Option<(ProtectionDomain, Channel, Channel)> {
+    let context = device(module)?;
+    let pd = context.protection_domain().expect("a protection domain");
+    let make = || Channel::builder(&pd).remote_access(RemoteAccess::all()).build().expect("a channel");
+    let (a, b) = (make(), make());
+    let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
+    let a = a.handshake(&to_b).map_err(|(_, error)| error).unwrap();
+    let b = b.handshake(&to_a).map_err(|(_, error)| error).unwrap();
+    Some((pd, a, b))
 }

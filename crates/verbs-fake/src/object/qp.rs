@@ -1,0 +1,366 @@
+//! Queue pairs: made, changed, queried, destroyed, put into multicast groups.
+#![allow(unsafe_code)]
+
+use crate::call::Call;
+use crate::fault::{Fault, Hold, Kind};
+use crate::object::handle::{Entered, enter, find, hand_out, id_of, number, pointer};
+use crate::object::{qp_state, wr};
+use crate::world::{Qp, State};
+use core::ffi::c_int;
+use sinew_verbs_sys as sys;
+use std::collections::VecDeque;
+
+/// What a queue pair is made of, by handles.
+struct Wanted {
+    init: sys::ibv_qp_init_attr,
+    pd: *mut sys::ibv_pd,
+    send_cq: u32,
+    recv_cq: u32,
+    srq: Option<u32>,
+    operations: u64,
+}
+
+/// # Safety
+/// The objects that the attributes name are of this device.
+unsafe fn wanted(
+    init: sys::ibv_qp_init_attr,
+    pd: *mut sys::ibv_pd,
+    operations: u64,
+) -> Result<Wanted, c_int> {
+    // SAFETY: the caller's promise.
+    let (send_cq, recv_cq, srq) = unsafe { (id_of(init.send_cq), id_of(init.recv_cq), id_of(init.srq)) };
+    let (send_cq, recv_cq) = (send_cq.ok_or(libc::EINVAL)?, recv_cq.ok_or(libc::EINVAL)?);
+    Ok(Wanted { init, pd, send_cq, recv_cq, srq, operations })
+}
+
+pub(crate) unsafe extern "C" fn create(
+    pd: *mut sys::ibv_pd,
+    init: *mut sys::ibv_qp_init_attr,
+) -> *mut sys::ibv_qp {
+    // SAFETY: the caller's promise: a domain of this device, and how to make it, of live objects.
+    pointer(unsafe { enter(pd, Call::CreateQp) }.and_then(|entered| {
+        // SAFETY: as above.
+        let wanted = unsafe { wanted(*init, pd, 0)? };
+        let pd_id = entered.id;
+        make(entered, pd_id, &wanted)
+    }))
+}
+
+pub(crate) unsafe extern "C" fn create_ex(
+    context: *mut sys::ibv_context,
+    init: *mut sys::ibv_qp_init_attr_ex,
+) -> *mut sys::ibv_qp {
+    // SAFETY: the caller's promise: a context of this device, and how to make it, of live objects.
+    pointer(unsafe { enter(context, Call::CreateQpEx) }.and_then(|entered| {
+        // SAFETY: as above.
+        let ex = unsafe { *init };
+        let known = sys::IBV_QP_INIT_ATTR_PD | sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+        if ex.comp_mask & !known != 0 {
+            return Err(libc::EOPNOTSUPP);
+        }
+        if ex.comp_mask & sys::IBV_QP_INIT_ATTR_PD == 0 || ex.pd.is_null() {
+            return Err(libc::EINVAL);
+        }
+        let with_operations = ex.comp_mask & sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS != 0;
+        let operations = if with_operations { ex.send_ops_flags } else { 0 };
+        let legacy = sys::ibv_qp_init_attr {
+            qp_context: ex.qp_context,
+            send_cq: ex.send_cq,
+            recv_cq: ex.recv_cq,
+            srq: ex.srq,
+            cap: ex.cap,
+            qp_type: ex.qp_type,
+            sq_sig_all: ex.sq_sig_all,
+        };
+        // SAFETY: as above.
+        let (wanted, pd) = unsafe { (wanted(legacy, ex.pd, operations)?, find(ex.pd).1) };
+        make(entered, pd, &wanted)
+    }))
+}
+
+fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int> {
+    let options = &state.device_of(context)?.options;
+    let cap = &wanted.init.cap;
+    let with_queue = wanted.srq.is_none();
+    let too_deep = cap.max_send_wr > options.max_qp_wr || (with_queue && cap.max_recv_wr > options.max_qp_wr);
+    let too_wide = cap.max_send_sge > options.max_sge || (with_queue && cap.max_recv_sge > options.max_sge);
+    let known = [sys::IbvQpType::RC, sys::IbvQpType::UC, sys::IbvQpType::UD];
+    if !known.contains(&wanted.init.qp_type) {
+        return Err(libc::EOPNOTSUPP);
+    }
+    if too_deep || too_wide || cap.max_inline_data > options.max_inline {
+        return Err(libc::EINVAL);
+    }
+    if !state.cqs.contains_key(&wanted.send_cq) || !state.cqs.contains_key(&wanted.recv_cq) {
+        return Err(libc::EINVAL);
+    }
+    let atomics = sys::IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | sys::IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
+    let asks = wanted.operations;
+    let missing = asks & atomics != 0 && options.atomics == sys::IbvAtomicCap::NONE;
+    if missing || asks & !wr::known_operations(wanted.init.qp_type) != 0 {
+        return Err(libc::EOPNOTSUPP);
+    }
+    if state.qps.len() >= options.max_qp as usize { Err(libc::ENOMEM) } else { Ok(()) }
+}
+
+fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_qp, c_int> {
+    let Entered { world, state, .. } = &mut entered;
+    let context = state.context_of_pd(pd)?;
+    check_sizes(state, context, wanted)?;
+    let device = state.contexts.get(&context).ok_or(libc::EINVAL)?.device;
+    let id = state.next_id();
+    let mut cap = wanted.init.cap;
+    if wanted.srq.is_some() {
+        (cap.max_recv_wr, cap.max_recv_sge) = (0, 0);
+    }
+    let qp = Qp {
+        id,
+        context,
+        device,
+        pd,
+        send_cq: wanted.send_cq,
+        recv_cq: wanted.recv_cq,
+        srq: wanted.srq,
+        kind: wanted.init.qp_type,
+        cap,
+        all_signaled: wanted.init.sq_sig_all != 0,
+        state: sys::IbvQpState::RESET,
+        attr: sys::ibv_qp_attr::zeroed(),
+        sends: VecDeque::new(),
+        receives: VecDeque::new(),
+        sends_used: 0,
+        receives_used: 0,
+        untold: 0,
+        untold_touches: Vec::new(),
+        hold: Hold::NOTHING,
+        withheld: VecDeque::new(),
+        waiting: None,
+        waited: 0,
+        exhausted: false,
+        batch: None,
+        unacked_async: 0,
+    };
+    let qp_num = State::qp_num(id);
+    state.qps.insert(qp_num, qp);
+    let mut object = wr::functions(wanted.operations, wanted.init.qp_type);
+    let base = &mut object.qp_base;
+    base.context = state.pointer(context);
+    (base.qp_context, base.pd) = (wanted.init.qp_context, wanted.pd);
+    (base.send_cq, base.recv_cq, base.srq) = (wanted.init.send_cq, wanted.init.recv_cq, wanted.init.srq);
+    (base.handle, base.qp_num) = (id, qp_num);
+    (base.state, base.qp_type) = (sys::IbvQpState::RESET, wanted.init.qp_type);
+    Ok(hand_out(world, state, Kind::QueuePair, id, object))
+}
+
+pub(crate) unsafe extern "C" fn to_ex(qp: *mut sys::ibv_qp) -> *mut sys::ibv_qp_ex {
+    let ex = qp.cast::<sys::ibv_qp_ex>();
+    // SAFETY: the caller's promise: a queue pair of this device, each of which is an extended one.
+    let started = unsafe { (*ex).wr_start };
+    if started.is_some() { ex } else { core::ptr::null_mut() }
+}
+
+pub(crate) unsafe extern "C" fn modify(
+    qp: *mut sys::ibv_qp,
+    attr: *mut sys::ibv_qp_attr,
+    mask: c_int,
+) -> c_int {
+    // SAFETY: the caller's promise: a queue pair of this device, and its attributes.
+    number(unsafe { enter(qp, Call::ModifyQp) }.and_then(|mut entered| {
+        // SAFETY: as above.
+        let attr = unsafe { *attr };
+        let id = entered.id;
+        entered.state.modify_qp(id, &attr, mask.cast_unsigned())?;
+        let now = entered.state.qp(id)?.state;
+        // SAFETY: as above; the library writes the state into the object.
+        unsafe { (*qp).state = now };
+        entered.state.run();
+        Ok(())
+    }))
+}
+
+impl State {
+    fn modify_qp(&mut self, id: u32, attr: &sys::ibv_qp_attr, mask: u32) -> Result<(), c_int> {
+        let qp = self.qp(id)?;
+        let from = qp.state;
+        let given = |bit| mask & bit != 0;
+        if given(sys::IBV_QP_CUR_STATE) && attr.cur_qp_state != from {
+            return Err(libc::EINVAL);
+        }
+        let to = if given(sys::IBV_QP_STATE) { attr.qp_state } else { from };
+        qp_state::check(qp.kind, from, to, mask)?;
+        let context = qp.context;
+        self.check_values(context, id, attr, mask)?;
+        let qp = self.qp(id)?;
+        take_values(&mut qp.attr, attr, mask);
+        let number = Self::qp_num(id);
+        match to {
+            sys::IbvQpState::RESET => self.reset(number),
+            sys::IbvQpState::ERR => self.fail(number),
+            _ => qp.state = to,
+        }
+        if to == sys::IbvQpState::SQD
+            && given(sys::IBV_QP_EN_SQD_ASYNC_NOTIFY)
+            && attr.en_sqd_async_notify != 0
+        {
+            self.raise(context, sys::IbvEventType::SQ_DRAINED, crate::world::About::Object(id));
+        }
+        Ok(())
+    }
+
+    /// Whether the values of the attributes that are given can be.
+    fn check_values(
+        &mut self,
+        context: u32,
+        id: u32,
+        attr: &sys::ibv_qp_attr,
+        mask: u32,
+    ) -> Result<(), c_int> {
+        let given = |bit| mask & bit != 0;
+        let known_port = self.qp(id)?.attr.port_num;
+        let port_num = if given(sys::IBV_QP_PORT) { attr.port_num } else { known_port };
+        let max_rd_atomic = self.device_of(context)?.options.max_rd_atomic;
+        if port_num != 0 {
+            let port = self.port(context, u32::from(port_num))?;
+            let no_key = given(sys::IBV_QP_PKEY_INDEX) && usize::from(attr.pkey_index) >= port.pkeys.len();
+            let too_long = given(sys::IBV_QP_PATH_MTU)
+                && (attr.path_mtu > port.active_mtu || attr.path_mtu < sys::IbvMtu::MTU_256);
+            if no_key || too_long {
+                return Err(libc::EINVAL);
+            }
+        }
+        if given(sys::IBV_QP_PORT) {
+            self.port(context, u32::from(attr.port_num))?;
+        }
+        if given(sys::IBV_QP_AV) {
+            self.check_address(context, &attr.ah_attr)?;
+        }
+        let wrong = [
+            (sys::IBV_QP_DEST_QPN, attr.dest_qp_num >= 1 << 24),
+            (sys::IBV_QP_RQ_PSN, attr.rq_psn >= 1 << 24),
+            (sys::IBV_QP_SQ_PSN, attr.sq_psn >= 1 << 24),
+            (sys::IBV_QP_TIMEOUT, attr.timeout > 31),
+            (sys::IBV_QP_RETRY_CNT, attr.retry_cnt > 7),
+            (sys::IBV_QP_RNR_RETRY, attr.rnr_retry > 7),
+            (sys::IBV_QP_MIN_RNR_TIMER, attr.min_rnr_timer > 31),
+            (sys::IBV_QP_MAX_QP_RD_ATOMIC, attr.max_rd_atomic > max_rd_atomic),
+            (sys::IBV_QP_MAX_DEST_RD_ATOMIC, attr.max_dest_rd_atomic > max_rd_atomic),
+        ];
+        if wrong.into_iter().any(|(bit, wrong)| given(bit) && wrong) { Err(libc::EINVAL) } else { Ok(()) }
+    }
+}
+
+macro_rules! take {
+    ( $old:ident, $new:ident, $mask:ident: $( $bit:ident => $( $field:ident ),+ ; )* ) => {
+        $( if $mask & sys::$bit != 0 { $( $old.$field = $new.$field; )+ } )*
+    };
+}
+
+fn take_values(old: &mut sys::ibv_qp_attr, new: &sys::ibv_qp_attr, mask: u32) {
+    take! { old, new, mask:
+        IBV_QP_PKEY_INDEX => pkey_index;
+        IBV_QP_PORT => port_num;
+        IBV_QP_QKEY => qkey;
+        IBV_QP_ACCESS_FLAGS => qp_access_flags;
+        IBV_QP_AV => ah_attr;
+        IBV_QP_ALT_PATH => alt_ah_attr, alt_pkey_index, alt_port_num, alt_timeout;
+        IBV_QP_PATH_MTU => path_mtu;
+        IBV_QP_DEST_QPN => dest_qp_num;
+        IBV_QP_RQ_PSN => rq_psn;
+        IBV_QP_SQ_PSN => sq_psn;
+        IBV_QP_MAX_DEST_RD_ATOMIC => max_dest_rd_atomic;
+        IBV_QP_MAX_QP_RD_ATOMIC => max_rd_atomic;
+        IBV_QP_MIN_RNR_TIMER => min_rnr_timer;
+        IBV_QP_TIMEOUT => timeout;
+        IBV_QP_RETRY_CNT => retry_cnt;
+        IBV_QP_RNR_RETRY => rnr_retry;
+        IBV_QP_PATH_MIG_STATE => path_mig_state;
+        IBV_QP_RATE_LIMIT => rate_limit;
+    }
+}
+
+pub(crate) unsafe extern "C" fn query(
+    qp: *mut sys::ibv_qp,
+    attr: *mut sys::ibv_qp_attr,
+    _mask: c_int,
+    init: *mut sys::ibv_qp_init_attr,
+) -> c_int {
+    // SAFETY: the caller's promise: a queue pair of this device, and places for its attributes.
+    number(unsafe { enter(qp, Call::QueryQp) }.and_then(|mut entered| {
+        let found = entered.state.qp(entered.id)?;
+        let mut now = found.attr;
+        (now.qp_state, now.cur_qp_state, now.cap) = (found.state, found.state, found.cap);
+        now.sq_draining = u8::from(found.state == sys::IbvQpState::SQD && !found.sends.is_empty());
+        let (cap, sq_sig_all) = (found.cap, c_int::from(found.all_signaled));
+        // SAFETY: as above.
+        unsafe {
+            attr.write(now);
+            (*qp).state = now.qp_state;
+            init.write(sys::ibv_qp_init_attr {
+                qp_context: (*qp).qp_context,
+                send_cq: (*qp).send_cq,
+                recv_cq: (*qp).recv_cq,
+                srq: (*qp).srq,
+                cap,
+                qp_type: (*qp).qp_type,
+                sq_sig_all,
+            });
+        }
+        Ok(())
+    }))
+}
+
+pub(crate) unsafe extern "C" fn destroy(qp: *mut sys::ibv_qp) -> c_int {
+    // SAFETY: the caller's promise: a queue pair of this device.
+    let entered = unsafe { enter(qp, Call::DestroyQp) };
+    number(entered.and_then(|mut entered| entered.state.destroy_qp(entered.id)))
+}
+
+impl State {
+    fn destroy_qp(&mut self, id: u32) -> Result<(), c_int> {
+        let number = Self::qp_num(id);
+        if self.multicast.iter().any(|(_, member)| *member == number) {
+            return Err(libc::EBUSY);
+        }
+        let qp = self.qp(id)?;
+        let (count, locked) = (qp.unacked_async, qp.batch.is_some());
+        if locked {
+            self.faults.push(Fault::Deadlock { call: Call::DestroyQp, handle: id });
+        }
+        if count > 0 {
+            self.faults.push(Fault::UnacknowledgedEvents { kind: Kind::QueuePair, handle: id, count });
+        }
+        self.forget_async_events(id);
+        self.clean_completions(number);
+        self.qps.remove(&number);
+        self.live.remove(&id);
+        self.run();
+        Ok(())
+    }
+}
+
+pub(crate) unsafe extern "C" fn attach(qp: *mut sys::ibv_qp, gid: *const sys::ibv_gid, _lid: u16) -> c_int {
+    // SAFETY: the caller's promise: a queue pair of this device, and a group.
+    number(unsafe { enter(qp, Call::AttachMcast) }.and_then(|mut entered| {
+        // SAFETY: as above.
+        let group = unsafe { (*gid).bytes() };
+        if group[0] != 0xff || entered.state.qp(entered.id)?.kind != sys::IbvQpType::UD {
+            return Err(libc::EINVAL);
+        }
+        let member = (group, State::qp_num(entered.id));
+        if !entered.state.multicast.contains(&member) {
+            entered.state.multicast.push(member);
+        }
+        Ok(())
+    }))
+}
+
+pub(crate) unsafe extern "C" fn detach(qp: *mut sys::ibv_qp, gid: *const sys::ibv_gid, _lid: u16) -> c_int {
+    // SAFETY: the caller's promise: a queue pair of this device, and a group.
+    number(unsafe { enter(qp, Call::DetachMcast) }.and_then(|mut entered| {
+        // SAFETY: as above.
+        let member = unsafe { ((*gid).bytes(), State::qp_num(entered.id)) };
+        let known = entered.state.multicast.iter().position(|one| *one == member).ok_or(libc::EINVAL)?;
+        entered.state.multicast.remove(known);
+        Ok(())
+    }))
+}

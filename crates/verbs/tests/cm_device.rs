@@ -1,0 +1,367 @@
+//! The connection manager on real devices: by address, both ends in this process.
+//!
+//! Needs an address of an RDMA device: `SINEW_VERBS_ADDRESS`, or the guest's.
+#![allow(unsafe_code)]
+
+use sinew_verbs::cm::{
+    Acceptor, Address, ConnectError, Connection, ConnectionAttributes, ConnectionParameters, Connector,
+    Ended, Event, EventChannel, EventKind, Notice, Parameters, PortSpace, PrivateData, Status,
+};
+use sinew_verbs::cq::CompletionQueue;
+use sinew_verbs::device::Context;
+use sinew_verbs::memory::Buffer;
+use sinew_verbs::qp::state::State;
+use sinew_verbs::qp::{QueuePair, Rc, ReceiveRequest, SendRequest};
+use sinew_verbs::{Error, Library};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything; the guest has one processor.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The library and an address of a device, or the reason why the test is skipped.
+fn place() -> Option<(Library, SocketAddr)> {
+    let reason = match find() {
+        Ok(found) => return Some(found),
+        Err(reason) => reason,
+    };
+    assert!(!sinew_testing::is_required("rdma-cm"), "rdma cm is required here, but: {reason}");
+    sinew_testing::record_skip("rdma-cm", module_path!(), &reason);
+    None
+}
+
+fn find() -> Result<(Library, SocketAddr), String> {
+    let library = Library::open().map_err(|error| error.to_string())?;
+    let devices = library.devices().map_err(|error| error.to_string())?;
+    if devices.is_empty() {
+        return Err("this machine has no RDMA device".to_owned());
+    }
+    let address = std::env::var("SINEW_VERBS_ADDRESS").or_else(|_| std::env::var("SINEW_VM_ADDRESS"));
+    let address = address.map_err(|_| "no address of a device is named by SINEW_VERBS_ADDRESS".to_owned())?;
+    let address: IpAddr = address.parse().map_err(|error| format!("{address:?}: {error}"))?;
+    library.event_channel().map_err(|error| error.to_string())?;
+    Ok((library, SocketAddr::new(address, 0)))
+}
+
+/// A queue pair with a buffer that a message arrives in.
+struct Station {
+    completions: CompletionQueue,
+    place: Buffer,
+}
+
+fn station(context: &Context) -> (Station, QueuePair<Rc>) {
+    let domain = context.protection_domain().expect("a protection domain");
+    let completions = context.completion_queue(64).build().expect("a completion queue");
+    let pair = domain.queue_pair::<Rc>(&completions).build_raw().expect("a queue pair");
+    let place = domain.allocate(64).expect("a buffer");
+    (Station { completions, place }, pair)
+}
+
+impl Station {
+    fn post_receive(&mut self, pair: &mut QueuePair<Rc>) {
+        let mut list = [self.place.scatter().expect("a place")];
+        // SAFETY: the place lives in the station, which every test keeps until the queue pair is gone or the receive has ended.
+        unsafe { pair.post_receives(&mut [ReceiveRequest::new(1, &mut list)]) }.expect("a receive is posted");
+    }
+
+    /// Sends and waits for the acknowledgement.
+    fn send(&self, pair: &mut QueuePair<Rc>, message: &[u8]) {
+        let mut bytes = pair.protection_domain().allocate(64).expect("a buffer");
+        bytes[..message.len()].copy_from_slice(message);
+        let list = [bytes.gather(message.len()).expect("some bytes")];
+        // SAFETY: the bytes live until the send has ended, which is waited for.
+        unsafe { pair.post_one(SendRequest::send(2, &list).signaled()) }.expect("a send is posted");
+        self.await_completion(2);
+    }
+
+    fn await_completion(&self, wr_id: u64) -> u32 {
+        let deadline = Instant::now() + PATIENCE;
+        let mut poller = self.completions.poller(8);
+        loop {
+            for completion in &mut poller.poll().expect("completions") {
+                completion.ok().expect("the request succeeds");
+                if completion.wr_id() == wr_id {
+                    return completion.len().unwrap_or(0);
+                }
+            }
+            assert!(Instant::now() < deadline, "request {wr_id} does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    fn await_message(&self) -> Vec<u8> {
+        let len = self.await_completion(1);
+        self.place[..len as usize].to_vec()
+    }
+}
+
+fn listen(library: &Library, address: SocketAddr) -> (Acceptor, SocketAddr) {
+    let acceptor = Acceptor::bind(library, address, 8).expect("a listener");
+    let at = acceptor.address().expect("its address").and_then(|address| address.ip()).expect("one of IP");
+    assert_ne!(at.port(), 0, "the listener has a port");
+    (acceptor, at)
+}
+
+/// Two connected ends; the passive one first.
+fn connected(library: &Library, acceptor: &Acceptor, at: SocketAddr) -> (Connection, Connection) {
+    std::thread::scope(|scope| {
+        let passive = scope.spawn(|| {
+            let incoming = acceptor.accept(Some(PATIENCE)).expect("a request");
+            let (_, pair) = station(incoming.context());
+            incoming.accept(pair, &ConnectionParameters::new(), PATIENCE).expect("accepted")
+        });
+        let resolved = Connector::new(library).resolve(at, PATIENCE).expect("a device with a way there");
+        let (_, pair) = station(resolved.context());
+        let active = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).expect("connected");
+        (passive.join().expect("the passive side"), active)
+    })
+}
+
+#[test]
+fn private_data_goes_both_ways_and_receives_are_posted_before_the_peer_can_send() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let incoming = acceptor.accept(Some(PATIENCE)).expect("a request");
+            assert!(incoming.private_data().starts_with(b"who is there"));
+            assert!(incoming.attributes().expect("what it asks for").initiator_depth > 0);
+            assert_eq!(incoming.peer().unwrap().unwrap().ip().unwrap().ip(), at.ip());
+            let (mut station, mut pair) = station(incoming.context());
+            let parameters = ConnectionParameters::new().private_data(b"me");
+            incoming.initialize(&pair, &parameters).expect("INIT");
+            station.post_receive(&mut pair);
+            let mut connection = incoming.accept(pair, &parameters, PATIENCE).expect("accepted");
+            assert_eq!(station.await_message(), b"first");
+            station.send(connection.queue_pair_mut(), b"second");
+            assert_eq!(connection.wait_ended(Some(PATIENCE)).unwrap(), Some(Ended::Disconnected));
+        });
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).expect("a device with a way there");
+        let (mut station, mut pair) = station(resolved.context());
+        let parameters = ConnectionParameters::new().private_data(b"who is there");
+        resolved.initialize(&pair, &parameters).expect("INIT");
+        station.post_receive(&mut pair);
+        let mut connection = resolved.connect(pair, &parameters, PATIENCE).expect("connected");
+        assert!(connection.private_data().starts_with(b"me"));
+        station.send(connection.queue_pair_mut(), b"first");
+        assert_eq!(station.await_message(), b"second");
+        connection.disconnect().expect("disconnected");
+        assert_eq!(connection.wait_ended(Some(PATIENCE)).unwrap(), Some(Ended::Disconnected));
+        connection.disconnect().expect("ending twice is no error");
+    });
+}
+
+#[test]
+fn a_rejected_connection_gets_the_reason_and_the_queue_pair_back() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    std::thread::scope(|scope| {
+        scope.spawn(|| acceptor.accept(Some(PATIENCE)).expect("a request").reject(b"not today").unwrap());
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+        let (_, pair) = station(resolved.context());
+        let number = pair.number();
+        let not = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).unwrap_err();
+        assert_eq!(not.queue_pair.number(), number);
+        let ConnectError::Rejected { reason, private_data } = not.error else { panic!("{not:?}") };
+        assert!(private_data.starts_with(b"not today"), "{private_data:?}");
+        // Over iWARP it is the end of a TCP connection.
+        assert!(reason == Status::REFUSED || reason.errno() == Some(libc::ECONNRESET), "{reason}");
+    });
+}
+
+#[test]
+fn a_request_that_is_dropped_is_refused() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(acceptor.accept(Some(PATIENCE)).expect("a request")));
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+        let (_, pair) = station(resolved.context());
+        let not = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).unwrap_err();
+        assert!(matches!(not.error, ConnectError::Rejected { .. }), "{not:?}");
+    });
+}
+
+#[test]
+fn where_nobody_listens_the_error_says_so() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    drop(acceptor);
+    let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+    let (_, pair) = station(resolved.context());
+    let not = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).unwrap_err();
+    let ConnectError::Rejected { reason, .. } = not.error else { panic!("{not:?}") };
+    assert!(reason == Status::NOBODY_LISTENS || reason.errno() == Some(libc::ECONNREFUSED), "{reason}");
+}
+
+#[test]
+fn every_wait_ends_at_its_deadline() {
+    let Some((library, address)) = place() else { return };
+    let short = Duration::from_millis(300);
+    let (acceptor, at) = listen(&library, address);
+    assert!(matches!(acceptor.accept(Some(short)), Err(Error::TimedOut { .. })));
+    // Nobody answers the request: it waits in the listener.
+    let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+    let (_, pair) = station(resolved.context());
+    let not = resolved.connect(pair, &ConnectionParameters::new(), short).unwrap_err();
+    assert!(matches!(not.error, ConnectError::Failed(Error::TimedOut { .. })), "{not:?}");
+    // Answered too late, it fails and does not hang.
+    if let Ok(incoming) = acceptor.accept(Some(PATIENCE)) {
+        let (_, pair) = station(incoming.context());
+        incoming.accept(pair, &ConnectionParameters::new(), short).unwrap_err();
+    }
+    // An address of a network that nobody is in (RFC 5737).
+    let nowhere: SocketAddr = "192.0.2.1:7".parse().unwrap();
+    Connector::new(&library).resolve(nowhere, short).unwrap_err();
+}
+
+#[test]
+fn a_listener_s_port_is_free_again_while_its_device_is_still_used() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let (passive, active) = connected(&library, &acceptor, at);
+    let kept = passive.queue_pair().protection_domain().clone();
+    drop((acceptor, passive, active));
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = Acceptor::bind(&library, at, 1) {
+        assert!(Instant::now() < deadline, "{error}");
+        std::thread::yield_now();
+    }
+    kept.allocate(8).expect("the device is still open");
+}
+
+#[test]
+fn all_connections_through_a_device_have_one_context_and_share_queues() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let (first, second) = (connected(&library, &acceptor, at), connected(&library, &acceptor, at));
+    let context = |connection: &Connection| connection.queue_pair().protection_domain().context().clone();
+    for connection in [&first.1, &second.0, &second.1] {
+        assert!(context(&first.0).is(&context(connection)));
+    }
+}
+
+#[test]
+fn a_queue_pair_of_another_context_is_refused_before_anything_happens() {
+    let Some((library, address)) = place() else { return };
+    let (_acceptor, at) = listen(&library, address);
+    let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+    let other = library.devices().unwrap().open(resolved.context().name()).unwrap();
+    let (_, pair) = station(&other);
+    let not = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).unwrap_err();
+    assert!(matches!(not.error, ConnectError::Failed(Error::Invalid { .. })), "{not:?}");
+    // siw says INIT of a queue pair that is in RESET.
+    assert!([State::RESET, State::INIT].contains(&not.queue_pair.state().unwrap()));
+}
+
+#[test]
+fn the_peer_sees_a_dropped_connection_end() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let (passive, active) = connected(&library, &acceptor, at);
+    drop(active);
+    assert_eq!(passive.wait_ended(Some(PATIENCE)).unwrap(), Some(Ended::Disconnected));
+}
+
+#[test]
+fn too_much_private_data_is_refused_with_the_limit() {
+    let Some((library, address)) = place() else { return };
+    let (_acceptor, at) = listen(&library, address);
+    let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+    let (_, pair) = station(resolved.context());
+    let much = vec![0; PrivateData::Connect.limit(PortSpace::TCP) + 1];
+    let not = resolved.connect(pair, &ConnectionParameters::new().private_data(&much), PATIENCE).unwrap_err();
+    assert!(not.error.to_string().contains("56"), "{}", not.error);
+}
+
+/// The next event of a channel that is no request.
+fn notice(channel: &EventChannel, kind: EventKind) -> Notice {
+    match channel.wait(Some(PATIENCE)).expect("events").expect("an event in time") {
+        Event::Other(notice) => {
+            assert_eq!(notice.kind, kind, "{notice:?}");
+            notice
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn r11_one_thread_drives_both_ends_from_one_channel_and_drops_in_any_order() {
+    let Some((library, address)) = place() else { return };
+    let channel = library.event_channel().unwrap();
+    let listener = channel.id(PortSpace::TCP).unwrap();
+    listener.bind(address).unwrap();
+    listener.listen(4).unwrap();
+    let at = listener.local_address().unwrap().unwrap();
+    let active = channel.id(PortSpace::TCP).unwrap();
+    assert!(active.context().unwrap().is_none(), "no device before it is resolved");
+    active.resolve_address(None, &at, PATIENCE).unwrap();
+    assert_eq!(notice(&channel, EventKind::ADDR_RESOLVED).id, Some(active.number()));
+    active.resolve_route(PATIENCE).unwrap();
+    notice(&channel, EventKind::ROUTE_RESOLVED);
+    let (_, pair) = station(&active.context().unwrap().unwrap());
+    pair.modify(&active.attributes(State::INIT).unwrap()).unwrap();
+    let parameters = ConnectionAttributes { qp_num: pair.number(), ..Default::default() };
+    active.connect(&parameters, b"hello").unwrap();
+    let Some(Event::Request(request)) = channel.wait(Some(PATIENCE)).unwrap() else { panic!("no request") };
+    assert_eq!(request.listener(), listener.number());
+    assert!(request.private_data().starts_with(b"hello"));
+    // The listener ends while the request is still an event; then the request, unanswered, which refuses it.
+    drop(listener);
+    let own = library.event_channel().unwrap();
+    request.id().migrate(&own).unwrap();
+    drop(request);
+    assert_eq!(notice(&channel, EventKind::REJECTED).id, Some(active.number()));
+    drop(active);
+    assert!(channel.event().unwrap().is_none());
+}
+
+#[test]
+fn a_datagram_s_address_is_looked_up_by_port() {
+    let Some((library, address)) = place() else { return };
+    let channel = library.event_channel().unwrap();
+    let listener = channel.id(PortSpace::UDP).unwrap();
+    if let Err(error) = listener.bind(address).and_then(|()| listener.listen(4)) {
+        sinew_testing::record_skip("datagrams", module_path!(), &format!("this device has none: {error}"));
+        return;
+    }
+    let at = listener.local_address().unwrap().unwrap();
+    let active = channel.id(PortSpace::UDP).unwrap();
+    active.resolve_address(None, &at, PATIENCE).unwrap();
+    notice(&channel, EventKind::ADDR_RESOLVED);
+    active.resolve_route(PATIENCE).unwrap();
+    notice(&channel, EventKind::ROUTE_RESOLVED);
+    let proposed = active.attributes(State::INIT).unwrap();
+    if let Err(error) = active.connect(&ConnectionAttributes::default(), b"which one?") {
+        // siw finds that out only now.
+        sinew_testing::record_skip("datagrams", module_path!(), &format!("this device has none: {error}"));
+        return;
+    }
+    let Some(Event::Request(request)) = channel.wait(Some(PATIENCE)).unwrap() else { panic!("no request") };
+    assert!(request.private_data().starts_with(b"which one?"));
+    let answer = ConnectionAttributes { qp_num: 77, ..Default::default() };
+    request.id().accept(&answer, b"that").unwrap();
+    let established = notice(&channel, EventKind::ESTABLISHED);
+    let Parameters::Datagram(found) = established.parameters else { panic!("{established:?}") };
+    assert_eq!((found.qp_num, Some(found.qkey)), (77, proposed.qkey()));
+    assert!(found.path.route.is_some() || found.path.lid != 0);
+    assert!(established.private_data.starts_with(b"that"));
+}
+
+#[test]
+fn a_group_is_joined_and_left() {
+    let Some((library, address)) = place() else { return };
+    let channel = library.event_channel().unwrap();
+    let id = channel.id(PortSpace::UDP).unwrap();
+    id.bind(address).unwrap();
+    let group = Address::from("239.77.0.1:0".parse::<SocketAddr>().unwrap());
+    if let Err(error) = id.join(&group) {
+        sinew_testing::record_skip("multicast", module_path!(), &format!("this device has none: {error}"));
+        return;
+    }
+    let joined = notice(&channel, EventKind::MULTICAST_JOIN);
+    assert!(joined.status.is_ok(), "{joined:?}");
+    assert_eq!(joined.parameters.datagram().expect("how it is addressed").qp_num, 0xff_ffff);
+    id.leave(&group).unwrap();
+    drop(id);
+}
