@@ -147,7 +147,10 @@ impl ProtectionDomain {
                 "take fewer or smaller ones",
             )
         })?;
-        self.pool_of(Memory::pages(bytes, PageSize::Transparent)?, buffer_len)
+        // Whole pages may have room for more than was asked for.
+        let region =
+            self.private(Memory::pages(bytes, PageSize::Transparent)?, RegistrationFlags::empty())?;
+        BufferPool::new(region, buffer_len, count)
     }
 
     /// Buffers of `buffer_len` bytes of the given memory.
@@ -155,7 +158,7 @@ impl ProtectionDomain {
     /// # Errors
     /// As for [`allocate`](Self::allocate); [`Error::Invalid`] when not one fits.
     pub fn pool_of(&self, memory: Memory, buffer_len: usize) -> Result<BufferPool> {
-        BufferPool::new(self.private(memory, RegistrationFlags::empty())?, buffer_len)
+        BufferPool::new(self.private(memory, RegistrationFlags::empty())?, buffer_len, usize::MAX)
     }
 
     /// Registers a borrowed slice for this process only, for as long as it is borrowed.

@@ -161,6 +161,23 @@ impl SharedReceiveQueue {
         self.shared.srq.as_ptr()
     }
 
+    /// Destroys it, when this is the last handle: when this succeeds, the device touches nothing of its receives any more.
+    ///
+    /// # Errors
+    /// `EBUSY` when there are other handles; what the device says when it refuses, and then it stays for ever, counted.
+    pub(crate) fn destroy(self) -> std::result::Result<(), sys::Errno> {
+        let Ok(made) = Arc::try_unwrap(self.shared) else { return Err(sys::Errno(libc::EBUSY)) };
+        let made = std::mem::ManuallyDrop::new(made);
+        // SAFETY: made by us, destroyed once: the value that does so when it is dropped is not.
+        let answer = unsafe { (made.pd.table().ibv_destroy_srq)(made.srq.as_ptr()) };
+        sys::Errno::check(answer).inspect_err(|errno| {
+            made.pd.context().library().leaked("ibv_destroy_srq", &made.pd.context().name(), errno.0);
+        })?;
+        // SAFETY: read out of a value that is not dropped, once; the rest of it needs no drop.
+        drop(unsafe { std::ptr::read(&raw const made.pd) });
+        Ok(())
+    }
+
     /// What asynchronous events call it.
     #[must_use]
     pub fn id(&self) -> ObjectId {

@@ -253,3 +253,63 @@ fn a_datagram_reaches_whom_it_is_addressed_to_and_says_whose_it_is() {
     assert_eq!((success.len, success.source), (Some(40 + 8), Some(to_a.qp_num)));
     assert_eq!(&received.held.into_buffer().unwrap()[40..48], b"datagram");
 }
+
+#[test]
+fn a_pool_has_exactly_as_many_buffers_as_were_asked_for() {
+    let Some(pair) = Pair::new(module_path!()) else { return };
+    let pool = pair.pd.pool(5, 100).unwrap();
+    assert_eq!((pool.count(), pool.available()), (5, 5));
+    assert_eq!(std::iter::from_fn(|| pool.take()).collect::<Vec<_>>().len(), 5);
+}
+
+#[test]
+fn shared_receives_serve_all_queue_pairs_and_say_whose_message_it_was() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub: Hub<Rc> = Hub::new(&context, 100).unwrap();
+    assert!(hub.post_shared_receive(pd.allocate(8).unwrap(), 0).is_err(), "nothing is shared yet");
+    hub.share_receives(&pd, 4, 1).unwrap();
+    let mut members = Vec::new();
+    for _ in 0..4 {
+        let prepared = hub.queue_pair(&pd).build().unwrap();
+        members.push(hub.add(prepared).unwrap());
+    }
+    assert!(hub.share_receives(&pd, 4, 1).is_err(), "twice");
+    for (a, b) in [(0, 1), (2, 3)] {
+        let (to_a, to_b) = (hub.endpoint(members[a]).unwrap(), hub.endpoint(members[b]).unwrap());
+        hub.connect(members[a], &to_b).unwrap();
+        hub.connect(members[b], &to_a).unwrap();
+    }
+    for tag in 0..4 {
+        hub.post_shared_receive(pd.allocate(8).unwrap(), tag).unwrap();
+    }
+    let full = hub.post_shared_receive(pd.allocate(8).unwrap(), 4).unwrap_err();
+    assert!(full.error.is_retryable() && full.operation.into_buffer().is_some(), "{}", full.error);
+    for sender in [0, 3] {
+        let mut send = pd.allocate(8).unwrap();
+        send.fill(sender as u8);
+        hub.post(members[sender], Operation::send(send)).unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut received = Vec::new();
+    let mut sent = 0;
+    while received.len() < 2 || sent < 2 {
+        assert!(Instant::now() < deadline, "nothing ends");
+        let Some(completed) = hub.poll().unwrap() else { continue };
+        completed.result.unwrap();
+        match completed.side {
+            Side::Send => sent += 1,
+            Side::Receive => {
+                let receiver = members.iter().position(|member| *member == completed.member).unwrap();
+                received.push((receiver, completed.held.into_buffer().unwrap()[0]));
+            }
+        }
+    }
+    received.sort_unstable();
+    assert_eq!(received, [(1, 0), (2, 3)]);
+    // Two receives are still out; the hub ends its queue pairs, then the queue, then lets their memory go.
+    assert!(!hub.is_idle());
+    let leaked = context.library().leaked_objects();
+    drop(hub);
+    assert_eq!(context.library().leaked_objects(), leaked);
+}

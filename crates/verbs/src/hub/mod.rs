@@ -12,6 +12,7 @@
 mod operation;
 mod post;
 mod ring;
+mod shared;
 mod tracker;
 
 use crate::cq::{CompletionChannel, WorkCompletion};
@@ -99,8 +100,18 @@ impl<S: Service> Hub<S> {
 
     /// How to make a queue pair for it.
     #[must_use]
-    pub const fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
+    pub fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
         self.tracker.queue_pair(pd)
+    }
+
+    /// From here on its queue pairs take their receives from one queue of `requests`, each of up to `elements` pieces: memory for what comes at once, not
+    /// for each queue pair. Posted by [`post_shared_receive`](Self::post_shared_receive); the hub's completion queue has room for them besides.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) after the first queue pair was taken in, a second time, or when the completion queue has no room; as for a
+    /// shared receive queue ([`build`](crate::srq::SharedReceiveQueueBuilder::build)).
+    pub fn share_receives(&mut self, pd: &ProtectionDomain, requests: u32, elements: u32) -> Result<()> {
+        self.tracker.share_receives(pd, requests, elements)
     }
 
     /// Takes a queue pair in.

@@ -147,6 +147,26 @@ impl<S: Service> Hub<S> {
         }
     }
 
+    /// Posts a receive that the next message takes, to whichever queue pair it comes: [`Completed::member`](super::Completed) says to which; when that was removed
+    /// meanwhile, it names nothing. Never blocks, never allocates.
+    ///
+    /// # Errors
+    /// With the memory: [`Error::Full`] when the shared queue has no place; [`Error::Invalid`] without
+    /// [`share_receives`](Self::share_receives), or for memory of another domain than was given there.
+    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
+    pub fn post_shared_receive(&mut self, held: impl Into<Held>, tag: u64) -> Result<(), Rejected<Held>> {
+        let held = held.into();
+        let mut elements = NO_ELEMENTS;
+        let count = self.tracker.shared_domain().and_then(|pd| held.elements(None, pd, &mut elements));
+        let count = match count {
+            Ok(count) => count,
+            Err(error) => return Err(Rejected { operation: held, error }),
+        };
+        // SAFETY: as for an operation.
+        unsafe { self.tracker.post_shared_receive(&elements[..count], Kept { held, tag, to: None }) }
+            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+    }
+
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::ring::Ring;
+use super::shared::Shared;
 use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use crate::device::Context;
 use crate::error::{Error, Result};
@@ -79,6 +80,8 @@ pub(crate) struct Tracker<S: Service, P> {
     backlog: VecDeque<WorkCompletion>,
     /// Completions of no request that is out: a device's fault, or left over from a queue pair that is gone.
     strays: u64,
+    /// Receives that all queue pairs take from. After them: it is dropped when they are.
+    shared: Option<Shared<P>>,
 }
 
 struct Place<S: Service, P> {
@@ -137,6 +140,9 @@ const fn wr_id(side: Side, member: Member, number: u32) -> u64 {
 const GENERATIONS: u64 = 0xfff;
 const PLACES: u32 = 1 << 19;
 
+/// Whose shared receives are: the place that no member has.
+const ALL: Member = Member { place: PLACES - 1, generation: 0 };
+
 const fn parts(wr_id: u64) -> (Side, u32, u16, u32) {
     let side = if wr_id >> 63 == 0 { Side::Send } else { Side::Receive };
     (side, (wr_id >> 32) as u32 & (PLACES - 1), (wr_id >> 51 & GENERATIONS) as u16, wr_id as u32)
@@ -162,12 +168,73 @@ impl<S: Service, P> Tracker<S, P> {
             filled: 0,
             backlog: VecDeque::new(),
             strays: 0,
+            shared: None,
         })
     }
 
     /// How to make a queue pair that reports here; to be given to [`add`](Self::add).
-    pub(crate) const fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
-        pd.queue_pair(&self.queue)
+    pub(crate) fn queue_pair<'a>(&'a self, pd: &'a ProtectionDomain) -> QueuePairBuilder<'a, S> {
+        let builder = pd.queue_pair(&self.queue);
+        match &self.shared {
+            Some(shared) => builder.shared_receive_queue(shared.queue()),
+            None => builder,
+        }
+    }
+
+    /// From here on queue pairs take their receives from one queue of `requests`.
+    pub(crate) fn share_receives(
+        &mut self,
+        pd: &ProtectionDomain,
+        requests: u32,
+        elements: u32,
+    ) -> Result<()> {
+        if self.shared.is_some() || self.members.iter().any(|place| place.held.is_some()) {
+            return Err(Error::invalid(
+                "shared receives",
+                "the hub has queue pairs, or shares receives already",
+                "call it once, before the first queue pair is made",
+            ));
+        }
+        self.shared = Some(Shared::new(pd, &self.queue, requests, elements)?);
+        Ok(())
+    }
+
+    /// The domain of shared receives.
+    pub(crate) fn shared_domain(&self) -> Result<&ProtectionDomain> {
+        let shared = self.shared.as_ref().ok_or_else(nothing_shared)?;
+        Ok(shared.queue().protection_domain())
+    }
+
+    /// Posts a receive for whichever queue pair a message comes to; see [`post_send`](Self::post_send).
+    ///
+    /// # Errors
+    /// The payload comes back: nothing was posted.
+    ///
+    /// # Safety
+    /// As for [`post_send`](Self::post_send), in the domain of shared receives.
+    pub(crate) unsafe fn post_shared_receive(
+        &mut self,
+        list: &[sys::ibv_sge],
+        payload: P,
+    ) -> std::result::Result<(), (P, Error)> {
+        let Some(shared) = &mut self.shared else { return Err((payload, nothing_shared())) };
+        // SAFETY: by the caller's promise.
+        unsafe { shared.post(|number| wr_id(Side::Receive, ALL, number), list, payload) }
+    }
+
+    /// A shared receive that ended.
+    fn end_shared(&mut self, completion: &WorkCompletion) -> Option<Ended<P>> {
+        let (side, place, _, number) = parts(completion.wr_id());
+        if side != Side::Receive || place != ALL.place {
+            return None;
+        }
+        let payload = self.shared.as_mut()?.end(number)?;
+        let qp_num = completion.qp_num();
+        let is_it = |held: &Held<S, P>| held.qp.number() == qp_num;
+        let place = self.members.iter().position(|place| place.held.as_ref().is_some_and(is_it));
+        let member = place
+            .map_or(ALL, |place| Member { place: place as u32, generation: self.members[place].generation });
+        Some(Ended { member, side, payload, completion: Some(*completion) })
     }
 
     pub(crate) const fn queue(&self) -> &CompletionQueue {
@@ -188,10 +255,21 @@ impl<S: Service, P> Tracker<S, P> {
                 "make it with `queue_pair`",
             ));
         }
+        let is_ours = match (qp.shared_receive_queue(), &self.shared) {
+            (Some(queue), Some(shared)) => queue.is(shared.queue()),
+            (queue, shared) => queue.is_none() && shared.is_none(),
+        };
+        if !is_ours {
+            return Err(Error::invalid(
+                "queue pair",
+                "its receives do not come from where the hub's do",
+                "make it with `queue_pair`, and share receives by `share_receives`",
+            ));
+        }
         let place = match self.free.pop() {
             Some(place) => place,
-            None if self.members.len() as u32 == PLACES => {
-                return Err(Error::Full { queue: "table of queue pairs", depth: PLACES });
+            None if self.members.len() as u32 == ALL.place => {
+                return Err(Error::Full { queue: "table of queue pairs", depth: ALL.place });
             }
             None => {
                 self.members.push(Place { generation: 0, held: None });
@@ -260,7 +338,8 @@ impl<S: Service, P> Tracker<S, P> {
 
     /// Whether anything of any member is out.
     pub(crate) fn is_idle(&self) -> bool {
-        self.members.iter().filter_map(|place| place.held.as_ref()).all(|held| held.out() == 0)
+        self.shared.as_ref().is_none_or(|shared| shared.out() == 0)
+            && self.members.iter().filter_map(|place| place.held.as_ref()).all(|held| held.out() == 0)
     }
 
     /// Posts one request that `make` makes of its number; `payload` keeps what it names.
@@ -386,7 +465,10 @@ impl<S: Service, P> Tracker<S, P> {
             let member = Member { place, generation };
             let Ok(held) = self.held_mut(member) else {
                 self.done();
-                self.strays += 1;
+                match self.end_shared(&completion) {
+                    Some(ended) => return Ok(Some(ended)),
+                    None => self.strays += 1,
+                }
                 continue;
             };
             let ended = match (side, S::IN_ORDER) {
@@ -446,6 +528,9 @@ impl<S: Service, P> Tracker<S, P> {
             .into_iter()
             .filter(|completion| {
                 let (side, place, generation, number) = parts(completion.wr_id());
+                if place == ALL.place {
+                    return self.shared.as_ref().is_some_and(|shared| shared.is_out(number));
+                }
                 let held = self.members.get(place as usize).filter(|place| place.generation == generation);
                 held.and_then(|place| place.held.as_ref()).is_some_and(|held| match side {
                     Side::Send => held.sends.is_out(number),
@@ -506,6 +591,11 @@ impl<S: Service, P> Tracker<S, P> {
         self.empty_queue();
         Ok(back)
     }
+}
+
+#[cold]
+fn nothing_shared() -> Error {
+    Error::invalid("shared receive", "the hub does not share receives", "call `share_receives` first")
 }
 
 #[cold]

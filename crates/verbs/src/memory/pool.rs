@@ -39,12 +39,12 @@ impl Home {
 }
 
 impl BufferPool {
-    /// Divides all of a private region into buffers of `buffer_len` bytes; what is left at its end is not used.
+    /// Divides a private region into buffers of `buffer_len` bytes, at most `most` of them; what is left at its end is not used.
     ///
     /// # Errors
     /// [`Error::Invalid`] when not even one fits.
-    pub(crate) fn new(region: Arc<Registered>, buffer_len: usize) -> Result<Self> {
-        let count = region.len().checked_div(buffer_len).unwrap_or(0);
+    pub(crate) fn new(region: Arc<Registered>, buffer_len: usize, most: usize) -> Result<Self> {
+        let count = region.len().checked_div(buffer_len).unwrap_or(0).min(most);
         if count == 0 {
             return Err(Error::invalid(
                 "pool of buffers",

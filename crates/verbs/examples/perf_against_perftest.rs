@@ -1,0 +1,243 @@
+//! Our `perf` example against perftest, on the same device, in turns: the ratio, and how sure it is.
+//!
+//! ```sh
+//! cargo build --release -p sinew-verbs --examples
+//! cargo xtask vm run --timeout 900 -- target/release/examples/perf_against_perftest
+//! ```
+//!
+//! Both sides of each program run on this machine, with events (two that poll would share the guest's one processor by the tick). Each round measures
+//! both programs, in turns first; the ratio of a round is ours by theirs for latency, theirs by ours for bandwidth, so that more than 1 means slower. The
+//! answer is the median of the rounds, with the interval that holds the true one in 95 of 100 cases (by order statistics: no distribution is assumed).
+
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Our perf example against perftest, in turns.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Rounds of each test
+    #[arg(short, long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(6..))]
+    rounds: u32,
+    /// Name of the device
+    #[arg(short, long, default_value = "rxe0")]
+    device: String,
+    /// Place of its GID
+    #[arg(short = 'x', long, default_value_t = 1)]
+    gid_index: u32,
+    /// Address of this machine
+    #[arg(short, long, default_value = "10.77.0.1")]
+    address: String,
+    /// Only tests whose name contains this
+    #[arg(short, long, default_value = "")]
+    only: String,
+    /// Messages of a round of latency; a quarter of it for bandwidth
+    #[arg(short = 'n', long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(40..))]
+    iters: u64,
+    /// One of so many of our sends is signaled; perftest signals each
+    #[arg(long, default_value_t = 1)]
+    signal_every: u64,
+}
+
+/// A test that both have.
+struct Case {
+    name: &'static str,
+    ours: &'static str,
+    theirs: &'static str,
+    size: u32,
+    /// Which word of perftest's line is the result.
+    word: usize,
+    is_bandwidth: bool,
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "send_lat 64",
+        ours: "send-lat",
+        theirs: "ib_send_lat",
+        size: 64,
+        word: 4,
+        is_bandwidth: false,
+    },
+    Case {
+        name: "send_lat 4096",
+        ours: "send-lat",
+        theirs: "ib_send_lat",
+        size: 4096,
+        word: 4,
+        is_bandwidth: false,
+    },
+    Case {
+        name: "write_bw 65536",
+        ours: "write-bw",
+        theirs: "ib_write_bw",
+        size: 65536,
+        word: 3,
+        is_bandwidth: true,
+    },
+];
+
+/// Longest time for one measurement.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Times that one measurement is tried again.
+const ATTEMPTS: u32 = 4;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("perf_against_perftest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let own = std::env::current_exe()?;
+    let perf = own.with_file_name("perf");
+    for case in CASES.iter().filter(|case| case.name.contains(&arguments.only)) {
+        let mut ratios = Vec::new();
+        let (mut ours, mut theirs, mut again) = (Vec::new(), Vec::new(), 0);
+        for round in 0..arguments.rounds {
+            let mut measure = |is_ours: bool| -> Result<f64> {
+                let (value, attempts) = measured(arguments, case, is_ours.then_some(&perf))?;
+                again += attempts;
+                Ok(value)
+            };
+            let first = measure(round % 2 == 0)?;
+            let second = measure(round % 2 == 1)?;
+            let (own, other) = if round % 2 == 0 { (first, second) } else { (second, first) };
+            ratios.push(if case.is_bandwidth { other / own } else { own / other });
+            ours.push(own);
+            theirs.push(other);
+        }
+        let (low, high) = interval(&mut ratios);
+        println!(
+            "{}: ours {:.2}, perftest {:.2} {}; ratio {:.3} (95 %: {low:.3} to {high:.3}), {} rounds, {again} measurements again",
+            case.name,
+            median(&mut ours),
+            median(&mut theirs),
+            if case.is_bandwidth { "MiB/s" } else { "us one way" },
+            median(&mut ratios),
+            arguments.rounds,
+        );
+    }
+    Ok(())
+}
+
+/// Measures once, again when a side hangs or fails; how often that was.
+fn measured(arguments: &Arguments, case: &Case, ours: Option<&PathBuf>) -> Result<(f64, u32)> {
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        match measure(arguments, case, ours.map(PathBuf::as_path)) {
+            Ok(value) => return Ok((value, attempt)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| "it was not tried".into()))
+}
+
+fn measure(arguments: &Arguments, case: &Case, ours: Option<&Path>) -> Result<f64> {
+    let iters = if case.is_bandwidth { arguments.iters / 4 } else { arguments.iters };
+    let common = format!("-d {} -x {} -s {} -n {iters} -e", arguments.device, arguments.gid_index, case.size);
+    let (program, options, port) = match ours {
+        Some(path) => {
+            let options = format!("{} {common} --signal-every {}", case.ours, arguments.signal_every);
+            (path.to_owned(), options, 18516)
+        }
+        None => (case.theirs.into(), format!("{common} -F"), 18515),
+    };
+    let mut command = |more: &str| {
+        let mut command = Command::new(&program);
+        command.args(options.split_whitespace()).args(more.split_whitespace()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map(Running)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let server = command("")?;
+    while !is_listening(port) {
+        if Instant::now() > deadline {
+            return Err("the server does not listen".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let said = command(&arguments.address)?.end(deadline)?;
+    server.end(deadline)?;
+    let value = match ours {
+        Some(_) => said.lines().find_map(|line| {
+            let (_, rest) = line.split_once(": ")?;
+            rest.split_whitespace().next()?.parse().ok()
+        }),
+        None => said.lines().find_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_it = words.first()? == &case.size.to_string() && words.get(1)? == &iters.to_string();
+            if is_it { words.get(case.word)?.parse().ok() } else { None }
+        }),
+    };
+    value.ok_or_else(|| format!("no result in: {said}").into())
+}
+
+/// A program that is killed when nobody waits for it any more.
+struct Running(Child);
+
+impl Running {
+    fn end(mut self, deadline: Instant) -> Result<String> {
+        while self.0.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err("it does not end".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut said = String::new();
+        if let Some(mut output) = self.0.stdout.take() {
+            std::io::Read::read_to_string(&mut output, &mut said)?;
+        }
+        if self.0.wait()?.success() { Ok(said) } else { Err(format!("it failed: {said}").into()) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn is_listening(port: u16) -> bool {
+    let wanted = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        text.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            matches!(fields[..], [_, local, _, "0A", ..] if local.ends_with(&wanted))
+        })
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        f64::midpoint(values[middle - 1], values[middle])
+    } else {
+        values[middle]
+    }
+}
+
+/// Where the median of all rounds that could be made lies, in 95 of 100 cases: the widest pair of order statistics that leaves 2.5 of 100 outside on
+/// either side, when each round is as likely above the true median as below.
+fn interval(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    let (mut term, mut below) = (0.5f64.powi(count as i32), 0.0);
+    let mut rank = 0;
+    while rank < count / 2 && below + term <= 0.025 {
+        below += term;
+        term *= (count - rank) as f64 / (rank + 1) as f64;
+        rank += 1;
+    }
+    let outer = rank.saturating_sub(1);
+    (values[outer], values[count - 1 - outer])
+}

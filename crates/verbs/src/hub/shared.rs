@@ -1,0 +1,161 @@
+//! Receives that all queue pairs of a hub take from, with what they hold.
+//!
+//! Called by the tracker alone. The queue is made here and never handed out: no queue pair but the tracker's can take from it, so it can be
+//! destroyed when those are.
+#![allow(unsafe_code)]
+
+use crate::cq::{CompletionQueue, Reservation};
+use crate::error::{Error, Result};
+use crate::pd::ProtectionDomain;
+use crate::qp::ReceiveRequest;
+use crate::srq::SharedReceiveQueue;
+use sinew_verbs_sys as sys;
+use std::mem::ManuallyDrop;
+
+/// A shared receive queue and what its requests hold. The payloads go only when the device is done with them.
+pub(super) struct Shared<P> {
+    queue: ManuallyDrop<SharedReceiveQueue>,
+    receives: ManuallyDrop<Slab<P>>,
+    /// Room in the completion queue for all of them.
+    _room: Reservation,
+}
+
+impl<P> Shared<P> {
+    pub(super) fn new(
+        pd: &ProtectionDomain,
+        completions: &CompletionQueue,
+        requests: u32,
+        elements: u32,
+    ) -> Result<Self> {
+        let room = completions.reserve(requests)?;
+        let queue = pd.shared_receive_queue(requests).elements(elements).build()?;
+        Ok(Self {
+            queue: ManuallyDrop::new(queue),
+            receives: ManuallyDrop::new(Slab::new(requests)),
+            _room: room,
+        })
+    }
+
+    pub(super) fn queue(&self) -> &SharedReceiveQueue {
+        &self.queue
+    }
+
+    /// How many are out.
+    pub(super) fn out(&self) -> u32 {
+        self.receives.len()
+    }
+
+    pub(super) fn is_out(&self, number: u32) -> bool {
+        self.receives.places.get(number as usize).is_some_and(Option::is_some)
+    }
+
+    /// Posts a receive; `wr_id` makes the request's number of its place.
+    ///
+    /// # Errors
+    /// The payload comes back: nothing was posted.
+    ///
+    /// # Safety
+    /// The payload keeps every byte that the elements name, registered in the queue's domain, valid and untouched, until it comes back by
+    /// [`end`](Self::end), or is dropped by this value.
+    pub(super) unsafe fn post(
+        &mut self,
+        wr_id: impl FnOnce(u32) -> u64,
+        list: &[sys::ibv_sge],
+        payload: P,
+    ) -> std::result::Result<(), (P, Error)> {
+        let Some(number) = self.receives.next() else {
+            return Err((
+                payload,
+                Error::Full { queue: "shared receive queue", depth: self.receives.places.len() as u32 },
+            ));
+        };
+        let request = ReceiveRequest::of(wr_id(number), list.as_ptr(), list.len());
+        // SAFETY: the payload keeps what the request names until it ended, or the queue is destroyed.
+        match unsafe { self.queue.post_receive(request) } {
+            Ok(()) => {
+                self.receives.push(payload);
+                Ok(())
+            }
+            Err(error) => Err((payload, error)),
+        }
+    }
+
+    /// The payload of a receive that ended.
+    pub(super) fn end(&mut self, number: u32) -> Option<P> {
+        self.receives.end_one(number)
+    }
+}
+
+/// Requests that end in any order.
+#[derive(Debug)]
+struct Slab<P> {
+    places: Box<[Option<P>]>,
+    free: Vec<u32>,
+}
+
+impl<P> Slab<P> {
+    fn new(depth: u32) -> Self {
+        Self { places: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect() }
+    }
+
+    /// The number that the next request gets, while there is room.
+    fn next(&self) -> Option<u32> {
+        self.free.last().copied()
+    }
+
+    /// Remembers the request that was posted under the number that `next` said.
+    fn push(&mut self, payload: P) {
+        let number = self.free.pop().expect("a request was posted beyond the depth of its queue");
+        self.places[number as usize] = Some(payload);
+    }
+
+    /// The request `number`, if it is out. A device may say anything.
+    fn end_one(&mut self, number: u32) -> Option<P> {
+        let payload = self.places.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        Some(payload)
+    }
+
+    fn len(&self) -> u32 {
+        (self.places.len() - self.free.len()) as u32
+    }
+}
+
+impl<P> Drop for Shared<P> {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
+        match queue.destroy() {
+            // SAFETY: dropped once, here, after the device forgot the queue.
+            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.receives) },
+            // Queue pairs that the device refuses to destroy may still take from it: the payloads stay for ever.
+            Err(error) => {
+                tracing::error!(
+                    requests = self.out(),
+                    errno = error.0,
+                    "memory of shared receives stays with a device that refuses to end them"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_gives_places_back_in_any_order_and_believes_no_number() {
+        let mut slab = Slab::new(2);
+        let first = slab.next().unwrap();
+        slab.push('a');
+        let second = slab.next().unwrap();
+        slab.push('b');
+        assert_eq!(slab.next(), None);
+        assert_eq!(slab.end_one(second), Some('b'));
+        assert_eq!(slab.end_one(second), None);
+        assert_eq!(slab.end_one(99), None);
+        assert_eq!(slab.next(), Some(second));
+        assert_eq!((slab.len(), slab.end_one(first)), (1, Some('a')));
+    }
+}
