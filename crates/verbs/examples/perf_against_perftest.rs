@@ -150,7 +150,7 @@ fn measure(arguments: &Arguments, case: &Case, ours: Option<&Path>) -> Result<f6
         }
         None => (case.theirs.into(), format!("{common} -F"), 18515),
     };
-    let mut command = |more: &str| {
+    let command = |more: &str| {
         let mut command = Command::new(&program);
         command.args(options.split_whitespace()).args(more.split_whitespace()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map(Running)

@@ -5,7 +5,9 @@ mod common;
 use sinew_verbs::hub::{Completed, Hub, Member, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 
-use sinew_verbs::qp::{Path, Rc, Ud};
+use sinew_verbs::qp::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCount, RnrRetry};
+use sinew_verbs::qp::state::{AttributeMask, State};
+use sinew_verbs::qp::{Attributes, Path, Rc, Route, Ud};
 use sinew_verbs::work::Status;
 use sinew_verbs::{ProtectionDomain, Result};
 use std::sync::atomic::Ordering;
@@ -312,4 +314,59 @@ fn shared_receives_serve_all_queue_pairs_and_say_whose_message_it_was() {
     let leaked = context.library().leaked_objects();
     drop(hub);
     assert_eq!(context.library().leaked_objects(), leaked);
+}
+
+#[test]
+fn queue_pairs_that_were_brought_up_by_hand_are_taken_in() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Rc>::new(&context, 64).unwrap();
+    let qps = [(); 2].map(|()| hub.queue_pair(&pd).build_raw().unwrap());
+    let choice = context.choose_gid(None).unwrap();
+    let entry = choice.entry.as_ref().unwrap();
+    for (own, peer) in [(0, 1), (1, 0)] {
+        let (qp, peer) = (&qps[own], qps[peer].number());
+        let error = qp.modify(&Attributes::new().set_state(State::RTR)).unwrap_err().to_string();
+        assert!(error.contains("RESET, INIT, RTR, RTS"), "{error}");
+        qp.modify(
+            &Attributes::new()
+                .set_state(State::INIT)
+                .set_pkey_index(0)
+                .set_port(choice.port)
+                .set_access(RemoteAccess::empty()),
+        )
+        .unwrap();
+        let path = Path::global(choice.port, Route::new(entry.gid, entry.index).unwrap());
+        let ready = Attributes::new()
+            .set_state(State::RTR)
+            .set_path(path)
+            .set_mtu(Mtu::B1024)
+            .set_peer_qp_num(peer)
+            .set_receive_psn(PacketSequenceNumber::default())
+            .set_responder_resources(1)
+            .set_min_rnr_timer(MinRnrTimer::DEFAULT);
+        let error = qp
+            .modify(&Attributes::from_raw(*ready.as_raw(), ready.mask() - AttributeMask::DEST_QPN))
+            .unwrap_err();
+        assert!(error.to_string().contains("missing DEST_QPN"), "{error}");
+        qp.modify(&ready).unwrap();
+        qp.modify(
+            &Attributes::new()
+                .set_state(State::RTS)
+                .set_send_psn(PacketSequenceNumber::default())
+                .set_ack_timeout(AckTimeout::DEFAULT)
+                .set_retries(RetryCount::DEFAULT)
+                .set_rnr_retries(RnrRetry::Unlimited)
+                .set_initiator_depth(1),
+        )
+        .unwrap();
+        assert_eq!(qp.state().unwrap(), State::RTS);
+    }
+    let [a, b] = qps.map(|qp| hub.adopt(qp).unwrap());
+    assert!(hub.endpoint(a).is_err() && hub.reset(a).is_err(), "only who brought it up knows its way");
+    let mut pair = Pair { hub, pd: pd.clone(), a, b };
+    pair.hub.post_receive(b, pd.allocate(8).unwrap(), 0).unwrap();
+    pair.hub.post(a, Operation::send(pd.allocate(8).unwrap())).unwrap();
+    let (sent, received) = pair.next_two();
+    assert!(sent.result.is_ok() && received.result.is_ok());
 }

@@ -122,6 +122,15 @@ impl<S: Service> Hub<S> {
         self.tracker.add(prepared)
     }
 
+    /// Takes in a queue pair that was made by [`queue_pair`](Self::queue_pair) and `build_raw`, and is brought up elsewhere: by hand, or by a connection
+    /// manager ([`Connection::into_parts`](crate::cm::Connection::into_parts)).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for one that reports to another completion queue; it is dropped then.
+    pub fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
+        self.tracker.adopt(qp)
+    }
+
     /// What the peer needs to know.
     ///
     /// # Errors

@@ -153,7 +153,6 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// With the memory: [`Error::Full`] when the shared queue has no place; [`Error::Invalid`] without
     /// [`share_receives`](Self::share_receives), or for memory of another domain than was given there.
-    #[expect(clippy::result_large_err, reason = "it gives the memory back")]
     pub fn post_shared_receive(&mut self, held: impl Into<Held>, tag: u64) -> Result<(), Rejected<Held>> {
         let held = held.into();
         let mut elements = NO_ELEMENTS;

@@ -92,7 +92,8 @@ struct Place<S: Service, P> {
 /// A queue pair and what its requests hold. The payloads go only when the device is done with them.
 struct Held<S: Service, P> {
     qp: ManuallyDrop<QueuePair<S>>,
-    plan: Plan,
+    /// Nothing for one that somebody else brings up.
+    plan: Option<Plan>,
     sends: ManuallyDrop<Ring<P>>,
     receives: ManuallyDrop<Ring<P>>,
 }
@@ -248,6 +249,15 @@ impl<S: Service, P> Tracker<S, P> {
     /// Takes a queue pair in.
     pub(crate) fn add(&mut self, prepared: PreparedQueuePair<S>) -> Result<Member> {
         let (qp, plan) = prepared.into_parts();
+        self.take_in(qp, Some(plan))
+    }
+
+    /// Takes in a queue pair that somebody else has brought up.
+    pub(crate) fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
+        self.take_in(qp, None)
+    }
+
+    fn take_in(&mut self, qp: QueuePair<S>, plan: Option<Plan>) -> Result<Member> {
         if !qp.send_completion_queue().is(&self.queue) || !qp.receive_completion_queue().is(&self.queue) {
             return Err(Error::invalid(
                 "queue pair",
@@ -311,7 +321,7 @@ impl<S: Service, P> Tracker<S, P> {
 
     pub(crate) fn endpoint(&self, member: Member) -> Result<Endpoint> {
         let held = self.held(member)?;
-        held.plan.endpoint(&held.qp)
+        held.plan.as_ref().ok_or_else(by_hand)?.endpoint(&held.qp)
     }
 
     pub(crate) fn connect(&self, member: Member, peer: &Endpoint) -> Result<()>
@@ -319,7 +329,7 @@ impl<S: Service, P> Tracker<S, P> {
         S: Connected,
     {
         let held = self.held(member)?;
-        held.plan.connect(&held.qp, peer)
+        held.plan.as_ref().ok_or_else(by_hand)?.connect(&held.qp, peer)
     }
 
     pub(crate) fn activate(&self, member: Member) -> Result<()>
@@ -327,7 +337,7 @@ impl<S: Service, P> Tracker<S, P> {
         S: Datagram,
     {
         let held = self.held(member)?;
-        held.plan.activate(&held.qp)
+        held.plan.as_ref().ok_or_else(by_hand)?.activate(&held.qp)
     }
 
     /// How many requests of a member are out: sends and receives.
@@ -585,7 +595,7 @@ impl<S: Service, P> Tracker<S, P> {
     /// [`Error::Transition`] when the device refuses: what is out is still the device's.
     pub(crate) fn reset(&mut self, member: Member) -> Result<Vec<P>> {
         let held = self.held_mut(member)?;
-        held.plan.reset(&held.qp)?;
+        held.plan.as_mut().ok_or_else(by_hand)?.reset(&held.qp)?;
         let mut back: Vec<P> = held.sends.drain().collect();
         back.extend(held.receives.drain());
         self.empty_queue();
@@ -596,6 +606,15 @@ impl<S: Service, P> Tracker<S, P> {
 #[cold]
 fn nothing_shared() -> Error {
     Error::invalid("shared receive", "the hub does not share receives", "call `share_receives` first")
+}
+
+#[cold]
+fn by_hand() -> Error {
+    Error::invalid(
+        "queue pair of a hub",
+        "it was brought up elsewhere",
+        "connect it where it was, or remove it and add a new one",
+    )
 }
 
 #[cold]
