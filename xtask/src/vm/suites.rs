@@ -167,15 +167,22 @@ pub(super) fn build(workspace: &Workspace, suites: Vec<Suite>, log: &Path) -> Re
 }
 
 fn compile(workspace: &Workspace, package: &str, suites: &[&Suite], log: &Path) -> Result<Vec<Program>> {
+    if suites.iter().any(|suite| suite.examples) {
+        // `cargo test --examples` would make tests of them.
+        let mut command = Command::new(cargo());
+        command.current_dir(&workspace.root).env("CARGO_TERM_COLOR", "never");
+        command.args(["build", "--all-features", "--package", package, "--examples"]);
+        let finished = process::run(&mut command, log, BUILD_LIMIT)?;
+        if let Some(reason) = &finished.reason {
+            bail!("the examples of {package} do not build: {reason} (whole output: {})", log.display());
+        }
+    }
     let mut command = Command::new(cargo());
     command.current_dir(&workspace.root).env("CARGO_TERM_COLOR", "never");
     command.args(["test", "--no-run", "--all-features", "--message-format=json-render-diagnostics"]);
     command.args(["--package", package]);
     if suites.iter().any(|suite| suite.test.is_none()) {
         command.arg("--lib");
-    }
-    if suites.iter().any(|suite| suite.examples) {
-        command.arg("--examples");
     }
     let tests: BTreeSet<&String> = suites.iter().filter_map(|suite| suite.test.as_ref()).collect();
     command.args(tests.iter().flat_map(|test| ["--test", test.as_str()]));
