@@ -122,7 +122,7 @@ fn i8_a_scope_of_many_operations_does_not_grow() {
             for place in 0..count {
                 let pending = scope.post(Work::write(gather, region.remote())).unwrap();
                 if place % 2 == 0 {
-                    drop(pending.wait().unwrap());
+                    pending.wait().unwrap();
                 } else {
                     drop(pending);
                 }

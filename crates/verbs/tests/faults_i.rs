@@ -277,13 +277,16 @@ fn i8_long_scopes_do_not_grow() {
             let sent = scope.post(Work::send(gather))?;
             b.receive(place.scatter()?)?;
             match round % 3 {
-                0 => drop(sent.wait()?),
+                0 => {
+                    sent.wait()?;
+                }
                 1 => drop(sent),
-                _ => drop(scope.post(Work::send(&[][..])).and_then(|empty| {
+                _ => {
+                    let empty = scope.post(Work::send(&[][..]))?;
                     b.run(Work::receive_word())?;
                     drop(sent);
-                    empty.wait()
-                })?),
+                    empty.wait()?;
+                }
             }
         }
         Ok::<_, Error>(())
@@ -361,10 +364,10 @@ fn i11_nothing_leaks_whichever_call_fails_on_the_way_to_a_channel() {
         for after in 0..4 {
             let fake = Fake::new();
             fake.control.refuse(call, Refusal::after(after, libc::EIO));
-            if let Ok(channel) = Channel::builder(&fake.pd).build() {
-                if let Ok(endpoint) = channel.endpoint() {
-                    drop(channel.handshake(&endpoint));
-                }
+            if let Ok(channel) = Channel::builder(&fake.pd).build()
+                && let Ok(endpoint) = channel.endpoint()
+            {
+                drop(channel.handshake(&endpoint));
             }
             fake.control.refuse_nothing();
             fake.finish();

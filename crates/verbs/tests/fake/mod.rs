@@ -125,7 +125,7 @@ pub(crate) fn must_end<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static
         let _ = done.send(());
         answer
     });
-    let waited = wait.recv_timeout(Duration::from_secs(30));
+    let waited = wait.recv_timeout(Duration::from_secs(120));
     assert!(!matches!(waited, Err(std::sync::mpsc::RecvTimeoutError::Timeout)), "it does not end");
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
