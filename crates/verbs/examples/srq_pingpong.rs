@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(short, long, default_value = "1024", value_parser = pingpong::mtu)]
     mtu: Mtu,
     /// Connections
-    #[arg(short = 'q', long = "num-qp", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short = 'q', long = "num-qp", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     connections: u32,
     /// Service level
     #[arg(short = 'l', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=15))]
@@ -45,6 +45,9 @@ struct Arguments {
 fn main() -> ExitCode {
     pingpong::exit("srq_pingpong", run(&Arguments::parse()))
 }
+
+/// C's program tells as many addresses, however many connections there are.
+const SLOTS: usize = 256;
 
 /// One connection's turn.
 struct Connection {
@@ -93,7 +96,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let addresses = all.iter().map(|connection| Ok(Address::of(hub.endpoint(connection.member)?)));
     let own = addresses.collect::<Result<Vec<Address>>>()?;
-    Exchange::open(options)?.swap(&own, |peers| {
+    Exchange::open(options)?.slots(SLOTS).swap(&own, |peers| {
         for (connection, peer) in all.iter().zip(peers) {
             hub.connect(connection.member, &peer.endpoint(*mtu))?;
         }

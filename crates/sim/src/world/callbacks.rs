@@ -61,7 +61,8 @@ impl World {
     fn add_handler(&self, host: usize) {
         let Some(open) = self.some_endpoint(host) else { return };
         let (wanted, pattern) = self.pattern(host, open.id);
-        let (depth, room) = (1 + self.index(3), ROOM.min(self.plan.len_max));
+        // A handler is not shown what does not fit.
+        let (depth, room) = (1 + self.index(3), ROOM);
         let posted = (0..depth).map(|_| self.posted(open.id, wanted, room)).collect();
         let number = {
             let mut known = self.handlers.borrow_mut();

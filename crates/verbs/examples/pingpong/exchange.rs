@@ -79,6 +79,7 @@ impl fmt::Display for Address {
 pub(crate) struct Exchange {
     stream: TcpStream,
     is_client: bool,
+    slots: usize,
 }
 
 impl Exchange {
@@ -97,7 +98,13 @@ impl Exchange {
         };
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, is_client: options.is_client() })
+        Ok(Self { stream, is_client: options.is_client(), slots: 0 })
+    }
+
+    /// At least so many addresses go each way, whatever is in those that are not of a queue pair.
+    pub(crate) const fn slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
+        self
     }
 
     /// Tells our addresses and learns as many of the other side's; `connect` is called with them as soon as they are known.
@@ -113,6 +120,9 @@ impl Exchange {
             self.tell(own)?;
         }
         let theirs = own.iter().map(|_| self.hear()).collect::<Result<Vec<Address>>>()?;
+        for _ in own.len()..self.slots {
+            self.stream.read_exact(&mut [0; LEN])?;
+        }
         for address in &theirs {
             println!("  remote address: {address}");
         }
@@ -130,6 +140,9 @@ impl Exchange {
     fn tell(&mut self, addresses: &[Address]) -> Result<()> {
         for address in addresses {
             self.stream.write_all(&address.to_bytes())?;
+        }
+        for _ in addresses.len()..self.slots {
+            self.stream.write_all(&[0; LEN])?;
         }
         Ok(())
     }

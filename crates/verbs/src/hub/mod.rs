@@ -85,7 +85,7 @@ impl<S: Service> Hub<S> {
         Ok(Self { tracker: Tracker::new(context, entries, None)? })
     }
 
-    /// The same; events of the completion queue come by `channel`, with `cookie`. Arm it by [`completion_queue`](Self::completion_queue).
+    /// The same; events of the completion queue come by `channel`, with `cookie`. Arm it by [`arm`](Self::arm).
     ///
     /// # Errors
     /// As for [`new`](Self::new).

@@ -15,7 +15,7 @@ use crate::qp::{
     SendRequest, Service,
 };
 use sinew_verbs_sys as sys;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 /// One queue pair of a tracker, by its place. Stale after the queue pair was removed: then it names nothing.
@@ -82,6 +82,8 @@ pub(crate) struct Tracker<S: Service, P> {
     strays: u64,
     /// Receives that all queue pairs take from. After them: it is dropped when they are.
     shared: Option<Shared<P>>,
+    /// The members by the numbers of their queue pairs, where receives are shared.
+    by_number: HashMap<u32, Member>,
 }
 
 struct Place<S: Service, P> {
@@ -170,6 +172,7 @@ impl<S: Service, P> Tracker<S, P> {
             backlog: VecDeque::new(),
             strays: 0,
             shared: None,
+            by_number: HashMap::new(),
         })
     }
 
@@ -229,12 +232,10 @@ impl<S: Service, P> Tracker<S, P> {
         if side != Side::Receive || place != ALL.place {
             return None;
         }
+        // Only a queue pair of this hub takes from its queue by its rules: a completion of another one, that reports here and takes from
+        // another hub's, names a receive of that hub.
+        let member = *self.by_number.get(&completion.qp_num())?;
         let payload = self.shared.as_mut()?.end(number)?;
-        let qp_num = completion.qp_num();
-        let is_it = |held: &Held<S, P>| held.qp.number() == qp_num;
-        let place = self.members.iter().position(|place| place.held.as_ref().is_some_and(is_it));
-        let member = place
-            .map_or(ALL, |place| Member { place: place as u32, generation: self.members[place].generation });
         Some(Ended { member, side, payload, completion: Some(*completion) })
     }
 
@@ -286,7 +287,7 @@ impl<S: Service, P> Tracker<S, P> {
                 self.members.len() as u32 - 1
             }
         };
-        let depths = qp.depths();
+        let (depths, number) = (qp.depths(), qp.number());
         let entry = &mut self.members[place as usize];
         entry.held = Some(Held {
             qp: ManuallyDrop::new(qp),
@@ -294,7 +295,11 @@ impl<S: Service, P> Tracker<S, P> {
             sends: ManuallyDrop::new(Ring::new(depths.send)),
             receives: ManuallyDrop::new(Ring::new(depths.receive)),
         });
-        Ok(Member { place, generation: entry.generation })
+        let member = Member { place, generation: entry.generation };
+        if self.shared.is_some() {
+            self.by_number.insert(number, member);
+        }
+        Ok(member)
     }
 
     #[inline]
@@ -574,6 +579,22 @@ impl<S: Service, P> Tracker<S, P> {
         self.strays += (before - self.backlog.len()) as u64;
     }
 
+    /// A queue pair of that number is gone: what it took of the shared receives and whose completions were not read comes back.
+    fn forget(&mut self, number: u32) -> Vec<P> {
+        self.by_number.remove(&number);
+        let mut back = Vec::new();
+        let Some(shared) = &mut self.shared else { return back };
+        self.backlog.retain(|completion| {
+            let (_, place, _, request) = parts(completion.wr_id());
+            let is_its = place == ALL.place && completion.qp_num() == number;
+            if is_its {
+                back.extend(shared.end(request));
+            }
+            !is_its
+        });
+        back
+    }
+
     /// To the error state: everything that is out completes as flushed.
     pub(crate) fn fail(&self, member: Member) -> Result<()> {
         self.held(member)?.qp.fail()
@@ -590,6 +611,7 @@ impl<S: Service, P> Tracker<S, P> {
         let mut held = ManuallyDrop::new(held);
         // SAFETY: `held` is not dropped; its parts are taken once each, or put back.
         let qp = unsafe { ManuallyDrop::take(&mut held.qp) };
+        let number = qp.number();
         match qp.destroy() {
             Ok(()) => {
                 place.generation = (place.generation + 1) & GENERATIONS as u16;
@@ -602,6 +624,7 @@ impl<S: Service, P> Tracker<S, P> {
                 // SAFETY: the last part, dropped once.
                 unsafe { std::ptr::drop_in_place(&raw mut held.plan) };
                 self.empty_queue();
+                back.extend(self.forget(number));
                 Ok(back)
             }
             Err((qp, error)) => {
