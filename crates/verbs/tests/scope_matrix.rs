@@ -1,12 +1,15 @@
 //! What `scope` and `manual_scope` answer, cell by cell of the table at the head of `sinew_verbs::channel`.
 
 mod common;
+mod fake;
 
 use common::channels;
+use fake::{Channels, Fake, range};
 use sinew_verbs::channel::{Channel, Scope, ScopeError, Work};
 use sinew_verbs::memory::{Buffer, Memory, RemoteAccess, RemoteRegion};
 use sinew_verbs::work::Status;
 use sinew_verbs::{Error, ProtectionDomain};
+use sinew_verbs_fake::{Call, Hold, Refusal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -203,6 +206,52 @@ fn what_is_out_does_not_end_by_the_deadline() {
             };
             assert!(matches!(failures[0], Error::TimedOut { .. }), "{failures:?}");
             assert!(case.channel.broken().is_some());
+        }
+    }
+}
+
+#[test]
+fn the_device_fails_to_poll() {
+    for (manual, leave) in
+        [(false, Leave::Dropped), (false, Leave::Forgotten), (true, Leave::Taken), (true, Leave::Dropped)]
+    {
+        for answer in [Answer::Ok, Answer::Err] {
+            let fake = Fake::new();
+            let Channels { mut a, b, a_qp, .. } = Channels::new(&fake, Duration::from_millis(30));
+            fake.control.hold(a_qp, Hold::COMPLETIONS);
+            let mut place = fake.pd.allocate(8).unwrap();
+            let bytes = range(&place);
+            let scatter = place.scatter().unwrap();
+            let control = &fake.control;
+            let body = |scope: &Scope<'_, '_>, pending: sinew_verbs::channel::Pending<'_, '_>| {
+                control.refuse(Call::PollCq, Refusal::always(libc::EIO));
+                match leave {
+                    Leave::Taken => assert!(matches!(pending.wait(), Err(Error::Call { .. })), "{scope:?}"),
+                    Leave::Dropped => drop(pending),
+                    Leave::Forgotten => std::mem::forget(pending),
+                }
+                if answer == Answer::Ok { Ok(7) } else { Err(Error::Peer { cause: "said so".to_owned() }) }
+            };
+            let ended = if manual {
+                a.manual_scope(|scope| body(scope, scope.post(Work::receive(scatter))?))
+            } else {
+                a.scope(|scope| body(scope, scope.post(Work::receive(scatter))?))
+            };
+            control.freed(bytes);
+            assert_eq!(control.touches_after_free(), []);
+            let failures = match ended {
+                // The failure was told to who waited.
+                Ok(7) if answer == Answer::Ok && matches!(leave, Leave::Taken) => Vec::new(),
+                Err(ScopeError::Failed(failures)) if answer == Answer::Ok => failures,
+                Err(ScopeError::Closure { failures, .. }) if answer == Answer::Err => failures,
+                other => panic!("{other:?}"),
+            };
+            let told = failures.iter().any(|failure| matches!(failure, Error::Call { .. }));
+            assert_eq!(told, !matches!(leave, Leave::Taken), "{failures:?}");
+            assert!(a.broken().is_some());
+            fake.control.refuse_nothing();
+            drop((a, b, place));
+            fake.finish();
         }
     }
 }

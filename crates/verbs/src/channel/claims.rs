@@ -143,12 +143,11 @@ impl Claims {
         matches!(self.state(claim), Some(State::Out { .. }))
     }
 
-    /// Who is to be woken when it ends; the one before is let go.
-    pub(crate) fn wake(&mut self, claim: Claim, by: &Waker) -> Option<Waker> {
-        match self.state(claim)? {
-            State::Out { waker: Some(waker), .. } if waker.will_wake(by) => None,
-            State::Out { waker, .. } => waker.replace(by.clone()),
-            _ => None,
+    /// Who is to be woken when it ends; whoever is not needed any more comes back.
+    pub(crate) fn wake(&mut self, claim: Claim, by: Waker) -> Option<Waker> {
+        match self.state(claim) {
+            Some(State::Out { waker, .. }) => waker.replace(by),
+            _ => Some(by),
         }
     }
 

@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 /// How long a wait polls before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
 
+/// How long a sleep lasts before it looks by itself: whoever drives the channel besides may take its event away, and whoever should tell
+/// of an end may have panicked.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long a queue pair in its error state gets to flush, before it is destroyed.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -163,7 +167,8 @@ impl Core {
 
     /// The same, or who is to be woken when it ends.
     pub(crate) fn take_or_wake(&self, claim: Claim, waker: &Waker) -> Result<Option<Ended>> {
-        // The waker that is replaced is the caller's code too: dropped outside.
+        // Copying a waker is the caller's code, as is dropping the one that is replaced: both outside of the lock.
+        let mut waker = Some(waker.clone());
         let (answer, replaced) = self.with(|state, later| {
             if let Some(ended) = state.claims.take(claim) {
                 return (Ok(Some(ended)), None);
@@ -172,11 +177,11 @@ impl Core {
                 Err(error) => (Err(error), None),
                 Ok(_) => match state.claims.take(claim) {
                     Some(ended) => (Ok(Some(ended)), None),
-                    None => (Ok(None), state.claims.wake(claim, waker)),
+                    None => (Ok(None), waker.take().and_then(|waker| state.claims.wake(claim, waker))),
                 },
             }
         });
-        drop(replaced);
+        drop((replaced, waker));
         answer
     }
 
@@ -225,22 +230,24 @@ impl Core {
     }
 
     fn sleep(&self, claim: Claim, deadline: Option<Instant>) -> Result<()> {
-        let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = || match deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()).min(LOOK),
+            None => LOOK,
+        };
         let mut state = self.lock();
         if !state.claims.is_out(claim) {
             return Ok(());
         }
         if state.is_watched {
             // Whoever watches tells when something ended, and when it stops to watch.
-            let wait = left().unwrap_or(Duration::from_secs(1));
-            drop(self.watched.wait_timeout(state, wait));
+            drop(self.watched.wait_timeout(state, left()));
             return Ok(());
         }
         state.is_watched = true;
         drop(state);
         let watch = Watch(self);
         if !self.arm()? {
-            self.events.wait(left())?;
+            self.events.wait(Some(left()))?;
         }
         drop(watch);
         Ok(())
@@ -299,22 +306,28 @@ impl Core {
 
     /// The last resort: a queue pair that does not flush is destroyed.
     fn destroy(&self, peer: u32, member: Member) {
-        self.with(|state, later| match state.tracker.remove(member) {
-            Ok(claims) => {
-                state.peers[peer as usize].member = None;
-                state.end_all(claims, later);
+        self.with(|state, later| {
+            if state.peers[peer as usize].member != Some(member) {
+                // Another thread has ended it meanwhile; what is out now is of its successor.
+                return;
             }
-            // Owned memory stays where it is.
-            Err(error) if !state.claims.has_borrowed(peer) => {
-                tracing::error!(%error, "the device neither flushes nor destroys a queue pair; its memory stays with it");
-            }
-            Err(error) => {
-                // Borrowed memory would be its owner's again in a moment.
-                eprintln!(
-                    "sinew-verbs: the device neither flushes nor destroys a queue pair ({error}) while it has borrowed memory; \
-                     returning would let it write freed memory, so the process ends here"
-                );
-                std::process::abort();
+            match state.tracker.remove(member) {
+                Ok(claims) => {
+                    state.peers[peer as usize].member = None;
+                    state.end_all(claims, later);
+                }
+                // Owned memory stays where it is.
+                Err(error) if !state.claims.has_borrowed(peer) => {
+                    tracing::error!(%error, "the device neither flushes nor destroys a queue pair; its memory stays with it");
+                }
+                Err(error) => {
+                    // Borrowed memory would be its owner's again in a moment.
+                    eprintln!(
+                        "sinew-verbs: the device neither flushes nor destroys a queue pair ({error}) while it has borrowed \
+                         memory; returning would let it write freed memory, so the process ends here"
+                    );
+                    std::process::abort();
+                }
             }
         });
     }

@@ -5,6 +5,7 @@ use super::claims::Claim;
 use super::core::{Core, CutShort};
 use super::work::{Done, Places, Work};
 use crate::error::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,8 +75,18 @@ impl Drop for PendingWork<'_> {
         let Some(claim) = self.claim else { return };
         // A drop does not wait for ever, also where waits may.
         let after = self.deadline.unwrap_or(super::DEADLINE);
-        self.core.wait_all(&[claim], Instant::now().checked_add(after), after);
+        let wait = || self.core.wait_all(&[claim], Instant::now().checked_add(after), after);
+        // A waker of somebody else's may panic meanwhile. The memory is its owner's again after this, so it goes on first.
+        let mut panicked = None;
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(wait)) {
+            panicked.get_or_insert(panic);
+        }
         self.core.abandon(claim);
+        if let Some(panic) = panicked
+            && !std::thread::panicking()
+        {
+            resume_unwind(panic);
+        }
     }
 }
 

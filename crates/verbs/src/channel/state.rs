@@ -10,6 +10,7 @@ use crate::hub::{Held, Member, Success, Tracker};
 use crate::qp::Rc;
 use crate::work::{Status, WorkError};
 use sinew_verbs_sys as sys;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 pub(super) struct State {
@@ -37,10 +38,25 @@ pub(super) struct Later {
 }
 
 impl Later {
-    pub(super) fn run(self) {
+    /// Wakes all, also when one of them, or a drop, panics.
+    pub(super) fn run(mut self) {
+        self.wakers.reverse();
+        let mut rest = Rest(self.wakers);
         drop(self.held);
-        for waker in self.wakers {
+        while let Some(waker) = rest.0.pop() {
             waker.wake();
+        }
+    }
+}
+
+/// Wakers whose turn has not come, the first last.
+struct Rest(Vec<Waker>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        while let Some(waker) = self.0.pop() {
+            // One has panicked, and that panic goes on.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }

@@ -255,6 +255,9 @@ impl<'data> Work<'data> {
                 "copy pieces together, or divide the operation",
             ));
         }
+        if matches!(self.kind, Kind::CompareSwap(..) | Kind::FetchAdd(..)) {
+            crate::hub::check_word(self.elements())?;
+        }
         Ok(())
     }
 

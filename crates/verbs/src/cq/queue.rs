@@ -285,7 +285,10 @@ impl CompletionQueue {
         // SAFETY: the queue is alive; a `WorkCompletion` is an `ibv_wc`, and there is room for as many; the context was looked at when it
         // was opened.
         let count = unsafe { sys::ibv_poll_cq_unchecked(self.as_raw(), room, into.as_mut_ptr().cast()) };
-        usize::try_from(count).map_err(|_| self.poll_failed(sys::Errno::UNKNOWN))
+        match usize::try_from(count) {
+            Ok(count) if count <= into.len() => Ok(count),
+            _ => Err(self.poll_failed(sys::Errno::UNKNOWN)),
+        }
     }
 
     #[cold]

@@ -159,6 +159,16 @@ fn whole_or(len: Option<u32>, buffer: &Buffer) -> Result<sys::ibv_sge> {
     Ok(buffer.sge(len))
 }
 
+/// A device answers an atomic with 8 bytes, whatever the place for them.
+pub(crate) fn check_word(place: &[sys::ibv_sge]) -> Result<()> {
+    if let [sys::ibv_sge { length: 8, .. }] = place {
+        return Ok(());
+    }
+    let bytes: u64 = place.iter().map(|element| u64::from(element.length)).sum();
+    let cause = format!("{bytes} bytes in {} pieces for the answer", place.len());
+    Err(Error::invalid("atomic operation", cause, "give it one place of 8 bytes"))
+}
+
 #[inline]
 fn of_domain(is: bool) -> Result<()> {
     if is {
@@ -258,7 +268,7 @@ impl<S: Service> Operation<S> {
         self
     }
 
-    /// Its bytes are copied while it is posted.
+    /// Its bytes are copied while it is posted. For sends and writes of buffers; what else is inline is refused when it is posted.
     #[must_use]
     pub const fn inline(mut self) -> Self {
         self.shape.flags |= sys::IBV_SEND_INLINE;
@@ -297,6 +307,9 @@ impl<S: Service> Shape<S> {
         elements: &'l mut [sys::ibv_sge; ELEMENTS_MAX],
     ) -> Result<SendRequest<'l, S>> {
         let count = kept.held.elements(self.len, pd, elements)?;
+        if self.flags & sys::IBV_SEND_INLINE != 0 {
+            self.check_inline(&kept.held)?;
+        }
         let to = match &kept.to {
             Some((handle, qp_num, qkey)) => {
                 of_domain(handle.protection_domain().is(pd))?;
@@ -340,10 +353,37 @@ impl<S: Service> Shape<S> {
                 raw.wr.rdma = rdma(remote);
                 raw.imm_data = immediate.to_be();
             }
-            Kind::CompareSwap(remote, compare, swap) => raw.wr.atomic = atomic(remote, compare, swap),
-            Kind::FetchAdd(remote, add) => raw.wr.atomic = atomic(remote, add, 0),
+            Kind::CompareSwap(remote, compare, swap) => {
+                check_word(&elements[..count])?;
+                raw.wr.atomic = atomic(remote, compare, swap);
+            }
+            Kind::FetchAdd(remote, add) => {
+                check_word(&elements[..count])?;
+                raw.wr.atomic = atomic(remote, add, 0);
+            }
         }
         Ok(request)
+    }
+
+    /// Inline bytes are read by this process, at the addresses that requests name: those of a part may be no addresses of ours, and a peer
+    /// may write what it names. Some drivers take the list of an operation that is answered for inline bytes too, and what they then
+    /// find in it for addresses.
+    #[cold]
+    fn check_inline(&self, held: &Held) -> Result<()> {
+        let remedy = "send it without `inline`";
+        match (self.kind, held) {
+            (_, Held::Part(_)) => Err(Error::invalid(
+                "inline operation",
+                "its memory is exposed, or not this process's",
+                remedy,
+            )),
+            (Kind::Read(_) | Kind::CompareSwap(..) | Kind::FetchAdd(..), _) => Err(Error::invalid(
+                "inline operation",
+                "it fills its memory, and takes nothing from it",
+                remedy,
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ impl<P> Shared<P> {
     }
 
     pub(super) fn is_out(&self, number: u32) -> bool {
-        self.receives.places.get(number as usize).is_some_and(Option::is_some)
+        self.receives.is_out(number)
     }
 
     /// Posts a receive; `wr_id` makes the request's number of its place.
@@ -86,34 +86,58 @@ impl<P> Shared<P> {
     }
 }
 
-/// Requests that end in any order.
+/// Requests that end in any order. A request's number is its place, and above it how often that was used: what a device tells twice is of
+/// no later request.
 #[derive(Debug)]
 struct Slab<P> {
     places: Box<[Option<P>]>,
+    /// The number of the request in each place, or that its next request gets.
+    numbers: Box<[u32]>,
     free: Vec<u32>,
 }
 
 impl<P> Slab<P> {
     fn new(depth: u32) -> Self {
-        Self { places: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect() }
+        Self {
+            places: (0..depth).map(|_| None).collect(),
+            numbers: (0..depth).collect(),
+            free: (0..depth).rev().collect(),
+        }
+    }
+
+    /// By how much the numbers of requests in one place differ.
+    fn stride(&self) -> u32 {
+        self.places.len().next_power_of_two() as u32
+    }
+
+    /// The place of the request that is out under this number.
+    fn place(&self, number: u32) -> Option<usize> {
+        let place = (number & (self.stride() - 1)) as usize;
+        (self.numbers.get(place) == Some(&number) && self.places[place].is_some()).then_some(place)
+    }
+
+    fn is_out(&self, number: u32) -> bool {
+        self.place(number).is_some()
     }
 
     /// The number that the next request gets, while there is room.
     fn next(&self) -> Option<u32> {
-        self.free.last().copied()
+        self.free.last().map(|place| self.numbers[*place as usize])
     }
 
     /// Remembers the request that was posted under the number that `next` said.
     fn push(&mut self, payload: P) {
-        let number = self.free.pop().expect("a request was posted beyond the depth of its queue");
-        self.places[number as usize] = Some(payload);
+        let place = self.free.pop().expect("a request was posted beyond the depth of its queue");
+        self.places[place as usize] = Some(payload);
     }
 
     /// The request `number`, if it is out. A device may say anything.
     fn end_one(&mut self, number: u32) -> Option<P> {
-        let payload = self.places.get_mut(number as usize)?.take()?;
-        self.free.push(number);
-        Some(payload)
+        let place = self.place(number)?;
+        let payload = self.places[place].take();
+        self.numbers[place] = number.wrapping_add(self.stride());
+        self.free.push(place as u32);
+        payload
     }
 
     fn len(&self) -> u32 {
@@ -155,7 +179,11 @@ mod tests {
         assert_eq!(slab.end_one(second), Some('b'));
         assert_eq!(slab.end_one(second), None);
         assert_eq!(slab.end_one(99), None);
-        assert_eq!(slab.next(), Some(second));
-        assert_eq!((slab.len(), slab.end_one(first)), (1, Some('a')));
+        let third = slab.next().unwrap();
+        assert_ne!(third, second, "what was told of the one is not of the other");
+        slab.push('c');
+        assert_eq!(slab.end_one(second), None);
+        assert_eq!((slab.len(), slab.end_one(first)), (2, Some('a')));
+        assert_eq!(slab.end_one(third), Some('c'));
     }
 }

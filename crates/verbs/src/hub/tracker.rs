@@ -312,12 +312,14 @@ impl<S: Service, P> Tracker<S, P> {
     }
 
     #[inline]
+    fn find(&mut self, member: Member) -> Option<&mut Held<S, P>> {
+        let place = self.members.get_mut(member.place as usize)?;
+        if place.generation == member.generation { place.held.as_mut() } else { None }
+    }
+
+    #[inline]
     fn held_mut(&mut self, member: Member) -> Result<&mut Held<S, P>> {
-        self.members
-            .get_mut(member.place as usize)
-            .filter(|place| place.generation == member.generation)
-            .and_then(|place| place.held.as_mut())
-            .ok_or_else(gone)
+        self.find(member).ok_or_else(gone)
     }
 
     pub(crate) fn qp(&self, member: Member) -> Result<&QueuePair<S>> {
@@ -474,17 +476,25 @@ impl<S: Service, P> Tracker<S, P> {
     /// [`Error::Call`] when the device failed: what is out is still the device's.
     #[inline]
     pub(crate) fn poll(&mut self) -> Result<Option<Ended<P>>> {
+        let strays = self.strays;
         loop {
             let Some(completion) = self.completion()? else { return Ok(None) };
             let (side, place, generation, number) = parts(completion.wr_id());
             let member = Member { place, generation };
-            let Ok(held) = self.held_mut(member) else {
-                self.done();
-                match self.end_shared(&completion) {
-                    Some(ended) => return Ok(Some(ended)),
-                    None => self.strays += 1,
+            // Who else's requests are reported to this queue has numbers of his own choice.
+            let held = match self.find(member) {
+                Some(held) if held.qp.number() == completion.qp_num() => held,
+                _ => {
+                    self.done();
+                    if let Some(ended) = self.end_shared(&completion) {
+                        return Ok(Some(ended));
+                    }
+                    self.strays += 1;
+                    if self.is_made_up(strays) {
+                        return Ok(None);
+                    }
+                    continue;
                 }
-                continue;
             };
             let ended = match (side, S::IN_ORDER) {
                 (Side::Send, false) => held.sends.end_one(number).map(|payload| (payload, true)),
@@ -502,9 +512,17 @@ impl<S: Service, P> Tracker<S, P> {
                 None => {
                     self.done();
                     self.strays += 1;
+                    if self.is_made_up(strays) {
+                        return Ok(None);
+                    }
                 }
             }
         }
+    }
+
+    /// Whether strays since there were so many are more than can be left over: a device that makes them up keeps nobody here.
+    fn is_made_up(&self, strays: u64) -> bool {
+        self.strays - strays >= u64::from(self.queue.entries())
     }
 
     /// The completion that comes next, if there is one; it stays until it is `done`.
@@ -533,9 +551,14 @@ impl<S: Service, P> Tracker<S, P> {
         self.backlog.extend(self.batch[self.next..self.filled].iter().copied());
         (self.next, self.filled) = (0, 0);
         let mut batch = [WorkCompletion::EMPTY; BATCH];
+        // No more than it holds: a device that makes completions up does not keep the caller here.
+        let mut left = self.queue.entries() as usize;
         // A device that fails here fails at the next poll too, where it is told.
-        while let Ok(count @ 1..) = self.queue.poll_into(&mut batch) {
+        while left > 0
+            && let Ok(count @ 1..) = self.queue.poll_into(&mut batch)
+        {
             self.backlog.extend(&batch[..count]);
+            left = left.saturating_sub(count);
         }
         let backlog = std::mem::take(&mut self.backlog);
         let before = backlog.len();

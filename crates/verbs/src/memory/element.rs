@@ -72,7 +72,8 @@ impl<'data> Scatter<'data> {
     /// # Errors
     /// [`Error::Invalid`] when the registration does not enclose them.
     pub(crate) fn new(bytes: &'data mut [u8], region: &Registered) -> Result<Self> {
-        Ok(Self { sge: element(bytes.as_ptr(), bytes.len(), region)?, data: PhantomData })
+        // Through a pointer that may write: the slice is made again of the address when it comes back.
+        Ok(Self { sge: element(bytes.as_mut_ptr(), bytes.len(), region)?, data: PhantomData })
     }
 
     /// How many bytes.
