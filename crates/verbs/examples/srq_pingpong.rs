@@ -16,6 +16,7 @@ mod pingpong;
 
 use clap::Parser;
 use pingpong::{Address, Exchange, FILL, Options, Result};
+use sinew_verbs::ProtectionDomain;
 use sinew_verbs::hub::{Hub, Member, Operation, Side};
 use sinew_verbs::memory::Buffer;
 use sinew_verbs::qp::Rc;
@@ -59,7 +60,7 @@ struct Connection {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { common: options, size, mtu, connections, sl } = arguments;
+    let Arguments { common: options, size, mtu, connections, .. } = arguments;
     if options.rx_depth < *connections {
         return Err(format!(
             "{} receives (-r) are less than one for each of {connections} connections (-q)",
@@ -77,23 +78,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     while let Some(place) = places.take() {
         hub.post_shared_receive(place, 0)?;
     }
-    let mut all = Vec::new();
-    for number in 0..*connections {
-        let builder = hub.queue_pair(&pd).send_depth(1);
-        let prepared = options.place(builder).mtu(*mtu).service_level(*sl)?.build()?;
-        if number == 0 {
-            println!("  {}", prepared.choice().explanation);
-        }
-        let mut buffer = pd.allocate(*size as usize)?;
-        buffer.fill(FILL);
-        // The client begins: for it the turn has come.
-        all.push(Connection {
-            member: hub.add(prepared)?,
-            message: Some(buffer),
-            heard: options.is_client(),
-        });
-    }
-
+    let mut all = connections_of(&mut hub, &pd, arguments)?;
     let addresses = all.iter().map(|connection| Ok(Address::of(hub.endpoint(connection.member)?)));
     let own = addresses.collect::<Result<Vec<Address>>>()?;
     Exchange::open(options)?.slots(SLOTS).swap(&own, |peers| {
@@ -136,6 +121,32 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     pingpong::report(u64::from(*size) * options.iters * 2, options.iters, start.elapsed());
     Ok(())
+}
+
+/// The connections, each with its message.
+fn connections_of(
+    hub: &mut Hub<Rc>,
+    pd: &ProtectionDomain,
+    arguments: &Arguments,
+) -> Result<Vec<Connection>> {
+    let Arguments { common: options, size, mtu, connections, sl } = arguments;
+    let mut all = Vec::new();
+    for number in 0..*connections {
+        let builder = hub.queue_pair(pd).send_depth(1);
+        let prepared = options.place(builder).mtu(*mtu).service_level(*sl)?.build()?;
+        if number == 0 {
+            println!("  {}", prepared.choice().explanation);
+        }
+        let mut buffer = pd.allocate(*size as usize)?;
+        buffer.fill(FILL);
+        // The client begins: for it the turn has come.
+        all.push(Connection {
+            member: hub.add(prepared)?,
+            message: Some(buffer),
+            heard: options.is_client(),
+        });
+    }
+    Ok(all)
 }
 
 /// Sends a connection's message, when it is its turn and the one before has left.

@@ -55,11 +55,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!("  {}", choice.explanation);
     let packet = context.port(choice.port)?.mtu_active();
     if packet.bytes().is_some_and(|most| *size > most) {
-        return Err(format!(
-            "{size} bytes are more than one packet on port {} carries ({packet})",
-            choice.port
-        )
-        .into());
+        return Err(format!("{size} bytes are more than one packet here carries ({packet})").into());
     }
     let member = hub.add(prepared)?;
     hub.activate(member)?;
