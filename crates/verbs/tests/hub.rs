@@ -370,3 +370,18 @@ fn queue_pairs_that_were_brought_up_by_hand_are_taken_in() {
     let (sent, received) = pair.next_two();
     assert!(sent.result.is_ok() && received.result.is_ok());
 }
+
+#[test]
+fn a_peer_that_is_not_there_ends_a_send_when_its_retries_are_used_up() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Rc>::new(&context, 64).unwrap();
+    let prepared = hub.queue_pair(&pd).ack_timeout(AckTimeout::from_code(10).unwrap()).build().unwrap();
+    let a = hub.add(prepared).unwrap();
+    let nobody = sinew_verbs::qp::Endpoint { qp_num: 0xff_fff0, ..hub.endpoint(a).unwrap() };
+    hub.connect(a, &nobody).unwrap();
+    let mut pair = Pair { hub, pd: pd.clone(), a, b: a };
+    pair.hub.post(a, Operation::send(pd.allocate(8).unwrap())).unwrap();
+    let error = pair.next().result.unwrap_err();
+    assert_eq!(error.status, Status::RETRY_EXCEEDED, "{error}");
+}

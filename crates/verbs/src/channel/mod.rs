@@ -184,7 +184,7 @@ impl<'a> ChannelBuilder<'a> {
         traffic_class: u8;
         /// How long the device waits for an acknowledgement; 67 ms by default.
         ack_timeout: AckTimeout;
-        /// How often the device sends again; 7 times by default.
+        /// How often the device sends again; 6 times by default.
         retries: RetryCount;
         /// How often the device tries again while the peer has no receive; for ever by default, as operations have deadlines.
         rnr_retries: RnrRetry;

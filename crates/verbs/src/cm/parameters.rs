@@ -62,7 +62,7 @@ impl ConnectionParameters {
         responder_resources: u8;
         /// Reads and atomics under way from here; 16 by default, less where the device or the peer has less.
         initiator_depth: u8;
-        /// How often is sent again; 7 times by default. Counts where the connection is asked for.
+        /// How often is sent again; 6 times by default. Counts where the connection is asked for.
         retries: RetryCount;
         /// How often is tried again while the receiver has no receive; for ever by default.
         rnr_retries: RnrRetry;

@@ -255,7 +255,7 @@ impl<S: Atomics> QueuePairBuilder<'_, S> {
     options! {
         /// How long an acknowledgement is waited for; 67 ms by default.
         ack_timeout: AckTimeout;
-        /// How often is sent again; 7 times by default.
+        /// How often is sent again; 6 times by default.
         retries: RetryCount;
         /// How often is tried again while the receiver has no receive; for ever by default, as operations have deadlines.
         rnr_retries: RnrRetry;

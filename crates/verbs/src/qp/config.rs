@@ -174,8 +174,8 @@ impl AckTimeout {
 pub struct RetryCount(u8);
 
 impl RetryCount {
-    /// 7, the most.
-    pub const DEFAULT: Self = Self(7);
+    /// 6: with 7, the most, Linux' software RoCE sends again for ever.
+    pub const DEFAULT: Self = Self(6);
 
     /// A given count.
     ///
