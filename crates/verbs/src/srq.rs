@@ -322,7 +322,7 @@ impl SharedReceiveQueue {
             libc::ENOMEM => Error::Full { queue: "shared receive queue", depth: self.requests() },
             number => Error::call("ibv_post_srq_recv", self.context().name(), number),
         };
-        PostError { posted, error }
+        PostError { posted, error, is_uncertain: false }
     }
 }
 

@@ -75,6 +75,8 @@ fn a_hub_allocates_nothing_for_a_post_and_its_completion() {
     let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
     let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
     let member = hub.add(prepared).unwrap();
+    let own = hub.endpoint(member).unwrap();
+    hub.connect(member, &own).unwrap();
     let mut buffer = Some(pd.allocate(64).unwrap());
     let mut round = |hub: &mut Hub<Rc>| {
         let send = Operation::send(buffer.take().unwrap());
@@ -91,6 +93,8 @@ fn a_hub_allocates_nothing_for_a_batch_with_one_signaled_operation() {
     let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
     let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
     let member = hub.add(prepared).unwrap();
+    let own = hub.endpoint(member).unwrap();
+    hub.connect(member, &own).unwrap();
     let mut buffers: Vec<Buffer> = (0..16).map(|_| pd.allocate(64).unwrap()).collect();
     let mut round = |hub: &mut Hub<Rc>| {
         let mut place = 0;

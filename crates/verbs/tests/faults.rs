@@ -523,3 +523,17 @@ fn a_device_that_does_not_flush_is_ended_by_destroying_its_queue_pair() {
     drop((a, b, place));
     fake.finish();
 }
+
+#[test]
+fn memory_of_a_post_that_failed_in_the_device_stays_until_its_end_is_known() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    fake.control.refuse(Call::WrComplete, Refusal::once(libc::EIO));
+    let rejected = pair.hub.post(pair.a, Operation::send(fake.pd.allocate(8).unwrap())).unwrap_err();
+    assert!(matches!(rejected.error, Error::Call { .. }), "{rejected}");
+    assert!(rejected.operation.into_held().into_buffer().is_none(), "the device may have it");
+    assert_eq!(pair.hub.in_flight(pair.a).unwrap(), (1, 0));
+    let back = pair.hub.remove(pair.a).unwrap();
+    assert_eq!(back.len(), 1);
+    assert!(back.into_iter().all(|held| held.into_buffer().is_some()));
+}

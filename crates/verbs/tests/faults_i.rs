@@ -383,7 +383,7 @@ fn i12_the_mtu_is_the_ports_and_a_late_peer_is_waited_for() {
     let given =
         qp.query(AttributeMask::PATH_MTU | AttributeMask::RNR_RETRY | AttributeMask::RETRY_CNT).unwrap();
     assert_eq!(given.mtu(), Some(Mtu::B1024));
-    assert_eq!(given.as_raw().retry_cnt, 7);
+    assert_eq!(given.as_raw().retry_cnt, 6);
     // A message before its receive is there arrives when it is.
     pair.hub.post(pair.a, Operation::send(fake.pd.allocate(8).unwrap())).unwrap();
     assert!(pair.ended().is_empty());

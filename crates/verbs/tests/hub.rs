@@ -385,3 +385,16 @@ fn a_peer_that_is_not_there_ends_a_send_when_its_retries_are_used_up() {
     let error = pair.next().result.unwrap_err();
     assert_eq!(error.status, Status::RETRY_EXCEEDED, "{error}");
 }
+
+#[test]
+fn nothing_is_sent_before_a_queue_pair_is_connected() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Rc>::new(&context, 64).unwrap();
+    let a = hub.add(hub.queue_pair(&pd).build().unwrap()).unwrap();
+    let rejected = hub.post(a, Operation::send(pd.allocate(8).unwrap())).unwrap_err();
+    assert!(rejected.error.to_string().contains("not connected"), "{rejected}");
+    assert_eq!(rejected.operation.into_held().into_buffer().unwrap().len(), 8);
+    assert_eq!(hub.in_flight(a).unwrap(), (0, 0));
+    assert!(hub.adopt(hub.queue_pair(&pd).build_raw().unwrap()).is_err(), "one in RESET");
+}

@@ -89,7 +89,7 @@ impl Core {
     }
 
     pub(crate) fn connect(&self, peer: u32, endpoint: &Endpoint) -> Result<()> {
-        let state = self.lock();
+        let mut state = self.lock();
         let member = state.usable(peer)?;
         state.tracker.connect(member, endpoint)
     }
@@ -119,17 +119,21 @@ impl Core {
         // SAFETY: by the caller's promise, the memory stays until the claim has ended; it is enclosed by its registration, as elements are.
         let posted = unsafe {
             if work.is_receive() {
-                tracker.post_receive(member, work.elements(), claim)
+                tracker
+                    .post_receive(member, work.elements(), claim)
+                    .map_err(|(claim, error)| (Some(claim), error))
             } else {
                 tracker.post_send(member, |wr_id| work.request(wr_id), claim)
             }
         };
         match posted {
             Ok(()) => Ok(claim),
-            Err((claim, error)) => {
+            Err((Some(claim), error)) => {
                 claims.cancel(claim);
                 Err(error)
             }
+            // The device may have taken it: it is flushed, and its claim tells so.
+            Err((None, _)) => Ok(claim),
         }
     }
 

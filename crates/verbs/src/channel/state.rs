@@ -133,7 +133,8 @@ impl Owned {
                 Ok(count) => {
                     let claim = claims.open(peer, 0, Some(held));
                     // SAFETY: the memory is owned, registered in this domain, and lies in the claim until that has ended.
-                    (claim, unsafe { tracker.post_receive(member, &elements[..count], claim) })
+                    let posted = unsafe { tracker.post_receive(member, &elements[..count], claim) };
+                    (claim, posted.map_err(|(claim, error)| (Some(claim), error)))
                 }
             },
             Self::Send(operation) => {
@@ -154,7 +155,9 @@ impl Owned {
         };
         match posted {
             Ok(()) => Ok(claim),
-            Err((claim, error)) => Err((claims.cancel(claim).unwrap_or(Held::Nothing), error)),
+            Err((Some(claim), error)) => Err((claims.cancel(claim).unwrap_or(Held::Nothing), error)),
+            // The device may have taken it: it is flushed, and its claim tells so.
+            Err((None, _)) => Ok(claim),
         }
     }
 }

@@ -83,8 +83,11 @@ impl<S: Service> Hub<S> {
         };
         // SAFETY: the payload is the operation's memory: owned, registered in the queue pair's domain, and reached by nobody else until it
         // comes back (a buffer), or never a slice (a part). The tracker lets it go only when the device is done.
-        unsafe { self.tracker.post_send(member, number, kept) }
-            .map_err(|(kept, error)| Rejected { operation: Operation { shape, kept }, error })
+        unsafe { self.tracker.post_send(member, number, kept) }.map_err(|(kept, error)| {
+            // What the device may have taken comes by `poll`.
+            let kept = kept.unwrap_or(Kept { held: Held::Nothing, tag: 0, to: None });
+            Rejected { operation: Operation { shape, kept }, error }
+        })
     }
 
     /// Posts operations with one doorbell for each 16 of them, as many as the send queue has room for; an operation that is not asked for

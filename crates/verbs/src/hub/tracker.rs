@@ -10,6 +10,7 @@ use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
+use crate::qp::state::State;
 use crate::qp::{
     Connected, Datagram, Endpoint, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder, ReceiveRequest,
     SendRequest, Service,
@@ -96,6 +97,8 @@ struct Held<S: Service, P> {
     qp: ManuallyDrop<QueuePair<S>>,
     /// Nothing for one that somebody else brings up.
     plan: Option<Plan>,
+    /// Whether it was brought up.
+    is_up: bool,
     sends: ManuallyDrop<Ring<P>>,
     receives: ManuallyDrop<Ring<P>>,
 }
@@ -103,6 +106,20 @@ struct Held<S: Service, P> {
 impl<S: Service, P> Held<S, P> {
     fn out(&self) -> u32 {
         self.sends.len() + self.receives.len()
+    }
+
+    /// Itself, once it can send. Some drivers take requests before that and tell of an error too: they would keep the memory.
+    #[inline]
+    fn up(&mut self) -> Result<&mut Self> {
+        if self.is_up { Ok(self) } else { Err(not_up()) }
+    }
+
+    /// Nobody knows what the device has taken: all that is out is flushed.
+    #[cold]
+    fn cut(&self) {
+        if let Err(error) = self.qp.fail() {
+            tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
+        }
     }
 }
 
@@ -255,6 +272,14 @@ impl<S: Service, P> Tracker<S, P> {
 
     /// Takes in a queue pair that somebody else has brought up.
     pub(crate) fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
+        let state = qp.state()?;
+        if ![State::RTS, State::SQD, State::SQE, State::ERR].contains(&state) {
+            return Err(Error::invalid(
+                "queue pair",
+                format!("it is in {state}"),
+                "bring it up before a hub takes it in",
+            ));
+        }
         self.take_in(qp, None)
     }
 
@@ -291,6 +316,7 @@ impl<S: Service, P> Tracker<S, P> {
         let entry = &mut self.members[place as usize];
         entry.held = Some(Held {
             qp: ManuallyDrop::new(qp),
+            is_up: plan.is_none(),
             plan,
             sends: ManuallyDrop::new(Ring::new(depths.send)),
             receives: ManuallyDrop::new(Ring::new(depths.receive)),
@@ -331,20 +357,24 @@ impl<S: Service, P> Tracker<S, P> {
         held.plan.as_ref().ok_or_else(by_hand)?.endpoint(&held.qp)
     }
 
-    pub(crate) fn connect(&self, member: Member, peer: &Endpoint) -> Result<()>
+    pub(crate) fn connect(&mut self, member: Member, peer: &Endpoint) -> Result<()>
     where
         S: Connected,
     {
-        let held = self.held(member)?;
-        held.plan.as_ref().ok_or_else(by_hand)?.connect(&held.qp, peer)
+        let held = self.held_mut(member)?;
+        held.plan.as_ref().ok_or_else(by_hand)?.connect(&held.qp, peer)?;
+        held.is_up = true;
+        Ok(())
     }
 
-    pub(crate) fn activate(&self, member: Member) -> Result<()>
+    pub(crate) fn activate(&mut self, member: Member) -> Result<()>
     where
         S: Datagram,
     {
-        let held = self.held(member)?;
-        held.plan.as_ref().ok_or_else(by_hand)?.activate(&held.qp)
+        let held = self.held_mut(member)?;
+        held.plan.as_ref().ok_or_else(by_hand)?.activate(&held.qp)?;
+        held.is_up = true;
+        Ok(())
     }
 
     /// How many requests of a member are out: sends and receives.
@@ -362,7 +392,8 @@ impl<S: Service, P> Tracker<S, P> {
     /// Posts one request that `make` makes of its number; `payload` keeps what it names.
     ///
     /// # Errors
-    /// The payload comes back: nothing was posted.
+    /// The payload comes back when nothing was posted. Where the device failed in the call itself it may have taken the request: then the
+    /// queue pair is sent to its error state, and the payload comes by `poll`.
     ///
     /// # Safety
     /// The payload keeps every byte that the request names, registered, valid and untouched, until it comes back by `poll`, `remove` or
@@ -373,13 +404,13 @@ impl<S: Service, P> Tracker<S, P> {
         member: Member,
         make: impl FnOnce(u64) -> SendRequest<'l, S>,
         payload: P,
-    ) -> std::result::Result<(), (P, Error)> {
-        let held = match self.held_mut(member) {
+    ) -> std::result::Result<(), (Option<P>, Error)> {
+        let held = match self.held_mut(member).and_then(Held::up) {
             Ok(held) => held,
-            Err(error) => return Err((payload, error)),
+            Err(error) => return Err((Some(payload), error)),
         };
         let Some(number) = held.sends.next() else {
-            return Err((payload, Error::Full { queue: "send queue", depth: held.sends.depth() }));
+            return Err((Some(payload), Error::Full { queue: "send queue", depth: held.sends.depth() }));
         };
         // SAFETY: the payload keeps what the request names; the ring has room, so the queue and the completion queue have.
         match unsafe { held.qp.post_one(make(wr_id(Side::Send, member, number))) } {
@@ -387,7 +418,12 @@ impl<S: Service, P> Tracker<S, P> {
                 held.sends.push(payload);
                 Ok(())
             }
-            Err(error) => Err((payload, error)),
+            Err(failed) if failed.is_uncertain => {
+                held.sends.push(payload);
+                held.cut();
+                Err((None, failed.error))
+            }
+            Err(failed) => Err((Some(payload), failed.error)),
         }
     }
 
@@ -405,7 +441,7 @@ impl<S: Service, P> Tracker<S, P> {
         mut next: impl FnMut(u64) -> Option<(SendRequest<'l, S>, P)>,
     ) -> std::result::Result<usize, PostsFailed<P>> {
         let failed = |error| PostsFailed { posted: 0, payloads: Vec::new(), error };
-        let held = self.held_mut(member).map_err(failed)?;
+        let held = self.held_mut(member).and_then(Held::up).map_err(failed)?;
         let Held { qp, sends, .. } = held;
         let mut requests = [const { MaybeUninit::<SendRequest<'l, S>>::uninit() }; N];
         // `next` is the caller's and may panic: what was not posted is taken back then.
@@ -429,6 +465,11 @@ impl<S: Service, P> Tracker<S, P> {
         // SAFETY: the payloads keep what the requests name; the ring had room, so the queue and the completion queue have.
         match unsafe { qp.post(requests) } {
             Ok(()) => Ok(count),
+            Err(error) if error.is_uncertain => {
+                drop(undo);
+                held.cut();
+                Err(PostsFailed { posted: count, payloads: Vec::new(), error: error.error })
+            }
             Err(error) => {
                 let mut payloads: Vec<P> =
                     (error.posted..count).filter_map(|_| undo.ring.take_back()).collect();
@@ -642,6 +683,7 @@ impl<S: Service, P> Tracker<S, P> {
     pub(crate) fn reset(&mut self, member: Member) -> Result<Vec<P>> {
         let held = self.held_mut(member)?;
         held.plan.as_mut().ok_or_else(by_hand)?.reset(&held.qp)?;
+        held.is_up = false;
         let mut back: Vec<P> = held.sends.drain().collect();
         back.extend(held.receives.drain());
         self.empty_queue();
@@ -660,6 +702,15 @@ fn by_hand() -> Error {
         "queue pair of a hub",
         "it was brought up elsewhere",
         "connect it where it was, or remove it and add a new one",
+    )
+}
+
+#[cold]
+fn not_up() -> Error {
+    Error::invalid(
+        "queue pair of a hub",
+        "it is not connected",
+        "connect it (or activate it) before it sends",
     )
 }
 

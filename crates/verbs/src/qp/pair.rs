@@ -67,6 +67,9 @@ pub struct PostError {
     pub posted: usize,
     /// Why the next was not.
     pub error: Error,
+    /// The device failed in the call itself, and did not say which request it refused: it may have taken them all the same, and touch their
+    /// memory until the queue pair is destroyed, or flushed and polled.
+    pub is_uncertain: bool,
 }
 
 impl fmt::Display for PostError {
@@ -190,7 +193,11 @@ impl<S: Service> QueuePair<S> {
     pub unsafe fn post(&mut self, requests: &mut [SendRequest<'_, S>]) -> std::result::Result<(), PostError> {
         for request in &*requests {
             if !self.pair.operations.contains(request.needs()) {
-                return Err(PostError { posted: 0, error: self.unsupported(request.needs()) });
+                return Err(PostError {
+                    posted: 0,
+                    error: self.unsupported(request.needs()),
+                    is_uncertain: false,
+                });
             }
         }
         match self.pair.extended {
@@ -209,10 +216,15 @@ impl<S: Service> QueuePair<S> {
     /// # Safety
     /// As for [`post`](Self::post).
     #[inline(always)]
-    pub unsafe fn post_one(&mut self, mut request: SendRequest<'_, S>) -> Result<()> {
+    pub unsafe fn post_one(&mut self, mut request: SendRequest<'_, S>) -> std::result::Result<(), PostError> {
         if !self.pair.operations.contains(request.needs()) {
-            return Err(self.unsupported(request.needs()));
+            return Err(PostError {
+                posted: 0,
+                error: self.unsupported(request.needs()),
+                is_uncertain: false,
+            });
         }
+        let mut bad = std::ptr::null_mut();
         let answer = match self.pair.extended {
             // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
             // (`sys::supports`), which the request is of; between start and completion nothing of the caller's runs and nothing panics.
@@ -221,9 +233,10 @@ impl<S: Service> QueuePair<S> {
                 write_request::<S>(extended.as_ptr(), request.as_raw());
                 sys::ibv_wr_complete_unchecked(extended.as_ptr())
             },
-            Some(_) => libc::EINVAL,
+            Some(_) => {
+                return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
+            }
             None => {
-                let mut bad = std::ptr::null_mut();
                 // SAFETY: the queue pair is alive, the list of one lives through the call; its memory is the caller's promise; the context
                 // was looked at when it was opened.
                 unsafe { sys::ibv_post_send_unchecked(self.as_raw(), request.raw_mut(), &raw mut bad) }
@@ -231,7 +244,7 @@ impl<S: Service> QueuePair<S> {
         };
         match sys::Errno::check(answer) {
             Ok(()) => Ok(()),
-            Err(errno) => Err(self.post_failed("ibv_post_send", 0, errno).error),
+            Err(errno) => Err(self.post_failed("ibv_post_send", 0, errno, bad.is_null())),
         }
     }
 
@@ -242,12 +255,18 @@ impl<S: Service> QueuePair<S> {
     }
 
     #[cold]
-    fn post_failed(&self, call: &'static str, posted: usize, errno: sys::Errno) -> PostError {
+    fn post_failed(
+        &self,
+        call: &'static str,
+        posted: usize,
+        errno: sys::Errno,
+        is_uncertain: bool,
+    ) -> PostError {
         let error = match errno.0 {
             libc::ENOMEM => Error::Full { queue: "send queue", depth: self.pair.depths.send },
             number => Error::call(call, self.object(), number),
         };
-        PostError { posted, error }
+        PostError { posted, error, is_uncertain }
     }
 
     unsafe fn post_linked(
@@ -268,8 +287,8 @@ impl<S: Service> QueuePair<S> {
         // context was looked at when it was opened.
         let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), next, &raw mut bad) };
         sys::Errno::check(answer).map_err(|errno| {
-            let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
-            self.post_failed("ibv_post_send", posted, errno)
+            let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
+            self.post_failed("ibv_post_send", refused.unwrap_or(0), errno, refused.is_none())
         })
     }
 
@@ -279,7 +298,7 @@ impl<S: Service> QueuePair<S> {
         requests: &mut [SendRequest<'_, S>],
     ) -> std::result::Result<(), PostError> {
         if requests.iter().any(SendRequest::has_too_many) {
-            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID));
+            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
         }
         if requests.is_empty() {
             return Ok(());
@@ -293,7 +312,7 @@ impl<S: Service> QueuePair<S> {
             }
             sys::ibv_wr_complete_unchecked(qp)
         };
-        sys::Errno::check(answer).map_err(|errno| self.post_failed("ibv_wr_complete", 0, errno))
+        sys::Errno::check(answer).map_err(|errno| self.post_failed("ibv_wr_complete", 0, errno, true))
     }
 
     /// Posts receives with one call; those before the one that failed are posted.
@@ -325,7 +344,7 @@ impl<S: Service> QueuePair<S> {
                 libc::ENOMEM => Error::Full { queue: "receive queue", depth: self.pair.depths.receive },
                 number => Error::call("ibv_post_recv", self.object(), number),
             };
-            PostError { posted, error }
+            PostError { posted, error, is_uncertain: false }
         })
     }
 
