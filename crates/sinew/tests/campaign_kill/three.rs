@@ -17,7 +17,7 @@ const SENDERS: usize = 3;
 const WINDOW: Duration = Duration::from_millis(15);
 
 /// The least share of their rate that the living have afterwards, in the middle of all rounds; it is above 1. Beside the work of others
-/// it was seen to fall to a half from one window to the next; who is held up by a dead peer has a tenth or less.
+/// it was seen to fall to a half from one window to the next; who stands still has none.
 const GAIN_LEAST: f64 = 0.3;
 
 /// One sender as the survivor sees it.
