@@ -21,6 +21,7 @@ pub mod memory;
 pub mod multi_channel;
 #[cfg(feature = "network")]
 pub mod network;
+mod number;
 mod pd;
 pub mod qp;
 pub mod srq;

@@ -2,65 +2,38 @@
 //!
 //! Values come from the device: numbers with names, what is unknown is kept and shown.
 
+use crate::number::named_number;
 use std::fmt;
 
-/// What a completed request was (`enum ibv_wc_opcode`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Opcode(u32);
+named_number! {
+    /// What a completed request was (`enum ibv_wc_opcode`).
+    Opcode: u32 {
+        /// A send.
+        SEND = 0 => "SEND",
+        /// A write to remote memory.
+        WRITE = 1 => "WRITE",
+        /// A read of remote memory.
+        READ = 2 => "READ",
+        /// A compare-and-swap.
+        COMPARE_SWAP = 3 => "COMPARE_SWAP",
+        /// A fetch-and-add.
+        FETCH_ADD = 4 => "FETCH_ADD",
+        /// A memory window bound.
+        BIND_WINDOW = 5 => "BIND_WINDOW",
+        /// A local key invalidated.
+        LOCAL_INVALIDATE = 6 => "LOCAL_INVALIDATE",
+        /// A receive: a message arrived.
+        RECEIVE = 128 => "RECEIVE",
+        /// A receive that a write with immediate data consumed.
+        RECEIVE_WRITE_IMMEDIATE = 129 => "RECEIVE_WRITE_IMMEDIATE",
+    }
+}
 
 impl Opcode {
-    /// A send.
-    pub const SEND: Self = Self(0);
-    /// A write to remote memory.
-    pub const WRITE: Self = Self(1);
-    /// A read of remote memory.
-    pub const READ: Self = Self(2);
-    /// A compare-and-swap.
-    pub const COMPARE_SWAP: Self = Self(3);
-    /// A fetch-and-add.
-    pub const FETCH_ADD: Self = Self(4);
-    /// A memory window bound.
-    pub const BIND_WINDOW: Self = Self(5);
-    /// A local key invalidated.
-    pub const LOCAL_INVALIDATE: Self = Self(6);
-    /// A receive: a message arrived.
-    pub const RECEIVE: Self = Self(1 << 7);
-    /// A receive that a write with immediate data consumed.
-    pub const RECEIVE_WRITE_IMMEDIATE: Self = Self(Self::RECEIVE.0 + 1);
-
-    /// From the number of the ABI.
-    #[must_use]
-    pub const fn from_raw(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number of the ABI.
-    #[must_use]
-    pub const fn as_raw(self) -> u32 {
-        self.0
-    }
-
     /// Whether it consumed a posted receive.
     #[must_use]
     pub const fn is_receive(self) -> bool {
         self.0 & Self::RECEIVE.0 != 0
-    }
-}
-
-impl fmt::Debug for Opcode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Self::SEND => "SEND",
-            Self::WRITE => "WRITE",
-            Self::READ => "READ",
-            Self::COMPARE_SWAP => "COMPARE_SWAP",
-            Self::FETCH_ADD => "FETCH_ADD",
-            Self::BIND_WINDOW => "BIND_WINDOW",
-            Self::LOCAL_INVALIDATE => "LOCAL_INVALIDATE",
-            Self::RECEIVE => "RECEIVE",
-            Self::RECEIVE_WRITE_IMMEDIATE => "RECEIVE_WRITE_IMMEDIATE",
-            Self(other) => return write!(f, "Unknown({other})"),
-        })
     }
 }
 

@@ -6,8 +6,8 @@
 #![allow(unsafe_code)]
 
 use super::context::Context;
-use super::port::named_number;
 use crate::error::{Error, Result};
+use crate::number::named_number;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use sinew_verbs_sys as sys;
 use std::fmt;

@@ -4,6 +4,7 @@
 //! paging, pacing, PCI atomics, device memory) is shown as none.
 
 use super::gid::Guid;
+use crate::number::named_number;
 use crate::qp::state::ServiceType;
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -69,33 +70,15 @@ bitflags::bitflags! {
     }
 }
 
-/// How far atomics of a device reach (`enum ibv_atomic_cap`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AtomicReach(u32);
-
-impl AtomicReach {
-    /// There are none.
-    pub const NONE: Self = Self(0);
-    /// Atomic among the queue pairs of this device.
-    pub const DEVICE: Self = Self(1);
-    /// Atomic towards processors and other devices too.
-    pub const GLOBAL: Self = Self(2);
-
-    /// From the number of the ABI.
-    #[must_use]
-    pub const fn from_raw(number: u32) -> Self {
-        Self(number)
-    }
-}
-
-impl fmt::Debug for AtomicReach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("none"),
-            1 => f.write_str("device"),
-            2 => f.write_str("global"),
-            other => write!(f, "Unknown({other})"),
-        }
+named_number! {
+    /// How far atomics of a device reach (`enum ibv_atomic_cap`).
+    AtomicReach: u32 {
+        /// There are none.
+        NONE = 0 => "none",
+        /// Atomic among the queue pairs of this device.
+        DEVICE = 1 => "device",
+        /// Atomic towards processors and other devices too.
+        GLOBAL = 2 => "global",
     }
 }
 

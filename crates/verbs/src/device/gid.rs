@@ -3,6 +3,7 @@
 //! The choice is pure: entries and ports in, a choice with its explanation out. `Context` feeds it.
 
 use super::port::{LinkLayer, PortState};
+use crate::number::named_number;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -141,45 +142,15 @@ impl fmt::Debug for Guid {
     }
 }
 
-/// What a GID is for (`enum ibv_gid_type`). A number with names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GidKind(u32);
-
-impl GidKind {
-    /// InfiniBand.
-    pub const INFINIBAND: Self = Self(0);
-    /// RoCE v1: Ethernet frames of their own kind, one link.
-    pub const ROCE_V1: Self = Self(1);
-    /// RoCE v2: UDP, routed.
-    pub const ROCE_V2: Self = Self(2);
-
-    /// From the number of the ABI.
-    #[must_use]
-    pub const fn from_raw(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number of the ABI.
-    #[must_use]
-    pub const fn as_raw(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Debug for GidKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::INFINIBAND => f.write_str("InfiniBand"),
-            Self::ROCE_V1 => f.write_str("RoCE v1"),
-            Self::ROCE_V2 => f.write_str("RoCE v2"),
-            Self(other) => write!(f, "Unknown({other})"),
-        }
-    }
-}
-
-impl fmt::Display for GidKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+named_number! {
+    /// What a GID is for (`enum ibv_gid_type`). A number with names.
+    GidKind: u32 {
+        /// InfiniBand.
+        INFINIBAND = 0 => "InfiniBand",
+        /// RoCE v1: Ethernet frames of their own kind, one link.
+        ROCE_V1 = 1 => "RoCE v1",
+        /// RoCE v2: UDP, routed.
+        ROCE_V2 = 2 => "RoCE v2",
     }
 }
 

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::gid::Guid;
 use crate::error::{Error, Result};
 use crate::library::Library;
+use crate::number::named_number;
 use sinew_verbs_sys as sys;
 use std::ffi::CStr;
 use std::fmt;
@@ -117,39 +118,19 @@ impl fmt::Debug for DeviceList {
     }
 }
 
-/// What a device is to the network (`enum ibv_node_type`) and how it speaks (`enum ibv_transport_type`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TransportType(i32);
-
-impl TransportType {
-    /// InfiniBand, and RoCE.
-    pub const INFINIBAND: Self = Self(0);
-    /// iWARP: over TCP.
-    pub const IWARP: Self = Self(1);
-    /// Cisco's.
-    pub const USNIC: Self = Self(2);
-    /// Cisco's, over UDP.
-    pub const USNIC_UDP: Self = Self(3);
-    /// The driver's own, as Amazon's EFA.
-    pub const UNSPECIFIED: Self = Self(4);
-
-    /// The number of the ABI.
-    #[must_use]
-    pub const fn as_raw(self) -> i32 {
-        self.0
-    }
-}
-
-impl fmt::Debug for TransportType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            0 => "InfiniBand",
-            1 => "iWARP",
-            2 => "usNIC",
-            3 => "usNIC UDP",
-            4 => "unspecified",
-            other => return write!(f, "Unknown({other})"),
-        })
+named_number! {
+    /// How a device speaks (`enum ibv_transport_type`).
+    TransportType: i32 {
+        /// InfiniBand, and RoCE.
+        INFINIBAND = 0 => "InfiniBand",
+        /// iWARP: over TCP.
+        IWARP = 1 => "iWARP",
+        /// Cisco's.
+        USNIC = 2 => "usNIC",
+        /// Cisco's, over UDP.
+        USNIC_UDP = 3 => "usNIC UDP",
+        /// The driver's own, as Amazon's EFA.
+        UNSPECIFIED = 4 => "unspecified",
     }
 }
 
@@ -191,7 +172,7 @@ impl<'list> Device<'list> {
     #[must_use]
     pub fn transport_type(&self) -> TransportType {
         // SAFETY: the device lives as long as its list, and the field is written by nobody.
-        TransportType(unsafe { (*self.device.as_ptr()).transport_type.0 })
+        TransportType::from_raw(unsafe { (*self.device.as_ptr()).transport_type.0 })
     }
 
     /// Opens it. No port needs to be active.

@@ -2,49 +2,7 @@
 //!
 //! Numbers come from the device: unknown ones are kept and shown.
 
-use std::fmt;
-
-/// A number from the device with the names that are known.
-macro_rules! named_number {
-    ($(#[$doc:meta])* $name:ident: $raw:ty { $($(#[$vdoc:meta])* $variant:ident = $number:literal => $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-        pub struct $name($raw);
-
-        impl $name {
-            $($(#[$vdoc])* pub const $variant: Self = Self($number);)*
-
-            /// From the number of the ABI.
-            #[must_use]
-            pub const fn from_raw(number: $raw) -> Self {
-                Self(number)
-            }
-
-            /// The number of the ABI.
-            #[must_use]
-            pub const fn as_raw(self) -> $raw {
-                self.0
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.0 {
-                    $($number => f.write_str($text),)*
-                    other => write!(f, "Unknown({other})"),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(self, f)
-            }
-        }
-    };
-}
-
-pub(crate) use named_number;
+use crate::number::named_number;
 
 named_number! {
     /// Whether a port carries traffic (`enum ibv_port_state`).

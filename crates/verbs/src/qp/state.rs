@@ -3,102 +3,46 @@
 //! A device says only `EINVAL`. The table here is that of the specification (InfiniBand, volume 1, 10.3.1 and 11.2.5.2),
 //! which the kernel enforces for every device: it tells which attribute is missing and which does not belong.
 
+use crate::number::named_number;
 use std::fmt;
 
-/// A state of a queue pair (`enum ibv_qp_state`). A number with names: what is unknown is kept.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct State(u32);
-
-impl State {
-    /// Newly made: nothing can be posted.
-    pub const RESET: Self = Self(0);
-    /// Receives can be posted, nothing arrives.
-    pub const INIT: Self = Self(1);
-    /// Ready to receive.
-    pub const RTR: Self = Self(2);
-    /// Ready to send: the working state.
-    pub const RTS: Self = Self(3);
-    /// Send queue drained.
-    pub const SQD: Self = Self(4);
-    /// Send queue error (UC, UD, raw).
-    pub const SQE: Self = Self(5);
-    /// Every request that is or will be posted is flushed.
-    pub const ERR: Self = Self(6);
-
-    /// From the number of the ABI.
-    #[must_use]
-    pub const fn from_raw(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number of the ABI.
-    #[must_use]
-    pub const fn as_raw(self) -> u32 {
-        self.0
+named_number! {
+    /// A state of a queue pair (`enum ibv_qp_state`). A number with names: what is unknown is kept.
+    State: u32 {
+        /// Newly made: nothing can be posted.
+        RESET = 0 => "RESET",
+        /// Receives can be posted, nothing arrives.
+        INIT = 1 => "INIT",
+        /// Ready to receive.
+        RTR = 2 => "RTR",
+        /// Ready to send: the working state.
+        RTS = 3 => "RTS",
+        /// Send queue drained.
+        SQD = 4 => "SQD",
+        /// Send queue error (UC, UD, raw).
+        SQE = 5 => "SQE",
+        /// Every request that is or will be posted is flushed.
+        ERR = 6 => "ERR",
     }
 }
 
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = ["RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR"];
-        match name.get(self.0 as usize) {
-            Some(name) => f.write_str(name),
-            None => write!(f, "Unknown({})", self.0),
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// What carries a queue pair's messages (`enum ibv_qp_type`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ServiceType(u32);
-
-impl ServiceType {
-    /// Reliable connection.
-    pub const RC: Self = Self(2);
-    /// Unreliable connection.
-    pub const UC: Self = Self(3);
-    /// Unreliable datagram.
-    pub const UD: Self = Self(4);
-    /// Raw packets.
-    pub const RAW_PACKET: Self = Self(8);
-    /// Extended reliable connection, sending side.
-    pub const XRC_SEND: Self = Self(9);
-    /// Extended reliable connection, receiving side.
-    pub const XRC_RECV: Self = Self(10);
-    /// The driver's own, as EFA's scalable reliable datagram.
-    pub const DRIVER: Self = Self(0xff);
-
-    /// From the number of the ABI.
-    #[must_use]
-    pub const fn from_raw(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number of the ABI.
-    #[must_use]
-    pub const fn as_raw(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Debug for ServiceType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::RC => f.write_str("RC"),
-            Self::UC => f.write_str("UC"),
-            Self::UD => f.write_str("UD"),
-            Self::RAW_PACKET => f.write_str("RAW_PACKET"),
-            Self::XRC_SEND => f.write_str("XRC_SEND"),
-            Self::XRC_RECV => f.write_str("XRC_RECV"),
-            Self::DRIVER => f.write_str("DRIVER"),
-            Self(other) => write!(f, "Unknown({other})"),
-        }
+named_number! {
+    /// What carries a queue pair's messages (`enum ibv_qp_type`).
+    ServiceType: u32 {
+        /// Reliable connection.
+        RC = 2 => "RC",
+        /// Unreliable connection.
+        UC = 3 => "UC",
+        /// Unreliable datagram.
+        UD = 4 => "UD",
+        /// Raw packets.
+        RAW_PACKET = 8 => "RAW_PACKET",
+        /// Extended reliable connection, sending side.
+        XRC_SEND = 9 => "XRC_SEND",
+        /// Extended reliable connection, receiving side.
+        XRC_RECV = 10 => "XRC_RECV",
+        /// The driver's own, as EFA's scalable reliable datagram.
+        DRIVER = 0xff => "DRIVER",
     }
 }
 
