@@ -214,12 +214,31 @@ impl Core {
         Ok(self.progress()? > 0)
     }
 
-    /// Waits until an operation ended, or until the deadline. Polls for a while, then sleeps; one of those who wait watches the device.
+    /// Waits until an operation ended, or until the deadline, and takes its result.
     pub(crate) fn wait(&self, claim: Claim, deadline: Option<Instant>) -> Result<Option<Ended>> {
+        self.wait_until(claim, deadline, || self.try_take(claim))
+    }
+
+    /// The same, but leaves the result: whether it ended.
+    fn wait_ended(&self, claim: Claim, deadline: Option<Instant>) -> Result<bool> {
+        let ended = self.wait_until(claim, deadline, || {
+            self.progress()?;
+            Ok((!self.is_out(claim)).then_some(()))
+        })?;
+        Ok(ended.is_some())
+    }
+
+    /// Looks until something is found, or until the deadline. Polls for a while, then sleeps; one of those who wait watches the device.
+    fn wait_until<T>(
+        &self,
+        claim: Claim,
+        deadline: Option<Instant>,
+        look: impl Fn() -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let spin = Instant::now() + SPIN;
         loop {
-            if let Some(ended) = self.try_take(claim)? {
-                return Ok(Some(ended));
+            if let Some(found) = look()? {
+                return Ok(Some(found));
             }
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
@@ -407,26 +426,6 @@ impl Core {
             drop(state.claims.abandon(claim));
         }
         state.claims.take_failures(scope)
-    }
-
-    /// As `wait`, but leaves the result.
-    fn wait_ended(&self, claim: Claim, deadline: Option<Instant>) -> Result<bool> {
-        let spin = Instant::now() + SPIN;
-        loop {
-            self.progress()?;
-            if !self.is_out(claim) {
-                return Ok(true);
-            }
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return Ok(false);
-            }
-            if now < spin {
-                std::hint::spin_loop();
-                continue;
-            }
-            self.sleep(claim, deadline)?;
-        }
     }
 }
 
