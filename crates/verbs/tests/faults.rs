@@ -5,7 +5,7 @@ mod fake;
 
 use fake::{Channels, Fake, Pair, must_end, range};
 use sinew_verbs::channel::{Channel, ScopeError, Work};
-use sinew_verbs::hub::{Hub, Operation};
+use sinew_verbs::hub::{Held, Hub, Operation};
 use sinew_verbs::memory::{Memory, RegistrationFlags, RemoteAccess};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::{Error, work::Status};
@@ -391,6 +391,25 @@ fn an_iterator_that_panics_in_a_batch_leaves_nothing_posted() {
         pair.hub.post(pair.a, Operation::send(fake.pd.allocate(8).unwrap())).unwrap();
         assert_eq!(pair.ended().len(), 2);
     }
+    drop(pair);
+    fake.finish();
+}
+
+#[test]
+fn nothing_to_post_is_no_failure_of_a_full_queue() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    fake.control.hold(pair.a_qp, Hold::REQUESTS);
+    let word = || Operation::send(Held::Nothing);
+    assert_eq!(pair.hub.post_batch(pair.a, &mut std::iter::repeat_with(word)).unwrap(), 16);
+    let mut many = std::iter::repeat_with(word).take(3);
+    let full = pair.hub.post_batch(pair.a, &mut many).unwrap_err();
+    assert!(full.error.is_retryable() && full.posted == 0 && full.held.is_empty(), "{full}");
+    assert_eq!(many.len(), 3, "what did not fit stays in the iterator");
+    assert_eq!(pair.hub.post_batch(pair.a, &mut std::iter::empty()).unwrap(), 0);
+    let gone = pair.b;
+    pair.hub.remove(gone).unwrap();
+    assert!(pair.hub.post_batch(gone, &mut std::iter::empty()).is_err(), "a member that is gone");
     drop(pair);
     fake.finish();
 }

@@ -91,16 +91,24 @@ impl<S: Service> Hub<S> {
     }
 
     /// Posts operations with one doorbell for each 16 of them, as many as the send queue has room for; an operation that is not asked for
-    /// stays in the iterator. How many were posted. Never blocks, never allocates.
+    /// stays in the iterator. How many were posted: none of an iterator that says to be empty (`size_hint`). Never blocks, never allocates.
     ///
     /// # Errors
-    /// As for [`post`](Self::post), with the memory of what was refused.
+    /// As for [`post`](Self::post), with the memory of what was refused; [`Error::Full`] when the send queue had no place at all.
     pub fn post_batch(
         &mut self,
         member: Member,
         operations: &mut dyn Iterator<Item = Operation<S>>,
     ) -> Result<usize, BatchRejected> {
         let mut posted = 0;
+        // A full queue asks for no operation, and so cannot see that there is none.
+        if operations.size_hint().1 == Some(0) {
+            return self.tracker.qp(member).map(|_| 0).map_err(|error| BatchRejected {
+                posted,
+                held: Vec::new(),
+                error,
+            });
+        }
         loop {
             match self.post_some(member, operations) {
                 Ok(BATCH) => posted += BATCH,
