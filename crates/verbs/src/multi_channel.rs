@@ -7,11 +7,13 @@
 //! Everything that [`Channel`](crate::Channel) says of memory, deadlines and scopes holds here for each peer by itself: a peer that is cut short
 //! is broken, the others are not. Operations with many peers answer for each of them: one that fails hides nothing of the others.
 
-use crate::channel::{Core, DEADLINE, Done, Pieces, Places, Recipe, Scope, ScopeError, Work};
-use crate::channel::{Driver, Submitted};
+use crate::channel::connection_options;
+use crate::channel::{
+    Core, DEADLINE, Done, Driver, Pieces, Places, Recipe, Scope, ScopeError, Submitted, Work,
+};
 use crate::error::{Error, Result};
 use crate::hub::{Held, Operation, Rejected};
-use crate::memory::{RemoteAccess, RemoteRegion};
+use crate::memory::RemoteRegion;
 use crate::pd::ProtectionDomain;
 use crate::qp::{Endpoint, Rc};
 use std::fmt;
@@ -42,7 +44,7 @@ pub struct MultiChannelBuilder<'a> {
     pd: &'a ProtectionDomain,
     peers: u32,
     without: Option<u32>,
-    recipe: Recipe,
+    pub(crate) recipe: Recipe,
 }
 
 impl MultiChannelBuilder<'_> {
@@ -52,54 +54,7 @@ impl MultiChannelBuilder<'_> {
         self
     }
 
-    /// Sends, writes, reads and atomics that can be out at once to each peer; 64 by default.
-    #[must_use]
-    pub const fn send_depth(mut self, requests: u32) -> Self {
-        self.recipe.send_depth = requests;
-        self
-    }
-
-    /// Receives that can be out at once from each peer; 64 by default.
-    #[must_use]
-    pub const fn receive_depth(mut self, requests: u32) -> Self {
-        self.recipe.receive_depth = requests;
-        self
-    }
-
-    /// What peers may do with memory that was exposed in this domain; nothing by default.
-    #[must_use]
-    pub const fn remote_access(mut self, access: RemoteAccess) -> Self {
-        self.recipe.access = access;
-        self
-    }
-
-    /// The port; one that is up by default.
-    #[must_use]
-    pub const fn port(mut self, port: u8) -> Self {
-        self.recipe.port = Some(port);
-        self
-    }
-
-    /// The place of our GID in the port's table; a routed one by default.
-    #[must_use]
-    pub const fn gid_index(mut self, index: u32) -> Self {
-        self.recipe.gid_index = Some(index);
-        self
-    }
-
-    /// How long an operation is waited for; 30 s by default. `None` waits for ever.
-    #[must_use]
-    pub const fn deadline(mut self, deadline: Option<Duration>) -> Self {
-        self.recipe.deadline = deadline;
-        self
-    }
-
-    /// Bytes of owned memory that may be parked; 64 MiB by default.
-    #[must_use]
-    pub const fn parked_bytes_max(mut self, bytes: usize) -> Self {
-        self.recipe.parked_bytes_max = bytes;
-        self
-    }
+    connection_options!(recipe);
 
     /// Makes them, not yet connected.
     ///

@@ -94,6 +94,13 @@ impl Core {
         state.tracker.connect(member, endpoint)
     }
 
+    #[cfg(test)]
+    pub(crate) fn queue_pair<T>(&self, peer: u32, look: impl FnOnce(&crate::qp::QueuePair<Rc>) -> T) -> T {
+        let state = self.lock();
+        let member = state.usable(peer).unwrap();
+        look(state.tracker.qp(member).unwrap())
+    }
+
     /// Why a peer cannot be used, if it cannot.
     pub(crate) fn broken(&self, peer: u32) -> Option<String> {
         self.lock().peers.get(peer as usize)?.broken.clone()

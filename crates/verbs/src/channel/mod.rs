@@ -35,6 +35,7 @@ mod asynchronous;
 mod claims;
 mod core;
 mod pending;
+mod recipe;
 mod scope;
 mod state;
 mod work;
@@ -43,21 +44,19 @@ pub use self::asynchronous::{Driver, Finished, Submitted};
 pub(crate) use self::core::Core;
 pub use self::pending::PendingWork;
 pub(crate) use self::pending::run;
+pub use self::recipe::DEADLINE;
+pub(crate) use self::recipe::{Recipe, connection_options};
 pub(crate) use self::scope::run as run_scope;
 pub use self::scope::{Pending, Scope, ScopeError};
 pub use self::work::{Done, Pieces, Places, Work};
 use crate::error::{Error, Result};
-use crate::hub::{Held, Operation, Rejected, Success, Tracker};
-use crate::memory::{Buffer, Gather, Memory, RemoteAccess, RemoteRegion, Scatter};
+use crate::hub::{Held, Operation, Rejected, Success};
+use crate::memory::{Buffer, Gather, Memory, RemoteRegion, Scatter};
 use crate::pd::ProtectionDomain;
-use crate::qp::config::{AckTimeout, MinRnrTimer, Mtu, RetryCount, RnrRetry};
-use crate::qp::{Endpoint, PreparedQueuePair, QueuePairBuilder, Rc};
+use crate::qp::{Endpoint, Rc};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long an operation is waited for unless it is said otherwise.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How to make a channel. Every option has a default that works.
 #[derive(Clone, Copy, Debug)]
@@ -66,148 +65,8 @@ pub struct ChannelBuilder<'a> {
     recipe: Recipe,
 }
 
-/// What a queue pair of a channel is made by, also a second time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recipe {
-    pub(crate) send_depth: u32,
-    pub(crate) receive_depth: u32,
-    inline: u32,
-    pub(crate) access: RemoteAccess,
-    pub(crate) port: Option<u8>,
-    pub(crate) gid_index: Option<u32>,
-    mtu: Option<Mtu>,
-    traffic_class: u8,
-    ack_timeout: AckTimeout,
-    retries: RetryCount,
-    rnr_retries: RnrRetry,
-    min_rnr_timer: MinRnrTimer,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) parked_bytes_max: usize,
-}
-
-impl Recipe {
-    pub(crate) const DEFAULT: Self = Self {
-        send_depth: 64,
-        receive_depth: 64,
-        inline: 0,
-        access: RemoteAccess::empty(),
-        port: None,
-        gid_index: None,
-        mtu: None,
-        traffic_class: 0,
-        ack_timeout: AckTimeout::DEFAULT,
-        retries: RetryCount::DEFAULT,
-        rnr_retries: RnrRetry::Unlimited,
-        min_rnr_timer: MinRnrTimer::DEFAULT,
-        deadline: Some(DEADLINE),
-        parked_bytes_max: 64 << 20,
-    };
-
-    /// A queue pair by it, for a tracker.
-    pub(crate) fn make<P>(
-        &self,
-        pd: &ProtectionDomain,
-        tracker: &Tracker<Rc, P>,
-    ) -> Result<PreparedQueuePair<Rc>> {
-        let mut builder: QueuePairBuilder<'_, Rc> = tracker
-            .queue_pair(pd)
-            .send_depth(self.send_depth)
-            .receive_depth(self.receive_depth)
-            .send_elements(work::ELEMENTS_MAX as u32)
-            .receive_elements(work::ELEMENTS_MAX as u32)
-            .inline_capacity(self.inline)
-            .remote_access(self.access)
-            .traffic_class(self.traffic_class)
-            .ack_timeout(self.ack_timeout)
-            .retries(self.retries)
-            .rnr_retries(self.rnr_retries)
-            .min_rnr_timer(self.min_rnr_timer);
-        if let Some(port) = self.port {
-            builder = builder.port(port);
-        }
-        if let Some(index) = self.gid_index {
-            builder = builder.gid_index(index);
-        }
-        if let Some(mtu) = self.mtu {
-            builder = builder.mtu(mtu);
-        }
-        builder.build()
-    }
-
-    /// Queue pairs for so many peers, but for one perhaps, with what they share.
-    pub(crate) fn build(&self, pd: &ProtectionDomain, peers: u32, without: Option<u32>) -> Result<Arc<Core>> {
-        let each = self.send_depth.saturating_add(self.receive_depth);
-        let entries = each.checked_mul(peers).filter(|entries| *entries > 0).ok_or_else(|| {
-            let cause = format!("{each} requests for each of {peers} peers");
-            Error::invalid("channel", cause, "take depths and a number of peers of at least 1")
-        })?;
-        let events = pd.context().completion_channel()?;
-        let mut tracker = Tracker::new(pd.context(), entries, Some((&events, 0)))?;
-        let mut members = Vec::new();
-        for peer in 0..peers {
-            members.push(if without == Some(peer) {
-                None
-            } else {
-                let prepared = self.make(pd, &tracker)?;
-                Some(tracker.add(prepared)?)
-            });
-        }
-        Ok(Arc::new(Core::new(pd, events, tracker, members, entries as usize, self.parked_bytes_max)))
-    }
-}
-
-/// Setters of a recipe's options.
-macro_rules! recipe_options {
-    ($($(#[$doc:meta])* $name:ident: $type:ty $(= $wrap:expr)?;)*) => {
-        $($(#[$doc])* #[must_use] pub const fn $name(mut self, $name: $type) -> Self {
-            self.recipe.$name = recipe_options!(@value $name $(, $wrap)?);
-            self
-        })*
-    };
-    (@value $name:ident) => { $name };
-    (@value $name:ident, $wrap:expr) => { $wrap($name) };
-}
-
-impl<'a> ChannelBuilder<'a> {
-    recipe_options! {
-        /// Sends, writes, reads and atomics that can be out at once; 64 by default.
-        send_depth: u32;
-        /// Receives that can be out at once; 64 by default.
-        receive_depth: u32;
-        /// The port; one that is up by default.
-        port: u8 = Some;
-        /// The place of our GID in the port's table; a routed one by default.
-        gid_index: u32 = Some;
-        /// The largest packet; what both ports carry by default.
-        mtu: Mtu = Some;
-        /// Traffic class; 0 by default.
-        traffic_class: u8;
-        /// How long the device waits for an acknowledgement; 67 ms by default.
-        ack_timeout: AckTimeout;
-        /// How often the device sends again; 6 times by default.
-        retries: RetryCount;
-        /// How often the device tries again while the peer has no receive; for ever by default, as operations have deadlines.
-        rnr_retries: RnrRetry;
-        /// What the peer's device is asked to wait that found no receive here; 0.64 ms by default.
-        min_rnr_timer: MinRnrTimer;
-        /// Bytes of owned memory that may be parked, because nobody waits for their operations any more; 64 MiB by default. Beyond, nothing
-        /// more is submitted until the device is done with some.
-        parked_bytes_max: usize;
-    }
-
-    /// What the peer may do with memory that was exposed in this domain; nothing by default.
-    #[must_use]
-    pub const fn remote_access(mut self, access: RemoteAccess) -> Self {
-        self.recipe.access = access;
-        self
-    }
-
-    /// How long an operation is waited for; 30 s by default. `None` waits for ever.
-    #[must_use]
-    pub const fn deadline(mut self, deadline: Option<Duration>) -> Self {
-        self.recipe.deadline = deadline;
-        self
-    }
+impl ChannelBuilder<'_> {
+    connection_options!(recipe);
 
     /// Makes it, not yet connected.
     ///

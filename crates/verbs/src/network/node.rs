@@ -6,6 +6,7 @@
 
 use super::barrier::{BarrierAlgorithm, BarrierError, Barriers, CellLayout, Cells, GroupError};
 use super::exchange::{Exchange, ExchangeError};
+use crate::channel::connection_options;
 use crate::error::{Error, Result};
 use crate::hub::Operation;
 use crate::memory::{BufferPool, ExposedRegion, Memory, PageSize, RemoteAccess, RemoteRegion};
@@ -60,53 +61,17 @@ pub struct NodeBuilder<'a> {
     pd: &'a ProtectionDomain,
     rank: u32,
     channels: MultiChannelBuilder<'a>,
-    access: RemoteAccess,
     algorithm: BarrierAlgorithm,
     layout: CellLayout,
 }
 
 impl NodeBuilder<'_> {
-    /// Sends, writes, reads and atomics that can be out at once to each rank; 64 by default.
-    #[must_use]
-    pub const fn send_depth(mut self, requests: u32) -> Self {
-        self.channels = self.channels.send_depth(requests);
-        self
+    #[cfg(test)]
+    pub(crate) const fn recipe(&self) -> &crate::channel::Recipe {
+        &self.channels.recipe
     }
 
-    /// Receives that can be out at once from each rank; 64 by default.
-    #[must_use]
-    pub const fn receive_depth(mut self, requests: u32) -> Self {
-        self.channels = self.channels.receive_depth(requests);
-        self
-    }
-
-    /// What other ranks may do with memory that was exposed in this domain, besides writing to it, which barriers need.
-    #[must_use]
-    pub const fn remote_access(mut self, access: RemoteAccess) -> Self {
-        self.access = access;
-        self
-    }
-
-    /// How long an operation is waited for; 30 s by default. `None` waits for ever.
-    #[must_use]
-    pub const fn deadline(mut self, deadline: Option<Duration>) -> Self {
-        self.channels = self.channels.deadline(deadline);
-        self
-    }
-
-    /// The port; one that is up by default.
-    #[must_use]
-    pub const fn port(mut self, port: u8) -> Self {
-        self.channels = self.channels.port(port);
-        self
-    }
-
-    /// The place of our GID in the port's table; a routed one by default.
-    #[must_use]
-    pub const fn gid_index(mut self, index: u32) -> Self {
-        self.channels = self.channels.gid_index(index);
-        self
-    }
+    connection_options!(channels.recipe);
 
     /// How ranks hear of each other in a barrier; a tree by default. The same on all ranks.
     #[must_use]
@@ -137,7 +102,8 @@ impl NodeBuilder<'_> {
             )
         })?;
         let cells = self.pd.expose(Memory::pages(cells, PageSize::Normal)?, RemoteAccess::WRITE)?;
-        let channels = self.channels.remote_access(self.access | RemoteAccess::WRITE).build()?;
+        let access = self.channels.recipe.remote_access | RemoteAccess::WRITE;
+        let channels = self.channels.remote_access(access).build()?;
         let notices = self.pd.pool(NOTICES, 8)?;
         Ok(PreparedNode { rank: self.rank, channels, cells, notices, barriers })
     }
@@ -301,7 +267,6 @@ impl Node {
             pd,
             rank,
             channels: MultiChannel::builder(pd, world_size).without(rank),
-            access: RemoteAccess::empty(),
             algorithm: BarrierAlgorithm::BinaryTree,
             layout: CellLayout { world_size, groups_max: 64 },
         }

@@ -64,6 +64,21 @@ impl Path {
     }
 }
 
+/// Getters of what has a type of its own; a number that the type does not have is nothing.
+macro_rules! typed {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $mask:ident, |$raw:ident| $value:expr;)*) => {
+        $(
+            $(#[$doc])*
+            /// Nothing when it is not among these attributes.
+            #[must_use]
+            pub fn $name(&self) -> Option<$type> {
+                let $raw = &self.raw;
+                if self.mask.contains(AttributeMask::$mask) { $value } else { None }
+            }
+        )*
+    };
+}
+
 /// A setter and, with a second name, a getter.
 macro_rules! plain {
     ($($(#[$doc:meta])* $set:ident, $get:ident: $type:ty = $field:ident, $mask:ident;)*) => {
@@ -133,17 +148,40 @@ impl Attributes {
         set_rate_limit_kbps, rate_limit_kbps: u32 = rate_limit, RATE_LIMIT;
     }
 
+    typed! {
+        /// The state.
+        state: State = STATE, |raw| Some(State::from_raw(raw.qp_state.0));
+        /// The state that it is believed to be in.
+        current_state: State = CUR_STATE, |raw| Some(State::from_raw(raw.cur_qp_state.0));
+        /// What peers may do through it.
+        access: RemoteAccess = ACCESS_FLAGS, |raw| Some(RemoteAccess::from_bits_truncate(raw.qp_access_flags));
+        /// The way to the peer.
+        path: Path = AV, |raw| Some(Path::from_raw(&raw.ah_attr));
+        /// Largest packet on the way.
+        mtu: Mtu = PATH_MTU, |raw| Some(Mtu::from_raw(raw.path_mtu.0));
+        /// Number of the first packet from the peer.
+        receive_psn: PacketSequenceNumber = RQ_PSN, |raw| PacketSequenceNumber::new(raw.rq_psn).ok();
+        /// Number of the first packet to the peer.
+        send_psn: PacketSequenceNumber = SQ_PSN, |raw| PacketSequenceNumber::new(raw.sq_psn).ok();
+        /// How long an acknowledgement is waited for.
+        ack_timeout: AckTimeout = TIMEOUT, |raw| AckTimeout::from_code(raw.timeout).ok();
+        /// How often is sent again.
+        retries: RetryCount = RETRY_CNT, |raw| RetryCount::new(raw.retry_cnt).ok();
+        /// How often is tried again while the receiver has no receive.
+        rnr_retries: RnrRetry = RNR_RETRY, |raw| RnrRetry::from_code(raw.rnr_retry).ok();
+        /// What senders are asked to wait that find no receive.
+        min_rnr_timer: MinRnrTimer = MIN_RNR_TIMER, |raw| MinRnrTimer::from_code(raw.min_rnr_timer).ok();
+        /// The alternate way.
+        alternate_path: Path = ALT_PATH, |raw| Some(Path::from_raw(&raw.alt_ah_attr));
+        /// State of the migration (`enum ibv_mig_state`).
+        migration: u32 = PATH_MIG_STATE, |raw| Some(raw.path_mig_state.0);
+    }
+
     /// The state to go to.
     #[must_use]
     pub const fn set_state(mut self, state: State) -> Self {
         self.raw.qp_state = sys::IbvQpState(state.as_raw());
         self.with(AttributeMask::STATE)
-    }
-
-    /// The state, where it is among these attributes.
-    #[must_use]
-    pub fn state(&self) -> Option<State> {
-        self.mask.contains(AttributeMask::STATE).then(|| State::from_raw(self.raw.qp_state.0))
     }
 
     /// The state that it is believed to be in.
@@ -158,14 +196,6 @@ impl Attributes {
     pub const fn set_access(mut self, access: RemoteAccess) -> Self {
         self.raw.qp_access_flags = access.bits();
         self.with(AttributeMask::ACCESS_FLAGS)
-    }
-
-    /// What peers may do through it, where it is among these attributes.
-    #[must_use]
-    pub fn access(&self) -> Option<RemoteAccess> {
-        self.mask
-            .contains(AttributeMask::ACCESS_FLAGS)
-            .then(|| RemoteAccess::from_bits_truncate(self.raw.qp_access_flags))
     }
 
     /// The way to the peer.
@@ -186,12 +216,6 @@ impl Attributes {
     pub const fn set_mtu(mut self, mtu: Mtu) -> Self {
         self.raw.path_mtu = sys::IbvMtu(mtu.as_raw());
         self.with(AttributeMask::PATH_MTU)
-    }
-
-    /// Largest packet on the way, where it is among these attributes.
-    #[must_use]
-    pub fn mtu(&self) -> Option<Mtu> {
-        self.mask.contains(AttributeMask::PATH_MTU).then(|| Mtu::from_raw(self.raw.path_mtu.0))
     }
 
     /// Number of the first packet from the peer.
@@ -270,21 +294,18 @@ impl Default for Attributes {
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Attributes");
-        let mut tell = |name, value: Option<&dyn fmt::Debug>| {
-            if let Some(value) = value {
-                out.field(name, value);
-            }
-        };
-        tell("state", self.state().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell("access", self.access().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell("port", self.port().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell("mtu", self.mtu().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell("peer_qp_num", self.peer_qp_num().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell("initiator_depth", self.initiator_depth().as_ref().map(|value| value as &dyn fmt::Debug));
-        tell(
-            "responder_resources",
-            self.responder_resources().as_ref().map(|value| value as &dyn fmt::Debug),
-        );
+        macro_rules! tell {
+            ($($name:ident)*) => {
+                $(if let Some(value) = self.$name() {
+                    out.field(stringify!($name), &value);
+                })*
+            };
+        }
+        tell! {
+            state current_state access port pkey_index qkey mtu peer_qp_num
+            path receive_psn send_psn initiator_depth responder_resources min_rnr_timer ack_timeout retries
+            rnr_retries
+        }
         out.field("mask", &self.mask).finish_non_exhaustive()
     }
 }

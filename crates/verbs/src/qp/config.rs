@@ -228,6 +228,14 @@ impl RnrRetry {
         Ok(Self::Limited(RnrRetryCount(count)))
     }
 
+    /// From the code, 0 to 7.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] above 7.
+    pub fn from_code(code: u8) -> Result<Self, Error> {
+        if code == 7 { Ok(Self::Unlimited) } else { Self::limited(code) }
+    }
+
     /// The code, 0 to 7.
     #[must_use]
     pub const fn code(self) -> u8 {
