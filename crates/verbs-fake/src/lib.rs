@@ -18,7 +18,8 @@
 //!
 //! # What it does not
 //!
-//! No extended connections (XRC), raw packets, flow steering, tag matching, on-demand paging, DMA-BUF, and no paths with loss.
+//! No extended connections (XRC), raw packets, flow steering, tag matching, and no paths with loss. On-demand paging is accepted and
+//! changes nothing; a DMA-BUF is any descriptor that can be mapped.
 //!
 //! # Safety
 //!
@@ -31,6 +32,7 @@ mod call;
 mod control;
 mod engine;
 mod fault;
+mod mapped;
 mod notify;
 pub mod null;
 mod object;
@@ -45,5 +47,5 @@ mod world;
 pub use call::Call;
 pub use control::Control;
 pub use fault::{Alteration, Fault, Hold, Kind, Refusal, Touch};
-pub use options::{DeviceOptions, Gid, Options, PortOptions};
+pub use options::{DeviceOptions, Efa, Gid, Options, PortOptions};
 pub use table::FakeDevice;

@@ -39,6 +39,10 @@ pub struct DeviceOptions {
     pub memory_windows: bool,
     /// Bytes of device memory; 0: none.
     pub device_memory: u64,
+    /// Pages memory on demand.
+    pub on_demand: bool,
+    /// Is one of Amazon's EFA: datagrams only, reliable ones (SRD) by the functions of libefa. Its queue pairs of other types are refused.
+    pub efa: Option<Efa>,
     /// Longest region.
     pub max_mr_size: u64,
     /// Most regions.
@@ -61,6 +65,15 @@ pub struct DeviceOptions {
     pub max_srq_wr: u32,
     /// Most reads and atomics that a queue pair has under way, in each direction.
     pub max_rd_atomic: u8,
+}
+
+/// What SRD does on a device of EFA, besides sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Efa {
+    /// Reads remote memory.
+    pub reads: bool,
+    /// Writes remote memory.
+    pub writes: bool,
 }
 
 /// One port.
@@ -130,6 +143,8 @@ impl DeviceOptions {
             atomics: sys::IbvAtomicCap::HCA,
             memory_windows: true,
             device_memory: 1 << 16,
+            on_demand: true,
+            efa: None,
             max_mr_size: 1 << 40,
             max_mr: 1 << 16,
             max_qp: 1 << 16,
@@ -148,6 +163,21 @@ impl DeviceOptions {
     #[must_use]
     pub fn roce(number: u8) -> Self {
         Self { ports: vec![PortOptions::roce([10, 0, 0, number])], ..Self::numbered(number) }
+    }
+
+    /// A device as Amazon's EFA: datagrams, reliable ones too; no atomics, windows, memory or clock of its own.
+    #[must_use]
+    pub fn efa(number: u8) -> Self {
+        Self {
+            efa: Some(Efa { reads: true, writes: true }),
+            timestamps: false,
+            atomics: sys::IbvAtomicCap::NONE,
+            memory_windows: false,
+            device_memory: 0,
+            on_demand: false,
+            max_srq: 0,
+            ..Self::numbered(number)
+        }
     }
 
     /// A device as old drivers are: nothing extended, no `ibv_wr_*`.

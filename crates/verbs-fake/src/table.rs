@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::control::Control;
-use crate::object::{ah, channel, context, cq, device, event, mr, pd, qp, query, srq, text};
+use crate::object::{ah, channel, context, cq, device, efa, event, mr, pd, qp, query, srq, text};
 use crate::options::Options;
 use crate::slots::{self, Entry};
 use crate::world::World;
@@ -25,12 +25,23 @@ impl FakeDevice {
     )]
     #[must_use]
     pub fn new(options: Options) -> (sys::Library, Control) {
-        let (table, control) = Self::table(options);
+        let (table, efa, control) = Self::tables(options);
         // SAFETY: the functions do what the manual pages say, lock their world, and live for ever.
-        (unsafe { sys::Library::from_table(table, None) }, control)
+        (unsafe { sys::Library::from_tables(table, None, efa, None) }, control)
     }
 
-    /// The same as a bare table, to be wrapped.
+    /// The same as bare tables, to be wrapped: of libibverbs, and of libefa where a device is one of EFA.
+    ///
+    /// # Panics
+    /// As of [`new`](Self::new).
+    #[must_use]
+    pub fn tables(options: Options) -> (sys::VerbsTable, Option<sys::EfaTable>, Control) {
+        let efa = options.devices.iter().any(|device| device.efa.is_some()).then(efa_table);
+        let (table, control) = Self::table(options);
+        (table, efa, control)
+    }
+
+    /// The table of libibverbs alone.
     ///
     /// # Panics
     /// As of [`new`](Self::new).
@@ -105,5 +116,14 @@ fn fill_optional(table: &mut sys::VerbsTable) {
     table.ibv_get_pkey_index = Some(query::pkey_index);
     table.ibv_reg_mr_iova = Some(mr::reg_iova);
     table.ibv_reg_mr_iova2 = Some(mr::reg_iova2);
+    table.ibv_reg_dmabuf_mr = Some(mr::reg_dmabuf);
     table.ibv_qp_to_qp_ex = Some(qp::to_ex);
+}
+
+fn efa_table() -> sys::EfaTable {
+    let mut table = sys::EfaTable::unsupported();
+    table.efadv_create_driver_qp = efa::create_driver_qp;
+    table.efadv_create_qp_ex = Some(efa::create_qp_ex);
+    table.efadv_query_device = Some(efa::query_device);
+    table
 }

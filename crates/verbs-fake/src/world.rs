@@ -5,6 +5,7 @@
 
 use crate::call::Call;
 use crate::fault::{Alteration, Fault, Hold, Kind, Refusal, Touch};
+use crate::mapped::Mapped;
 use crate::notify::Notifier;
 use crate::options::{DeviceOptions, Options};
 use crate::request::{Completion, Receive, Send};
@@ -84,6 +85,8 @@ pub(crate) struct Pd {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Memory {
     Host(Pointer<u8>),
+    /// A descriptor's memory: not at an address that programs know.
+    Mapped(Pointer<u8>),
     /// Device memory, from this offset on.
     Device(u32, usize),
     /// Reads as zero, swallows writes.
@@ -235,6 +238,8 @@ pub(crate) struct State {
     pub(crate) contexts: BTreeMap<u32, Context>,
     pub(crate) pds: BTreeMap<u32, Pd>,
     pub(crate) mrs: BTreeMap<u32, Mr>,
+    /// By the region.
+    pub(crate) mappings: BTreeMap<u32, Mapped>,
     pub(crate) mws: BTreeMap<u32, Mw>,
     pub(crate) dms: BTreeMap<u32, Vec<u8>>,
     pub(crate) keys: BTreeMap<u32, Key>,

@@ -168,6 +168,14 @@ macro_rules! table {
                 Self { $( $name: $crate::table::unsupported!($kind, ( $( $arg_type ),* ) $( -> $return )?) ),* }
             }
 
+            /// The address of a function by its name in C; null for one that is not a row or is missing. For whoever hands the table on
+            /// to programs that look functions up by name.
+            #[must_use]
+            pub fn function(&self, name: &str) -> *const core::ffi::c_void {
+                $( if name == stringify!($name) { return $crate::table::address!($kind, self.$name); } )*
+                core::ptr::null()
+            }
+
             /// Fills the table. A function that is missing refuses, or is `None` where the table can be without it.
             pub(crate) fn fill(source: &mut dyn Source) -> Self {
                 let mut table = Self::unsupported();
@@ -219,6 +227,15 @@ macro_rules! found {
     };
 }
 
+macro_rules! address {
+    (required, $function:expr) => {
+        $function as *const core::ffi::c_void
+    };
+    (optional, $function:expr) => {
+        $function.map_or(core::ptr::null(), |function| function as *const core::ffi::c_void)
+    };
+}
+
 macro_rules! unsupported {
     (required, ( $( $arg_type:ty ),* ) $( -> $return:ty )?) => {{
         unsafe extern "C" fn unsupported( $( _: $arg_type ),* ) $( -> $return )? {
@@ -229,4 +246,4 @@ macro_rules! unsupported {
     (optional, $($rest:tt)*) => { None };
 }
 
-pub(crate) use {found, is_required, slot, table, unsupported};
+pub(crate) use {address, found, is_required, slot, table, unsupported};

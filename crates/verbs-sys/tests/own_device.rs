@@ -343,6 +343,17 @@ fn what_the_device_lacks_is_refused() {
 }
 
 #[test]
+fn functions_are_found_by_their_names_in_c() {
+    let library = library();
+    let verbs = library.verbs();
+    assert_eq!(verbs.function("ibv_alloc_pd"), alloc_pd as *const c_void);
+    assert_eq!(verbs.function("ibv_qp_to_qp_ex"), to_ex as *const c_void);
+    for absent in ["ibv_reg_mr_iova2", "ibv_post_send", ""] {
+        assert!(verbs.function(absent).is_null(), "{absent}");
+    }
+}
+
+#[test]
 fn a_library_goes_to_other_threads() {
     fn everywhere<T: Send + Sync + Clone + 'static>(_: &T) {}
     everywhere(&library());

@@ -84,6 +84,23 @@ impl Library {
         })
     }
 
+    /// The table of EFA's own functions.
+    ///
+    /// # Errors
+    /// [`Error::Library`] where libefa is absent, with what to install.
+    pub fn efa_table(&self) -> Result<&sys::EfaTable> {
+        let library = &self.shared.library;
+        library.efa().ok_or_else(|| {
+            // With the reason and what to install.
+            let found = library.extras().into_iter().find(|found| found.library == "libefa");
+            let why = found.map_or_else(
+                || "the library is from elsewhere and brings no libefa".to_owned(),
+                ToString::to_string,
+            );
+            Error::Library(format!("{why}; without libefa there are no scalable reliable datagrams (SRD)"))
+        })
+    }
+
     /// What was loaded, in which version, and what is missing in it, for people.
     #[must_use]
     pub fn report(&self) -> String {

@@ -188,7 +188,7 @@ impl State {
         self.clean_completions(number);
         let Some(qp) = self.qps.get_mut(&number) else { return };
         qp.state = QpState::RESET;
-        qp.attr = sys::ibv_qp_attr::zeroed();
+        qp.attr = crate::object::qp::fresh(qp.kind);
         qp.sends.clear();
         qp.receives.clear();
         qp.withheld.clear();

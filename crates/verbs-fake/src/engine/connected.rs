@@ -5,7 +5,7 @@
 use crate::engine::complete::Arrival;
 use crate::engine::keys::{Denied, Span};
 use crate::engine::run::{DONE, Outcome};
-use crate::request::{Receive, Send, total};
+use crate::request::{Receive, Send, Target, total};
 use crate::world::{About, State, Waiting};
 use sinew_verbs_sys as sys;
 use sys::{IbvQpState as QpState, IbvQpType as Type, IbvWcStatus as Status, IbvWrOpcode as Wr};
@@ -45,13 +45,25 @@ impl State {
         (listens && connected && in_step && there).then_some(qp.attr.dest_qp_num)
     }
 
+    /// The queue pair that a reliable datagram names, if it listens.
+    fn addressed(&self, number: u32, target: &Target) -> Option<u32> {
+        let qp = self.qps.get(&number)?;
+        let (device, port) = self.route(qp.device, qp.attr.port_num, &target.attr)?;
+        let peer = self.qps.get(&target.qp_num)?;
+        let listens = [QpState::RTR, QpState::RTS, QpState::SQD].contains(&peer.state);
+        let there = peer.device == device && peer.attr.port_num == port && peer.kind == qp.kind;
+        (listens && there && peer.attr.qkey == target.qkey).then_some(target.qp_num)
+    }
+
+    /// Does a request of a service that answers or is in order: connected, or reliable datagrams.
     pub(crate) fn send_connected(&mut self, number: u32, send: &Send) -> Outcome {
         let Some(qp) = self.qps.get(&number) else { return DONE };
-        let (pd, reliable, reads) = (qp.pd, qp.kind == Type::RC, qp.attr.max_rd_atomic);
+        let (pd, kind, reads) = (qp.pd, qp.kind, qp.attr.max_rd_atomic);
+        let reliable = kind != Type::UC;
         let bytes = if send.is_answered() {
             // The answer's place is checked before anything goes out.
             let places = send.data.pieces().iter().all(|piece| self.local(pd, piece, true).is_ok());
-            if reads == 0 {
+            if reads == 0 && kind == Type::RC {
                 return Outcome::Done(Status::LOC_QP_OP_ERR);
             }
             places.then(Vec::new).ok_or(Denied)
@@ -59,14 +71,18 @@ impl State {
             self.gather(pd, &send.data)
         };
         let Ok(bytes) = bytes else { return Outcome::Done(Status::LOC_PROT_ERR) };
-        let Some(peer) = self.peer(number) else {
+        let peer = match &send.target {
+            Some(target) => self.addressed(number, target),
+            None => self.peer(number),
+        };
+        let Some(peer) = peer else {
             return if reliable { Outcome::Wait(Waiting::Peer) } else { DONE };
         };
         if self.qps.get(&peer).is_some_and(|peer| peer.hold.incoming) {
             return if reliable { Outcome::Wait(Waiting::Held) } else { DONE };
         }
         let outcome = match send.opcode {
-            Wr::SEND | Wr::SEND_WITH_IMM | Wr::SEND_WITH_INV => self.deliver(peer, send, &bytes),
+            Wr::SEND | Wr::SEND_WITH_IMM | Wr::SEND_WITH_INV => self.deliver(number, peer, send, &bytes),
             Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM => self.write_remote(peer, send, &bytes),
             Wr::RDMA_READ => self.read_remote(pd, peer, send),
             _ => self.change_remote(pd, peer, send),
@@ -95,7 +111,8 @@ impl State {
     }
 
     /// Brings a message into the peer's next receive.
-    fn deliver(&mut self, peer: u32, send: &Send, bytes: &[u8]) -> Outcome {
+    fn deliver(&mut self, number: u32, peer: u32, send: &Send, bytes: &[u8]) -> Outcome {
+        let (src_qp, slid) = self.sender(number, send);
         if !self.has_receive(peer) {
             return Outcome::Wait(Waiting::Receive);
         }
@@ -116,9 +133,19 @@ impl State {
             self.end_receive(peer, receive, Status::LOC_PROT_ERR, Arrival::default());
             return self.refuse(peer, Status::REM_OP_ERR);
         }
-        let got = Arrival { invalidated, ..Self::arrival(send, bytes.len()) };
+        let got = Arrival { invalidated, src_qp, slid, ..Self::arrival(send, bytes.len()) };
         self.end_receive(peer, receive, Status::SUCCESS, got);
         DONE
+    }
+
+    /// Who sent a reliable datagram; of a connection completions do not say it.
+    fn sender(&self, number: u32, send: &Send) -> (u32, u16) {
+        let port = self
+            .qps
+            .get(&number)
+            .filter(|_| send.target.is_some())
+            .and_then(|qp| self.port(qp.context, u32::from(qp.attr.port_num)).ok());
+        port.map_or((0, 0), |port| (number, port.lid))
     }
 
     fn arrival(send: &Send, len: usize) -> Arrival {
@@ -132,8 +159,9 @@ impl State {
 
     /// The peer's memory, if this queue pair of the peer gives it out.
     fn peer_memory(&self, peer: u32, send: &Send, len: usize, need: u32) -> Result<Span, Denied> {
-        let given = self.qps.get(&peer).ok_or(Denied)?.attr.qp_access_flags;
-        if given & need != need {
+        let peer_qp = self.qps.get(&peer).ok_or(Denied)?;
+        // Reliable datagrams have no such attribute: the region's rights count.
+        if peer_qp.kind != Type::DRIVER && peer_qp.attr.qp_access_flags & need != need {
             return Err(Denied);
         }
         self.remote(peer, send.rkey, send.remote_addr, len as u64, need)
@@ -160,7 +188,7 @@ impl State {
 
     /// Whether the peer answers reads and atomics at all.
     fn answers(&self, peer: u32) -> bool {
-        self.qps.get(&peer).is_some_and(|peer| peer.attr.max_dest_rd_atomic > 0)
+        self.qps.get(&peer).is_some_and(|peer| peer.kind == Type::DRIVER || peer.attr.max_dest_rd_atomic > 0)
     }
 
     fn read_remote(&mut self, pd: u32, peer: u32, send: &Send) -> Outcome {

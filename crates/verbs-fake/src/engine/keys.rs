@@ -34,6 +34,7 @@ impl Mr {
             (usize::try_from(offset).map_err(|_| Denied)?, usize::try_from(len).map_err(|_| Denied)?);
         let memory = match self.memory {
             Memory::Host(base) => Memory::Host(Pointer(base.0.wrapping_add(offset))),
+            Memory::Mapped(base) => Memory::Mapped(Pointer(base.0.wrapping_add(offset))),
             Memory::Device(id, start) => Memory::Device(id, start + offset),
             Memory::Null => Memory::Null,
         };
@@ -89,7 +90,8 @@ impl State {
     pub(crate) fn read(&self, span: Span) -> Vec<u8> {
         match span.memory {
             // SAFETY: the span lies in a region that is registered, and whoever registered it promised that its memory stays.
-            Memory::Host(at) => unsafe { bytes::copy_out(at.0, span.len) },
+            // A mapping stays as long as its region.
+            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_out(at.0, span.len) },
             Memory::Device(id, at) => self
                 .dms
                 .get(&id)
@@ -104,7 +106,7 @@ impl State {
         let from = &from[..from.len().min(span.len)];
         match span.memory {
             // SAFETY: as in `read`; that it may be written was checked with the key.
-            Memory::Host(at) => unsafe { bytes::copy_in(at.0, from) },
+            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_in(at.0, from) },
             Memory::Device(id, at) => {
                 if let Some(place) = self.dms.get_mut(&id).and_then(|dm| dm.get_mut(at..at + from.len())) {
                     place.copy_from_slice(from);
@@ -116,7 +118,7 @@ impl State {
 
     /// Changes the eight bytes there in one step. Denied where they are not at a multiple of eight.
     pub(crate) fn change(&mut self, span: Span, new: impl Fn(u64) -> u64) -> Result<u64, Denied> {
-        if let Memory::Host(at) = span.memory {
+        if let Memory::Host(at) | Memory::Mapped(at) = span.memory {
             if !at.0.addr().is_multiple_of(8) || span.len != 8 {
                 return Err(Denied);
             }
@@ -167,7 +169,7 @@ impl State {
             let span = self.local(pd, piece, writes).ok()?;
             let addr = match span.memory {
                 Memory::Host(at) => at.0.addr(),
-                Memory::Device(..) | Memory::Null => 0,
+                Memory::Mapped(_) | Memory::Device(..) | Memory::Null => 0,
             };
             Some(Touch { addr, len: span.len, writes, key: piece.key, qp_num, wr_id })
         };
@@ -204,7 +206,7 @@ impl State {
             let span = self.mrs.get(&bound.mr)?.span(bound.addr, bound.len).ok()?;
             match span.memory {
                 Memory::Host(at) => Some(at.0.addr()..at.0.addr().saturating_add(span.len)),
-                Memory::Device(..) | Memory::Null => None,
+                Memory::Mapped(_) | Memory::Device(..) | Memory::Null => None,
             }
         });
         self.mrs.values().filter_map(of).chain(windows).collect()

@@ -84,10 +84,11 @@ impl State {
         let kind = qp.kind;
         self.end_send(number, send, status);
         if status != Status::SUCCESS {
-            if kind == Type::RC {
-                self.fail(number);
-            } else {
-                self.stop_sending(number);
+            match kind {
+                Type::RC => self.fail(number),
+                // What fails towards one peer does not stop what goes to others.
+                Type::DRIVER => {}
+                _ => self.stop_sending(number),
             }
         }
         true

@@ -9,6 +9,7 @@ pub(crate) mod cq;
 pub(crate) mod cq_ex;
 pub(crate) mod device;
 pub(crate) mod dm;
+pub(crate) mod efa;
 pub(crate) mod event;
 pub(crate) mod handle;
 pub(crate) mod mr;

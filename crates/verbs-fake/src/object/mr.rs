@@ -3,7 +3,9 @@
 
 use crate::call::Call;
 use crate::fault::{Fault, Kind};
+use crate::mapped::Mapped;
 use crate::object::handle::{Entered, enter, find, hand_out, number, pointer};
+use crate::options::DeviceOptions;
 use crate::world::{Key, Memory, Mr, Pointer, State};
 use core::ffi::{c_int, c_uint, c_void};
 use sinew_verbs_sys as sys;
@@ -16,6 +18,7 @@ const KNOWN: u32 = sys::IBV_ACCESS_LOCAL_WRITE
     | sys::IBV_ACCESS_MW_BIND
     | sys::IBV_ACCESS_ZERO_BASED
     | sys::IBV_ACCESS_HUGETLB
+    | sys::IBV_ACCESS_ON_DEMAND
     | sys::IBV_ACCESS_OPTIONAL_RANGE;
 
 /// What is registered.
@@ -27,9 +30,9 @@ pub(crate) struct Wanted {
     pub(crate) access: u32,
 }
 
-fn check_access(access: u32) -> Result<(), c_int> {
+fn check_access(options: &DeviceOptions, access: u32) -> Result<(), c_int> {
     let remote_writes = sys::IBV_ACCESS_REMOTE_WRITE | sys::IBV_ACCESS_REMOTE_ATOMIC;
-    if access & sys::IBV_ACCESS_ON_DEMAND != 0 {
+    if access & sys::IBV_ACCESS_ON_DEMAND != 0 && !options.on_demand {
         return Err(libc::EOPNOTSUPP);
     }
     let needs_local = access & remote_writes != 0 && access & sys::IBV_ACCESS_LOCAL_WRITE == 0;
@@ -45,7 +48,7 @@ pub(crate) fn register(
     let Entered { world, state, id: pd_id } = entered;
     let context = state.context_of_pd(*pd_id)?;
     let options = &state.device_of(context)?.options;
-    check_access(wanted.access)?;
+    check_access(options, wanted.access)?;
     if wanted.len as u64 > options.max_mr_size {
         return Err(libc::EINVAL);
     }
@@ -133,6 +136,27 @@ pub(crate) unsafe extern "C" fn alloc_null(pd: *mut sys::ibv_pd) -> *mut sys::ib
     }))
 }
 
+pub(crate) unsafe extern "C" fn reg_dmabuf(
+    pd: *mut sys::ibv_pd,
+    offset: u64,
+    len: usize,
+    iova: u64,
+    fd: c_int,
+    access: c_int,
+) -> *mut sys::ibv_mr {
+    // SAFETY: the caller's promise: a domain of this device.
+    pointer(unsafe { enter(pd, Call::RegDmabufMr) }.and_then(|mut entered| {
+        let mapped = Mapped::new(fd, offset, len)?;
+        let (memory, addr) = (Memory::Mapped(mapped.start()), core::ptr::null_mut());
+        let access = access.cast_unsigned();
+        let mr = register(&mut entered, pd, &Wanted { memory, addr, len, iova, access })?;
+        // SAFETY: just made.
+        let id = unsafe { find(mr) }.1;
+        entered.state.mappings.insert(id, mapped);
+        Ok(mr)
+    }))
+}
+
 pub(crate) unsafe extern "C" fn dereg(mr: *mut sys::ibv_mr) -> c_int {
     // SAFETY: the caller's promise: a region of this device.
     let entered = unsafe { enter(mr, Call::DeregMr) };
@@ -147,6 +171,7 @@ impl State {
         let key = self.mrs.get(&id).ok_or(libc::EINVAL)?.key;
         self.note_in_flight(id, key);
         self.mrs.remove(&id);
+        self.mappings.remove(&id);
         self.keys.remove(&key);
         self.live.remove(&id);
         Ok(())
@@ -175,10 +200,11 @@ pub(crate) unsafe extern "C" fn rereg(
         if flags & !sys::IBV_REREG_MR_FLAGS_SUPPORTED != 0 || flags == 0 {
             return Err(libc::EINVAL);
         }
+        let (key, pd_id) = state.mrs.get(&id).map(|mr| (mr.key, mr.pd)).ok_or(libc::EINVAL)?;
         if flags & sys::IBV_REREG_MR_CHANGE_ACCESS != 0 {
-            check_access(access.cast_unsigned())?;
+            let context = state.context_of_pd(pd_id)?;
+            check_access(&state.device_of(context)?.options, access.cast_unsigned())?;
         }
-        let key = state.mrs.get(&id).ok_or(libc::EINVAL)?.key;
         state.note_in_flight(id, key);
         let region = state.mrs.get_mut(&id).ok_or(libc::EINVAL)?;
         if flags & sys::IBV_REREG_MR_CHANGE_TRANSLATION != 0 {

@@ -73,7 +73,7 @@ unsafe fn copied(wr: &sys::ibv_send_wr, kind: Type) -> Result<Send, c_int> {
                 let bind = wr.more.bind_mw;
                 send.bind = Some(binding(bind.mw, Some(bind.rkey), &bind.bind_info));
             }
-            _ if kind == Type::UD => {
+            _ if kind == Type::UD || kind == Type::DRIVER => {
                 send.target = Some(target(wr.wr.ud.ah, wr.wr.ud.remote_qpn, wr.wr.ud.remote_qkey)?)
             }
             _ => {}
@@ -125,8 +125,11 @@ impl State {
         let qp = self.qp(id)?;
         let state_takes =
             ![sys::IbvQpState::RESET, sys::IbvQpState::INIT, sys::IbvQpState::RTR].contains(&qp.state);
-        let connected = qp.kind != Type::UD;
+        let connected = qp.kind != Type::UD && qp.kind != Type::DRIVER;
         let type_takes = match send.opcode {
+            Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::RDMA_READ if qp.kind == Type::DRIVER => {
+                send.target.is_some()
+            }
             Wr::SEND | Wr::SEND_WITH_IMM => connected || send.target.is_some(),
             Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::SEND_WITH_INV | Wr::LOCAL_INV | Wr::BIND_MW => {
                 connected

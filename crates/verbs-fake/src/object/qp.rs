@@ -18,6 +18,8 @@ struct Wanted {
     recv_cq: u32,
     srq: Option<u32>,
     operations: u64,
+    /// By the functions of libefa, which make queue pairs of the driver's own type.
+    by_efa: bool,
 }
 
 /// # Safety
@@ -26,11 +28,12 @@ unsafe fn wanted(
     init: sys::ibv_qp_init_attr,
     pd: *mut sys::ibv_pd,
     operations: u64,
+    by_efa: bool,
 ) -> Result<Wanted, c_int> {
     // SAFETY: the caller's promise.
     let (send_cq, recv_cq, srq) = unsafe { (id_of(init.send_cq), id_of(init.recv_cq), id_of(init.srq)) };
     let (send_cq, recv_cq) = (send_cq.ok_or(libc::EINVAL)?, recv_cq.ok_or(libc::EINVAL)?);
-    Ok(Wanted { init, pd, send_cq, recv_cq, srq, operations })
+    Ok(Wanted { init, pd, send_cq, recv_cq, srq, operations, by_efa })
 }
 
 pub(crate) unsafe extern "C" fn create(
@@ -40,7 +43,7 @@ pub(crate) unsafe extern "C" fn create(
     // SAFETY: the caller's promise: a domain of this device, and how to make it, of live objects.
     pointer(unsafe { enter(pd, Call::CreateQp) }.and_then(|entered| {
         // SAFETY: as above.
-        let wanted = unsafe { wanted(*init, pd, 0)? };
+        let wanted = unsafe { wanted(*init, pd, 0, false)? };
         let pd_id = entered.id;
         make(entered, pd_id, &wanted)
     }))
@@ -53,29 +56,53 @@ pub(crate) unsafe extern "C" fn create_ex(
     // SAFETY: the caller's promise: a context of this device, and how to make it, of live objects.
     pointer(unsafe { enter(context, Call::CreateQpEx) }.and_then(|entered| {
         // SAFETY: as above.
-        let ex = unsafe { *init };
-        let known = sys::IBV_QP_INIT_ATTR_PD | sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
-        if ex.comp_mask & !known != 0 {
-            return Err(libc::EOPNOTSUPP);
-        }
-        if ex.comp_mask & sys::IBV_QP_INIT_ATTR_PD == 0 || ex.pd.is_null() {
-            return Err(libc::EINVAL);
-        }
-        let with_operations = ex.comp_mask & sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS != 0;
-        let operations = if with_operations { ex.send_ops_flags } else { 0 };
-        let legacy = sys::ibv_qp_init_attr {
-            qp_context: ex.qp_context,
-            send_cq: ex.send_cq,
-            recv_cq: ex.recv_cq,
-            srq: ex.srq,
-            cap: ex.cap,
-            qp_type: ex.qp_type,
-            sq_sig_all: ex.sq_sig_all,
-        };
-        // SAFETY: as above.
-        let (wanted, pd) = unsafe { (wanted(legacy, ex.pd, operations)?, find(ex.pd).1) };
-        make(entered, pd, &wanted)
+        unsafe { make_extended(entered, &*init, false) }
     }))
+}
+
+/// # Safety
+/// The attributes name live objects of this device.
+pub(super) unsafe fn make_extended(
+    entered: Entered,
+    ex: &sys::ibv_qp_init_attr_ex,
+    by_efa: bool,
+) -> Result<*mut sys::ibv_qp, c_int> {
+    let known = sys::IBV_QP_INIT_ATTR_PD | sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+    if ex.comp_mask & !known != 0 {
+        return Err(libc::EOPNOTSUPP);
+    }
+    if ex.comp_mask & sys::IBV_QP_INIT_ATTR_PD == 0 || ex.pd.is_null() {
+        return Err(libc::EINVAL);
+    }
+    let with_operations = ex.comp_mask & sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS != 0;
+    let operations = if with_operations { ex.send_ops_flags } else { 0 };
+    let legacy = sys::ibv_qp_init_attr {
+        qp_context: ex.qp_context,
+        send_cq: ex.send_cq,
+        recv_cq: ex.recv_cq,
+        srq: ex.srq,
+        cap: ex.cap,
+        qp_type: ex.qp_type,
+        sq_sig_all: ex.sq_sig_all,
+    };
+    // SAFETY: the caller's promise.
+    let (wanted, pd) = unsafe { (wanted(legacy, ex.pd, operations, by_efa)?, find(ex.pd).1) };
+    make(entered, pd, &wanted)
+}
+
+/// A queue pair that only the functions of libefa make.
+///
+/// # Safety
+/// The attributes name live objects of this device.
+pub(super) unsafe fn make_driver(
+    entered: Entered,
+    pd: *mut sys::ibv_pd,
+    init: sys::ibv_qp_init_attr,
+) -> Result<*mut sys::ibv_qp, c_int> {
+    // SAFETY: the caller's promise.
+    let wanted = unsafe { wanted(init, pd, 0, true)? };
+    let pd_id = entered.id;
+    make(entered, pd_id, &wanted)
 }
 
 fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int> {
@@ -84,7 +111,11 @@ fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int
     let with_queue = wanted.srq.is_none();
     let too_deep = cap.max_send_wr > options.max_qp_wr || (with_queue && cap.max_recv_wr > options.max_qp_wr);
     let too_wide = cap.max_send_sge > options.max_sge || (with_queue && cap.max_recv_sge > options.max_sge);
-    let known = [sys::IbvQpType::RC, sys::IbvQpType::UC, sys::IbvQpType::UD];
+    let known: &[sys::IbvQpType] = match (options.efa.is_some(), wanted.by_efa) {
+        (true, true) => &[sys::IbvQpType::UD, sys::IbvQpType::DRIVER],
+        (true, false) => &[sys::IbvQpType::UD],
+        (false, _) => &[sys::IbvQpType::RC, sys::IbvQpType::UC, sys::IbvQpType::UD],
+    };
     if !known.contains(&wanted.init.qp_type) {
         return Err(libc::EOPNOTSUPP);
     }
@@ -96,11 +127,22 @@ fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int
     }
     let atomics = sys::IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | sys::IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
     let asks = wanted.operations;
-    let missing = asks & atomics != 0 && options.atomics == sys::IbvAtomicCap::NONE;
+    let lacks = wr::missing_operations(options.efa);
+    let missing = asks & atomics != 0 && options.atomics == sys::IbvAtomicCap::NONE || asks & lacks != 0;
     if missing || asks & !wr::known_operations(wanted.init.qp_type) != 0 {
         return Err(libc::EOPNOTSUPP);
     }
     if state.qps.len() >= options.max_qp as usize { Err(libc::ENOMEM) } else { Ok(()) }
+}
+
+/// The attributes in RESET.
+pub(crate) fn fresh(kind: sys::IbvQpType) -> sys::ibv_qp_attr {
+    let mut attr = sys::ibv_qp_attr::zeroed();
+    if kind == sys::IbvQpType::DRIVER {
+        // Unless it is told otherwise, it waits for a receive for ever.
+        attr.rnr_retry = 7;
+    }
+    attr
 }
 
 fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_qp, c_int> {
@@ -125,7 +167,7 @@ fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_
         cap,
         all_signaled: wanted.init.sq_sig_all != 0,
         state: sys::IbvQpState::RESET,
-        attr: sys::ibv_qp_attr::zeroed(),
+        attr: fresh(wanted.init.qp_type),
         sends: VecDeque::new(),
         receives: VecDeque::new(),
         sends_used: 0,

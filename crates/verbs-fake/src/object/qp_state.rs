@@ -29,10 +29,11 @@ const fn needs(needs: u32, allows: u32) -> Option<Masks> {
 }
 
 fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
-    let (rc, ud) = (kind == Type::RC, kind == Type::UD);
+    let (rc, ud) = (kind == Type::RC, kind == Type::UD || kind == Type::DRIVER);
     let initial = if ud { PKEY | PORT | QKEY } else { PKEY | PORT | ACCESS };
     let running = match kind {
         Type::UD => CUR | QKEY,
+        Type::DRIVER => CUR | QKEY | sys::IBV_QP_RNR_RETRY,
         Type::UC => CUR | ACCESS | ALT | MIG,
         _ => CUR | ACCESS | ALT | MIG | RNR_TIMER,
     };
@@ -67,7 +68,7 @@ fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
                 | RNR_TIMER;
             needs(0, AV | ALT | ACCESS | PKEY | MIG | if rc { reliable } else { 0 })
         }
-        (State::SQE, State::RTS) if ud => needs(0, CUR | QKEY),
+        (State::SQE, State::RTS) if kind == Type::UD => needs(0, CUR | QKEY),
         (State::SQE, State::RTS) if kind == Type::UC => needs(0, CUR | ACCESS),
         _ => None,
     }

@@ -41,6 +41,9 @@ pub(crate) unsafe extern "C" fn device_ex(
         all.max_dm_size = options.device_memory;
         all.cq_mod_caps = sys::ibv_cq_moderation_caps { max_cq_count: 16, max_cq_period: 100 };
         all.phys_port_cnt_ex = u32::try_from(options.ports.len()).unwrap_or(u32::MAX);
+        if options.on_demand {
+            all.odp_caps = on_demand_paging();
+        }
         if options.timestamps {
             (all.completion_timestamp_mask, all.hca_core_clock) = (u64::MAX, 1_000_000);
         }
@@ -48,6 +51,19 @@ pub(crate) unsafe extern "C" fn device_ex(
         unsafe { copy_prefix(&all, attr, size) };
         Ok(())
     }))
+}
+
+/// Paging for everything that connected queue pairs and datagrams do.
+fn on_demand_paging() -> sys::ibv_odp_caps {
+    let (sends, receives) = (sys::IBV_ODP_SUPPORT_SEND, sys::IBV_ODP_SUPPORT_RECV);
+    let unreliable = sends | receives | sys::IBV_ODP_SUPPORT_WRITE;
+    let mut caps = sys::ibv_odp_caps::zeroed();
+    caps.general_caps = sys::IBV_ODP_SUPPORT;
+    caps.per_transport_caps.rc_odp_caps =
+        unreliable | sys::IBV_ODP_SUPPORT_READ | sys::IBV_ODP_SUPPORT_ATOMIC;
+    caps.per_transport_caps.uc_odp_caps = unreliable;
+    caps.per_transport_caps.ud_odp_caps = sends | receives;
+    caps
 }
 
 /// Writes as much of a structure as the caller knows.

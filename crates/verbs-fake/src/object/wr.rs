@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use crate::object::handle::{enter, find, number};
 use crate::object::mw::binding;
 use crate::object::post::{inline_bytes, pieces, wait_for_batch};
+use crate::options::Efa;
 use crate::request::{Data, Piece, Send};
 use crate::world::{Batch, State};
 use core::ffi::{c_int, c_void};
@@ -25,6 +26,12 @@ pub(crate) fn known_operations(kind: Type) -> u64 {
         | sys::IBV_QP_EX_WITH_BIND_MW;
     match kind {
         Type::UD => sends,
+        Type::DRIVER => {
+            sends
+                | sys::IBV_QP_EX_WITH_RDMA_WRITE
+                | sys::IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM
+                | sys::IBV_QP_EX_WITH_RDMA_READ
+        }
         Type::UC => unreliable,
         _ => {
             unreliable
@@ -33,6 +40,13 @@ pub(crate) fn known_operations(kind: Type) -> u64 {
                 | sys::IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD
         }
     }
+}
+
+/// What a device of EFA lacks of reads and writes.
+pub(crate) fn missing_operations(efa: Option<Efa>) -> u64 {
+    let writes = sys::IBV_QP_EX_WITH_RDMA_WRITE | sys::IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM;
+    let lacks = |has: bool, bits| if has { 0 } else { bits };
+    efa.map_or(0, |efa| lacks(efa.reads, sys::IBV_QP_EX_WITH_RDMA_READ) | lacks(efa.writes, writes))
 }
 
 /// The functions of a queue pair that was made with these operations; other fields are zero. None: it posts as of old only.
@@ -49,7 +63,7 @@ pub(crate) fn functions(operations: u64, kind: Type) -> sys::ibv_qp_ex {
     qp.wr_set_sge_list = Some(set_sge_list);
     qp.wr_set_inline_data = Some(set_inline);
     qp.wr_set_inline_data_list = Some(set_inline_list);
-    qp.wr_set_ud_addr = (kind == Type::UD).then_some(set_ud_addr as _);
+    qp.wr_set_ud_addr = [Type::UD, Type::DRIVER].contains(&kind).then_some(set_ud_addr as _);
     qp.wr_send = with(sys::IBV_QP_EX_WITH_SEND).then_some(send as _);
     qp.wr_send_imm = with(sys::IBV_QP_EX_WITH_SEND_WITH_IMM).then_some(send_imm as _);
     qp.wr_send_inv = with(sys::IBV_QP_EX_WITH_SEND_WITH_INV).then_some(send_inv as _);

@@ -331,6 +331,9 @@ impl<S: Service> Shape<S> {
             Kind::FetchAdd(..) => sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD,
         };
         let mut request = SendRequest::of(wr_id, opcode, elements.as_ptr(), count);
+        if let Some(to) = to {
+            request.address(to);
+        }
         let raw = request.raw_mut();
         raw.send_flags = self.flags;
         let rdma =
@@ -341,9 +344,6 @@ impl<S: Service> Shape<S> {
             swap,
             rkey: remote.key().0,
         };
-        if let Some(to) = to {
-            raw.wr.ud = to;
-        }
         match self.kind {
             Kind::Send => {}
             Kind::SendImmediate(immediate) => raw.imm_data = immediate.to_be(),

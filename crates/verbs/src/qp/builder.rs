@@ -23,12 +23,12 @@ const RXE: u32 = 0xff_ffff;
 #[derive(Clone)]
 #[doc(alias = "ibv_qp_init_attr")]
 pub struct QueuePairBuilder<'a, S: Service> {
-    pd: &'a ProtectionDomain,
-    send: &'a CompletionQueue,
-    receive: &'a CompletionQueue,
-    shared: Option<&'a SharedReceiveQueue>,
-    depths: Depths,
-    options: Options,
+    pub(super) pd: &'a ProtectionDomain,
+    pub(super) send: &'a CompletionQueue,
+    pub(super) receive: &'a CompletionQueue,
+    pub(super) shared: Option<&'a SharedReceiveQueue>,
+    pub(super) depths: Depths,
+    pub(super) options: Options,
     service: PhantomData<fn() -> S>,
 }
 
@@ -188,6 +188,13 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
         extended: bool;
     }
 
+    /// Number of the first packet; random by default, so that packets of a connection before are not taken for this one's.
+    #[must_use]
+    pub const fn psn(mut self, psn: PacketSequenceNumber) -> Self {
+        self.options.psn = Some(psn);
+        self
+    }
+
     /// What peers may do through it with memory that was exposed; nothing by default.
     #[must_use]
     pub const fn remote_access(mut self, access: RemoteAccess) -> Self {
@@ -208,13 +215,6 @@ impl<S: Connected> QueuePairBuilder<'_, S> {
     #[must_use]
     pub const fn mtu(mut self, mtu: Mtu) -> Self {
         self.options.mtu = Some(mtu);
-        self
-    }
-
-    /// Number of the first packet; random by default, so that packets of a connection before are not taken for this one's.
-    #[must_use]
-    pub const fn psn(mut self, psn: PacketSequenceNumber) -> Self {
-        self.options.psn = Some(psn);
         self
     }
 
@@ -327,6 +327,9 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 ));
             }
         }
+        if S::TYPE == super::state::ServiceType::DRIVER {
+            return self.build_reliable_datagrams();
+        }
         // Given back when anything below fails.
         let reservations = (self.send.reserve(send)?, self.receive.reserve(receive)?);
         let mut wanted = S::OPERATIONS;
@@ -338,14 +341,26 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         }
         let extended = self.options.extended && !(attributes.vendor_id() == RXE && send_elements > 1);
         let (qp, given, extended) = self.create(wanted, extended)?;
-        // SAFETY: just made with these operations.
-        let extended = extended.then(|| unsafe { self.pd.table().ibv_qp_to_qp_ex.map(|to| to(qp.as_ptr())) });
-        let extended = extended.flatten().and_then(NonNull::new);
-        // SAFETY: the queue pair is alive and was made with these operations.
-        let extended = extended
-            .filter(|extended| unsafe { sys::supports(extended.as_ptr(), wanted.bits()) } == wanted.bits());
         let depths = Depths { inline: given.max_inline_data, ..self.depths };
+        // SAFETY: just made with these operations.
+        let extended = extended.then(|| unsafe { self.posting(qp, wanted) }).flatten();
         Ok(QueuePair::new(self.pd, qp, extended, wanted, depths, reservations, self.shared.cloned()))
+    }
+
+    /// How it posts extended requests, where it has a function for each operation.
+    ///
+    /// # Safety
+    /// The queue pair was just made, with these operations.
+    pub(super) unsafe fn posting(
+        &self,
+        qp: NonNull<sys::ibv_qp>,
+        wanted: Operations,
+    ) -> Option<NonNull<sys::ibv_qp_ex>> {
+        // SAFETY: by the caller's promise.
+        let extended = NonNull::new(unsafe { self.pd.table().ibv_qp_to_qp_ex?(qp.as_ptr()) })?;
+        // SAFETY: the same.
+        let has = unsafe { sys::supports(extended.as_ptr(), wanted.bits()) };
+        (has == wanted.bits()).then_some(extended)
     }
 
     /// Makes it extended where the device can, legacy otherwise: what was given, and which it is.
@@ -354,26 +369,12 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         wanted: Operations,
         extended: bool,
     ) -> Result<(NonNull<sys::ibv_qp>, sys::ibv_qp_cap, bool)> {
-        let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
-        attributes.send_cq = self.send.as_raw();
-        attributes.recv_cq = self.receive.as_raw();
-        attributes.srq = self.shared.map_or(std::ptr::null_mut(), SharedReceiveQueue::as_raw);
-        attributes.cap = sys::ibv_qp_cap {
-            max_send_wr: self.depths.send,
-            max_recv_wr: self.depths.receive,
-            max_send_sge: self.depths.send_elements,
-            max_recv_sge: self.depths.receive_elements,
-            max_inline_data: self.depths.inline,
-        };
-        attributes.qp_type = sys::IbvQpType(S::TYPE.as_raw());
-        attributes.sq_sig_all = i32::from(self.options.signal_all);
-        attributes.pd = self.pd.as_raw();
+        let attributes = self.raw_attributes();
         let context = self.pd.context();
         let forms: &[bool] = if extended { &[true, false] } else { &[false] };
         let mut failure = sys::Errno::NOT_SUPPORTED;
         for extended in forms {
             let mut attributes = attributes;
-            attributes.comp_mask = sys::IBV_QP_INIT_ATTR_PD;
             if *extended {
                 attributes.comp_mask |= sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
                 attributes.send_ops_flags = wanted.bits();
@@ -389,6 +390,26 @@ impl<S: Service> QueuePairBuilder<'_, S> {
             }
         }
         Err(Error::call("ibv_create_qp", format_args!("{:?} of {}", S::TYPE, context.name()), failure.0))
+    }
+
+    /// What the ABI asks, but for the operations.
+    pub(super) fn raw_attributes(&self) -> sys::ibv_qp_init_attr_ex {
+        let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
+        attributes.send_cq = self.send.as_raw();
+        attributes.recv_cq = self.receive.as_raw();
+        attributes.srq = self.shared.map_or(std::ptr::null_mut(), SharedReceiveQueue::as_raw);
+        attributes.cap = sys::ibv_qp_cap {
+            max_send_wr: self.depths.send,
+            max_recv_wr: self.depths.receive,
+            max_send_sge: self.depths.send_elements,
+            max_recv_sge: self.depths.receive_elements,
+            max_inline_data: self.depths.inline,
+        };
+        attributes.qp_type = sys::IbvQpType(S::TYPE.as_raw());
+        attributes.sq_sig_all = i32::from(self.options.signal_all);
+        attributes.pd = self.pd.as_raw();
+        attributes.comp_mask = sys::IBV_QP_INIT_ATTR_PD;
+        attributes
     }
 
     fn choose(&self) -> Result<Choice> {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod endpoint;
 mod pair;
 mod prepared;
+mod reliable_datagram;
 mod request;
 mod service;
 pub mod state;

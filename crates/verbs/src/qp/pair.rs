@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::attributes::Attributes;
-use super::request::{INLINE_ELEMENTS_MAX, ReceiveRequest, SendRequest, link_receives};
+use super::request::{INLINE_ELEMENTS_MAX, ReceiveRequest, SendRequest, addressed_to, link_receives};
 use super::service::{Operations, Service};
 use super::state::{AttributeMask, ServiceType, State, diagnose};
 use crate::cq::{CompletionQueue, Reservation};
@@ -501,7 +501,7 @@ unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_
             }
         }
         if S::TYPE == ServiceType::UD || S::TYPE == ServiceType::DRIVER {
-            let ud = wr.wr.ud;
+            let ud = addressed_to(wr);
             sys::ibv_wr_set_ud_addr_unchecked(qp, ud.ah, ud.remote_qpn, ud.remote_qkey);
         }
         let len = usize::try_from(wr.num_sge).unwrap_or(0);

@@ -149,6 +149,24 @@ impl<'list, S: Service> SendRequest<'list, S> {
         self.raw.send_flags & sys::IBV_SEND_INLINE != 0 && self.raw.num_sge as usize > INLINE_ELEMENTS_MAX
     }
 
+    /// Whom a datagram goes to. C's request has one place for that and for remote memory, and a reliable datagram may name both: of
+    /// those it is kept where a window would be, which no datagram binds.
+    #[inline(always)]
+    pub(crate) const fn address(&mut self, to: sys::ibv_send_wr_ud) {
+        if matches!(self.raw.opcode, sys::IbvWrOpcode::SEND | sys::IbvWrOpcode::SEND_WITH_IMM) {
+            self.raw.wr.ud = to;
+        } else {
+            let sys::ibv_send_wr_ud { ah, remote_qpn, remote_qkey } = to;
+            let bind_info = sys::ibv_mw_bind_info {
+                mr: std::ptr::null_mut(),
+                addr: 0,
+                length: 0,
+                mw_access_flags: remote_qkey,
+            };
+            self.raw.more.bind_mw = sys::ibv_send_wr_bind_mw { mw: ah.cast(), rkey: remote_qpn, bind_info };
+        }
+    }
+
     #[inline]
     pub(crate) const fn raw_mut(&mut self) -> &mut sys::ibv_send_wr {
         &mut self.raw
@@ -166,11 +184,11 @@ impl<'list, S: Datagram> SendRequest<'list, S> {
     #[must_use]
     #[inline(always)]
     pub const fn to(mut self, destination: Destination<'list>) -> Self {
-        self.raw.wr.ud = sys::ibv_send_wr_ud {
+        self.address(sys::ibv_send_wr_ud {
             ah: destination.handle,
             remote_qpn: destination.qp_num,
             remote_qkey: destination.qkey,
-        };
+        });
         self
     }
 }
@@ -259,6 +277,26 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
         let mut request = Self::of(wr_id, sys::IbvWrOpcode::LOCAL_INV, std::ptr::null(), 0);
         request.raw.imm_data = key;
         request
+    }
+}
+
+/// Whom a datagram goes to, as [`SendRequest::address`] kept it.
+///
+/// # Safety
+/// The request is a datagram's, and was addressed.
+#[inline(always)]
+pub(super) const unsafe fn addressed_to(raw: &sys::ibv_send_wr) -> sys::ibv_send_wr_ud {
+    // SAFETY: by the caller's promise, the opcode says which place was written.
+    unsafe {
+        if matches!(raw.opcode, sys::IbvWrOpcode::SEND | sys::IbvWrOpcode::SEND_WITH_IMM) {
+            return raw.wr.ud;
+        }
+        let kept = raw.more.bind_mw;
+        sys::ibv_send_wr_ud {
+            ah: kept.mw.cast(),
+            remote_qpn: kept.rkey,
+            remote_qkey: kept.bind_info.mw_access_flags,
+        }
     }
 }
 

@@ -76,8 +76,8 @@ bitflags::bitflags! {
 }
 
 impl Operations {
-    const SENDS: Self = Self::SEND.union(Self::SEND_IMMEDIATE);
-    const WRITES: Self = Self::WRITE.union(Self::WRITE_IMMEDIATE);
+    pub(super) const SENDS: Self = Self::SEND.union(Self::SEND_IMMEDIATE);
+    pub(super) const WRITES: Self = Self::WRITE.union(Self::WRITE_IMMEDIATE);
     /// What needs the device's atomics.
     pub(crate) const ATOMICS: Self = Self::COMPARE_SWAP.union(Self::FETCH_ADD);
     /// What needs the device's memory management extensions.
