@@ -3,6 +3,9 @@
 //! The suite `examples` of `tests/vm/suites.toml` builds them beside this program. Elsewhere they are not run: what they do needs a device,
 //! and rdma-core's programs.
 
+#[path = "examples/devinfo.rs"]
+mod devinfo;
+
 use sinew_testing::skip;
 use sinew_vm_tests::{Program, address, run};
 
@@ -183,4 +186,110 @@ fn doorbell_batching_writes_both_ways_of_posting() {
         client.contains("4096 writes one by one") && client.contains("4096 writes in batches"),
         "{client}"
     );
+}
+
+/// A client and a server of rdma cm, the server first: contents go both ways, and both sides compare them.
+fn rping_meets(server: &str, client: &str, size: u32) {
+    let options = format!("-a {} -C {ITERS} -S {size} -V -v", address());
+    let server = Program::start(&format!("{server} -s {options}")).listening_by_cm(7174);
+    let client = run(&format!("{client} -c {options}"));
+    // C's program writes its texts when its buffer is full, and what it says of the end at once, in between.
+    let whole = |mut said: String| {
+        for end in [
+            "server DISCONNECT EVENT...\n",
+            "client DISCONNECT EVENT...\n",
+            "wait for RDMA_READ_ADV state 10\n",
+        ] {
+            said = said.replace(end, "");
+        }
+        said
+    };
+    let (client, server) = (whole(client), whole(server.success()));
+    let texts = |said: &str, whose: &str| -> Vec<String> {
+        said.lines().filter_map(|line| Some(line.strip_prefix(whose)?.to_owned())).collect()
+    };
+    let (sent, seen) = (texts(&client, "ping data: "), texts(&server, "server ping data: "));
+    assert_eq!(sent.len(), ITERS as usize, "{client}");
+    assert_eq!(sent, seen, "what the client had back is what the server saw");
+    for (round, text) in sent.iter().enumerate() {
+        assert!(
+            text.starts_with(&format!("rdma-ping-{round}: ")) && text.len() == size as usize - 1,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn rping_speaks_with_c_both_ways_and_with_itself() {
+    let ours = example!("rping");
+    for size in [64, 100, 1025, 65535] {
+        rping_meets("rping", &ours, size);
+        rping_meets(&ours, "rping", size);
+        rping_meets(&ours, &ours, size);
+    }
+}
+
+#[test]
+fn rping_says_what_is_wrong_with_its_peer() {
+    let ours = example!("rping");
+    fails(&format!("{ours} -c -a {}", address()), "nobody listens");
+    fails(&format!("{ours} -s -c -a {}", address()), "cannot be used with");
+    // The server has no room for the client's text.
+    let server = Program::start(&format!("{ours} -s -a {} -S 64", address())).listening_by_cm(7174);
+    let client = Program::start(&format!("rping -c -a {} -S 65 -C 1", address()));
+    let (status, said) = server.end();
+    assert!(!status.success() && said.contains("give both sides the same -S"), "{said}");
+    drop(client);
+    // The client leaves before the server has what it was promised.
+    let server = Program::start(&format!("{ours} -s -a {} -C 5", address())).listening_by_cm(7174);
+    _ = run(&format!("rping -c -a {} -C 3", address()));
+    let (status, said) = server.end();
+    assert!(!status.success() && said.contains("left after 3 of 5"), "{said}");
+}
+
+#[test]
+fn multi_channel_adds_up_on_three_workers() {
+    let program = example!("multi_channel");
+    let leader = Program::start(&format!("{program} --workers 3")).listening(18516);
+    let workers: Vec<_> = (0..3).map(|_| Program::start(&format!("{program} {}", address()))).collect();
+    let said = leader.success();
+    assert!(said.contains("3 workers added up the numbers from 1 to 3000: 4501500"), "{said}");
+    let mut parts: Vec<u64> = workers
+        .into_iter()
+        .map(|worker| {
+            let said = worker.success();
+            let (part, total) = said
+                .trim()
+                .strip_prefix("my part adds up to ")
+                .unwrap()
+                .split_once(", all together to ")
+                .unwrap();
+            assert_eq!(total, "4501500");
+            part.parse().unwrap()
+        })
+        .collect();
+    parts.sort_unstable();
+    assert_eq!(parts, [500_500, 1_500_500, 2_500_500]);
+}
+
+#[test]
+fn network_barrier_holds_four_ranks_together() {
+    let program = example!("network_barrier");
+    let nodes: Vec<_> = (0..4)
+        .map(|rank| format!(r#"{{ "rank": {rank}, "host": "{}", "port": {} }}"#, address(), 7100 + rank))
+        .collect();
+    let config = std::env::temp_dir().join("ranks.json");
+    std::fs::write(&config, format!(r#"{{ "nodes": [ {} ] }}"#, nodes.join(", "))).expect("a file");
+    let config = config.display();
+    for algorithm in ["central", "tree", "dissemination"] {
+        let start = |rank| Program::start(&format!("{program} {config} {rank} -n 20 -a {algorithm}"));
+        let ranks: Vec<_> = (0..4).map(start).collect();
+        for (rank, program) in ranks.into_iter().enumerate() {
+            let said = program.success();
+            let wanted = format!("rank {rank} of 4: 20 marks of each other rank were there");
+            assert!(said.contains(&wanted), "{algorithm}: {said}");
+        }
+    }
+    fails(&format!("{program} {config} 4"), "rank 4");
+    fails(&format!("{program} /no/such/file 0"), "/no/such/file");
 }

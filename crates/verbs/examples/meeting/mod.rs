@@ -45,19 +45,21 @@ impl Options {
 
     /// Connects to the server, or waits for the client.
     pub(crate) fn meet(&self) -> Result<Meeting> {
-        let stream = match &self.server {
-            Some(server) => TcpStream::connect((server.as_str(), self.port)).map_err(|error| {
-                format!("cannot reach {server} at port {}: {error}; start the server first", self.port)
-            })?,
-            None => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port))
-                    .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?
-                    .accept()?
-                    .0
+        match &self.server {
+            Some(server) => {
+                Meeting::of(TcpStream::connect((server.as_str(), self.port)).map_err(|error| {
+                    format!("cannot reach {server} at port {}: {error}; start the server first", self.port)
+                })?)
             }
-        };
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Meeting { stream })
+            None => self.listen()?.next().ok_or("nobody came")?,
+        }
+    }
+
+    /// The clients, as they come. They wait as long as this is there.
+    pub(crate) fn listen(&self) -> Result<impl Iterator<Item = Result<Meeting>> + use<>> {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port))
+            .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?;
+        Ok(std::iter::repeat_with(move || Meeting::of(listener.accept()?.0)))
     }
 }
 
@@ -67,6 +69,11 @@ pub(crate) struct Meeting {
 }
 
 impl Meeting {
+    fn of(stream: TcpStream) -> Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream })
+    }
+
     /// Tells something, and learns the same of the other side.
     pub(crate) fn swap<const LEN: usize>(&mut self, own: [u8; LEN]) -> Result<[u8; LEN]> {
         self.stream.write_all(&own)?;

@@ -166,9 +166,17 @@ impl fmt::Debug for PortAttributes {
             .field("width", &self.width())
             .field("speed", &self.speed())
             .field("lid", &self.lid())
+            .field("lid_mask_bits", &self.lid_mask_bits())
+            .field("subnet_manager_lid", &self.subnet_manager_lid())
+            .field("subnet_manager_service_level", &self.subnet_manager_service_level())
             .field("gid_table_len", &self.gid_table_len())
             .field("pkey_table_len", &self.pkey_table_len())
             .field("message_len_max", &self.message_len_max())
+            .field("capabilities", &format_args!("{:#x}", self.capabilities()))
+            .field("capabilities_2", &format_args!("{:#x}", self.capabilities_2()))
+            .field("flags", &format_args!("{:#x}", self.flags()))
+            .field("bad_pkey_count", &self.bad_pkey_count())
+            .field("qkey_violation_count", &self.qkey_violation_count())
             .finish_non_exhaustive()
     }
 }
