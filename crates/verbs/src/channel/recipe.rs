@@ -235,7 +235,7 @@ mod tests {
         assert_eq!((endpoint.mtu, endpoint.responder_resources), (Mtu::B512, 4));
         core.connect(peer, &Endpoint { mtu: Mtu::B4096, responder_resources: 16, ..endpoint }).unwrap();
         let (depths, told) =
-            core.queue_pair(peer, |qp| (qp.depths(), qp.query(AttributeMask::all()).unwrap()));
+            core.queue_pair(peer, |qp| (qp.depths(), qp.query(AttributeMask::QUERY).unwrap()));
         assert_eq!((depths.send, depths.receive), (3, 5));
         assert!(depths.inline >= 32, "{depths:?}");
         assert_eq!(told.access().unwrap(), RemoteAccess::READ | RemoteAccess::WRITE);

@@ -1,6 +1,8 @@
 //! One element of a gather or scatter list: bytes, and the registration that encloses them.
 //!
-//! The only things that safe code can post. Made where bytes and registration are both at hand; checked to fit.
+//! The only things that safe code can post. Made where bytes and registration are both at hand; checked to fit. What is made of the ABI's
+//! element is not checked, which is `unsafe`.
+#![allow(unsafe_code)]
 
 use super::region::Registered;
 use crate::error::{Error, Result};
@@ -52,6 +54,16 @@ impl<'data> Gather<'data> {
         Ok(Self { sge: element(bytes.as_ptr(), bytes.len(), region)?, data: PhantomData })
     }
 
+    /// From what the ABI has.
+    ///
+    /// # Safety
+    /// The bytes at the address are there for `'data`, and nobody writes them while an operation that was given this is out: the device reads
+    /// them. Where they are registered is not looked at: a wrong key fails the operation.
+    #[must_use]
+    pub const unsafe fn from_raw(sge: sys::ibv_sge) -> Self {
+        Self { sge, data: PhantomData }
+    }
+
     /// How many bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
@@ -74,6 +86,16 @@ impl<'data> Scatter<'data> {
     pub(crate) fn new(bytes: &'data mut [u8], region: &Registered) -> Result<Self> {
         // Through a pointer that may write: the slice is made again of the address when it comes back.
         Ok(Self { sge: element(bytes.as_mut_ptr(), bytes.len(), region)?, data: PhantomData })
+    }
+
+    /// From what the ABI has.
+    ///
+    /// # Safety
+    /// The bytes at the address are there for `'data`, borrowed for this alone: the device writes them while an operation that was given this is
+    /// out, and what gives places back makes a slice of them. Where they are registered is not looked at: a wrong key fails the operation.
+    #[must_use]
+    pub const unsafe fn from_raw(sge: sys::ibv_sge) -> Self {
+        Self { sge, data: PhantomData }
     }
 
     /// How many bytes.

@@ -97,6 +97,11 @@ bitflags::bitflags! {
     }
 }
 
+impl AttributeMask {
+    /// What every device can be asked for: all but the rate limit, which is told and never said.
+    pub const QUERY: Self = Self::all().difference(Self::RATE_LIMIT);
+}
+
 /// A step that was refused, and why as far as the table can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused {

@@ -3,8 +3,14 @@
 
 use sinew_verbs::ProtectionDomain;
 use sinew_verbs::channel::Channel;
-use sinew_verbs::device::Context;
+use sinew_verbs::device::{Context, DeviceList};
 use sinew_verbs::memory::RemoteAccess;
+
+/// All devices, where there is one at least. `None` after saying why the test is skipped.
+pub(crate) fn devices(module: &str) -> Option<DeviceList> {
+    device(module)?;
+    Some(sinew_verbs::devices().expect("the devices of a machine that has one"))
+}
 
 /// The device to test on: the one that `SINEW_VERBS_DEVICE` names, or the first. `None` after saying why the test is skipped.
 pub(crate) fn device(module: &str) -> Option<Context> {
