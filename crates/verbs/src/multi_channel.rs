@@ -155,6 +155,14 @@ impl MultiChannel {
         self.core.protection_domain()
     }
 
+    pub(crate) const fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) const fn deadline(&self) -> Option<Duration> {
+        self.recipe.deadline
+    }
+
     /// How long an operation is waited for; `None`: for ever.
     pub const fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.recipe.deadline = deadline;

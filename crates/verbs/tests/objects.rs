@@ -1,34 +1,24 @@
-//! Shared receive queues, address handles, asynchronous events, windows, device memory, advice: on a real device.
+//! Shared receive queues, address handles, asynchronous events, device memory, advice: on a real device.
 
 #![allow(unsafe_code)]
 
 mod common;
 
+use common::next;
 use sinew_verbs::ah::GLOBAL_ROUTE_LEN;
-use sinew_verbs::cq::{CompletionQueue, WorkCompletion};
+use sinew_verbs::cq::CompletionQueue;
 use sinew_verbs::device::{AsyncEventType, Context, Element, LinkLayer};
-use sinew_verbs::memory::{Advice, Memory, RegistrationFlags, RemoteAccess, WindowType};
+use sinew_verbs::memory::{Advice, Memory, RegistrationFlags, RemoteAccess};
 use sinew_verbs::qp::state::State;
-use sinew_verbs::qp::{Attributes, Path, QueuePair, Rc, ReceiveRequest, Route};
+use sinew_verbs::qp::{Attributes, Path, ReceiveRequest, Route};
 use sinew_verbs::srq::SharedReceiveQueue;
 use sinew_verbs::work::Opcode;
-use sinew_verbs::{Error, ProtectionDomain, Result, sys};
+use sinew_verbs::{Error, Result, sys};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const QKEY: u32 = 0x1234;
-
-/// The next completion.
-fn next(queue: &CompletionQueue) -> WorkCompletion {
-    let deadline = Instant::now() + PATIENCE;
-    let mut one = [WorkCompletion::EMPTY];
-    while queue.poll_into(&mut one).expect("the device answers") == 0 {
-        assert!(Instant::now() < deadline, "nothing completes");
-        std::thread::yield_now();
-    }
-    one[0]
-}
 
 /// Says that a test of something that the device lacks is skipped; any other failure is one.
 fn skip(error: &Error) {
@@ -271,72 +261,6 @@ fn a_way_without_a_route_over_ethernet_is_named() {
     let error = pd.address_handle(&Path::local(1, 5)).expect_err("no route");
     assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("no route"), "{error}");
     assert!(matches!(pd.address_handle(&Path::local(0, 5)), Err(Error::Invalid { .. })));
-}
-
-/// Two connected queue pairs that post by hand.
-fn pair(pd: &ProtectionDomain, queue: &CompletionQueue) -> Result<(QueuePair<Rc>, QueuePair<Rc>)> {
-    let make = || pd.queue_pair::<Rc>(queue).remote_access(RemoteAccess::all()).build();
-    let (a, b) = (make()?, make()?);
-    let (to_a, to_b) = (a.endpoint()?, b.endpoint()?);
-    Ok((a.connect(&to_b).map_err(|(_, error)| error)?, b.connect(&to_a).map_err(|(_, error)| error)?))
-}
-
-#[test]
-fn a_window_is_bound_to_its_part_of_a_region_and_holds_it() {
-    let Some(context) = common::device(module_path!()) else { return };
-    let pd = context.protection_domain().expect("a domain");
-    let window = match pd.memory_window(WindowType::One) {
-        Ok(window) => window,
-        Err(error) => return skip(&error),
-    };
-    let queue = context.completion_queue(64).build().expect("a queue");
-    let (a, b) = pair(&pd, &queue).expect("queue pairs");
-    let exposed = |flags| {
-        let memory = Memory::zeroed(4096).expect("memory");
-        pd.expose_with(memory, RemoteAccess::empty(), flags).expect("a region")
-    };
-    let region = exposed(RegistrationFlags::WINDOW_BIND);
-    let plain = exposed(RegistrationFlags::empty());
-    // SAFETY: the queue pair is alive until its completions were polled; so is the window.
-    unsafe {
-        for (region, range) in [(&plain, 0..8), (&region, 4000..5000), (&region, 5..5)] {
-            let refused = window.bind(b.as_raw(), 1, true, region, range.clone(), RemoteAccess::READ);
-            assert!(matches!(refused, Err(Error::Invalid { .. })), "{range:?}");
-        }
-        let remote = window
-            .bind(b.as_raw(), 1, true, &region, 256..512, RemoteAccess::READ)
-            .expect("the device binds it");
-        assert_eq!((remote.len(), remote.key()), (256, window.key()));
-        let bound = next(&queue);
-        assert_eq!((bound.wr_id(), bound.opcode()), (1, Some(Opcode::BIND_WINDOW)), "{bound:?}");
-        // The region outlives its last handle, as the window is bound to it.
-        drop(region);
-    }
-    drop((a, b));
-    drop(window);
-    assert_eq!(context.library().leaked_objects(), 0);
-}
-
-#[test]
-fn a_window_of_type_two_gives_a_new_key_each_time() {
-    let Some(context) = common::device(module_path!()) else { return };
-    let pd = context.protection_domain().expect("a domain");
-    let window = match pd.memory_window(WindowType::Two) {
-        Ok(window) => window,
-        Err(error) => return skip(&error),
-    };
-    let memory = Memory::zeroed(4096).expect("memory");
-    let region = pd.expose_with(memory, RemoteAccess::empty(), RegistrationFlags::WINDOW_BIND);
-    let region = region.expect("a region");
-    let first = window.binding(&region, 0..64, RemoteAccess::READ).expect("a binding");
-    let second = window.binding(&region, 64..128, RemoteAccess::WRITE).expect("a binding");
-    let (first, second) = (first.remote(), second.remote());
-    assert_eq!(first.key().0 & !0xff, second.key().0 & !0xff);
-    assert_ne!(first.key(), second.key());
-    assert_eq!(second.addr(), first.addr() + 64);
-    // SAFETY: refused before anything is posted.
-    let refused = unsafe { window.unbind(std::ptr::null_mut(), 0, false) };
-    assert!(matches!(refused, Err(Error::Invalid { .. })));
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod pending;
 mod recipe;
 mod scope;
 mod state;
+mod window;
 mod work;
 
 pub use self::asynchronous::{Driver, Finished, Submitted};
@@ -71,7 +72,7 @@ impl ChannelBuilder<'_> {
     /// Makes it, not yet connected.
     ///
     /// # Errors
-    /// As for a queue pair ([`QueuePairBuilder::build`]) and a completion queue.
+    /// As for a queue pair ([`QueuePairBuilder::build`](crate::qp::QueuePairBuilder::build)) and a completion queue.
     pub fn build(self) -> Result<PreparedChannel> {
         let core = self.recipe.build(self.pd, 1, None)?;
         let scratch = self.pd.allocate(8)?;
@@ -98,7 +99,7 @@ impl PreparedChannel {
     /// device.
     ///
     /// # Errors
-    /// Itself with [`Error::Peer`] or [`Error::Transition`]; see [`PreparedQueuePair::connect`].
+    /// Itself with [`Error::Peer`] or [`Error::Transition`]; see [`PreparedQueuePair::connect`](crate::qp::PreparedQueuePair::connect).
     pub fn handshake(self, peer: &Endpoint) -> std::result::Result<Channel, (Self, Error)> {
         match self.channel.core.connect(0, peer) {
             Ok(()) => Ok(self.channel),

@@ -14,6 +14,7 @@ mod post;
 mod ring;
 mod shared;
 mod tracker;
+mod window;
 
 use crate::cq::{CompletionChannel, WorkCompletion};
 use crate::device::Context;

@@ -2,7 +2,7 @@
 
 use crate::ah::AddressHandle;
 use crate::error::{Error, Result};
-use crate::memory::{Buffer, ExposedPart, RemoteKey, RemoteRegion};
+use crate::memory::{Binding, Buffer, ExposedPart, MemoryWindow, RemoteKey, RemoteRegion};
 use crate::pd::ProtectionDomain;
 use crate::qp::state::ServiceType;
 use crate::qp::{Atomics, Datagram, Reads, SendRequest, Service, Writes};
@@ -24,6 +24,8 @@ pub enum Held {
     Buffers(Vec<Buffer>),
     /// A part of exposed or foreign memory.
     Part(ExposedPart),
+    /// A window that is bound or closed.
+    Window(MemoryWindow),
 }
 
 impl From<Buffer> for Held {
@@ -60,7 +62,7 @@ impl Held {
         match self {
             Self::Buffer(buffer) => vec![buffer],
             Self::Buffers(buffers) => buffers,
-            Self::Nothing | Self::Part(_) => Vec::new(),
+            Self::Nothing | Self::Part(_) | Self::Window(_) => Vec::new(),
         }
     }
 
@@ -68,7 +70,7 @@ impl Held {
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::Nothing => 0,
+            Self::Nothing | Self::Window(_) => 0,
             Self::Buffer(buffer) => buffer.len(),
             Self::Buffers(buffers) => buffers.iter().map(|buffer| buffer.len()).sum(),
             Self::Part(part) => part.len(),
@@ -108,6 +110,10 @@ impl Held {
         let count = match self {
             Self::Nothing => 0,
             Self::Buffer(_) => 1,
+            Self::Window(window) => {
+                of_domain(window.protection_domain().is(pd))?;
+                0
+            }
             Self::Part(part) => {
                 of_domain(part.is_of(pd))?;
                 into[0] = part.sge();
@@ -192,6 +198,8 @@ enum Kind {
     Read(RemoteRegion),
     CompareSwap(RemoteRegion, u64, u64),
     FetchAdd(RemoteRegion, u64),
+    Bind(Binding),
+    Invalidate(RemoteKey),
 }
 
 /// An operation with the memory that it keeps until it has ended. Signaled unless said otherwise.
@@ -329,6 +337,8 @@ impl<S: Service> Shape<S> {
             Kind::Read(_) => sys::IbvWrOpcode::RDMA_READ,
             Kind::CompareSwap(..) => sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP,
             Kind::FetchAdd(..) => sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD,
+            Kind::Bind(_) => sys::IbvWrOpcode::BIND_MW,
+            Kind::Invalidate(_) => sys::IbvWrOpcode::LOCAL_INV,
         };
         let mut request = SendRequest::of(wr_id, opcode, elements.as_ptr(), count);
         if let Some(to) = to {
@@ -347,7 +357,8 @@ impl<S: Service> Shape<S> {
         match self.kind {
             Kind::Send => {}
             Kind::SendImmediate(immediate) => raw.imm_data = immediate.to_be(),
-            Kind::SendInvalidate(key) => raw.imm_data = key.0,
+            Kind::SendInvalidate(key) | Kind::Invalidate(key) => raw.imm_data = key.0,
+            Kind::Bind(binding) => raw.more.bind_mw = binding.as_raw(),
             Kind::Write(remote) | Kind::Read(remote) => raw.wr.rdma = rdma(remote),
             Kind::WriteImmediate(remote, immediate) => {
                 raw.wr.rdma = rdma(remote);
@@ -436,6 +447,17 @@ impl<S: Atomics> Operation<S> {
     #[must_use]
     pub fn send_with_invalidate(held: impl Into<Held>, key: RemoteKey) -> Self {
         Self::new(Kind::SendInvalidate(key), held)
+    }
+
+    /// Binds a window of type 2, which it keeps.
+    pub(crate) fn bind_window(window: &MemoryWindow, binding: Binding) -> Self {
+        Self::new(Kind::Bind(binding), Held::Window(window.clone()))
+    }
+
+    /// Closes a window of type 2, which it keeps: its last key opens nothing any more.
+    pub(crate) fn close_window(window: &MemoryWindow) -> Result<Self> {
+        window.check_requests()?;
+        Ok(Self::new(Kind::Invalidate(window.key()), Held::Window(window.clone())))
     }
 }
 

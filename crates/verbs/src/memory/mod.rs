@@ -33,4 +33,5 @@ pub use host::{Memory, PageSize};
 pub use pool::BufferPool;
 pub(crate) use region::{Kept, Registered, Terms};
 pub use remote::{RemoteKey, RemoteRegion};
-pub use window::{Binding, MemoryWindow, WindowType};
+pub(crate) use window::Binding;
+pub use window::{MemoryWindow, WindowType};

@@ -2,6 +2,9 @@
 //!
 //! Only over memory that was exposed with `WINDOW_BIND`: it is never a slice, so a window opens nothing that safe code reads as bytes.
 //! A window holds what it was bound to until it is dropped.
+//!
+//! Windows of type 2 are bound and closed by requests: [`Hub::bind_window`](crate::Hub::bind_window), [`Channel::bind_window`](crate::Channel::bind_window); by hand
+//! ([`MemoryWindow::bind`]) both types are.
 #![allow(unsafe_code)]
 
 use super::access::RemoteAccess;
@@ -11,6 +14,7 @@ use super::remote::{RemoteKey, RemoteRegion};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
+use crate::qp::{Atomics, QueuePair, SendRequest};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::ops::Range;
@@ -23,13 +27,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum WindowType {
     /// By a call, which gives it a new key each time. Its key opens it by every queue pair of the domain.
     One,
-    /// By a request, with a key that the caller computes; a peer can take it away by a send with invalidate. On most devices its key
-    /// opens it only by the queue pair that it was bound on.
+    /// By a request of a queue pair, with a new key each time; a peer can take it away by a send with invalidate. On most devices (all of type 2B) its
+    /// key opens it only by the queue pair that it was bound on.
     Two,
 }
 
 /// A memory window (ibv_alloc_mw(3)). `Clone` is another handle to the same; `Send` and `Sync`. Bound to nothing at first; freed, and so
 /// closed, with its last handle. It holds its protection domain, and each region that it was bound to.
+///
+/// One whose binding failed has a key that nobody knows for sure: make another.
+///
+/// Close it, or drop it, before the queue pair that it was bound on and before its region: `rdma_rxe` waits 50 s in the end of a queue pair that a window of type 2 is
+/// bound on, and refuses the end of a region that one of type 1 was not [closed](Self::unbind) for; the region then stays for ever, and is counted (`Library::leaked_objects`).
 #[derive(Clone)]
 #[doc(alias = "ibv_mw")]
 pub struct MemoryWindow {
@@ -46,8 +55,16 @@ struct Allocated {
 struct State {
     /// The key that was given out last.
     key: u32,
-    /// What it is bound to, and what it may be bound to while a request has not ended.
+    /// What it is bound to, and what it may be bound to while a request has not ended; each region once.
     held: Vec<Arc<Registered>>,
+}
+
+impl State {
+    fn hold(&mut self, region: &Arc<Registered>) {
+        if !self.held.iter().any(|held| Arc::ptr_eq(held, region)) {
+            self.held.push(region.clone());
+        }
+    }
 }
 
 // SAFETY: a window may be bound, by one thread at a time (the lock), and freed by any thread.
@@ -67,18 +84,21 @@ impl Drop for Allocated {
     }
 }
 
-/// A request that binds a window of type 2, to be posted: it names a key that becomes valid with it. Holds the window.
-#[derive(Clone, Debug)]
-pub struct Binding {
-    window: MemoryWindow,
-    raw: sys::ibv_send_wr_bind_mw,
-    remote: RemoteRegion,
-}
+/// What a request says that binds a window of type 2. Who posts it holds the window, and the window what it is bound to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding(sys::ibv_send_wr_bind_mw);
 
-// SAFETY: the raw pointers are to objects of any thread, which the window holds.
+// SAFETY: numbers, and addresses of objects of any thread, which nobody but the library follows.
 unsafe impl Send for Binding {}
-// SAFETY: the same; nothing is written through a shared reference.
+// SAFETY: the same.
 unsafe impl Sync for Binding {}
+
+impl Binding {
+    /// For a request.
+    pub(crate) const fn as_raw(self) -> sys::ibv_send_wr_bind_mw {
+        self.0
+    }
+}
 
 impl ProtectionDomain {
     /// A window, bound to nothing.
@@ -136,13 +156,6 @@ impl MemoryWindow {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_kind(&self, needed: WindowType, remedy: &'static str) -> Result<()> {
-        if self.shared.kind == needed {
-            return Ok(());
-        }
-        Err(Error::invalid("memory window", format!("it is of type {:?}", self.shared.kind), remedy))
-    }
-
     /// What the ABI asks about the range, and where peers find it.
     fn part(
         &self,
@@ -181,56 +194,73 @@ impl MemoryWindow {
         Ok((info, remote))
     }
 
-    /// Binds a window of type 1, by a request of `qp`'s send queue: what it was bound to before is closed, and peers find the range as
-    /// what is returned, once the request has completed (`BIND_WINDOW`). Never blocks.
+    /// Binds it by a request of `qp`'s send queue: peers find the range as what is returned, once the request has completed (`BIND_WINDOW`). What a window of type 1
+    /// was bound to before is closed; one of type 2 must be closed already: never bound, or invalidated by a request before this one. Never blocks.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a window of type 2, a region of another domain or one that takes no windows, or a range outside;
-    /// [`Error::Unsupported`] where the device cannot; [`Error::Call`] otherwise, with `ENOMEM` when the send queue is full.
+    /// [`Error::Invalid`] for a region of another domain or one that takes no windows, or a range outside; [`Error::Unsupported`] where the device cannot;
+    /// [`Error::Full`] when the send queue is full; [`Error::Call`] otherwise.
     ///
     /// # Safety
-    /// `qp` is a queue pair of the window's protection domain, alive until the request has ended: its completion was polled, or the
-    /// queue pair is destroyed. Until then a handle of this window is there. `wr_id` and a place of the queues are the caller's.
+    /// As for [`QueuePair::post`]: until the request has ended, a handle of this window is there. `wr_id` and a place of the queues are the caller's. The queue pair
+    /// is of the window's protection domain.
     #[doc(alias = "ibv_bind_mw")]
-    pub unsafe fn bind(
+    #[doc(alias = "ibv_wr_bind_mw")]
+    #[doc(alias = "ibv_inc_rkey")]
+    pub unsafe fn bind<S: Atomics>(
         &self,
-        qp: *mut sys::ibv_qp,
+        qp: &mut QueuePair<S>,
         wr_id: u64,
         signaled: bool,
         region: &ExposedRegion,
         range: Range<usize>,
         access: RemoteAccess,
     ) -> Result<RemoteRegion> {
-        self.check_kind(WindowType::One, "bind it by a request (`binding`)")?;
-        let (info, place) = self.part(region, &range, access)?;
-        // SAFETY: the caller's promise.
-        let key = unsafe { self.post(qp, wr_id, signaled, info, Some(region.region().clone())) }?;
-        Ok(RemoteRegion::of_region(place.addr(), place.len(), key))
+        if self.shared.kind == WindowType::One {
+            let (info, place) = self.part(region, &range, access)?;
+            // SAFETY: the caller's promise.
+            let key = unsafe { self.call(qp.as_raw(), wr_id, signaled, info, Some(region.region())) }?;
+            return Ok(RemoteRegion::of_region(place.addr(), place.len(), key));
+        }
+        let bind = |binding| {
+            let request = SendRequest::bind_window(wr_id, binding);
+            // SAFETY: the caller's promise.
+            unsafe { qp.post_one(if signaled { request.signaled() } else { request }) }.map_err(Error::from)
+        };
+        self.bind_by(region, range, access, bind).map(|(remote, ())| remote)
     }
 
-    /// Closes a window of type 1, by a request as [`bind`](Self::bind) posts.
+    /// Closes it, by a request as [`bind`](Self::bind) posts.
     ///
     /// # Errors
-    /// As of [`bind`](Self::bind).
+    /// [`Error::Invalid`] for a window of type 1 that was never bound; otherwise as of [`bind`](Self::bind).
     ///
     /// # Safety
     /// As of [`bind`](Self::bind).
-    pub unsafe fn unbind(&self, qp: *mut sys::ibv_qp, wr_id: u64, signaled: bool) -> Result<()> {
-        self.check_kind(WindowType::One, "invalidate its key by a request")?;
-        let info = sys::ibv_mw_bind_info { mr: std::ptr::null_mut(), addr: 0, length: 0, mw_access_flags: 0 };
+    pub unsafe fn unbind<S: Atomics>(&self, qp: &mut QueuePair<S>, wr_id: u64, signaled: bool) -> Result<()> {
+        if self.shared.kind == WindowType::One {
+            // No bytes of a region that it holds: some libraries follow the pointer of a region even then, and crash without one.
+            let Some(held) = self.state().held.last().cloned() else {
+                return Err(Error::invalid("memory window", "it is bound to nothing", "bind it first"));
+            };
+            let info = sys::ibv_mw_bind_info { mr: held.as_raw(), addr: 0, length: 0, mw_access_flags: 0 };
+            // SAFETY: the caller's promise.
+            return unsafe { self.call(qp.as_raw(), wr_id, signaled, info, None) }.map(|_| ());
+        }
+        let request = SendRequest::local_invalidate(wr_id, self.key().0);
         // SAFETY: the caller's promise.
-        unsafe { self.post(qp, wr_id, signaled, info, None) }.map(|_| ())
+        unsafe { qp.post_one(if signaled { request.signaled() } else { request }) }.map_err(Error::from)
     }
 
     /// # Safety
     /// As of [`bind`](Self::bind); the region that the information names is the one to hold.
-    unsafe fn post(
+    unsafe fn call(
         &self,
         qp: *mut sys::ibv_qp,
         wr_id: u64,
         signaled: bool,
         bind_info: sys::ibv_mw_bind_info,
-        region: Option<Arc<Registered>>,
+        region: Option<&Arc<Registered>>,
     ) -> Result<RemoteKey> {
         let send_flags = if signaled { sys::IBV_SEND_SIGNALED } else { 0 };
         let mut bind = sys::ibv_mw_bind { wr_id, send_flags, bind_info };
@@ -239,34 +269,50 @@ impl MemoryWindow {
         // SAFETY: the queue pair by the caller's promise; window and region are alive, the request is a local.
         unsafe { sys::ibv_bind_mw(qp, self.as_raw(), &mut bind) }
             .map_err(|errno| Error::call("ibv_bind_mw", self.context().name(), errno.0))?;
-        state.held.extend(region);
+        if let Some(region) = region {
+            state.hold(region);
+        }
         // SAFETY: the library writes the key in the call that has returned, and others wait for the lock.
         state.key = unsafe { (*self.as_raw()).rkey };
         Ok(RemoteKey(state.key))
     }
 
-    /// The next binding of a window of type 2, to be posted to a queue pair's send queue, with the key after the last one. The window must
-    /// be closed then: never bound, or invalidated by a request that has ended.
+    /// Binds a window of type 2 by a request that `post` posts, with the key after the last one; what peers name once it has completed with success.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a window of type 1, a region of another domain or one that takes no windows, or a range outside.
-    #[doc(alias = "ibv_inc_rkey")]
-    #[doc(alias = "ibv_wr_bind_mw")]
-    pub fn binding(
+    /// As of [`bind`](Self::bind), and those of `post`.
+    pub(crate) fn bind_by<T>(
         &self,
         region: &ExposedRegion,
         range: Range<usize>,
         access: RemoteAccess,
-    ) -> Result<Binding> {
-        self.check_kind(WindowType::Two, "bind it by a call (`bind`)")?;
+        post: impl FnOnce(Binding) -> Result<T>,
+    ) -> Result<(RemoteRegion, T)> {
+        self.check_requests()?;
         let (bind_info, place) = self.part(region, &range, access)?;
+        // Held over the post: requests are posted in the order of their keys.
         let mut state = self.state();
-        state.key = sys::ibv_inc_rkey(state.key);
-        state.held.push(region.region().clone());
-        let raw = sys::ibv_send_wr_bind_mw { mw: self.as_raw(), rkey: state.key, bind_info };
-        let remote = RemoteRegion::of_region(place.addr(), place.len(), RemoteKey(state.key));
-        drop(state);
-        Ok(Binding { window: self.clone(), raw, remote })
+        let key = sys::ibv_inc_rkey(state.key);
+        // Before it is posted: a post that failed may have been taken.
+        state.hold(region.region());
+        let posted = post(Binding(sys::ibv_send_wr_bind_mw { mw: self.as_raw(), rkey: key, bind_info }))?;
+        state.key = key;
+        // The next binding tells the device which key it replaces, by this field.
+        // SAFETY: the window is alive; the library looks at the field in calls that bind it, which wait for the lock.
+        unsafe { (*self.as_raw()).rkey = key };
+        Ok((RemoteRegion::of_region(place.addr(), place.len(), RemoteKey(key)), posted))
+    }
+
+    /// Refuses a window of type 1, which no request binds.
+    pub(crate) fn check_requests(&self) -> Result<()> {
+        if self.shared.kind == WindowType::Two {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "memory window",
+            "it is of type 1, which a call binds",
+            "make one of type 2, or bind it by hand (`MemoryWindow::bind`)",
+        ))
     }
 
     /// Lets go of every region that it was bound to before the last one, so that they can close before the window does.
@@ -279,26 +325,6 @@ impl MemoryWindow {
         let closed: Vec<_> = state.held.drain(..old).collect();
         drop(state);
         drop(closed);
-    }
-}
-
-impl Binding {
-    /// What peers name once the request has completed with success.
-    #[must_use]
-    pub const fn remote(&self) -> RemoteRegion {
-        self.remote
-    }
-
-    /// The window.
-    #[must_use]
-    pub const fn window(&self) -> &MemoryWindow {
-        &self.window
-    }
-
-    /// Window, key and range for a request. The window, which this value holds, must be there until the request has ended.
-    #[must_use]
-    pub const fn as_raw(&self) -> &sys::ibv_send_wr_bind_mw {
-        &self.raw
     }
 }
 

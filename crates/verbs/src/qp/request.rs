@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::service::{Atomics, Datagram, Operations, Reads, Service, Writes};
-use crate::memory::{Gather, RemoteRegion, Scatter};
+use crate::memory::{Binding, Gather, RemoteRegion, Scatter};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
@@ -268,6 +268,13 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
     ) -> Self {
         let mut request = Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_INV, list);
         request.raw.imm_data = key.0;
+        request
+    }
+
+    /// Binds a window of type 2.
+    pub(crate) fn bind_window(wr_id: u64, binding: Binding) -> Self {
+        let mut request = Self::of(wr_id, sys::IbvWrOpcode::BIND_MW, std::ptr::null(), 0);
+        request.raw.more.bind_mw = binding.as_raw();
         request
     }
 

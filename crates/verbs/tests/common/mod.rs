@@ -3,8 +3,10 @@
 
 use sinew_verbs::ProtectionDomain;
 use sinew_verbs::channel::Channel;
+use sinew_verbs::cq::{CompletionQueue, WorkCompletion};
 use sinew_verbs::device::{Context, DeviceList};
 use sinew_verbs::memory::RemoteAccess;
+use std::time::{Duration, Instant};
 
 /// All devices, where there is one at least. `None` after saying why the test is skipped.
 pub(crate) fn devices(module: &str) -> Option<DeviceList> {
@@ -42,4 +44,15 @@ pub(crate) fn channels(module: &str) -> Option<(ProtectionDomain, Channel, Chann
     let a = a.handshake(&to_b).map_err(|(_, error)| error).unwrap();
     let b = b.handshake(&to_a).map_err(|(_, error)| error).unwrap();
     Some((pd, a, b))
+}
+
+/// The next completion.
+pub(crate) fn next(queue: &CompletionQueue) -> WorkCompletion {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut one = [WorkCompletion::EMPTY];
+    while queue.poll_into(&mut one).expect("the device answers") == 0 {
+        assert!(Instant::now() < deadline, "nothing completes");
+        std::thread::yield_now();
+    }
+    one[0]
 }
