@@ -5,11 +5,14 @@
 
 use sinew_verbs::cm::{
     Acceptor, Address, ConnectError, Connection, ConnectionAttributes, ConnectionParameters, Connector,
-    Ended, Event, EventChannel, EventKind, Notice, Parameters, PortSpace, PrivateData, Status,
+    DatagramService, Ended, Event, EventChannel, EventKind, Group, Notice, Parameters, PortSpace,
+    PrivateData, Status,
 };
 use sinew_verbs::cq::CompletionQueue;
 use sinew_verbs::device::Context;
+use sinew_verbs::hub::{Completed, Held, Hub, Member, Operation, Side};
 use sinew_verbs::memory::Buffer;
+use sinew_verbs::qp::Ud;
 use sinew_verbs::qp::state::State;
 use sinew_verbs::qp::{QueuePair, Rc, ReceiveRequest, SendRequest};
 use sinew_verbs::{Error, Library};
@@ -368,4 +371,174 @@ fn a_group_is_joined_and_left() {
     assert_eq!(joined.parameters.datagram().expect("how it is addressed").qp_num, 0xff_ffff);
     id.leave(&group).unwrap();
     drop(id);
+}
+
+/// The next operation of this side that ends well.
+fn ended(hub: &mut Hub<Ud>, side: Side) -> Completed {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ended = hub.poll().expect("the device answers").filter(|ended| ended.side == side);
+        if let Some(ended) = ended {
+            ended.result.expect("it succeeds");
+            return ended;
+        }
+        assert!(Instant::now() < deadline, "nothing ends");
+        std::thread::yield_now();
+    }
+}
+
+/// The text of a datagram: what is behind the route.
+fn text(received: &Completed) -> Vec<u8> {
+    let len = received.result.unwrap().len.expect("a length") as usize;
+    let Held::Buffer(buffer) = &received.held else { panic!("{received:?}") };
+    buffer[40..len].to_vec()
+}
+
+#[test]
+fn datagrams_reach_whom_an_address_names_and_are_answered() {
+    let Some((library, address)) = place() else { return };
+    let service = DatagramService::bind(&library, address, 8).expect("a listener");
+    let at = service.address().unwrap().and_then(|address| address.ip()).expect("one of IP");
+    let context = service.context().unwrap().expect("the device of the address");
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Ud>::new(&context, 64).unwrap();
+    let builder = match service.configure(hub.queue_pair(&pd)) {
+        Ok(builder) => builder,
+        Err(error) => {
+            sinew_testing::record_skip(
+                "datagrams",
+                module_path!(),
+                &format!("this device has none: {error}"),
+            );
+            return;
+        }
+    };
+    let member = hub.add(builder.build().unwrap()).unwrap();
+    hub.activate(member).unwrap();
+    hub.post_receive(member, pd.allocate(128).unwrap(), 0).unwrap();
+    let stranger = hub.queue_pair(&pd).qkey(0x9999).build().unwrap().into_queue_pair();
+    std::thread::scope(|scope| {
+        let asker = scope.spawn(|| ask_and_send(&library, at));
+        let refused = service.accept(Some(PATIENCE)).unwrap();
+        assert!(refused.private_data().starts_with(b"please"));
+        refused.reject().unwrap();
+        let inquiry = service.accept(Some(PATIENCE)).unwrap();
+        assert!(inquiry.context().is(&context) && inquiry.private_data().starts_with(b"who is it"));
+        let error = inquiry.answer(&stranger, b"").unwrap_err();
+        assert!(error.to_string().contains("queue key"), "{error}");
+        inquiry.answer(hub.queue_pair_of(member).unwrap(), b"this one").unwrap();
+        // Nothing stays of the inquiry, and datagrams come all the same.
+        drop(inquiry);
+        let received = ended(&mut hub, Side::Receive);
+        assert_eq!(text(&received), b"by address");
+        let source = received.result.unwrap().source.expect("whose it is");
+        let back = answer_to(&context, &pd, &received);
+        hub.post(
+            member,
+            Operation::send(pd.adopt(b"answer".to_vec()).unwrap()).to(&back, source, 0x0123_4567),
+        )
+        .unwrap();
+        ended(&mut hub, Side::Send);
+        asker.join().expect("the asker");
+    });
+    // Who asks where nobody is any more is told so.
+    drop(service);
+    let error = Connector::new(&library).look_up(at, b"", PATIENCE).unwrap_err();
+    assert!(matches!(error, ConnectError::Rejected { reason: Status::NOBODY_LISTENS, .. }), "{error}");
+}
+
+/// The way back to the sender of a datagram, by the addresses in its route: an IPv4 packet's header ends with them.
+fn answer_to(
+    context: &Context,
+    pd: &sinew_verbs::ProtectionDomain,
+    received: &Completed,
+) -> sinew_verbs::ah::AddressHandle {
+    let Held::Buffer(buffer) = &received.held else { panic!("{received:?}") };
+    let source = <[u8; 4]>::try_from(&buffer[32..36]).unwrap();
+    let choice = context.choose_gid(None).unwrap();
+    let index = choice.entry.expect("a GID").index;
+    let gid = sinew_verbs::device::Gid::from(std::net::Ipv4Addr::from(source));
+    let route = sinew_verbs::qp::Route::new(gid, index).unwrap();
+    pd.address_handle(&sinew_verbs::qp::Path::global(choice.port, route)).unwrap()
+}
+
+/// The asker: refused first, then answered; then it sends, and hears.
+fn ask_and_send(library: &Library, at: SocketAddr) {
+    let connector = Connector::new(library);
+    let error = connector.look_up(at, b"please", PATIENCE).unwrap_err();
+    assert!(matches!(error, ConnectError::Rejected { reason: Status::REFUSED, .. }), "{error}");
+    let peer = connector.look_up(at, b"who is it", PATIENCE).expect("an answer");
+    assert!(peer.private_data().starts_with(b"this one"), "{peer:?}");
+    let pd = peer.context().protection_domain().unwrap();
+    let mut hub = Hub::<Ud>::new(peer.context(), 64).unwrap();
+    let member = hub.add(peer.configure(hub.queue_pair(&pd)).build().unwrap()).unwrap();
+    hub.activate(member).unwrap();
+    hub.post_receive(member, pd.allocate(128).unwrap(), 0).unwrap();
+    let to = peer.address_handle(&pd).unwrap();
+    let (qp_num, qkey) = (peer.attributes().qp_num, peer.attributes().qkey);
+    let message = pd.adopt(b"by address".to_vec()).unwrap();
+    hub.post(member, Operation::send(message).to(&to, qp_num, qkey)).unwrap();
+    ended(&mut hub, Side::Send);
+    assert_eq!(text(&ended(&mut hub, Side::Receive)), b"answer");
+}
+
+#[test]
+fn a_group_s_messages_reach_all_that_are_in_it_and_nobody_else() {
+    let Some((library, address)) = place() else { return };
+    let group: SocketAddr = "239.77.0.2:0".parse().unwrap();
+    let group = match Group::join(&library, address, group, PATIENCE) {
+        Ok(group) => group,
+        Err(error) => {
+            sinew_testing::record_skip(
+                "multicast",
+                module_path!(),
+                &format!("this device has none: {error}"),
+            );
+            return;
+        }
+    };
+    let pd = group.context().protection_domain().unwrap();
+    let mut hub = Hub::<Ud>::new(group.context(), 200).unwrap();
+    let mut make = || -> Member {
+        let member = hub.add(group.configure(hub.queue_pair(&pd)).build().unwrap()).unwrap();
+        hub.activate(member).unwrap();
+        hub.post_receive(member, pd.allocate(128).unwrap(), 0).unwrap();
+        hub.post_receive(member, pd.allocate(128).unwrap(), 0).unwrap();
+        member
+    };
+    let [sender, first, second, outside] = [(); 4].map(|()| make());
+    for member in [first, second, second] {
+        group.add(hub.queue_pair_of(member).unwrap()).unwrap();
+    }
+    let stranger = hub.queue_pair(&pd).qkey(0x9999).build().unwrap().into_queue_pair();
+    assert!(group.add(&stranger).is_err(), "its queue key is another");
+    assert!(group.remove(hub.queue_pair_of(outside).unwrap()).is_err(), "it is not in it");
+    let to = group.address_handle(&pd).unwrap();
+    let attributes = *group.attributes();
+    let send = |hub: &mut Hub<Ud>, text: &[u8]| {
+        let message = pd.adopt(text.to_vec()).unwrap();
+        let send = Operation::send(message).to(&to, attributes.qp_num, attributes.qkey);
+        hub.post(sender, send).unwrap();
+    };
+    send(&mut hub, b"to all");
+    let mut heard: Vec<Member> = (0..2)
+        .map(|_| {
+            let received = ended(&mut hub, Side::Receive);
+            assert_eq!(text(&received), b"to all");
+            received.member
+        })
+        .collect();
+    heard.sort_by_key(|member| *member == second);
+    assert_eq!(heard, [first, second]);
+    group.remove(hub.queue_pair_of(second).unwrap()).unwrap();
+    send(&mut hub, b"to one");
+    let received = ended(&mut hub, Side::Receive);
+    assert_eq!((text(&received), received.member), (b"to one".to_vec(), first));
+    assert_eq!(hub.in_flight(outside).unwrap().1, 2, "nothing came to who is in no group");
+    assert_eq!(hub.in_flight(second).unwrap().1, 1, "nor to who left");
+    // A queue pair leaves its groups before it ends; a device refuses to destroy one that is in any.
+    let leaked = library.leaked_objects();
+    hub.remove(first).unwrap();
+    drop((hub, stranger, group));
+    assert_eq!(library.leaked_objects(), leaked);
 }

@@ -16,58 +16,33 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A listener. `Send` and `Sync`: several threads may take requests; each goes to one. Its descriptor (`AsFd`) is readable while a
-/// request may wait. Dropped, the address is free again and requests that nobody took are refused.
+/// Where requests arrive, for connections or for datagrams.
 #[derive(Debug)]
-pub struct Acceptor {
-    id: Id,
+pub(super) struct Listener {
+    pub(super) id: Id,
     channel: EventChannel,
     /// Held from taking a request until it has a channel of its own: so nobody else takes what happens to it meanwhile.
     taking: Mutex<()>,
 }
 
-impl Acceptor {
-    /// Listens at an address of this machine; that many requests may wait. Port 0 takes a free one ([`address`](Self::address) says which), the
-    /// unspecified address listens through every device.
-    ///
-    /// # Errors
-    /// [`Error::Library`] without librdmacm; [`Error::Call`]: `EADDRINUSE`; `ENODEV` and `EADDRNOTAVAIL` where no device has the address.
-    pub fn bind(library: &Library, address: impl Into<Address>, backlog: u32) -> Result<Self> {
+impl Listener {
+    pub(super) fn bind(library: &Library, space: PortSpace, address: Address, backlog: u32) -> Result<Self> {
         let channel = library.event_channel()?;
-        let id = channel.id(PortSpace::TCP)?;
+        let id = channel.id(space)?;
         id.bind(address)?;
         id.listen(backlog)?;
         Ok(Self { id, channel, taking: Mutex::new(()) })
     }
 
-    /// Where it listens.
-    ///
-    /// # Errors
-    /// As for [`Id::local_address`].
-    pub fn address(&self) -> Result<Option<Address>> {
-        self.id.local_address()
-    }
-
-    /// The identifier.
-    #[must_use]
-    pub const fn id(&self) -> &Id {
-        &self.id
-    }
-
-    /// A request, if one waits. Never blocks.
-    ///
-    /// # Errors
-    /// [`Error::Call`] with `ENODEV` when the device of the address is being removed; [`Error::Call`] when a request could not be taken over,
-    /// as for want of descriptors: it was refused then, and the listener goes on.
-    pub fn try_accept(&self) -> Result<Option<Incoming>> {
-        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A request with a channel of its own, if one waits. Never blocks.
+    pub(super) fn try_take(&self) -> Result<Option<ConnectRequest>> {
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(event) = self.channel.event()? {
             match event {
                 Event::Request(request) => {
                     let channel = self.channel.library().event_channel()?;
                     request.id().migrate(&channel)?;
-                    drop(taking);
-                    return Incoming::new(request).map(Some);
+                    return Ok(Some(request));
                 }
                 Event::Other(Notice { kind: EventKind::DEVICE_REMOVAL, id, .. })
                     if id == Some(self.id.number()) =>
@@ -80,26 +55,78 @@ impl Acceptor {
         Ok(None)
     }
 
-    /// Waits for a request. `None` waits for ever.
-    ///
-    /// # Errors
-    /// [`Error::TimedOut`]; as for [`try_accept`](Self::try_accept).
-    pub fn accept(&self, timeout: Option<Duration>) -> Result<Incoming> {
+    /// Waits for one. `None` waits for ever.
+    pub(super) fn take(&self, timeout: Option<Duration>, what: &'static str) -> Result<ConnectRequest> {
         let deadline = Deadline::or_never(timeout);
         loop {
-            if let Some(incoming) = self.try_accept()? {
-                return Ok(incoming);
+            if let Some(request) = self.try_take()? {
+                return Ok(request);
             }
             if !self.channel.wait_readable(deadline.at())? {
-                return Err(deadline.passed("a request for a connection"));
+                return Err(deadline.passed(what));
             }
         }
     }
 }
 
-impl AsFd for Acceptor {
+impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+}
+
+/// A listener. `Send` and `Sync`: several threads may take requests; each goes to one. Its descriptor (`AsFd`) is readable while a
+/// request may wait. Dropped, the address is free again and requests that nobody took are refused.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: Listener,
+}
+
+impl Acceptor {
+    /// Listens at an address of this machine; that many requests may wait. Port 0 takes a free one ([`address`](Self::address) says which), the
+    /// unspecified address listens through every device.
+    ///
+    /// # Errors
+    /// [`Error::Library`] without librdmacm; [`Error::Call`]: `EADDRINUSE`; `ENODEV` and `EADDRNOTAVAIL` where no device has the address.
+    pub fn bind(library: &Library, address: impl Into<Address>, backlog: u32) -> Result<Self> {
+        Ok(Self { listener: Listener::bind(library, PortSpace::TCP, address.into(), backlog)? })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As for [`Id::local_address`].
+    pub fn address(&self) -> Result<Option<Address>> {
+        self.listener.id.local_address()
+    }
+
+    /// The identifier.
+    #[must_use]
+    pub const fn id(&self) -> &Id {
+        &self.listener.id
+    }
+
+    /// A request, if one waits. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Call`] with `ENODEV` when the device of the address is being removed; [`Error::Call`] when a request could not be taken over,
+    /// as for want of descriptors: it was refused then, and the listener goes on.
+    pub fn try_accept(&self) -> Result<Option<Incoming>> {
+        self.listener.try_take()?.map(Incoming::new).transpose()
+    }
+
+    /// Waits for a request. `None` waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; as for [`try_accept`](Self::try_accept).
+    pub fn accept(&self, timeout: Option<Duration>) -> Result<Incoming> {
+        Incoming::new(self.listener.take(timeout, "a request for a connection")?)
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 

@@ -48,18 +48,23 @@ impl Connector {
     /// [`Error::Library`] without librdmacm; [`Error::Call`] with the number of the step that failed: `ENODEV` and `EADDRNOTAVAIL` where no
     /// device has a way there, `ENETUNREACH`, `EHOSTUNREACH` and `ETIMEDOUT` where nobody answers; [`Error::TimedOut`].
     pub fn resolve(&self, to: impl Into<Address>, timeout: Duration) -> Result<Resolved> {
-        let (to, deadline) = (to.into(), Deadline::after(timeout));
+        let id = self.resolved(PortSpace::TCP, &to.into(), &Deadline::after(timeout))?;
+        Ok(Resolved { half: Half::new(id)? })
+    }
+
+    /// An identifier with a channel of its own, whose device and path are known.
+    pub(super) fn resolved(&self, space: PortSpace, to: &Address, deadline: &Deadline) -> Result<Id> {
         let channel = self.library.event_channel()?;
-        let id = channel.id(PortSpace::TCP)?;
+        let id = channel.id(space)?;
         if let Some(tos) = self.type_of_service {
             id.set_type_of_service(tos)?;
         }
-        let expect = |call, kind| wait::expect(&channel, id.number(), call, &to, &[kind], &deadline);
-        id.resolve_address(self.from.as_ref(), &to, deadline.left())?;
+        let expect = |call, kind| wait::expect(&channel, id.number(), call, to, &[kind], deadline);
+        id.resolve_address(self.from.as_ref(), to, deadline.left())?;
         expect("rdma_resolve_addr", EventKind::ADDR_RESOLVED)?;
         id.resolve_route(deadline.left())?;
         expect("rdma_resolve_route", EventKind::ROUTE_RESOLVED)?;
-        Ok(Resolved { half: Half::new(id)? })
+        Ok(id)
     }
 }
 

@@ -175,6 +175,19 @@ impl Status {
         self.0
     }
 
+    /// The same of an answer to an inquiry for datagrams, which counts otherwise (`enum ib_cm_sidr_status` of the kernel): the reason of a
+    /// refused connection that means it.
+    pub(super) const fn of_inquiry(self) -> Self {
+        match self.0 {
+            1 => Self::NOBODY_LISTENS,
+            2 => Self::REFUSED,
+            3 => Self(1),
+            4 => Self(24),
+            5 => Self(31),
+            _ => self,
+        }
+    }
+
     /// Whether it went well.
     #[must_use]
     pub const fn is_ok(self) -> bool {
@@ -290,6 +303,9 @@ mod tests {
         assert!(Status::NOBODY_LISTENS.to_string().contains("listens"));
         assert_eq!(Status::NOBODY_LISTENS.errno(), None);
         assert_eq!(Status::from_raw(4711).to_string(), "Unknown(4711)");
+        assert_eq!(Status::from_raw(2).of_inquiry(), Status::REFUSED);
+        assert_eq!(Status::from_raw(1).of_inquiry(), Status::NOBODY_LISTENS);
+        assert_eq!(Status::from_raw(4711).of_inquiry().to_string(), "Unknown(4711)");
         assert_eq!(Status::from_raw(i32::MIN).errno(), None);
     }
 

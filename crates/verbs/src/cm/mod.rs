@@ -2,7 +2,8 @@
 //!
 //! For programs that know an address of IP and not the peer's endpoint. Two levels:
 //!
-//! - blocking, with a deadline for each step: [`Connector`] and [`Acceptor`], which make a [`Connection`];
+//! - blocking, with a deadline for each step: [`Connector`] and [`Acceptor`], which make a [`Connection`]; for datagrams
+//!   [`Connector::look_up`], [`DatagramService`] and [`Group`], which say how a peer or a group is addressed;
 //! - for event loops: [`EventChannel`] (a descriptor that does not block), [`Id`] and [`Event`].
 //!
 //! *Order of use.* The active side: resolve, make a queue pair on the device that was found, post receives, connect. The passive side:
@@ -19,6 +20,7 @@ mod address;
 mod channel;
 mod connect;
 mod connection;
+mod datagram;
 mod devices;
 mod event;
 mod id;
@@ -32,6 +34,7 @@ pub use address::{Address, IbAddress};
 pub use channel::EventChannel;
 pub use connect::{Connector, Resolved};
 pub use connection::{ConnectError, Connection, Ended, NotConnected};
+pub use datagram::{DatagramPeer, DatagramService, Group, Inquiry};
 pub use event::{
     ConnectRequest, ConnectionAttributes, DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters,
     Status,

@@ -76,9 +76,17 @@ pub(super) fn expect(
                     private_data: notice.private_data,
                 });
             }
+            // To an inquiry for datagrams somebody has answered no, and says which no.
+            EventKind::UNREACHABLE if notice.status.as_raw() > 0 => {
+                return Err(ConnectError::Rejected {
+                    reason: notice.status.of_inquiry(),
+                    private_data: notice.private_data,
+                });
+            }
             EventKind::ADDR_ERROR
             | EventKind::ROUTE_ERROR
             | EventKind::CONNECT_ERROR
+            | EventKind::MULTICAST_ERROR
             | EventKind::UNREACHABLE => {
                 let object = format!("{object} ({})", notice.kind);
                 let errno = notice.status.errno().unwrap_or(libc::EHOSTUNREACH);

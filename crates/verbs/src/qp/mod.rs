@@ -4,6 +4,7 @@ mod attributes;
 mod builder;
 pub mod config;
 pub mod endpoint;
+mod multicast;
 mod pair;
 mod prepared;
 mod reliable_datagram;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::attributes::Attributes;
+use super::multicast::{Groups, raw_gid};
 use super::request::{INLINE_ELEMENTS_MAX, ReceiveRequest, SendRequest, addressed_to, link_receives};
 use super::service::{Operations, Service};
 use super::state::{AttributeMask, ServiceType, State, diagnose};
@@ -37,6 +38,7 @@ struct Pair {
     send: Reservation,
     receive: Reservation,
     shared: Option<SharedReceiveQueue>,
+    groups: Groups,
     pd: ProtectionDomain,
 }
 
@@ -97,6 +99,13 @@ impl Pair {
 
     /// Tells the device to forget it.
     fn destroy(&self) -> std::result::Result<(), sys::Errno> {
+        self.groups.leave_all(|gid, lid| {
+            let raw = raw_gid(gid);
+            // SAFETY: made by us, not destroyed yet; the address is a local.
+            sys::Errno::check(unsafe {
+                (self.pd.table().ibv_detach_mcast)(self.qp.as_ptr(), &raw const raw, lid)
+            })
+        });
         // SAFETY: made by us; called until it succeeded once.
         sys::Errno::check(unsafe { (self.pd.table().ibv_destroy_qp)(self.qp.as_ptr()) })
     }
@@ -112,7 +121,8 @@ impl<S: Service> QueuePair<S> {
         (send, receive): (Reservation, Reservation),
         shared: Option<SharedReceiveQueue>,
     ) -> Self {
-        let pair = Pair { qp, extended, operations, depths, send, receive, shared, pd: pd.clone() };
+        let groups = Groups::default();
+        let pair = Pair { qp, extended, operations, depths, send, receive, shared, groups, pd: pd.clone() };
         Self { pair: ManuallyDrop::new(pair), service: PhantomData }
     }
 
@@ -169,6 +179,10 @@ impl<S: Service> QueuePair<S> {
     #[must_use]
     pub fn shared_receive_queue(&self) -> Option<&SharedReceiveQueue> {
         self.pair.shared.as_ref()
+    }
+
+    pub(super) fn groups(&self) -> &Groups {
+        &self.pair.groups
     }
 
     fn object(&self) -> String {
