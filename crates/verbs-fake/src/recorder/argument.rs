@@ -1,4 +1,6 @@
-//! How arguments are written down: numbers in hexadecimal, objects by name, structures field by field.
+//! How arguments are written down: numbers in hexadecimal, objects by name, structures field by field, every field.
+//!
+//! Not written: the bytes between fields, and members of unions that the operation does not name.
 #![allow(unsafe_code)]
 
 use super::tape::Tape;
@@ -7,7 +9,7 @@ use core::fmt::Write as _;
 use sinew_verbs_sys as sys;
 
 /// An argument of a recorded function.
-pub(super) trait Argument: Copy {
+pub(super) trait Argument {
     /// Writes it down.
     ///
     /// # Safety
@@ -39,21 +41,23 @@ macro_rules! objects {
     } )* };
 }
 
+/// A field that is left out does not compile.
 macro_rules! structures {
-    ( $( $type:ty { $( $field:ident ),* } )* ) => { $(
-        impl Argument for $type {
+    ( $( $type:ident { $( $field:ident ),* } )* ) => { $(
+        impl Argument for sys::$type {
             unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+                let Self { $( $field ),* } = self;
                 out.push('{');
                 $(
                     let _ = write!(out, concat!(" ", stringify!($field), "="));
                     // SAFETY: the caller's promise.
-                    unsafe { self.$field.put(tape, out) };
+                    unsafe { $field.put(tape, out) };
                 )*
                 out.push_str(" }");
             }
         }
 
-        impl Argument for *mut $type {
+        impl Argument for *mut sys::$type {
             unsafe fn put(self, tape: &mut Tape, out: &mut String) {
                 if self.is_null() {
                     return out.push_str("null");
@@ -62,11 +66,29 @@ macro_rules! structures {
                 unsafe { (*self).put(tape, out) };
             }
         }
+
+        impl Argument for *const sys::$type {
+            unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+                // SAFETY: the caller's promise.
+                unsafe { self.cast_mut().put(tape, out) };
+            }
+        }
     )* };
 }
 
-numbers!(u8, u16, u32, c_int, usize);
-codes!(sys::IbvQpType, sys::IbvQpState, sys::IbvMtu, sys::IbvMigState, sys::IbvWrOpcode, sys::IbvMwType);
+numbers!(u8, u16, u32, c_int, usize, libc::c_long);
+codes!(
+    sys::IbvQpType,
+    sys::IbvQpState,
+    sys::IbvMtu,
+    sys::IbvMigState,
+    sys::IbvWrOpcode,
+    sys::IbvMwType,
+    sys::IbvAdviseMrAdvice,
+    sys::IbvWcStatus,
+    sys::IbvWcOpcode,
+    sys::IbvEventType
+);
 
 objects! {
     sys::ibv_device = "device",
@@ -76,7 +98,10 @@ objects! {
     sys::ibv_rwq_ind_table = "table",
     sys::ibv_mr = "mr",
     sys::ibv_mw = "mw",
+    sys::ibv_dm = "dm",
+    sys::ibv_td = "td",
     sys::ibv_cq = "cq",
+    sys::ibv_cq_ex = "cq",
     sys::ibv_comp_channel = "channel",
     sys::ibv_srq = "srq",
     sys::ibv_ah = "ah",
@@ -85,31 +110,44 @@ objects! {
 }
 
 structures! {
-    sys::ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data }
-    sys::ibv_qp_init_attr { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all }
-    sys::ibv_qp_init_attr_ex {
+    ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data }
+    ibv_qp_init_attr { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all }
+    ibv_qp_init_attr_ex {
         qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all, comp_mask, pd, xrcd, create_flags,
-        max_tso_header, rwq_ind_tbl, source_qpn, send_ops_flags
+        max_tso_header, rwq_ind_tbl, rx_hash_conf, source_qpn, send_ops_flags
     }
-    sys::ibv_cq_init_attr_ex {
+    ibv_cq_init_attr_ex {
         cqe, cq_context, channel, comp_vector, wc_flags, comp_mask, flags, parent_domain
     }
-    sys::ibv_srq_attr { max_wr, max_sge, srq_limit }
-    sys::ibv_srq_init_attr { srq_context, attr }
-    sys::ibv_global_route { dgid, flow_label, sgid_index, hop_limit, traffic_class }
-    sys::ibv_ah_attr { grh, dlid, sl, src_path_bits, static_rate, is_global, port_num }
-    sys::ibv_qp_attr {
+    ibv_rx_hash_conf { rx_hash_function, rx_hash_key_len, rx_hash_key, rx_hash_fields_mask }
+    ibv_srq_attr { max_wr, max_sge, srq_limit }
+    ibv_srq_init_attr { srq_context, attr }
+    ibv_global_route { dgid, flow_label, sgid_index, hop_limit, traffic_class }
+    ibv_ah_attr { grh, dlid, sl, src_path_bits, static_rate, is_global, port_num }
+    ibv_qp_attr {
         qp_state, cur_qp_state, path_mtu, path_mig_state, qkey, rq_psn, sq_psn, dest_qp_num, qp_access_flags, cap,
         ah_attr, alt_ah_attr, pkey_index, alt_pkey_index, en_sqd_async_notify, sq_draining, max_rd_atomic,
         max_dest_rd_atomic, min_rnr_timer, port_num, timeout, retry_cnt, rnr_retry, alt_port_num, alt_timeout,
         rate_limit
     }
-    sys::ibv_sge { addr, length, lkey }
-    sys::ibv_mw_bind_info { mr, addr, length, mw_access_flags }
-    sys::ibv_send_wr_rdma { remote_addr, rkey }
-    sys::ibv_send_wr_atomic { remote_addr, compare_add, swap, rkey }
-    sys::ibv_send_wr_ud { ah, remote_qpn, remote_qkey }
-    sys::ibv_send_wr_bind_mw { mw, rkey, bind_info }
+    ibv_sge { addr, length, lkey }
+    ibv_mw_bind_info { mr, addr, length, mw_access_flags }
+    ibv_send_wr_rdma { remote_addr, rkey }
+    ibv_send_wr_atomic { remote_addr, compare_add, swap, rkey }
+    ibv_send_wr_ud { ah, remote_qpn, remote_qkey }
+    ibv_send_wr_bind_mw { mw, rkey, bind_info }
+    ibv_grh { version_tclass_flow, paylen, next_hdr, hop_limit, sgid, dgid }
+    ibv_wc {
+        wr_id, status, opcode, vendor_err, byte_len, imm_data, qp_num, src_qp, wc_flags, pkey_index, slid, sl, dlid_path_bits
+    }
+    ibv_mw_bind { wr_id, send_flags, bind_info }
+    ibv_alloc_dm_attr { length, log_align_req, comp_mask }
+    ibv_poll_cq_attr { comp_mask }
+    ibv_moderate_cq { cq_count, cq_period }
+    ibv_modify_cq_attr { attr_mask, moderate }
+    ibv_td_init_attr { comp_mask }
+    ibv_query_device_ex_input { comp_mask }
+    efadv_qp_init_attr { comp_mask, driver_qp_type, flags, sl, reserved, wr_flags }
 }
 
 impl Argument for u64 {
@@ -118,10 +156,19 @@ impl Argument for u64 {
     }
 }
 
-/// Where memory is, by its region; what a program keeps with an object, whether it is null.
+/// Memory that has a name, by that; what a program keeps with an object, whether it is null.
 impl Argument for *mut c_void {
-    unsafe fn put(self, _: &mut Tape, out: &mut String) {
-        out.push_str(if self.is_null() { "null" } else { "some" });
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        if !tape.named(self.addr() as u64, out) {
+            out.push_str(if self.is_null() { "null" } else { "some" });
+        }
+    }
+}
+
+impl Argument for *mut u8 {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise.
+        unsafe { self.cast::<c_void>().put(tape, out) };
     }
 }
 
@@ -145,10 +192,84 @@ impl Argument for *const sys::ibv_gid {
     }
 }
 
-impl Argument for *const sys::ibv_mw_bind_info {
+/// A place for an answer.
+pub(super) struct Place<T>(pub(super) *mut T);
+
+impl<T> Argument for Place<T> {
+    unsafe fn put(self, _: &mut Tape, out: &mut String) {
+        out.push_str(if self.0.is_null() { "null" } else { "out" });
+    }
+}
+
+/// So many pieces.
+#[derive(Clone, Copy)]
+pub(super) struct Pieces(pub(super) *const sys::ibv_sge, pub(super) usize);
+
+impl Argument for Pieces {
     unsafe fn put(self, tape: &mut Tape, out: &mut String) {
         // SAFETY: the caller's promise.
-        unsafe { (*self).put(tape, out) };
+        unsafe { pieces(self.0, self.1, tape, out) };
+    }
+}
+
+/// So many bytes, which are shown for the time of the call.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes(pub(super) *const c_void, pub(super) usize);
+
+impl Argument for Bytes {
+    unsafe fn put(self, _: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise.
+        unsafe { bytes(self.0, self.1, out) };
+    }
+}
+
+/// An address that the device gets as a number of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Address(pub(super) u64);
+
+impl Argument for Address {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        tape.address(self.0, out);
+    }
+}
+
+/// A thread domain's allocator is the program's own.
+impl Argument for *mut sys::ibv_parent_domain_init_attr {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise: such a structure is there.
+        unsafe {
+            let sys::ibv_parent_domain_init_attr { pd, td, comp_mask, alloc, free, pd_context } = *self;
+            out.push_str("{ pd=");
+            pd.put(tape, out);
+            out.push_str(" td=");
+            td.put(tape, out);
+            let own = (alloc.is_some(), free.is_some(), pd_context.is_null());
+            let _ = write!(out, " comp_mask={comp_mask:#x} own={own:?} }}");
+        }
+    }
+}
+
+/// An event that is acknowledged: of an object, or of a port or device.
+impl Argument for *mut sys::ibv_async_event {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise: an event that was got, whose element was written as a whole.
+        unsafe {
+            let sys::ibv_async_event { element, event_type } = *self;
+            event_type.put(tape, out);
+            match tape.known(element.qp.addr()) {
+                Some((kind, number)) => write!(out, " {kind}#{number}"),
+                None => write!(out, " {:#x}", element.port_num),
+            }
+            .unwrap_or_default();
+        }
+    }
+}
+
+/// What values of a device are wanted.
+impl Argument for *mut sys::ibv_values_ex {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise: such a structure is there.
+        unsafe { (*self).comp_mask.put(tape, out) };
     }
 }
 
@@ -156,7 +277,7 @@ impl Argument for *const sys::ibv_mw_bind_info {
 ///
 /// # Safety
 /// So many are there.
-pub(super) unsafe fn pieces(list: *const sys::ibv_sge, count: usize, tape: &mut Tape, out: &mut String) {
+unsafe fn pieces(list: *const sys::ibv_sge, count: usize, tape: &mut Tape, out: &mut String) {
     out.push('[');
     for at in 0..count {
         // SAFETY: the caller's promise.
@@ -169,7 +290,7 @@ pub(super) unsafe fn pieces(list: *const sys::ibv_sge, count: usize, tape: &mut 
 ///
 /// # Safety
 /// So many are there.
-pub(super) unsafe fn bytes(addr: *const c_void, len: usize, out: &mut String) {
+unsafe fn bytes(addr: *const c_void, len: usize, out: &mut String) {
     out.push('<');
     for at in 0..len {
         // SAFETY: the caller's promise.
@@ -207,7 +328,9 @@ impl Argument for (*mut sys::ibv_send_wr, sys::IbvQpType) {
                     Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::RDMA_READ => wr.wr.rdma.put(tape, out),
                     Wr::ATOMIC_CMP_AND_SWP | Wr::ATOMIC_FETCH_AND_ADD => wr.wr.atomic.put(tape, out),
                     Wr::BIND_MW => wr.more.bind_mw.put(tape, out),
-                    _ if kind == sys::IbvQpType::UD => wr.wr.ud.put(tape, out),
+                    _ if [sys::IbvQpType::UD, sys::IbvQpType::DRIVER].contains(&kind) => {
+                        wr.wr.ud.put(tape, out)
+                    }
                     _ => out.push('-'),
                 }
                 out.push_str(" }");

@@ -1,37 +1,47 @@
 //! What a recording keeps: lines, names of objects, regions, the functions behind those that record.
 
+#![allow(unsafe_code)]
+
 use core::fmt::Write as _;
 use sinew_verbs_sys as sys;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The functions of an opened device that are recorded.
+/// The functions of an opened device, as they were before they recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Opened {
     pub(super) ops: sys::ibv_context_ops,
-    pub(super) create_cq_ex: Option<
-        unsafe extern "C" fn(*mut sys::ibv_context, *mut sys::ibv_cq_init_attr_ex) -> *mut sys::ibv_cq_ex,
-    >,
-    pub(super) create_qp_ex: Option<
-        unsafe extern "C" fn(*mut sys::ibv_context, *mut sys::ibv_qp_init_attr_ex) -> *mut sys::ibv_qp,
-    >,
+    /// Zero where the context has no extended functions.
+    pub(super) whole: sys::verbs_context,
 }
 
-/// The functions by which an extended queue pair posts.
+/// Those of an object: an extended queue pair, an extended completion queue, device memory.
 #[derive(Clone, Copy)]
-pub(super) struct Posting(pub(super) sys::ibv_qp_ex);
+pub(super) enum Own {
+    Posting(sys::ibv_qp_ex),
+    Polling(sys::ibv_cq_ex),
+    Memory(sys::ibv_dm),
+}
+
+// SAFETY: functions may be called from any thread, and the places that the library keeps for itself are not followed.
+unsafe impl Send for Opened {}
+// SAFETY: only its functions are used.
+unsafe impl Send for Own {}
 
 #[derive(Default)]
 pub(super) struct Tape {
     pub(super) inner: Option<sys::VerbsTable>,
+    pub(super) efa: Option<sys::EfaTable>,
     pub(super) lines: Vec<String>,
     names: BTreeMap<usize, (&'static str, usize)>,
     counts: BTreeMap<&'static str, usize>,
     /// Start, length, number.
     regions: Vec<(u64, u64, usize)>,
-    /// By the address of the context, and of the queue pair.
+    /// Start, length, name.
+    memory: Vec<(u64, u64, &'static str)>,
+    /// By the address of the context, and of the object.
     pub(super) opened: BTreeMap<usize, Opened>,
-    pub(super) posting: BTreeMap<usize, Posting>,
+    pub(super) own: BTreeMap<usize, Own>,
 }
 
 /// Shared by all functions that record.
@@ -46,9 +56,9 @@ pub(super) fn lock() -> Locked {
     Locked(guard)
 }
 
-/// An empty tape for another table.
-pub(super) fn begin(inner: sys::VerbsTable) {
-    *lock() = Tape { inner: Some(inner), ..Tape::default() };
+/// An empty tape for other tables.
+pub(super) fn begin(inner: sys::VerbsTable, efa: Option<sys::EfaTable>) {
+    *lock() = Tape { inner: Some(inner), efa, ..Tape::default() };
 }
 
 impl core::ops::Deref for Locked {
@@ -84,8 +94,28 @@ impl Tape {
         let _ = write!(out, "{kind}#{number}");
     }
 
-    /// Writes a number; an address of registered memory by its region.
+    /// The name that an object has.
+    pub(super) fn known(&self, addr: usize) -> Option<(&'static str, usize)> {
+        self.names.get(&addr).copied()
+    }
+
+    /// Memory has a name from now on.
+    pub(super) fn name(&mut self, name: &'static str, start: u64, len: u64) {
+        self.memory.push((start, len, name));
+    }
+
+    /// Writes an address of memory that has a name. `false`: it has none.
+    pub(super) fn named(&self, addr: u64, out: &mut String) -> bool {
+        let inside = |(start, len, _): &&(u64, u64, _)| addr >= *start && addr - start < *len;
+        let Some((start, _, name)) = self.memory.iter().find(inside) else { return false };
+        write!(out, "{name}+{:#x}", addr - start).is_ok()
+    }
+
+    /// Writes a number; an address of memory that has a name by that, of other registered memory by its region.
     pub(super) fn address(&self, addr: u64, out: &mut String) {
+        if self.named(addr, out) {
+            return;
+        }
         let inside = |(start, len, _): &&(u64, u64, usize)| addr >= *start && addr - start < *len;
         let _ = match self.regions.iter().rev().find(inside) {
             Some((start, _, number)) => write!(out, "mr#{number}+{:#x}", addr - start),
