@@ -40,9 +40,12 @@ pub(crate) unsafe extern "C" fn device_ex(
         all.device_cap_flags_ex = u64::from(all.orig_attr.device_cap_flags);
         all.max_dm_size = options.device_memory;
         all.cq_mod_caps = sys::ibv_cq_moderation_caps { max_cq_count: 16, max_cq_period: 100 };
+        all.packet_pacing_caps = PACING;
+        all.pci_atomic_caps = sys::ibv_pci_atomic_caps { fetch_add: 6, swap: 4, compare_swap: 7 };
+        all.raw_packet_caps = 9;
         all.phys_port_cnt_ex = u32::try_from(options.ports.len()).unwrap_or(u32::MAX);
         if options.on_demand {
-            all.odp_caps = on_demand_paging();
+            (all.odp_caps, all.xrc_odp_caps) = (on_demand_paging(), sys::IBV_ODP_SUPPORT_SRQ_RECV);
         }
         if options.timestamps {
             (all.completion_timestamp_mask, all.hca_core_clock) = (u64::MAX, 1_000_000);
@@ -52,6 +55,10 @@ pub(crate) unsafe extern "C" fn device_ex(
         Ok(())
     }))
 }
+
+/// Rates are accepted, in kbit/s, and change nothing.
+const PACING: sys::ibv_packet_pacing_caps =
+    sys::ibv_packet_pacing_caps { qp_rate_limit_min: 10, qp_rate_limit_max: 1 << 27, supported_qpts: 1 << 2 };
 
 /// Paging for everything that connected queue pairs and datagrams do.
 fn on_demand_paging() -> sys::ibv_odp_caps {

@@ -201,6 +201,21 @@ impl<T> Argument for Place<T> {
     }
 }
 
+/// A structure that the caller may know less of: so many bytes of it, and zeros.
+pub(super) struct Known(pub(super) *mut sys::efadv_qp_init_attr, pub(super) u32);
+
+impl Argument for Known {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        let mut whole = sys::efadv_qp_init_attr::zeroed();
+        let len = (self.1 as usize).min(size_of_val(&whole));
+        // SAFETY: the caller's promise: so many bytes are there; the structure is numbers.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.0.cast::<u8>(), (&raw mut whole).cast(), len);
+            whole.put(tape, out);
+        }
+    }
+}
+
 /// So many pieces.
 #[derive(Clone, Copy)]
 pub(super) struct Pieces(pub(super) *const sys::ibv_sge, pub(super) usize);

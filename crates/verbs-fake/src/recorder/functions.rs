@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::answer::Answer;
-use super::argument::{Address, Argument, Place};
+use super::argument::{Address, Argument, Known, Place};
 use super::tape::{self, Tape};
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use sinew_verbs_sys as sys;
@@ -144,6 +144,6 @@ calls! {
     EfaTable, efa, wrap_efa;
 
     required efadv_create_driver_qp(pd: *mut sys::ibv_pd, init: *mut sys::ibv_qp_init_attr, kind: u32) -> *mut sys::ibv_qp;
-    optional efadv_create_qp_ex(context: *mut sys::ibv_context, init: *mut sys::ibv_qp_init_attr_ex, own: *mut sys::efadv_qp_init_attr, len: u32) -> *mut sys::ibv_qp;
+    optional efadv_create_qp_ex(context: *mut sys::ibv_context, init: *mut sys::ibv_qp_init_attr_ex, own: *mut sys::efadv_qp_init_attr, len: u32) [context, init, Known(own, len), len] -> *mut sys::ibv_qp;
     optional efadv_query_device(context: *mut sys::ibv_context, attr: *mut sys::efadv_device_attr, len: u32) [context, Place(attr), len] -> c_int;
 }

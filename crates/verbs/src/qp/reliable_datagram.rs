@@ -34,15 +34,10 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 attributes.send_ops_flags = wanted.bits();
                 let mut own = sys::efadv_qp_init_attr::zeroed();
                 own.driver_qp_type = sys::EFADV_QP_DRIVER_TYPE_SRD;
+                // What every version knows; the rest is zero.
+                let len = std::mem::offset_of!(sys::efadv_qp_init_attr, wr_flags) as u32;
                 // SAFETY: the context is open, the attributes name live objects of it; both live through the call.
-                let qp = unsafe {
-                    create(
-                        context.as_raw(),
-                        &mut attributes,
-                        &mut own,
-                        size_of::<sys::efadv_qp_init_attr>() as u32,
-                    )
-                };
+                let qp = unsafe { create(context.as_raw(), &mut attributes, &mut own, len) };
                 (self.made("efadv_create_qp_ex", qp)?, wanted, true)
             }
             _ => {
