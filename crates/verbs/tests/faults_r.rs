@@ -9,14 +9,14 @@
 //! | R5 atomics demanded of every device | `r5_…` |
 //! | R6 locks of the device held over code of the user | `r6_…` |
 //! | R7 panics instead of errors | `r7_…` |
-//! | R8 waits that end early | `r8_…`; `wait::tests` for what is left below a millisecond |
+//! | R8 waits that end early | `r8_…`; `a_wait_ends_at_its_deadline_and_not_before` for what is left below a millisecond |
 //! | R9 port 1 must be up | `r9_…` |
 //! | R10 handshake | `r10_…` |
 //! | R11 connection manager | `cm::tests::r11` |
 //! | R12 what was missing | `r12_…`; groups: `cm_device::a_group_s_messages_…`; no XRC, raw packets, thread domains: not promised either |
 //! | R13 no safe level | the hub and channels themselves: `tests/hub.rs`, `tests/channel.rs`; `r13_…` for what is chosen by itself |
 //! | R14 a lock for each event, calls that are not batched | `r14_…` |
-//! | R15 what its CI could not run | not a property of a program: the guest (`cargo xtask vm`) runs `tests/hub.rs` and `tests/objects.rs` with atomics, UC, UD and inline on real devices |
+//! | R15 what its CI could not run | `findings::r15_…`: the guest (`tests/queue_pairs.rs`, `tests/hub.rs`) runs atomics, UC, UD and inline on a real kernel's device |
 #![allow(unsafe_code, reason = "raw posts, as a program at the unsafe level makes them")]
 
 mod fake;

@@ -18,18 +18,18 @@
 //! even destroy the queue pair while it has borrowed memory ends the process: there is nothing else that would be sound.
 //!
 //! # The end of a scope
-//! What `scope` and `manual_scope` answer, by what happened (tests of the same names in `tests/scope_matrix.rs`):
+//! What `scope` and `manual_scope` answer, by what happened, and the test in `tests/scope_matrix.rs` that shows it of both:
 //!
-//! | at the end of the closure | `scope` | `manual_scope` |
-//! |---|---|---|
-//! | `Ok`, every result taken | `Ok` | `Ok` |
-//! | `Ok`, a failed result was taken and ignored | `Ok` | `Ok` |
-//! | `Ok`, results not taken, all succeed | waits, `Ok` | waits, panics: the program broke its word |
-//! | `Ok`, a result not taken, it failed | waits, [`ScopeError::Failed`] | waits, [`ScopeError::Failed`] |
-//! | `Err` | waits, [`ScopeError::Closure`] with what failed besides | the same |
-//! | panic | waits, goes on with the panic | the same |
-//! | what is out does not end by the deadline | cut short, [`ScopeError::Failed`] or `Closure` says so | the same |
-//! | the device fails to poll | cut short, the same | the same |
+//! | at the end of the closure | `scope` | `manual_scope` | test |
+//! |---|---|---|---|
+//! | `Ok`, every result taken | `Ok` | `Ok` | `every_result_was_taken` |
+//! | `Ok`, a failed result was taken and ignored | `Ok` | `Ok` | `a_failed_result_was_taken_and_ignored` |
+//! | `Ok`, results not taken, all succeed | waits, `Ok` | waits, panics: the program broke its word | `results_that_were_not_taken_succeed` |
+//! | `Ok`, a result not taken, it failed | waits, [`ScopeError::Failed`] | the same: no error is lost to a panic | `a_result_that_was_not_taken_failed` |
+//! | `Err` | waits, [`ScopeError::Closure`] with what failed besides | the same | `the_closure_failed` |
+//! | panic | waits, goes on with the panic | the same | `the_closure_panicked` |
+//! | what is out does not end by the deadline | cut short, [`ScopeError::Failed`] or `Closure` says so | the same | `what_is_out_does_not_end_by_the_deadline` |
+//! | the device fails to poll | cut short, the same; nothing is given back that the device may touch | the same | `the_device_fails_to_poll` |
 
 mod asynchronous;
 mod claims;
