@@ -7,6 +7,8 @@ use serde::Serialize;
 /// What verbs have to offer here.
 #[derive(Serialize)]
 pub(crate) struct Verbs {
+    /// What was loaded, in which version, and what newer versions have besides; a library begins a line that is not indented.
+    library: Vec<String>,
     devices: Vec<Device>,
     /// Why there are no devices, and what can be done.
     reason: Option<String>,
@@ -21,6 +23,8 @@ struct Device {
     works: bool,
     /// Why it does not work, and what can be done.
     reason: Option<String>,
+    /// The kernel's driver of the hardware; nothing for a device of software.
+    driver: Option<String>,
     firmware: Option<String>,
     numa_node: Option<u32>,
     ports: Vec<Port>,
@@ -66,12 +70,33 @@ impl Verbs {
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
     pub(crate) fn look() -> Self {
         let reason = "verbs are for Linux on 64-bit processors; use the transports above here";
-        Self { devices: Vec::new(), reason: Some(reason.to_owned()) }
+        Self { library: Vec::new(), devices: Vec::new(), reason: Some(reason.to_owned()) }
+    }
+
+    /// Each library, and how many functions of newer versions it lacks.
+    fn libraries(&self) -> Vec<(&str, usize)> {
+        let mut libraries = Vec::new();
+        for line in &self.library {
+            match (line.strip_prefix("  no "), libraries.last_mut()) {
+                (Some(_), Some((_, lacks))) => *lacks += 1,
+                (None, _) if line.starts_with("lib") => libraries.push((line.as_str(), 0)),
+                _ => {}
+            }
+        }
+        libraries
     }
 
     /// The lines below their heading.
     pub(crate) fn text(&self, paint: Paint) -> String {
         let mut text = String::new();
+        for (library, lacks) in self.libraries() {
+            let lacks = match lacks {
+                0 => String::new(),
+                1 => "; 1 function of newer ones is not there".to_owned(),
+                more => format!("; {more} functions of newer ones are not there"),
+            };
+            text.push_str(&format!("  library {library}{lacks}\n"));
+        }
         if let Some(reason) = &self.reason {
             text.push_str(&format!("  none    {}\n", reason.trim_end().replace('\n', "\n          ")));
         }
@@ -91,8 +116,11 @@ impl Device {
             None => {
                 let firmware = self.firmware.as_deref().filter(|firmware| !firmware.is_empty());
                 let firmware = firmware.map_or_else(String::new, |firmware| format!(", firmware {firmware}"));
+                let driver =
+                    self.driver.as_deref().map_or_else(String::new, |driver| format!(", driver {driver}"));
+                let guid = self.guid.as_deref().map_or_else(String::new, |guid| format!(", GUID {guid}"));
                 let node = self.numa_node.map_or_else(String::new, |node| format!(", NUMA node {node}"));
-                format!("{}{firmware}{node}", self.transport)
+                format!("{}{driver}{firmware}{guid}{node}", self.transport)
             }
         };
         text.push_str(&format!("  {:<6} {word}  {about}\n", self.name));
@@ -129,13 +157,29 @@ mod here {
         `rdma link add rxe0 type rxe netdev INTERFACE` makes one of a network interface";
 
     pub(super) fn look() -> Verbs {
-        let list = match sinew_verbs::devices() {
+        let nothing = |library, error: &dyn std::fmt::Display| Verbs {
+            library,
+            devices: Vec::new(),
+            reason: Some(error.to_string()),
+        };
+        let library = match sinew_verbs::Library::open() {
+            Ok(library) => library,
+            Err(error) => return nothing(Vec::new(), &error),
+        };
+        let loaded = library.report().lines().skip(1).map(str::to_owned).collect();
+        let list = match library.devices() {
             Ok(list) => list,
-            Err(error) => return Verbs { devices: Vec::new(), reason: Some(error.to_string()) },
+            Err(error) => return nothing(loaded, &error),
         };
         let devices: Vec<_> = list.iter().map(device).collect();
         let reason = devices.is_empty().then(|| NO_DEVICE.to_owned());
-        Verbs { devices, reason }
+        Verbs { library: loaded, devices, reason }
+    }
+
+    /// The kernel's driver of a device's hardware.
+    fn driver(name: &str) -> Option<String> {
+        let link = std::fs::read_link(format!("/sys/class/infiniband/{name}/device/driver")).ok()?;
+        Some(link.file_name()?.to_string_lossy().into_owned())
     }
 
     fn device(device: sinew_verbs::device::Device<'_>) -> Device {
@@ -145,6 +189,7 @@ mod here {
             transport: format!("{:?}", device.transport_type()),
             works: false,
             reason: None,
+            driver: driver(device.name()),
             firmware: None,
             numa_node: None,
             ports: Vec::new(),
@@ -216,19 +261,29 @@ mod tests {
         let chosen = Chosen { port: 1, gid_index: Some(1), gid: Some("::ffff:10.0.0.1".to_owned()), why };
         let device = Device {
             name: "rxe0".to_owned(),
-            guid: None,
+            guid: Some("0002:c903:0001:0203".to_owned()),
             transport: "InfiniBand".to_owned(),
             works: true,
             reason: None,
+            driver: Some("mlx5_core".to_owned()),
             firmware: Some(String::new()),
             numa_node: Some(1),
             ports: vec![port],
             chosen: Some(chosen),
         };
-        let text = Verbs { devices: vec![device], reason: None }.text(Paint::for_stdout());
+        let library = [
+            "libibverbs: /lib/libibverbs.so.1 (rdma-core 44)",
+            "  no ibv_a: without a",
+            "  no ibv_b: without b",
+        ];
+        let library =
+            library.into_iter().chain(["librdmacm: /lib/librdmacm.so.1"]).map(str::to_owned).collect();
+        let text = Verbs { library, devices: vec![device], reason: None }.text(Paint::for_stdout());
         assert_eq!(
             text,
-            "  rxe0   works    InfiniBand, NUMA node 1\n    \
+            "  library libibverbs: /lib/libibverbs.so.1 (rdma-core 44); 2 functions of newer ones are not there\n  \
+             library librdmacm: /lib/librdmacm.so.1\n  \
+             rxe0   works    InfiniBand, driver mlx5_core, GUID 0002:c903:0001:0203, NUMA node 1\n    \
              port 1: active, Ethernet, packets of 1024 bytes, 10 Gbit/s\n      \
              GID 0   fe80::1  RoCE v2  eth0\n      \
              GID 1   ::ffff:10.0.0.1  RoCE v2  eth0\n    \

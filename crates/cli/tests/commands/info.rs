@@ -38,6 +38,7 @@ fn info_shows_verbs_devices_or_why_there_are_none() {
     let json: Value = serde_json::from_slice(&room.run(["info", "--json"]).succeeded().out).expect("JSON");
     let devices = json["verbs"]["devices"].as_array().expect("a list");
     assert_eq!(devices.is_empty(), json["verbs"]["reason"].is_string(), "{json}");
+    assert!(json["verbs"]["library"].is_array(), "{json}");
     for device in devices {
         assert!(device["works"] == true || device["reason"].is_string(), "{device}");
     }
