@@ -115,6 +115,18 @@ fn a_peers_memory_is_written_and_read_by_requests_that_name_a_way_and_the_memory
 }
 
 #[test]
+fn a_write_is_not_inline_as_the_device_has_no_room_for_its_bytes() {
+    let mut two = Two::new();
+    let exposed = two.pd.expose(Memory::zeroed(64).unwrap(), RemoteAccess::WRITE).unwrap();
+    let part = exposed.remote().slice(0, 5).unwrap();
+    let to = (two.handle.clone(), two.to_b.qp_num);
+    let write = |bytes| Operation::write(bytes, part).to(&to.0, to.1, QKEY).inline();
+    let refused = two.hub.post(two.a, write(two.pd.adopt(b"write".to_vec()).unwrap())).unwrap_err();
+    assert!(matches!(refused.error, Error::Invalid { .. }), "{}", refused.error);
+    assert_eq!(two.control.calls(Call::WrStart), 0, "the device is not asked");
+}
+
+#[test]
 fn what_one_peer_refuses_stops_nothing_that_goes_to_others() {
     let mut two = Two::new();
     let exposed = two.pd.expose(Memory::zeroed(64).unwrap(), RemoteAccess::READ).unwrap();

@@ -141,7 +141,11 @@ impl State {
             _ => false,
         };
         let fits = match &send.data {
-            Data::Inline(bytes) => bytes.len() <= qp.cap.max_inline_data as usize && !send.is_answered(),
+            Data::Inline(bytes) => {
+                // Bytes of a write of SRD would lie where the write says what it names.
+                let has_room = qp.kind != Type::DRIVER || matches!(send.opcode, Wr::SEND | Wr::SEND_WITH_IMM);
+                bytes.len() <= qp.cap.max_inline_data as usize && !send.is_answered() && has_room
+            }
             Data::Pieces(pieces) => pieces.len() <= qp.cap.max_send_sge as usize,
         };
         if state_takes && type_takes && fits { Ok(()) } else { Err(libc::EINVAL) }

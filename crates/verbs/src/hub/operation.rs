@@ -393,6 +393,13 @@ impl<S: Service> Shape<S> {
                 "it fills its memory, and takes nothing from it",
                 remedy,
             )),
+            (Kind::Write(_) | Kind::WriteImmediate(..), _) if S::TYPE == ServiceType::DRIVER => {
+                Err(Error::invalid(
+                    "inline operation",
+                    "a write of SRD has no room for bytes beside what it names",
+                    remedy,
+                ))
+            }
             _ => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::service::{Atomics, Datagram, Operations, Reads, Service, Writes};
+use super::state::ServiceType;
 use crate::memory::{Binding, Gather, RemoteRegion, Scatter};
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -143,10 +144,14 @@ impl<'list, S: Service> SendRequest<'list, S> {
         needs(self.raw.opcode)
     }
 
-    /// Whether it is inline and has more elements than an extended batch takes.
+    /// Whether it is inline and cannot be: it has more elements than an extended batch takes, or it is a write of SRD, whose device keeps
+    /// the bytes where it keeps what the write names.
     #[inline]
     pub(super) const fn has_too_many(&self) -> bool {
-        self.raw.send_flags & sys::IBV_SEND_INLINE != 0 && self.raw.num_sge as usize > INLINE_ELEMENTS_MAX
+        let is_inline = self.raw.send_flags & sys::IBV_SEND_INLINE != 0;
+        let is_send = matches!(self.raw.opcode, sys::IbvWrOpcode::SEND | sys::IbvWrOpcode::SEND_WITH_IMM);
+        let no_room = S::TYPE.as_raw() == ServiceType::DRIVER.as_raw() && !is_send;
+        is_inline && (no_room || self.raw.num_sge as usize > INLINE_ELEMENTS_MAX)
     }
 
     /// Whom a datagram goes to. C's request has one place for that and for remote memory, and a reliable datagram may name both: of

@@ -76,10 +76,12 @@ pub(crate) fn srd(library: &Library, setup: &Setup) {
     let (first, second) = sent.split_at_mut(64);
     let place = &mut rest[..64];
     let mut places = [key.scatter(place).unwrap()];
-    // SAFETY: all of this waits for the completions before its memory goes.
-    unsafe { b.post_receives(&mut [ReceiveRequest::new(0x51, &mut places)]) }.unwrap();
+    for _ in 0..2 {
+        // SAFETY: all of this waits for the completions before its memory goes; nobody looks at what is received.
+        unsafe { b.post_receives(&mut [ReceiveRequest::new(0x51, &mut places)]) }.unwrap();
+    }
     let message = [key.gather(&first[..16]).unwrap(), key.gather(&second[..8]).unwrap()];
-    let inline = [key.gather(&first[..16]).unwrap()];
+    let one = [key.gather(&first[..16]).unwrap()];
     let remote = exposed.remote();
     let remote = (remote.slice(0, 16).unwrap(), remote.slice(0, 8).unwrap());
     let mut answer = key.gather(&second[..8]).unwrap().as_raw();
@@ -87,19 +89,20 @@ pub(crate) fn srd(library: &Library, setup: &Setup) {
     let mut read = unsafe { into_place(&mut answer) };
     let mut batch = [
         SendRequest::send_with_immediate(1, &message, 9).to(to_b).signaled(),
-        SendRequest::write(2, &inline, remote.0).to(to_b).signaled().inline(),
+        SendRequest::write(2, &one, remote.0).to(to_b).signaled(),
         SendRequest::read(3, &mut read, remote.1).to(to_b).signaled(),
+        SendRequest::send(4, &one).to(to_b).signaled().inline(),
     ];
     // SAFETY: as above.
     unsafe { a.post(&mut batch) }.unwrap();
-    poll(&queue, 4);
+    poll(&queue, 6);
 
     let builder = pd.queue_pair::<Srd>(&queue).extended(false).qkey(QKEY).psn(psn()).port(1).gid_index(0);
     let mut older = builder.build().unwrap().activate().map_err(|(_, error)| error).unwrap();
     // SAFETY: as above.
     unsafe { b.post_receives(&mut [ReceiveRequest::new(0x51, &mut places)]) }.unwrap();
     // SAFETY: as above.
-    unsafe { older.post(&mut [SendRequest::send(4, &inline).to(to_b).signaled()]) }.unwrap();
+    unsafe { older.post(&mut [SendRequest::send(5, &one).to(to_b).signaled()]) }.unwrap();
     poll(&queue, 2);
 
     drop((older, handle));

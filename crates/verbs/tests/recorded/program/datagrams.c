@@ -59,7 +59,7 @@ int srd(const struct setup *setup)
 
 	struct ibv_sge place = piece(setup, mr, 256, 64);
 	struct ibv_recv_wr receive = { .wr_id = 0x51, .sg_list = &place, .num_sge = 1 }, *bad;
-	CHECK(!ibv_post_recv(qp[1], &receive, &bad));
+	CHECK(!ibv_post_recv(qp[1], &receive, &bad) && !ibv_post_recv(qp[1], &receive, &bad));
 	struct ibv_sge pieces[] = { piece(setup, mr, 0, 16), piece(setup, mr, 64, 8) };
 	struct ibv_data_buf shown = { .addr = setup->memory, .length = 16 };
 	uint64_t remote = (uintptr_t)(setup->memory + 1024);
@@ -71,18 +71,23 @@ int srd(const struct setup *setup)
 	ibv_wr_set_ud_addr(extended, ah, qp[1]->qp_num, QKEY);
 	ibv_wr_set_sge_list(extended, 2, pieces);
 	extended->wr_id = 2;
-	extended->wr_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
+	extended->wr_flags = IBV_SEND_SIGNALED;
 	ibv_wr_rdma_write(extended, exposed->rkey, remote);
 	ibv_wr_set_ud_addr(extended, ah, qp[1]->qp_num, QKEY);
-	ibv_wr_set_inline_data_list(extended, 1, &shown);
+	ibv_wr_set_sge(extended, pieces->lkey, pieces->addr, pieces->length);
 	extended->wr_id = 3;
 	extended->wr_flags = IBV_SEND_SIGNALED;
 	ibv_wr_rdma_read(extended, exposed->rkey, remote);
 	ibv_wr_set_ud_addr(extended, ah, qp[1]->qp_num, QKEY);
 	ibv_wr_set_sge(extended, pieces[1].lkey, pieces[1].addr, pieces[1].length);
+	extended->wr_id = 4;
+	extended->wr_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
+	ibv_wr_send(extended);
+	ibv_wr_set_ud_addr(extended, ah, qp[1]->qp_num, QKEY);
+	ibv_wr_set_inline_data_list(extended, 1, &shown);
 	CHECK(!ibv_wr_complete(extended));
 	struct ibv_wc wc[16];
-	CHECK(ibv_poll_cq(cq, 16, wc) == 4);
+	CHECK(ibv_poll_cq(cq, 16, wc) == 6);
 
 	/* One by the older function, which posts lists. */
 	struct ibv_qp_init_attr legacy = {
@@ -98,7 +103,7 @@ int srd(const struct setup *setup)
 		return line;
 	CHECK(!ibv_post_recv(qp[1], &receive, &bad));
 	struct ibv_send_wr send = {
-		.wr_id = 4, .sg_list = pieces, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED,
+		.wr_id = 5, .sg_list = pieces, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED,
 		.wr.ud = { .ah = ah, .remote_qpn = qp[1]->qp_num, .remote_qkey = QKEY },
 	};
 	struct ibv_send_wr *refused;
