@@ -116,6 +116,16 @@ fn every_request_is_posted_by_extended_functions_as_c_does() {
 }
 
 #[test]
+fn windows_are_bound_and_closed_by_lists_as_c_does() {
+    same!(linked_windows, one_port);
+}
+
+#[test]
+fn windows_are_bound_and_closed_by_extended_functions_as_c_does() {
+    same!(extended_windows, one_port);
+}
+
+#[test]
 fn attributes_of_a_working_queue_pair_are_changed_as_c_does() {
     same!(rare_attributes, two_ports);
 }
@@ -162,6 +172,24 @@ fn every_extended_attribute_is_the_one_that_c_reads() {
         own.port_count().into(),
     ];
     assert_eq!(numbers, told);
+}
+
+#[test]
+fn every_scenario_of_the_program_is_compared() {
+    let sources = [
+        include_str!("program/completions.c"),
+        include_str!("program/connected.c"),
+        include_str!("program/datagrams.c"),
+        include_str!("program/memory.c"),
+    ];
+    let lines = sources.iter().flat_map(|source| source.lines());
+    let scenarios =
+        lines.filter_map(|line| line.strip_prefix("int ")?.strip_suffix("(const struct setup *setup)"));
+    let tests = include_str!("main.rs");
+    let (compared, left_out): (Vec<_>, Vec<_>) = scenarios.partition(|name| {
+        [format!("same!({name},"), format!("name: \"{name}\",")].iter().any(|use_of| tests.contains(use_of))
+    });
+    assert!(left_out.is_empty() && compared.len() >= 19, "left out: {left_out:?}; compared: {compared:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use crate::program::Setup;
 use sinew_verbs::cq::{CompletionQueue, Fields, WorkCompletion};
 use sinew_verbs::device::Context;
-use sinew_verbs::memory::{Advice, RegistrationFlags, RemoteAccess};
+use sinew_verbs::memory::{Advice, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::qp::config::{AckTimeout, PacketSequenceNumber};
 use sinew_verbs::qp::state::State;
 use sinew_verbs::qp::{
@@ -337,6 +337,42 @@ pub(crate) fn linked_requests(library: &Library, setup: &Setup) {
 
 pub(crate) fn extended_requests(library: &Library, setup: &Setup) {
     requests(library, setup, true);
+}
+
+fn windows(library: &Library, setup: &Setup, extended: bool) {
+    let context = opened(library);
+    let pd = context.protection_domain().unwrap();
+    let queue = context.completion_queue(64).build().unwrap();
+    let all = setup.memory(0, 64 << 10);
+    let region = pd.expose_with(all, RemoteAccess::empty(), RegistrationFlags::WINDOW_BIND).unwrap();
+    let [mut a, b] = ends(&pd, &queue, extended, 1, RemoteAccess::READ | RemoteAccess::WRITE);
+
+    let one = pd.memory_window(WindowType::One).unwrap();
+    // SAFETY: each request has ended, by its completion, before its window goes.
+    unsafe { one.bind(&mut a, 1, true, &region, 256..768, RemoteAccess::READ) }.unwrap();
+    poll(&queue, 1);
+    let two = pd.memory_window(WindowType::Two).unwrap();
+    // SAFETY: as above.
+    unsafe { two.bind(&mut a, 2, true, &region, 1024..1088, RemoteAccess::WRITE) }.unwrap();
+    poll(&queue, 1);
+    // SAFETY: as above.
+    unsafe { two.unbind(&mut a, 3, true) }.unwrap();
+    poll(&queue, 1);
+
+    drop(a);
+    drop(b);
+    drop(two);
+    drop(one);
+    drop(region);
+    drop(queue);
+}
+
+pub(crate) fn linked_windows(library: &Library, setup: &Setup) {
+    windows(library, setup, false);
+}
+
+pub(crate) fn extended_windows(library: &Library, setup: &Setup) {
+    windows(library, setup, true);
 }
 
 pub(crate) fn rare_attributes(library: &Library, _: &Setup) {
