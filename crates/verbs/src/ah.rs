@@ -222,7 +222,7 @@ impl Context {
 
 /// A way to a peer as the device has it, for datagrams. `Clone` is another handle to the same; `Send` and `Sync`.
 ///
-/// It holds its protection domain. A datagram names it when it is posted, and it must be there until the completion: what posts in
+/// Destroyed with its last handle, on whichever thread; it holds its protection domain. A datagram names it when it is posted, and it must be there until the completion: what posts in
 /// safe code keeps it.
 #[derive(Clone)]
 #[doc(alias = "ibv_ah")]

@@ -130,7 +130,7 @@ impl PreparedMultiChannel {
     }
 }
 
-/// Reliable connections to several peers. `Send`; operations take it mutably.
+/// Reliable connections to several peers. `Send`; operations take it mutably. It ends as a [`Channel`](crate::Channel) does.
 pub struct MultiChannel {
     core: Arc<Core>,
     recipe: Recipe,

@@ -13,7 +13,10 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// A protection domain. `Clone` is another handle to the same; `Send` and `Sync`.
+/// A protection domain: what may be used together. `Clone` is another handle to the same; `Send` and `Sync`.
+///
+/// Freed with the last thing made in it (regions, queue pairs, windows, address handles, shared receive queues hold it), on whichever thread; it
+/// holds its device.
 #[derive(Clone)]
 #[doc(alias = "ibv_pd")]
 pub struct ProtectionDomain {

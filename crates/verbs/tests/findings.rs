@@ -141,3 +141,42 @@ fn every_row_of_the_outcome_matrix_has_a_test_and_every_test_a_row() {
     assert_eq!(named, tests_in(&read(here().join("tests/scope_matrix.rs"))));
     assert_eq!(named.len(), 8);
 }
+
+#[test]
+fn everything_may_be_dropped_on_any_thread_and_handles_are_shared_by_threads() {
+    use sinew_verbs::{Channel, Hub, Library, MultiChannel, ProtectionDomain};
+    use sinew_verbs::{ah, channel, cm, cq, device, memory, qp, srq};
+    fn shared<T: Send + Sync>() {}
+    fn moves<T: Send>() {}
+    shared::<Library>();
+    shared::<device::DeviceList>();
+    shared::<device::Context>();
+    shared::<device::AsyncEvents>();
+    shared::<ProtectionDomain>();
+    shared::<memory::Memory>();
+    shared::<memory::Buffer>();
+    shared::<memory::BufferPool>();
+    shared::<memory::BorrowedRegion<'static>>();
+    shared::<memory::ExposedRegion>();
+    shared::<memory::ExposedPart>();
+    shared::<memory::ForeignRegion>();
+    shared::<memory::DeviceMemory>();
+    shared::<memory::MemoryWindow>();
+    shared::<ah::AddressHandle>();
+    shared::<cq::CompletionChannel>();
+    shared::<cq::CompletionQueue>();
+    moves::<cq::Poller>();
+    shared::<srq::SharedReceiveQueue>();
+    shared::<qp::QueuePair<qp::Rc>>();
+    shared::<qp::PreparedQueuePair<qp::Ud>>();
+    moves::<Hub<qp::Uc>>();
+    moves::<Channel>();
+    moves::<channel::Submitted>();
+    moves::<channel::PendingWork<'static>>();
+    moves::<MultiChannel>();
+    shared::<cm::EventChannel>();
+    shared::<cm::Id>();
+    moves::<cm::Connection>();
+    moves::<cm::Group>();
+    shared::<cm::DatagramService>();
+}

@@ -117,6 +117,9 @@ impl PreparedChannel {
 }
 
 /// One reliable connection. `Send`; operations take it mutably, so one thread at a time uses it; futures of submitted operations go where they like.
+///
+/// Its queue pair ends with the last of the channel, what was submitted, and what is unpolled, on whichever thread; memory that was submitted goes
+/// afterwards. Dropping a channel does not wait.
 pub struct Channel {
     core: Arc<Core>,
     recipe: Recipe,

@@ -16,6 +16,8 @@ use std::time::Duration;
 /// Where completion queues raise their events. `Clone` is another handle to the same; `Send` and `Sync`. Its descriptor (`AsFd`) is
 /// readable while an event waits: give it to any event loop; it does not block.
 ///
+/// Destroyed with the last handle, on whichever thread; queues of it hold it.
+///
 /// The order that loses nothing: arm each queue, poll it once more, then wait; after an event poll and arm again.
 #[derive(Clone)]
 #[doc(alias = "ibv_comp_channel")]

@@ -6,7 +6,7 @@ use crate::error::Result;
 use std::fmt;
 use std::ops::Deref;
 
-/// Reads a completion queue. `Send`. Several pollers of one queue share its completions: each goes to one of them.
+/// Reads a completion queue, and holds it. `Send`. Several pollers of one queue share its completions: each goes to one of them.
 ///
 /// The device's lock is not held while completions are looked at: polling inside of the loop, on the same queue, is fine.
 pub struct Poller {

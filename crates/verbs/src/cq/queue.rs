@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 ///
 /// Queue pairs reserve as many entries as they are deep, so that it cannot overrun as long as no more requests are unpolled than
 /// that (a `Hub` sees to it; at the `unsafe` level it is the caller's duty).
+///
+/// Destroyed with the last handle, on whichever thread: queue pairs and pollers of it hold it, it holds its device and its channel. Its events are
+/// acknowledged before, so that its end waits for nobody.
 #[derive(Clone)]
 #[doc(alias = "ibv_cq")]
 pub struct CompletionQueue {

@@ -12,7 +12,9 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// An opened device. `Clone` is another handle to the same; `Send` and `Sync`. Closed with the last thing made from it.
+/// An opened device. `Clone` is another handle to the same; `Send` and `Sync`.
+///
+/// Closed with the last thing made from it, on whichever thread that is dropped; it holds the library.
 #[derive(Clone)]
 #[doc(alias = "ibv_context")]
 pub struct Context {

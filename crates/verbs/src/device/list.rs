@@ -24,7 +24,7 @@ unsafe impl Send for DeviceList {}
 // SAFETY: the same.
 unsafe impl Sync for DeviceList {}
 
-/// One device of a list.
+/// One device of a list, which it borrows.
 #[derive(Clone, Copy)]
 pub struct Device<'list> {
     list: &'list DeviceList,

@@ -34,6 +34,9 @@ pub use tracker::{Member, Side};
 /// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.
 ///
 /// No queue of it overruns: a place is free only when its completion was polled.
+///
+/// It holds its queue pairs, and with them queues, domains and device. Dropped on whichever thread, it ends its queue pairs first, then the memory
+/// of what was out goes; nothing waits for peers.
 pub struct Hub<S: Service> {
     tracker: Tracker<S, Kept>,
 }

@@ -5,7 +5,7 @@ use super::region::Registered;
 use crate::error::Result;
 use std::sync::Arc;
 
-/// A borrowed slice that a device may reach, for this process only. Dropping it ends the registration.
+/// A borrowed slice that a device may reach, for this process only. Dropping it ends the registration, on whichever thread; it holds its domain.
 ///
 /// Its bytes are reached through it: [`split`](Self::split) gives the bytes and a key; the bytes can be divided as any slice, and the
 /// key makes elements of the parts. As long as an element, the key or the bytes are in use, the registration cannot end: safe code

@@ -14,7 +14,8 @@ use std::sync::Arc;
 ///
 /// Made by [`ProtectionDomain::allocate`](crate::ProtectionDomain::allocate), [`adopt`](crate::ProtectionDomain::adopt), a
 /// [`BufferPool`](super::BufferPool), or by splitting another. The region stays registered until its last part is dropped.
-/// Peers can never reach it. `Send` and `Sync` as a `Box<[u8]>` is; dropping it never blocks.
+/// Peers can never reach it. `Send` and `Sync` as a `Box<[u8]>` is; dropping it never blocks, except that the last part tells the device to end the
+/// registration. Region and memory hold their domain, and outlive every operation that has the buffer, as that owns it.
 #[doc(alias = "ibv_mr")]
 pub struct Buffer {
     start: NonNull<u8>,

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Buffers of one region. `Clone` is another handle to the same; `Send` and `Sync`.
+/// Buffers of one region. `Clone` is another handle to the same; `Send` and `Sync`. The region ends with the last of the pool's handles and
+/// buffers.
 ///
 /// Taking and giving back cost a lock that nobody holds for longer than a push. A buffer that an operation has is not here: a pool
 /// bounds what is out.

@@ -17,8 +17,8 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-/// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped,
-/// before its queues, domain and device.
+/// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped, on
+/// whichever thread, before its queues, domain and device, which it holds; it leaves its groups before.
 ///
 /// Posting is `unsafe` here: memory and number of each request are the caller's. A [`Hub`](crate::Hub) or a
 /// [`Channel`](crate::Channel) keeps the memory, and is safe.

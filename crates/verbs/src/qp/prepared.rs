@@ -12,7 +12,8 @@ use crate::device::{Choice, LinkLayer};
 use crate::error::{Error, Result};
 use std::fmt;
 
-/// A queue pair that can receive requests, but is not connected. What it tells the peer is its [`endpoint`](Self::endpoint).
+/// A queue pair that can receive requests, but is not connected. What it tells the peer is its [`endpoint`](Self::endpoint). Dropped, it ends
+/// as a [`QueuePair`].
 pub struct PreparedQueuePair<S: Service> {
     pub(super) qp: QueuePair<S>,
     pub(super) plan: Plan,
