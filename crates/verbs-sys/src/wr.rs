@@ -1,6 +1,7 @@
 //! Work requests: scatter lists, sends, receives, operations on the list of tags.
 //!
 //! Read by whoever posts; ibv_post_send(3), ibv_post_recv(3), ibv_post_srq_ops(3). Nothing here calls anything.
+#![allow(unsafe_code)]
 #![expect(
     missing_docs,
     reason = "fields and codes carry the names under which the manual pages explain them"
@@ -10,6 +11,7 @@ use crate::ah::ibv_ah;
 use crate::layout::{abi, codes, constants};
 use crate::mr::{ibv_mw, ibv_mw_bind_info};
 use core::ffi::{c_int, c_uint, c_void};
+use core::mem::MaybeUninit;
 
 codes! {
     table CODES;
@@ -213,3 +215,15 @@ const _: () = {
     assert!(size_of::<ibv_recv_wr>() == 32);
     assert!(size_of::<ibv_sge>() == 16);
 };
+
+macro_rules! unset {
+    ($($name:ident),*) => { $(
+        impl $name {
+            /// None of its fields: bytes that nobody reads, and that cost nothing to write.
+            // SAFETY: a union of numbers and pointers may have any bytes, also none that were written; to read a field is unsafe.
+            pub const UNSET: Self = unsafe { MaybeUninit::uninit().assume_init() };
+        }
+    )* };
+}
+
+unset!(ibv_send_wr_wr, ibv_send_wr_qp_type, ibv_send_wr_more);

@@ -107,7 +107,7 @@ impl Writer {
                 posted += 1;
             }
             while let Some(completed) = hub.poll()? {
-                completed.result?;
+                completed.result()?;
                 ended += 1;
                 // Its buffer goes back to the pool here.
             }

@@ -143,13 +143,13 @@ impl Party {
     /// The next operation that ends.
     fn next(&mut self) -> Result<Completed> {
         if let Some(completed) = self.hub.poll()? {
-            return Ok(completed);
+            return Ok(completed.take());
         }
         let Some(events) = &self.events else {
             let deadline = Instant::now() + PATIENCE;
             while Instant::now() < deadline {
                 if let Some(completed) = self.hub.poll()? {
-                    return Ok(completed);
+                    return Ok(completed.take());
                 }
             }
             return Err("nothing came from the other side".into());
@@ -158,13 +158,13 @@ impl Party {
             // What ended before the queue was armed raises no event: it is asked once more.
             self.hub.arm(false)?;
             if let Some(completed) = self.hub.poll()? {
-                return Ok(completed);
+                return Ok(completed.take());
             }
             if events.wait(Some(PATIENCE))?.is_none() {
                 return Err("nothing came from the other side".into());
             }
             if let Some(completed) = self.hub.poll()? {
-                return Ok(completed);
+                return Ok(completed.take());
             }
         }
     }

@@ -186,10 +186,10 @@ impl Peer {
 
     /// Takes note of the next operation that ends; whether one has.
     fn progress(&mut self) -> Result<bool> {
-        let Some(completed) = self.hub.poll()? else { return Ok(false) };
-        let len = completed.result?.len;
-        let Some(buffer) = completed.held.into_buffer() else { return Ok(true) };
-        match completed.side {
+        let Some(ended) = self.hub.poll()? else { return Ok(false) };
+        let (side, len) = (ended.side(), ended.result()?.len);
+        let Some(buffer) = ended.into_buffer() else { return Ok(true) };
+        match side {
             Side::Send => self.sent = Some(buffer),
             Side::Receive if len != Some(MESSAGE as u32) => {
                 return Err(format!("a message of {len:?} bytes: is the other side an rping?").into());

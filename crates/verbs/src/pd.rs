@@ -153,7 +153,7 @@ impl ProtectionDomain {
         // Whole pages may have room for more than was asked for.
         let region =
             self.private(Memory::pages(bytes, PageSize::Transparent)?, RegistrationFlags::empty())?;
-        BufferPool::new(region, buffer_len, count)
+        BufferPool::new(&region, buffer_len, count)
     }
 
     /// Buffers of `buffer_len` bytes of the given memory.
@@ -161,7 +161,7 @@ impl ProtectionDomain {
     /// # Errors
     /// As for [`allocate`](Self::allocate); [`Error::Invalid`] when not one fits.
     pub fn pool_of(&self, memory: Memory, buffer_len: usize) -> Result<BufferPool> {
-        BufferPool::new(self.private(memory, RegistrationFlags::empty())?, buffer_len, usize::MAX)
+        BufferPool::new(&self.private(memory, RegistrationFlags::empty())?, buffer_len, usize::MAX)
     }
 
     /// Registers a borrowed slice for this process only, for as long as it is borrowed.

@@ -81,7 +81,7 @@ fn a_hub_allocates_nothing_for_a_post_and_its_completion() {
     let mut round = |hub: &mut Hub<Rc>| {
         let send = Operation::send(buffer.take().unwrap());
         hub.post(member, send).unwrap();
-        buffer = hub.poll().unwrap().unwrap().held.into_buffer();
+        buffer = hub.poll().unwrap().unwrap().into_buffer();
     };
     round(&mut hub);
     assert_eq!(allocations_of(|| (0..1000).for_each(|_| round(&mut hub))), 0);
@@ -106,7 +106,7 @@ fn a_hub_allocates_nothing_for_a_batch_with_one_signaled_operation() {
         assert_eq!(hub.post_batch(member, &mut batch).unwrap(), 16);
         drop(batch);
         while let Some(completed) = hub.poll().unwrap() {
-            buffers.extend(completed.held.into_buffer());
+            buffers.extend(completed.into_buffer());
         }
         assert_eq!(buffers.len(), 16);
     };

@@ -377,10 +377,10 @@ fn a_group_is_joined_and_left() {
 fn ended(hub: &mut Hub<Ud>, side: Side) -> Completed {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let ended = hub.poll().expect("the device answers").filter(|ended| ended.side == side);
+        let ended = hub.poll().expect("the device answers").filter(|ended| ended.side() == side);
         if let Some(ended) = ended {
-            ended.result.expect("it succeeds");
-            return ended;
+            ended.result().expect("it succeeds");
+            return ended.take();
         }
         assert!(Instant::now() < deadline, "nothing ends");
         std::thread::yield_now();

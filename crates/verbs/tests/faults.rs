@@ -242,7 +242,7 @@ fn a_shared_receive_that_is_told_of_twice_ends_no_later_one() {
     hub.post(a, Operation::send(fake.pd.allocate(8).unwrap())).unwrap();
     let mut ended = Vec::new();
     while let Some(completed) = hub.poll().unwrap() {
-        ended.push(completed);
+        ended.push(completed.take());
     }
     assert_eq!(ended.len(), 2);
     hub.post_shared_receive(fake.pd.allocate(8).unwrap(), 2).unwrap();

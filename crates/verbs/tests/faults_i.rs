@@ -195,7 +195,7 @@ fn i5_a_completion_queue_cannot_overrun() {
         }
         let mut ended = 0;
         while let Some(completed) = hub.poll().unwrap() {
-            assert!(completed.result.is_ok());
+            assert!(completed.result().is_ok());
             ended += 1;
         }
         assert_eq!(ended, members.len() * 20);

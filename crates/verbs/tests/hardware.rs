@@ -28,7 +28,7 @@ fn next<S: sinew_verbs::qp::Service>(hub: &mut Hub<S>) -> Completed {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(completed) = hub.poll().expect("the device answers") {
-            return completed;
+            return completed.take();
         }
         assert!(Instant::now() < deadline, "nothing ends");
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use sinew_verbs::hub::{Completed, Hub, Member, Operation, Side};
+use sinew_verbs::hub::{Completed, Ended, Hub, Member, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 
 use sinew_verbs::qp::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCount, RnrRetry};
@@ -54,7 +54,7 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(completed) = self.hub.poll().expect("the device answers") {
-                return completed;
+                return completed.take();
             }
             assert!(Instant::now() < deadline, "nothing ends");
         }
@@ -248,7 +248,7 @@ fn a_datagram_reaches_whom_it_is_addressed_to_and_says_whose_it_is() {
     let mut received = None;
     while received.is_none() {
         assert!(Instant::now() < deadline, "nothing arrives");
-        received = hub.poll().unwrap().filter(|completed| completed.side == Side::Receive);
+        received = hub.poll().unwrap().map(Ended::take).filter(|completed| completed.side == Side::Receive);
     }
     let received = received.unwrap();
     let success = received.result.unwrap();
@@ -297,7 +297,7 @@ fn shared_receives_serve_all_queue_pairs_and_say_whose_message_it_was() {
     let mut sent = 0;
     while received.len() < 2 || sent < 2 {
         assert!(Instant::now() < deadline, "nothing ends");
-        let Some(completed) = hub.poll().unwrap() else { continue };
+        let Some(completed) = hub.poll().unwrap().map(Ended::take) else { continue };
         completed.result.unwrap();
         match completed.side {
             Side::Send => sent += 1,

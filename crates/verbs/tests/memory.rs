@@ -35,7 +35,7 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(completed) = self.hub.poll().unwrap() {
-                return completed;
+                return completed.take();
             }
             assert!(Instant::now() < deadline, "nothing ends");
         }

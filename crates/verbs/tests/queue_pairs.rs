@@ -402,7 +402,7 @@ fn one_channel_tells_of_many_queues_by_descriptor_and_cookie() {
             assert!(Instant::now() < deadline, "the descriptor stays quiet");
         }
         assert_eq!(events.event().unwrap().expect("an event").cookie, place as u64);
-        assert!(hubs[place].poll().unwrap().is_some_and(|ended| ended.result.is_ok()));
+        assert!(hubs[place].poll().unwrap().is_some_and(|ended| ended.result().is_ok()));
     }
 }
 
@@ -411,7 +411,7 @@ fn next<S: sinew_verbs::qp::Service>(hub: &mut Hub<S>) -> Completed {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(completed) = hub.poll().unwrap() {
-            return completed;
+            return completed.take();
         }
         assert!(Instant::now() < deadline, "nothing ends");
     }

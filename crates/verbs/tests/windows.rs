@@ -164,7 +164,8 @@ fn ended(hub: &mut Hub<Rc>) -> (Held, std::result::Result<(), Status>) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(completed) = hub.poll().expect("the device answers") {
-            return (completed.held, completed.result.map(drop).map_err(|error| error.status));
+            let result = completed.result().map(drop).map_err(|error| error.status);
+            return (completed.into_held(), result);
         }
         assert!(Instant::now() < deadline, "nothing ends");
     }

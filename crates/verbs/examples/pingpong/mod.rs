@@ -137,7 +137,7 @@ pub(crate) fn next<S: Service>(hub: &mut Hub<S>, events: Option<&CompletionChann
     let began = Instant::now();
     loop {
         if let Some(completed) = hub.poll()? {
-            return Ok(completed);
+            return Ok(completed.take());
         }
         let left = PATIENCE.checked_sub(began.elapsed()).ok_or_else(|| {
             format!("nothing came for {} s: the other side ended, or a message was lost", PATIENCE.as_secs())
@@ -149,7 +149,7 @@ pub(crate) fn next<S: Service>(hub: &mut Hub<S>, events: Option<&CompletionChann
         // What ended before the queue was armed raises no event: it is asked once more.
         hub.arm(false)?;
         if let Some(completed) = hub.poll()? {
-            return Ok(completed);
+            return Ok(completed.take());
         }
         events.wait(Some(left))?;
     }

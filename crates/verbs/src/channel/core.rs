@@ -127,17 +127,17 @@ impl Core {
         let posted = unsafe {
             if work.is_receive() {
                 tracker
-                    .post_receive(member, work.elements(), claim)
+                    .post_receive(member, |_, wr_id, _| Ok(work.receive_request(wr_id)), claim)
                     .map_err(|(claim, error)| (Some(claim), error))
             } else {
-                tracker.post_send(member, |wr_id| work.request(wr_id), claim)
+                tracker.post_send(member, |_, wr_id, _| Ok(work.request(wr_id)), claim)
             }
         };
         match posted {
             Ok(()) => Ok(claim),
             Err((Some(claim), error)) => {
                 claims.cancel(claim);
-                Err(error)
+                Err(*error)
             }
             // The device may have taken it: it is flushed, and its claim tells so.
             Err((None, _)) => Ok(claim),

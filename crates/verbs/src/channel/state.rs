@@ -6,10 +6,9 @@
 use super::asynchronous::Owned;
 use super::claims::{Claim, Claims};
 use crate::error::{Error, Result};
-use crate::hub::{Held, Member, Success, Tracker};
-use crate::qp::Rc;
+use crate::hub::{Held, Member, NO_ELEMENTS, Success, Tracker};
+use crate::qp::{Rc, ReceiveRequest};
 use crate::work::{Status, WorkError};
-use sinew_verbs_sys as sys;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
@@ -65,22 +64,24 @@ impl State {
     /// Reads what the device has finished.
     pub(super) fn poll(&mut self, later: &mut Later) -> Result<usize> {
         let mut count = 0;
-        while let Some(ended) = self.tracker.poll()? {
-            let outcome = match ended.completion {
-                Some(completion) => completion.ok().map(|()| Success::of(&completion, false)),
+        loop {
+            let Some(ended) = self.tracker.poll().map_err(|error| *error)? else { return Ok(count) };
+            let member = ended.member;
+            let outcome = match ended.completion() {
+                Some(completion) => completion.ok().map(|()| Success::of(completion, false)),
                 None => Ok(Success::default()),
             };
+            let Some(claim) = ended.take() else { continue };
             if let Err(error) = outcome
                 && error.status != Status::FLUSHED
             {
-                self.broke(ended.member, || error.to_string());
+                self.broke(member, || error.to_string());
             }
-            let (waker, held) = self.claims.end(ended.payload, outcome);
+            let (waker, held) = self.claims.end(claim, outcome);
             later.wakers.extend(waker);
             later.held.extend(held);
             count += 1;
         }
-        Ok(count)
     }
 
     /// A queue pair whose request failed is in its error state.
@@ -126,36 +127,37 @@ impl Owned {
             Ok(qp) => qp.protection_domain().clone(),
             Err(error) => return Err((self.into_held(), error)),
         };
-        let mut elements = [sys::ibv_sge { addr: 0, length: 0, lkey: 0 }; crate::hub::ELEMENTS_MAX];
+        let mut elements = NO_ELEMENTS;
         let (claim, posted) = match self {
             Self::Receive(held) => match held.elements(None, &pd, &mut elements) {
-                Err(error) => return Err((held, error)),
+                Err(error) => return Err((held, *error)),
                 Ok(count) => {
                     let claim = claims.open(peer, 0, Some(held));
+                    let make = |_: &Claim, wr_id, _: &_| {
+                        Ok(ReceiveRequest::of(wr_id, elements.as_ptr().cast(), count as usize))
+                    };
                     // SAFETY: the memory is owned, registered in this domain, and lies in the claim until that has ended.
-                    let posted = unsafe { tracker.post_receive(member, &elements[..count], claim) };
+                    let posted = unsafe { tracker.post_receive(member, make, claim) };
                     (claim, posted.map_err(|(claim, error)| (Some(claim), error)))
                 }
             },
             Self::Send(operation) => {
                 let (shape, kept) = operation.into_parts();
                 match shape.request(&kept, 0, &pd, &mut elements) {
-                    Err(error) => return Err((kept.held, error)),
-                    Ok(mut request) => {
+                    Err(error) => return Err((kept.held, *error)),
+                    Ok(request) => {
                         let claim = claims.open(peer, 0, Some(kept.held));
-                        let make = |wr_id| {
-                            request.raw_mut().wr_id = wr_id;
-                            request
-                        };
                         // SAFETY: as above.
-                        (claim, unsafe { tracker.post_send(member, make, claim) })
+                        (claim, unsafe {
+                            tracker.post_send(member, |_, wr_id, _| Ok(request.numbered(wr_id)), claim)
+                        })
                     }
                 }
             }
         };
         match posted {
             Ok(()) => Ok(claim),
-            Err((Some(claim), error)) => Err((claims.cancel(claim).unwrap_or(Held::Nothing), error)),
+            Err((Some(claim), error)) => Err((claims.cancel(claim).unwrap_or(Held::Nothing), *error)),
             // The device may have taken it: it is flushed, and its claim tells so.
             Err((None, _)) => Ok(claim),
         }

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::hub::Success;
+use crate::hub::{Success, no_word};
 use crate::memory::{Gather, RemoteRegion, Scatter};
-use crate::qp::{Rc, SendRequest};
+use crate::qp::{Rc, ReceiveRequest, SendRequest};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
@@ -256,13 +256,19 @@ impl<'data> Work<'data> {
             ));
         }
         if matches!(self.kind, Kind::CompareSwap(..) | Kind::FetchAdd(..)) {
-            crate::hub::check_word(self.elements())?;
+            let place = self.list.as_slice();
+            if !matches!(place, [sys::ibv_sge { length: 8, .. }]) {
+                let bytes = place.iter().map(|element| u64::from(element.length)).sum();
+                return Err(*no_word(bytes, place.len() as i32));
+            }
         }
         Ok(())
     }
 
-    pub(super) fn elements(&self) -> &[sys::ibv_sge] {
-        self.list.as_slice()
+    /// The request of a receive.
+    pub(super) fn receive_request(&self, wr_id: u64) -> ReceiveRequest<'_> {
+        let elements = self.list.as_slice();
+        ReceiveRequest::of(wr_id, elements.as_ptr(), elements.len())
     }
 
     /// The request of one that is no receive.
@@ -284,8 +290,8 @@ impl<'data> Work<'data> {
             Kind::SendImmediate(immediate) => request.immediate(immediate),
             Kind::Write(remote) | Kind::Read(remote) => request.at(remote),
             Kind::WriteImmediate(remote, immediate) => request.at(remote).immediate(immediate),
-            Kind::CompareSwap(remote, compare, swap) => request.atomic(remote, compare, swap),
-            Kind::FetchAdd(remote, add) => request.atomic(remote, add, 0),
+            Kind::CompareSwap(remote, compare, swap) => request.word(remote, compare, swap),
+            Kind::FetchAdd(remote, add) => request.word(remote, add, 0),
         }
     }
 

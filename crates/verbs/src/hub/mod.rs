@@ -9,6 +9,8 @@
 //! queue pairs first, and then drops their memory; what a device refuses to end stays for ever, counted
 //! (`Library::leaked_objects`). Forgetting a hub leaks the memory with it.
 
+mod ended;
+mod member;
 mod operation;
 mod post;
 mod ring;
@@ -19,17 +21,17 @@ mod window;
 use crate::cq::{CompletionChannel, WorkCompletion};
 use crate::device::Context;
 use crate::error::Result;
+use crate::memory::Buffer;
 use crate::pd::ProtectionDomain;
 use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
+pub use member::{Member, Side};
 use operation::Kept;
-pub(crate) use operation::{ELEMENTS_MAX, check_word};
 pub use operation::{Held, Operation};
+pub(crate) use operation::{NO_ELEMENTS, no_word, of_another_domain};
 pub use post::{BatchRejected, Rejected};
 use std::fmt;
-use tracker::Ended;
 pub(crate) use tracker::Tracker;
-pub use tracker::{Member, Side};
 
 /// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.
 ///
@@ -38,7 +40,93 @@ pub use tracker::{Member, Side};
 /// It holds its queue pairs, and with them queues, domains and device. Dropped on whichever thread, it ends its queue pairs first, then the memory
 /// of what was out goes; nothing waits for peers.
 pub struct Hub<S: Service> {
-    tracker: Tracker<S, Kept>,
+    tracker: Tracker<S, Kept<S>>,
+}
+
+/// An operation that ended. Its memory lies in the hub until it is taken out of this; it is dropped with it.
+#[must_use]
+pub struct Ended<'hub, S: Service> {
+    ended: ended::Ended<'hub, Kept<S>>,
+}
+
+impl<S: Service> Ended<'_, S> {
+    /// Which queue pair.
+    #[must_use]
+    #[inline]
+    pub const fn member(&self) -> Member {
+        self.ended.member
+    }
+
+    /// Which of its queues.
+    #[must_use]
+    #[inline]
+    pub const fn side(&self) -> Side {
+        self.ended.side
+    }
+
+    /// The word that it was posted with.
+    #[must_use]
+    #[inline]
+    pub fn tag(&self) -> u64 {
+        self.ended.payload().map_or(0, |kept| kept.tag)
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// Why the device did not do it.
+    #[inline]
+    pub fn result(&self) -> std::result::Result<Success, WorkError> {
+        match self.ended.completion() {
+            Some(completion) => completion.ok().map(|()| Success::of(completion, is_datagram::<S>())),
+            None => Ok(Success::default()),
+        }
+    }
+
+    /// Its memory, if that is one buffer; other memory is dropped.
+    #[must_use]
+    #[inline]
+    pub fn into_buffer(self) -> Option<Buffer> {
+        let buffer = |place: &mut Option<Kept<S>>| match place {
+            Some(Kept { held: Held::Buffer(_), .. }) => place.take()?.held.into_buffer(),
+            _ => None,
+        };
+        match self.ended.pick(buffer) {
+            Ok(buffer) => Some(buffer),
+            Err(ended) => other_buffer(ended),
+        }
+    }
+
+    /// Its memory.
+    #[must_use]
+    #[inline]
+    pub fn into_held(self) -> Held {
+        self.ended.take().map_or(Held::Nothing, |kept| kept.held)
+    }
+
+    /// All of it, apart from the hub.
+    #[inline]
+    pub fn take(self) -> Completed {
+        let (member, side, tag, result) = (self.member(), self.side(), self.tag(), self.result());
+        Completed { member, side, tag, held: self.into_held(), result }
+    }
+}
+
+/// The buffer of what is not the oldest of its queue, or is no buffer.
+#[inline(never)]
+fn other_buffer<S: Service>(ended: ended::Ended<'_, Kept<S>>) -> Option<Buffer> {
+    ended.take()?.held.into_buffer()
+}
+
+impl<S: Service> fmt::Debug for Ended<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended")
+            .field("member", &self.member())
+            .field("side", &self.side())
+            .field("tag", &self.tag())
+            .field("result", &self.result())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An operation that ended, with its memory.
@@ -183,15 +271,14 @@ impl<S: Service> Hub<S> {
     /// allocates.
     ///
     /// # Errors
-    /// [`Error::Call`](crate::Error::Call) when the device failed: what is out stays with the hub.
+    /// [`Error::Call`] when the device failed: what is out stays with the hub.
     #[inline]
-    pub fn poll(&mut self) -> Result<Option<Completed>> {
-        let Some(Ended { member, side, payload, completion }) = self.tracker.poll()? else { return Ok(None) };
-        let result = match &completion {
-            Some(completion) => completion.ok().map(|()| Success::of(completion, is_datagram::<S>())),
-            None => Ok(Success::default()),
-        };
-        Ok(Some(Completed { member, side, tag: payload.tag, held: payload.held, result }))
+    pub fn poll(&mut self) -> Result<Option<Ended<'_, S>>> {
+        match self.tracker.poll() {
+            Ok(Some(ended)) => Ok(Some(Ended { ended })),
+            Ok(None) => Ok(None),
+            Err(error) => Err(*error),
+        }
     }
 
     /// Ends a queue pair's work: everything that is out completes as flushed.

@@ -1,27 +1,37 @@
 //! What a hub is asked to do, with the memory that it keeps meanwhile.
 
 use crate::ah::AddressHandle;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::memory::{Binding, Buffer, ExposedPart, MemoryWindow, RemoteKey, RemoteRegion};
 use crate::pd::ProtectionDomain;
 use crate::qp::state::ServiceType;
-use crate::qp::{Atomics, Datagram, Reads, SendRequest, Service, Writes};
+use crate::qp::{Atomics, Datagram, Destined, Reads, SendRequest, Service, Way as _, Writes};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+/// An error apart from what it is about: the way without errors moves nothing of its size.
+type Result<T> = std::result::Result<T, Box<Error>>;
 
 /// Elements of one operation, at most.
-pub(crate) const ELEMENTS_MAX: usize = 8;
+const ELEMENTS_MAX: usize = 8;
 
-/// Memory that an operation keeps.
+/// Where a request finds them.
+pub(crate) type Elements = [MaybeUninit<sys::ibv_sge>; ELEMENTS_MAX];
+
+/// None yet.
+pub(crate) const NO_ELEMENTS: Elements = [MaybeUninit::uninit(); ELEMENTS_MAX];
+
+/// Memory that an operation keeps: a handle of one word, whatever it is.
 #[derive(Debug)]
 pub enum Held {
     /// None: an empty message, or immediate data alone.
     Nothing,
     /// A buffer.
     Buffer(Buffer),
-    /// Several, up to 8, in this order.
-    Buffers(Vec<Buffer>),
+    /// Several, up to 8, in this order. Boxed, so that moving them moves a word; who posts the box that came back allocates nothing.
+    Buffers(Box<Vec<Buffer>>),
     /// A part of exposed or foreign memory.
     Part(ExposedPart),
     /// A window that is bound or closed.
@@ -36,9 +46,11 @@ impl From<Buffer> for Held {
 
 impl From<Vec<Buffer>> for Held {
     fn from(buffers: Vec<Buffer>) -> Self {
-        Self::Buffers(buffers)
+        Self::Buffers(Box::new(buffers))
     }
 }
+
+const _: () = assert!(size_of::<Held>() == 16);
 
 impl From<ExposedPart> for Held {
     fn from(part: ExposedPart) -> Self {
@@ -61,7 +73,7 @@ impl Held {
     pub fn into_buffers(self) -> Vec<Buffer> {
         match self {
             Self::Buffer(buffer) => vec![buffer],
-            Self::Buffers(buffers) => buffers,
+            Self::Buffers(buffers) => *buffers,
             Self::Nothing | Self::Part(_) | Self::Window(_) => Vec::new(),
         }
     }
@@ -83,104 +95,94 @@ impl Held {
         self.len() == 0
     }
 
-    /// As elements, the first `len` bytes of them; how many elements.
+    /// As elements, the first `len` bytes of them; how many elements, which come first in `into`.
     #[inline]
     pub(crate) fn elements(
         &self,
         len: Option<u32>,
         pd: &ProtectionDomain,
-        into: &mut [sys::ibv_sge; ELEMENTS_MAX],
-    ) -> Result<usize> {
-        match self {
-            Self::Buffer(buffer) => {
-                into[0] = whole_or(len, buffer)?;
-                of_domain(buffer.is_of(pd))?;
-                Ok(1)
-            }
-            _ => self.many_elements(len, pd, into),
+        into: &mut Elements,
+    ) -> Result<i32> {
+        if let (Self::Buffer(buffer), None) = (self, len)
+            && buffer.is_of(pd)
+            && let Some(element) = buffer.element()
+        {
+            into[0].write(element);
+            return Ok(1);
         }
+        self.many_elements(len, pd, into)
     }
 
-    fn many_elements(
-        &self,
-        len: Option<u32>,
-        pd: &ProtectionDomain,
-        into: &mut [sys::ibv_sge; ELEMENTS_MAX],
-    ) -> Result<usize> {
-        let count = match self {
-            Self::Nothing => 0,
-            Self::Buffer(_) => 1,
-            Self::Window(window) => {
-                of_domain(window.protection_domain().is(pd))?;
-                0
+    #[inline(never)]
+    fn many_elements(&self, len: Option<u32>, pd: &ProtectionDomain, into: &mut Elements) -> Result<i32> {
+        let mut count = 0;
+        let mut left = len;
+        let mut take = |is_ours: bool, there: usize, first: &dyn Fn(u32) -> sys::ibv_sge| {
+            if !is_ours {
+                return Err(of_another_domain());
             }
-            Self::Part(part) => {
-                of_domain(part.is_of(pd))?;
-                into[0] = part.sge();
-                1
+            if left == Some(0) && count > 0 {
+                return Ok(());
             }
+            let len = match left {
+                Some(left) => usize::try_from(left).unwrap_or(there).min(there),
+                None => there,
+            };
+            let len = u32::try_from(len).map_err(|_| too_long(there))?;
+            let place = into.get_mut(count).ok_or_else(too_many)?;
+            place.write(first(len));
+            count += 1;
+            left = left.map(|left| left - len);
+            Ok(())
+        };
+        match self {
+            Self::Nothing => {}
+            Self::Window(window) if !window.protection_domain().is(pd) => return Err(of_another_domain()),
+            Self::Window(_) => {}
+            Self::Buffer(buffer) => take(buffer.is_of(pd), buffer.len(), &|len| buffer.first(len))?,
+            Self::Part(part) => take(part.is_of(pd), part.len(), &|len| part.first(len))?,
             Self::Buffers(buffers) => {
                 if buffers.len() > ELEMENTS_MAX {
-                    let cause = format!("{} buffers", buffers.len());
-                    return Err(Error::invalid("operation", cause, "take up to 8, or copy them together"));
+                    return Err(too_many());
                 }
-                for (buffer, sge) in buffers.iter().zip(into.iter_mut()) {
-                    of_domain(buffer.is_of(pd))?;
-                    *sge = whole_or(None, buffer)?;
+                for buffer in &**buffers {
+                    take(buffer.is_of(pd), buffer.len(), &|len| buffer.first(len))?;
                 }
-                buffers.len()
             }
-        };
-        let Some(mut left) = len else { return Ok(count) };
-        for (at, sge) in into[..count].iter_mut().enumerate() {
-            if left <= sge.length {
-                sge.length = left;
-                return Ok(at + 1);
+        }
+        match left {
+            None | Some(0) => Ok(count as i32),
+            Some(left) => {
+                let cause = format!("{left} bytes more than its memory has");
+                let remedy = "take at most what the memory has";
+                Err(Box::new(Error::invalid("length of an operation", cause, remedy)))
             }
-            left -= sge.length;
         }
-        if left > 0 {
-            let cause = format!("{left} bytes more than its memory has");
-            return Err(Error::invalid("length of an operation", cause, "take at most what the memory has"));
-        }
-        Ok(count)
     }
 }
 
-#[inline]
-fn whole_or(len: Option<u32>, buffer: &Buffer) -> Result<sys::ibv_sge> {
-    let there = buffer.len();
-    let len = match len {
-        Some(len) => len,
-        None => u32::try_from(there).unwrap_or(u32::MAX),
-    };
-    if len as usize > there || (len == u32::MAX && there > len as usize) {
-        let cause = format!("{len} bytes of a buffer of {there}");
-        return Err(Error::invalid(
-            "length of an operation",
-            cause,
-            "take at most what the buffer has, and at most 4294967295",
-        ));
-    }
-    Ok(buffer.sge(len))
+#[cold]
+fn too_many() -> Box<Error> {
+    let cause = format!("more than {ELEMENTS_MAX} buffers");
+    Box::new(Error::invalid("operation", cause, "take up to 8, or copy them together"))
+}
+
+#[cold]
+fn too_long(there: usize) -> Box<Error> {
+    let cause = format!("a piece of {there} bytes");
+    Box::new(Error::invalid("length of an operation", cause, "take pieces of up to 4294967295 bytes"))
 }
 
 /// A device answers an atomic with 8 bytes, whatever the place for them.
-pub(crate) fn check_word(place: &[sys::ibv_sge]) -> Result<()> {
-    if let [sys::ibv_sge { length: 8, .. }] = place {
-        return Ok(());
-    }
-    let bytes: u64 = place.iter().map(|element| u64::from(element.length)).sum();
-    let cause = format!("{bytes} bytes in {} pieces for the answer", place.len());
-    Err(Error::invalid("atomic operation", cause, "give it one place of 8 bytes"))
+#[cold]
+pub(crate) fn no_word(bytes: u64, pieces: i32) -> Box<Error> {
+    let cause = format!("{bytes} bytes in {pieces} pieces for the answer");
+    Box::new(Error::invalid("atomic operation", cause, "give it one place of 8 bytes"))
 }
 
-#[inline]
-fn of_domain(is: bool) -> Result<()> {
-    if is {
-        return Ok(());
-    }
-    Err(Error::invalid(
+#[cold]
+pub(crate) fn of_another_domain() -> Box<Error> {
+    Box::new(Error::invalid(
         "memory",
         "it is registered in another protection domain than the queue pair's",
         "register it there",
@@ -205,16 +207,22 @@ enum Kind {
 /// An operation with the memory that it keeps until it has ended. Signaled unless said otherwise.
 pub struct Operation<S: Service> {
     pub(crate) shape: Shape<S>,
-    pub(crate) kept: Kept,
+    pub(crate) kept: Kept<S>,
 }
 
 /// What an operation keeps until it has ended.
-#[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Kept<S: Service> {
     pub(crate) held: Held,
     pub(crate) tag: u64,
     /// The way of a datagram, which must stay until it was sent.
-    pub(crate) to: Option<(AddressHandle, u32, u32)>,
+    pub(crate) to: S::Way,
+}
+
+impl<S: Service> Kept<S> {
+    #[inline]
+    pub(crate) fn new(held: Held, tag: u64) -> Self {
+        Self { held, tag, to: S::Way::default() }
+    }
 }
 
 /// An operation without its memory.
@@ -229,7 +237,7 @@ impl<S: Service> Operation<S> {
     fn new(kind: Kind, held: impl Into<Held>) -> Self {
         Self {
             shape: Shape { kind, len: None, flags: sys::IBV_SEND_SIGNALED, service: PhantomData },
-            kept: Kept { held: held.into(), tag: 0, to: None },
+            kept: Kept::new(held.into(), 0),
         }
     }
 
@@ -293,7 +301,7 @@ impl<S: Service> Operation<S> {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (Shape<S>, Kept) {
+    pub(crate) fn into_parts(self) -> (Shape<S>, Kept<S>) {
         (self.shape, self.kept)
     }
 
@@ -309,71 +317,51 @@ impl<S: Service> Shape<S> {
     #[inline]
     pub(crate) fn request<'l>(
         &self,
-        kept: &Kept,
+        kept: &Kept<S>,
         wr_id: u64,
         pd: &ProtectionDomain,
-        elements: &'l mut [sys::ibv_sge; ELEMENTS_MAX],
+        elements: &'l mut Elements,
     ) -> Result<SendRequest<'l, S>> {
         let count = kept.held.elements(self.len, pd, elements)?;
         if self.flags & sys::IBV_SEND_INLINE != 0 {
             self.check_inline(&kept.held)?;
         }
-        let to = match &kept.to {
-            Some((handle, qp_num, qkey)) => {
-                of_domain(handle.protection_domain().is(pd))?;
-                Some(sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey })
+        let to = kept.to.resolve(pd)?;
+        let of = |opcode| SendRequest::of_few(wr_id, opcode, elements.as_ptr().cast(), count);
+        let mut request = match self.kind {
+            Kind::Send => of(sys::IbvWrOpcode::SEND),
+            Kind::SendImmediate(immediate) => of(sys::IbvWrOpcode::SEND_WITH_IMM).immediate(immediate),
+            Kind::SendInvalidate(key) => of(sys::IbvWrOpcode::SEND_WITH_INV).key(key.0),
+            Kind::Write(remote) => of(sys::IbvWrOpcode::RDMA_WRITE).at(remote),
+            Kind::WriteImmediate(remote, immediate) => {
+                of(sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM).at(remote).immediate(immediate)
             }
-            None if matches!(S::TYPE, ServiceType::UD | ServiceType::DRIVER) => {
-                return Err(Error::invalid("datagram", "it goes to nobody", "say whom it goes to (`to`)"));
+            Kind::Read(remote) => of(sys::IbvWrOpcode::RDMA_READ).at(remote),
+            Kind::CompareSwap(remote, compare, swap) => {
+                self.check_word(count)?;
+                of(sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP).word(remote, compare, swap)
             }
-            None => None,
+            Kind::FetchAdd(remote, add) => {
+                self.check_word(count)?;
+                of(sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD).word(remote, add, 0)
+            }
+            Kind::Bind(binding) => of(sys::IbvWrOpcode::BIND_MW).binding(binding),
+            Kind::Invalidate(key) => of(sys::IbvWrOpcode::LOCAL_INV).key(key.0),
         };
-        let opcode = match self.kind {
-            Kind::Send => sys::IbvWrOpcode::SEND,
-            Kind::SendImmediate(_) => sys::IbvWrOpcode::SEND_WITH_IMM,
-            Kind::SendInvalidate(_) => sys::IbvWrOpcode::SEND_WITH_INV,
-            Kind::Write(_) => sys::IbvWrOpcode::RDMA_WRITE,
-            Kind::WriteImmediate(..) => sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM,
-            Kind::Read(_) => sys::IbvWrOpcode::RDMA_READ,
-            Kind::CompareSwap(..) => sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP,
-            Kind::FetchAdd(..) => sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD,
-            Kind::Bind(_) => sys::IbvWrOpcode::BIND_MW,
-            Kind::Invalidate(_) => sys::IbvWrOpcode::LOCAL_INV,
-        };
-        let mut request = SendRequest::of(wr_id, opcode, elements.as_ptr(), count);
         if let Some(to) = to {
             request.address(to);
         }
-        let raw = request.raw_mut();
-        raw.send_flags = self.flags;
-        let rdma =
-            |remote: RemoteRegion| sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
-        let atomic = |remote: RemoteRegion, compare_add, swap| sys::ibv_send_wr_atomic {
-            remote_addr: remote.addr(),
-            compare_add,
-            swap,
-            rkey: remote.key().0,
-        };
-        match self.kind {
-            Kind::Send => {}
-            Kind::SendImmediate(immediate) => raw.imm_data = immediate.to_be(),
-            Kind::SendInvalidate(key) | Kind::Invalidate(key) => raw.imm_data = key.0,
-            Kind::Bind(binding) => raw.more.bind_mw = binding.as_raw(),
-            Kind::Write(remote) | Kind::Read(remote) => raw.wr.rdma = rdma(remote),
-            Kind::WriteImmediate(remote, immediate) => {
-                raw.wr.rdma = rdma(remote);
-                raw.imm_data = immediate.to_be();
-            }
-            Kind::CompareSwap(remote, compare, swap) => {
-                check_word(&elements[..count])?;
-                raw.wr.atomic = atomic(remote, compare, swap);
-            }
-            Kind::FetchAdd(remote, add) => {
-                check_word(&elements[..count])?;
-                raw.wr.atomic = atomic(remote, add, 0);
-            }
-        }
+        request.raw_mut().send_flags = self.flags;
         Ok(request)
+    }
+
+    /// Whether the place of an atomic's answer is a word; its length was looked at when the elements were made.
+    #[inline]
+    fn check_word(&self, count: i32) -> Result<()> {
+        if self.len == Some(8) && count == 1 {
+            return Ok(());
+        }
+        Err(no_word(u64::from(self.len.unwrap_or_default()), count))
     }
 
     /// Inline bytes are read by this process, at the addresses that requests name: those of a part may be no addresses of ours, and a peer
@@ -383,22 +371,22 @@ impl<S: Service> Shape<S> {
     fn check_inline(&self, held: &Held) -> Result<()> {
         let remedy = "send it without `inline`";
         match (self.kind, held) {
-            (_, Held::Part(_)) => Err(Error::invalid(
+            (_, Held::Part(_)) => Err(Box::new(Error::invalid(
                 "inline operation",
                 "its memory is exposed, or not this process's",
                 remedy,
-            )),
-            (Kind::Read(_) | Kind::CompareSwap(..) | Kind::FetchAdd(..), _) => Err(Error::invalid(
+            ))),
+            (Kind::Read(_) | Kind::CompareSwap(..) | Kind::FetchAdd(..), _) => Err(Box::new(Error::invalid(
                 "inline operation",
                 "it fills its memory, and takes nothing from it",
                 remedy,
-            )),
+            ))),
             (Kind::Write(_) | Kind::WriteImmediate(..), _) if S::TYPE == ServiceType::DRIVER => {
-                Err(Error::invalid(
+                Err(Box::new(Error::invalid(
                     "inline operation",
                     "a write of SRD has no room for bytes beside what it names",
                     remedy,
-                ))
+                )))
             }
             _ => Ok(()),
         }
@@ -410,7 +398,7 @@ impl<S: Datagram> Operation<S> {
     /// goes to nobody is refused when it is posted.
     #[must_use]
     pub fn to(mut self, handle: &AddressHandle, qp_num: u32, qkey: u32) -> Self {
-        self.kept.to = Some((handle.clone(), qp_num, qkey));
+        self.kept.to = Some(Destined { handle: handle.clone(), qp_num, qkey });
         self
     }
 }
@@ -462,7 +450,7 @@ impl<S: Atomics> Operation<S> {
     }
 
     /// Closes a window of type 2, which it keeps: its last key opens nothing any more.
-    pub(crate) fn close_window(window: &MemoryWindow) -> Result<Self> {
+    pub(crate) fn close_window(window: &MemoryWindow) -> crate::error::Result<Self> {
         window.check_requests()?;
         Ok(Self::new(Kind::Invalidate(window.key()), Held::Window(window.clone())))
     }
@@ -470,6 +458,9 @@ impl<S: Atomics> Operation<S> {
 
 impl<S: Service> fmt::Debug for Operation<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operation").field("kind", &self.shape.kind).field("kept", &self.kept).finish()
+        f.debug_struct("Operation")
+            .field("kind", &self.shape.kind)
+            .field("held", &self.kept.held)
+            .finish_non_exhaustive()
     }
 }

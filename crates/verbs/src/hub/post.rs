@@ -1,15 +1,12 @@
 //! The posts of a hub: where its promise to the device is made.
 #![allow(unsafe_code)]
 
-use super::operation::{ELEMENTS_MAX, Kept};
+use super::operation::{Elements, Kept, NO_ELEMENTS};
 use super::{Held, Hub, Member, Operation};
 use crate::error::Error;
-use crate::qp::Service;
-use sinew_verbs_sys as sys;
+use crate::pd::ProtectionDomain;
+use crate::qp::{ReceiveRequest, Service};
 use std::fmt;
-
-const NO_ELEMENTS: [sys::ibv_sge; ELEMENTS_MAX] =
-    [sys::ibv_sge { addr: 0, length: 0, lkey: 0 }; ELEMENTS_MAX];
 
 /// Operations of one doorbell, at most.
 const BATCH: usize = 16;
@@ -69,25 +66,20 @@ impl<S: Service> Hub<S> {
     pub fn post(&mut self, member: Member, operation: Operation<S>) -> Result<(), Rejected<Operation<S>>> {
         let Operation { shape, kept } = operation;
         let mut elements = NO_ELEMENTS;
-        let request = match self.tracker.qp(member) {
-            Ok(qp) => shape.request(&kept, 0, qp.protection_domain(), &mut elements),
-            Err(error) => Err(error),
-        };
-        let mut request = match request {
-            Ok(request) => request,
-            Err(error) => return Err(Rejected { operation: Operation { shape, kept }, error }),
-        };
-        let number = |wr_id| {
-            request.raw_mut().wr_id = wr_id;
-            request
-        };
+        let place = &mut elements;
         // SAFETY: the payload is the operation's memory: owned, registered in the queue pair's domain, and reached by nobody else until it
         // comes back (a buffer), or never a slice (a part). The tracker lets it go only when the device is done.
-        unsafe { self.tracker.post_send(member, number, kept) }.map_err(|(kept, error)| {
-            // What the device may have taken comes by `poll`.
-            let kept = kept.unwrap_or(Kept { held: Held::Nothing, tag: 0, to: None });
-            Rejected { operation: Operation { shape, kept }, error }
-        })
+        let posted = unsafe {
+            self.tracker.post_send(member, |kept, wr_id, pd| shape.request(kept, wr_id, pd, place), kept)
+        };
+        match posted {
+            Ok(()) => Ok(()),
+            Err((kept, error)) => {
+                // What the device may have taken comes by `poll`.
+                let kept = kept.unwrap_or_else(|| Kept::new(Held::Nothing, 0));
+                Err(Rejected { operation: Operation { shape, kept }, error: *error })
+            }
+        }
     }
 
     /// Posts operations with one doorbell for each 16 of them, as many as the send queue has room for; an operation that is not asked for
@@ -98,7 +90,7 @@ impl<S: Service> Hub<S> {
     pub fn post_batch(
         &mut self,
         member: Member,
-        operations: &mut dyn Iterator<Item = Operation<S>>,
+        operations: &mut (impl Iterator<Item = Operation<S>> + ?Sized),
     ) -> Result<usize, BatchRejected> {
         let mut posted = 0;
         // A full queue asks for no operation, and so cannot see that there is none.
@@ -122,25 +114,22 @@ impl<S: Service> Hub<S> {
         }
     }
 
+    #[inline]
     fn post_some(
         &mut self,
         member: Member,
-        operations: &mut dyn Iterator<Item = Operation<S>>,
+        operations: &mut (impl Iterator<Item = Operation<S>> + ?Sized),
     ) -> Result<usize, BatchRejected> {
-        let pd = match self.tracker.qp(member) {
-            Ok(qp) => qp.protection_domain().clone(),
-            Err(error) => return Err(BatchRejected { posted: 0, held: Vec::new(), error }),
-        };
         let mut elements = [NO_ELEMENTS; BATCH];
         let mut places = elements.iter_mut();
         let mut refused = None;
-        let next = |wr_id| {
+        let next = |wr_id, pd: &ProtectionDomain, keep: &mut Option<Kept<S>>| {
             let place = places.next()?;
             let Operation { shape, kept } = operations.next()?;
-            match shape.request(&kept, wr_id, &pd, place) {
-                Ok(request) => Some((request, kept)),
+            match shape.request(keep.insert(kept), wr_id, pd, place) {
+                Ok(request) => Some(request),
                 Err(error) => {
-                    refused = Some((kept.held, error));
+                    refused = keep.take().map(|kept| (kept.held, error));
                     None
                 }
             }
@@ -149,7 +138,9 @@ impl<S: Service> Hub<S> {
         let answer = unsafe { self.tracker.post_sends::<BATCH>(member, next) };
         match (answer, refused) {
             (Ok(count), None) => Ok(count),
-            (Ok(posted), Some((held, error))) => Err(BatchRejected { posted, held: vec![held], error }),
+            (Ok(posted), Some((held, error))) => {
+                Err(BatchRejected { posted, held: vec![held], error: *error })
+            }
             (Err(failed), refused) => {
                 let held =
                     failed.payloads.into_iter().map(|kept| kept.held).chain(refused.map(|(held, _)| held));
@@ -165,16 +156,12 @@ impl<S: Service> Hub<S> {
     /// With the memory: [`Error::Full`] when the shared queue has no place; [`Error::Invalid`] without
     /// [`share_receives`](Self::share_receives), or for memory of another domain than was given there.
     pub fn post_shared_receive(&mut self, held: impl Into<Held>, tag: u64) -> Result<(), Rejected<Held>> {
-        let held = held.into();
         let mut elements = NO_ELEMENTS;
-        let count = self.tracker.shared_domain().and_then(|pd| held.elements(None, pd, &mut elements));
-        let count = match count {
-            Ok(count) => count,
-            Err(error) => return Err(Rejected { operation: held, error }),
-        };
         // SAFETY: as for an operation.
-        unsafe { self.tracker.post_shared_receive(&elements[..count], Kept { held, tag, to: None }) }
-            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+        let posted = unsafe {
+            self.tracker.post_shared_receive(receive::<S>(&mut elements), Kept::new(held.into(), tag))
+        };
+        posted.map_err(|(kept, error)| Rejected { operation: kept.held, error: *error })
     }
 
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
@@ -188,18 +175,22 @@ impl<S: Service> Hub<S> {
         held: impl Into<Held>,
         tag: u64,
     ) -> Result<(), Rejected<Held>> {
-        let held = held.into();
         let mut elements = NO_ELEMENTS;
-        let count = match self.tracker.qp(member) {
-            Ok(qp) => held.elements(None, qp.protection_domain(), &mut elements),
-            Err(error) => Err(error),
-        };
-        let count = match count {
-            Ok(count) => count,
-            Err(error) => return Err(Rejected { operation: held, error }),
-        };
         // SAFETY: as for an operation.
-        unsafe { self.tracker.post_receive(member, &elements[..count], Kept { held, tag, to: None }) }
-            .map_err(|(kept, error)| Rejected { operation: kept.held, error })
+        let posted = unsafe {
+            self.tracker.post_receive(member, receive::<S>(&mut elements), Kept::new(held.into(), tag))
+        };
+        posted.map_err(|(kept, error)| Rejected { operation: kept.held, error: *error })
+    }
+}
+
+/// How a receive into the memory that it keeps is made.
+#[inline]
+fn receive<'l, S: Service>(
+    elements: &'l mut Elements,
+) -> impl FnOnce(&Kept<S>, u64, &ProtectionDomain) -> Result<ReceiveRequest<'l>, Box<Error>> {
+    move |kept, wr_id, pd| {
+        let count = kept.held.elements(None, pd, elements)?;
+        Ok(ReceiveRequest::of(wr_id, elements.as_ptr().cast(), count as usize))
     }
 }

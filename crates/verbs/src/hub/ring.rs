@@ -8,26 +8,36 @@
 /// A request's number counts from 0 and wraps at 32 bits; its place is the number modulo the ring's length, a power of two.
 #[derive(Debug)]
 pub(crate) struct Ring<P> {
-    places: Box<[Place<P>]>,
+    places: Box<[Option<P>]>,
     depth: u32,
+    /// How many may be out: its depth, or none while it is closed.
+    limit: u32,
     /// Number of the oldest request whose place is taken.
     tail: u32,
     /// Number that the next request gets.
     head: u32,
 }
 
-#[derive(Debug)]
-enum Place<P> {
-    /// Nothing, or ended already and waiting for older ones (a device that completes out of order).
-    Empty,
-    Posted(P),
-}
-
 impl<P> Ring<P> {
     /// For a queue of `depth` requests.
     pub(crate) fn new(depth: u32) -> Self {
-        let places = (0..depth.next_power_of_two()).map(|_| Place::Empty).collect();
-        Self { places, depth, tail: 0, head: 0 }
+        let places = (0..depth.next_power_of_two()).map(|_| None).collect();
+        Self { places, depth, limit: depth, tail: 0, head: 0 }
+    }
+
+    /// From here on nothing more may be posted; what is out stays.
+    pub(crate) const fn close(&mut self) {
+        self.limit = 0;
+    }
+
+    /// From here on it takes requests again.
+    pub(crate) const fn open(&mut self) {
+        self.limit = self.depth;
+    }
+
+    /// Whether it takes requests at all.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.limit > 0
     }
 
     /// How many requests are out.
@@ -37,7 +47,7 @@ impl<P> Ring<P> {
 
     /// How many more may be posted.
     pub(crate) const fn room(&self) -> u32 {
-        self.depth - self.len()
+        self.limit.saturating_sub(self.len())
     }
 
     /// How many it holds.
@@ -45,21 +55,20 @@ impl<P> Ring<P> {
         self.depth
     }
 
-    /// The number that the next request gets, while there is room.
+    /// The number that the next request gets, and its place, while there is room.
     #[inline]
-    pub(crate) const fn next(&self) -> Option<u32> {
-        if self.room() == 0 { None } else { Some(self.head) }
+    pub(crate) fn vacancy(&mut self) -> Option<(u32, &mut Option<P>)> {
+        if self.len() >= self.limit {
+            return None;
+        }
+        let place = self.place(self.head);
+        let place = &mut self.places[place];
+        place.is_none().then_some((self.head, place))
     }
 
-    /// Remembers the request that was posted under the number that `next` said.
-    ///
-    /// # Panics
-    /// Without room: `next` was not asked.
+    /// The request was posted whose payload was put where [`vacancy`](Self::vacancy) said.
     #[inline]
-    pub(crate) fn push(&mut self, payload: P) {
-        assert!(self.room() > 0, "a request was posted beyond the depth of its queue");
-        let place = self.place(self.head);
-        self.places[place] = Place::Posted(payload);
+    pub(crate) const fn advance(&mut self) {
         self.head = self.head.wrapping_add(1);
     }
 
@@ -70,10 +79,7 @@ impl<P> Ring<P> {
         }
         self.head = self.head.wrapping_sub(1);
         let place = self.place(self.head);
-        match std::mem::replace(&mut self.places[place], Place::Empty) {
-            Place::Posted(payload) => Some(payload),
-            Place::Empty => None,
-        }
+        self.places[place].take()
     }
 
     #[inline]
@@ -87,22 +93,39 @@ impl<P> Ring<P> {
         number.wrapping_sub(self.tail) < self.len()
     }
 
-    /// The oldest request that ended with the completion of `number` in a queue that completes in order: itself, and all
-    /// before it. Called until it answers nothing; the last one is `number` itself, marked.
+    /// Whether a number is of a request that did not end yet: one behind others may have, and waits for them.
+    pub(crate) fn has(&self, number: u32) -> bool {
+        self.is_out(number) && self.get(number).is_some()
+    }
+
+    /// What is in the place of a number.
     #[inline]
-    pub(crate) fn end_up_to(&mut self, number: u32) -> Option<(P, bool)> {
-        if !self.is_out(number) {
-            return None;
-        }
-        while self.is_out(number) {
-            let ended = self.tail;
-            let place = self.place(ended);
-            self.tail = self.tail.wrapping_add(1);
-            if let Place::Posted(payload) = std::mem::replace(&mut self.places[place], Place::Empty) {
-                return Some((payload, ended == number));
-            }
-        }
-        None
+    pub(crate) fn get(&self, number: u32) -> Option<&P> {
+        self.places[self.place(number)].as_ref()
+    }
+
+    /// The number of the oldest request that is out.
+    #[inline]
+    pub(crate) const fn oldest(&self) -> u32 {
+        self.tail
+    }
+
+    /// Ends the oldest request if `pick` takes something out of its place, and leaves nothing there.
+    #[inline]
+    pub(crate) fn pick_oldest<T>(&mut self, pick: impl FnOnce(&mut Option<P>) -> Option<T>) -> Option<T> {
+        let place = self.place(self.tail);
+        let picked = pick(&mut self.places[place])?;
+        self.tail = self.tail.wrapping_add(1);
+        Some(picked)
+    }
+
+    /// Ends the oldest request: a queue that completes in order is done with all that were posted before the one that completed.
+    #[inline]
+    pub(crate) fn end_oldest(&mut self) -> Option<P> {
+        let place = self.place(self.tail);
+        let payload = self.places[place].take()?;
+        self.tail = self.tail.wrapping_add(1);
+        Some(payload)
     }
 
     /// The request `number` alone, in a queue that may complete out of order.
@@ -112,14 +135,11 @@ impl<P> Ring<P> {
             return None;
         }
         let place = self.place(number);
-        let ended = std::mem::replace(&mut self.places[place], Place::Empty);
-        while self.len() > 0 && matches!(self.places[self.place(self.tail)], Place::Empty) {
+        let ended = self.places[place].take();
+        while self.len() > 0 && self.places[self.place(self.tail)].is_none() {
             self.tail = self.tail.wrapping_add(1);
         }
-        match ended {
-            Place::Posted(payload) => Some(payload),
-            Place::Empty => None,
-        }
+        ended
     }
 
     /// Everything that is out, oldest first: the queue pair is destroyed and its device touches nothing any more.
@@ -128,7 +148,7 @@ impl<P> Ring<P> {
             while self.len() > 0 {
                 let place = self.place(self.tail);
                 self.tail = self.tail.wrapping_add(1);
-                if let Place::Posted(payload) = std::mem::replace(&mut self.places[place], Place::Empty) {
+                if let Some(payload) = self.places[place].take() {
                     return Some(payload);
                 }
             }
@@ -141,23 +161,45 @@ impl<P> Ring<P> {
 mod tests {
     use super::*;
 
-    fn ended(ring: &mut Ring<u32>, number: u32) -> Vec<(u32, bool)> {
-        std::iter::from_fn(|| ring.end_up_to(number)).collect()
+    impl<P> Ring<P> {
+        fn push(&mut self, payload: P) {
+            let (_, place) = self.vacancy().unwrap();
+            *place = Some(payload);
+            self.advance();
+        }
+
+        fn next(&mut self) -> Option<u32> {
+            self.vacancy().map(|(number, _)| number)
+        }
     }
 
     #[test]
-    fn a_completion_ends_all_that_were_posted_before_it_and_marks_itself() {
+    fn the_oldest_ends_first_and_a_number_that_is_not_out_is_known() {
         let mut ring = Ring::new(4);
         for payload in 10..14 {
             assert!(ring.next().is_some());
             ring.push(payload);
         }
         assert_eq!(ring.next(), None);
-        assert_eq!(ended(&mut ring, 2), [(10, false), (11, false), (12, true)]);
+        assert!(ring.is_out(2) && !ring.is_out(77), "a number that was never posted");
+        for payload in 10..13 {
+            assert_eq!((ring.oldest(), ring.end_oldest()), (payload - 10, Some(payload)));
+        }
         assert_eq!(ring.room(), 3);
-        assert_eq!(ended(&mut ring, 2), [], "told twice");
-        assert_eq!(ended(&mut ring, 77), [], "a number that was never posted");
-        assert_eq!(ended(&mut ring, 3), [(13, true)]);
+        assert!(!ring.is_out(2) && ring.is_out(3), "told twice");
+        assert_eq!(ring.end_oldest(), Some(13));
+        assert_eq!(ring.end_oldest(), None);
+    }
+
+    #[test]
+    fn a_closed_ring_takes_nothing_and_gives_back_what_is_out() {
+        let mut ring = Ring::new(2);
+        ring.push('a');
+        ring.close();
+        assert_eq!((ring.next(), ring.room(), ring.is_open(), ring.len()), (None, 0, false, 1));
+        assert_eq!(ring.end_oldest(), Some('a'));
+        ring.open();
+        assert_eq!((ring.next(), ring.room()), (Some(1), 2));
     }
 
     #[test]
@@ -178,8 +220,8 @@ mod tests {
         ring.push(1);
         ring.push(2);
         assert_eq!(ring.room(), 0);
-        assert_eq!(ended(&mut ring, 0), [(1, false), (2, true)]);
-        assert_eq!(ring.len(), 0);
+        assert!(ring.is_out(0) && !ring.is_out(1));
+        assert_eq!((ring.end_oldest(), ring.end_oldest(), ring.len()), (Some(1), Some(2), 0));
     }
 
     #[test]

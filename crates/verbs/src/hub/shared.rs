@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
 use crate::qp::ReceiveRequest;
 use crate::srq::SharedReceiveQueue;
-use sinew_verbs_sys as sys;
 use std::mem::ManuallyDrop;
 
 /// A shared receive queue and what its requests hold. The payloads go only when the device is done with them.
@@ -49,35 +48,42 @@ impl<P> Shared<P> {
         self.receives.is_out(number)
     }
 
-    /// Posts a receive; `wr_id` makes the request's number of its place.
+    /// Posts a receive that `make` makes of its payload and its number; `wr_id` makes that of its place.
     ///
     /// # Errors
     /// The payload comes back: nothing was posted.
     ///
     /// # Safety
-    /// The payload keeps every byte that the elements name, registered in the queue's domain, valid and untouched, until it comes back by
+    /// The payload keeps every byte that the request names, registered in the queue's domain, valid and untouched, until it comes back by
     /// [`end`](Self::end), or is dropped by this value.
-    pub(super) unsafe fn post(
+    pub(super) unsafe fn post<'l>(
         &mut self,
         wr_id: impl FnOnce(u32) -> u64,
-        list: &[sys::ibv_sge],
+        make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Error)> {
+    ) -> std::result::Result<(), (P, Box<Error>)> {
         let Some(number) = self.receives.next() else {
-            return Err((
-                payload,
-                Error::Full { queue: "shared receive queue", depth: self.receives.places.len() as u32 },
-            ));
+            let depth = self.receives.places.len() as u32;
+            return Err((payload, Box::new(Error::Full { queue: "shared receive queue", depth })));
         };
-        let request = ReceiveRequest::of(wr_id(number), list.as_ptr(), list.len());
+        let request = match make(&payload, wr_id(number), self.queue.protection_domain()) {
+            Ok(request) => request,
+            Err(error) => return Err((payload, error)),
+        };
         // SAFETY: the payload keeps what the request names until it ended, or the queue is destroyed.
         match unsafe { self.queue.post_receive(request) } {
             Ok(()) => {
                 self.receives.push(payload);
                 Ok(())
             }
-            Err(error) => Err((payload, error)),
+            Err(error) => Err((payload, Box::new(error))),
         }
+    }
+
+    /// The payload of a receive that is out.
+    pub(super) fn get(&self, number: u32) -> Option<&P> {
+        let place = self.receives.place(number)?;
+        self.receives.places[place].as_ref()
     }
 
     /// The payload of a receive that ended.

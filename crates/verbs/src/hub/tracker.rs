@@ -4,6 +4,8 @@
 //! promises that the payload keeps it.
 #![allow(unsafe_code)]
 
+use super::ended::{Ended, How};
+use super::member::{ALL, Held, Member, Members, Side, parts, wr_id};
 use super::ring::Ring;
 use super::shared::Shared;
 use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
@@ -15,34 +17,9 @@ use crate::qp::{
     Connected, Datagram, Endpoint, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder, ReceiveRequest,
     SendRequest, Service,
 };
-use sinew_verbs_sys as sys;
 use std::collections::{HashMap, VecDeque};
 use std::mem::{ManuallyDrop, MaybeUninit};
-
-/// One queue pair of a tracker, by its place. Stale after the queue pair was removed: then it names nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Member {
-    place: u32,
-    generation: u16,
-}
-
-/// Which queue of a member.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Side {
-    /// Sends, writes, reads, atomics.
-    Send,
-    /// Receives.
-    Receive,
-}
-
-/// A request that ended.
-pub(crate) struct Ended<P> {
-    pub(crate) member: Member,
-    pub(crate) side: Side,
-    pub(crate) payload: P,
-    /// Its completion, or nothing for an unsignaled request that a later one shows to have succeeded.
-    pub(crate) completion: Option<WorkCompletion>,
-}
+use std::ptr::NonNull;
 
 /// Takes requests back that were numbered and not posted.
 struct Undo<'ring, P> {
@@ -70,8 +47,7 @@ const BATCH: usize = 16;
 
 /// A completion queue of its own, the queue pairs that report to it, and what their requests hold.
 pub(crate) struct Tracker<S: Service, P> {
-    members: Vec<Place<S, P>>,
-    free: Vec<u32>,
+    members: Members<S, P>,
     queue: CompletionQueue,
     batch: Box<[WorkCompletion; BATCH]>,
     /// Which of the batch come next.
@@ -87,87 +63,6 @@ pub(crate) struct Tracker<S: Service, P> {
     by_number: HashMap<u32, Member>,
 }
 
-struct Place<S: Service, P> {
-    generation: u16,
-    held: Option<Held<S, P>>,
-}
-
-/// A queue pair and what its requests hold. The payloads go only when the device is done with them.
-struct Held<S: Service, P> {
-    qp: ManuallyDrop<QueuePair<S>>,
-    /// Nothing for one that somebody else brings up.
-    plan: Option<Plan>,
-    /// Whether it was brought up.
-    is_up: bool,
-    sends: ManuallyDrop<Ring<P>>,
-    receives: ManuallyDrop<Ring<P>>,
-}
-
-impl<S: Service, P> Held<S, P> {
-    fn out(&self) -> u32 {
-        self.sends.len() + self.receives.len()
-    }
-
-    /// Itself, once it can send. Some drivers take requests before that and tell of an error too: they would keep the memory.
-    #[inline]
-    fn up(&mut self) -> Result<&mut Self> {
-        if self.is_up { Ok(self) } else { Err(not_up()) }
-    }
-
-    /// Nobody knows what the device has taken: all that is out is flushed.
-    #[cold]
-    fn cut(&self) {
-        if let Err(error) = self.qp.fail() {
-            tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
-        }
-    }
-}
-
-impl<S: Service, P> Drop for Held<S, P> {
-    fn drop(&mut self) {
-        // SAFETY: taken once, here.
-        let qp = unsafe { ManuallyDrop::take(&mut self.qp) };
-        match qp.destroy() {
-            // SAFETY: dropped once, here, after the device forgot the queue pair and with it every request.
-            Ok(()) => unsafe {
-                ManuallyDrop::drop(&mut self.sends);
-                ManuallyDrop::drop(&mut self.receives);
-            },
-            // The device may touch what requests hold: the payloads stay for ever, and the queue pair's own drop counts it.
-            Err((qp, _)) => {
-                if self.out() > 0 {
-                    tracing::error!(
-                        requests = self.out(),
-                        "memory of requests stays with a device that refuses to end them"
-                    );
-                }
-                drop(qp);
-            }
-        }
-    }
-}
-
-/// A request's number: the side, the member with its generation, and its number in the ring.
-const fn wr_id(side: Side, member: Member, number: u32) -> u64 {
-    let side = match side {
-        Side::Send => 0,
-        Side::Receive => 1 << 63,
-    };
-    side | (member.generation as u64 & GENERATIONS) << 51 | (member.place as u64) << 32 | number as u64
-}
-
-/// 12 bits of generation, 19 of place.
-const GENERATIONS: u64 = 0xfff;
-const PLACES: u32 = 1 << 19;
-
-/// Whose shared receives are: the place that no member has.
-const ALL: Member = Member { place: PLACES - 1, generation: 0 };
-
-const fn parts(wr_id: u64) -> (Side, u32, u16, u32) {
-    let side = if wr_id >> 63 == 0 { Side::Send } else { Side::Receive };
-    (side, (wr_id >> 32) as u32 & (PLACES - 1), (wr_id >> 51 & GENERATIONS) as u16, wr_id as u32)
-}
-
 impl<S: Service, P> Tracker<S, P> {
     /// With a completion queue of its own.
     pub(crate) fn new(
@@ -180,8 +75,7 @@ impl<S: Service, P> Tracker<S, P> {
             builder = builder.channel(channel, cookie);
         }
         Ok(Self {
-            members: Vec::new(),
-            free: Vec::new(),
+            members: Members::new(),
             queue: builder.build()?,
             batch: Box::new([WorkCompletion::EMPTY; BATCH]),
             next: 0,
@@ -209,7 +103,7 @@ impl<S: Service, P> Tracker<S, P> {
         requests: u32,
         elements: u32,
     ) -> Result<()> {
-        if self.shared.is_some() || self.members.iter().any(|place| place.held.is_some()) {
+        if self.shared.is_some() || self.members.iter().next().is_some() {
             return Err(Error::invalid(
                 "shared receives",
                 "the hub has queue pairs, or shares receives already",
@@ -220,12 +114,6 @@ impl<S: Service, P> Tracker<S, P> {
         Ok(())
     }
 
-    /// The domain of shared receives.
-    pub(crate) fn shared_domain(&self) -> Result<&ProtectionDomain> {
-        let shared = self.shared.as_ref().ok_or_else(nothing_shared)?;
-        Ok(shared.queue().protection_domain())
-    }
-
     /// Posts a receive for whichever queue pair a message comes to; see [`post_send`](Self::post_send).
     ///
     /// # Errors
@@ -233,27 +121,28 @@ impl<S: Service, P> Tracker<S, P> {
     ///
     /// # Safety
     /// As for [`post_send`](Self::post_send), in the domain of shared receives.
-    pub(crate) unsafe fn post_shared_receive(
+    pub(crate) unsafe fn post_shared_receive<'l>(
         &mut self,
-        list: &[sys::ibv_sge],
+        make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Error)> {
-        let Some(shared) = &mut self.shared else { return Err((payload, nothing_shared())) };
+    ) -> std::result::Result<(), (P, Box<Error>)> {
+        let Some(shared) = &mut self.shared else { return Err((payload, Box::new(nothing_shared()))) };
         // SAFETY: by the caller's promise.
-        unsafe { shared.post(|number| wr_id(Side::Receive, ALL, number), list, payload) }
+        unsafe { shared.post(|number| wr_id(Side::Receive, ALL, number), make, payload) }
     }
 
-    /// A shared receive that ended.
-    fn end_shared(&mut self, completion: &WorkCompletion) -> Option<Ended<P>> {
-        let (side, place, _, number) = parts(completion.wr_id());
-        if side != Side::Receive || place != ALL.place {
+    /// Whose queue pair took the shared receive that this completion tells of, if it does.
+    #[inline(never)]
+    fn shared_by(&self, at: usize) -> Option<Member> {
+        let completion = &self.batch[at];
+        let (side, whose, number) = parts(completion.wr_id());
+        if side != Side::Receive || whose.place() != ALL.place() {
             return None;
         }
         // Only a queue pair of this hub takes from its queue by its rules: a completion of another one, that reports here and takes from
         // another hub's, names a receive of that hub.
         let member = *self.by_number.get(&completion.qp_num())?;
-        let payload = self.shared.as_mut()?.end(number)?;
-        Some(Ended { member, side, payload, completion: Some(*completion) })
+        self.shared.as_ref()?.is_out(number).then_some(member)
     }
 
     pub(crate) const fn queue(&self) -> &CompletionQueue {
@@ -302,58 +191,30 @@ impl<S: Service, P> Tracker<S, P> {
                 "make it with `queue_pair`, and share receives by `share_receives`",
             ));
         }
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None if self.members.len() as u32 == ALL.place => {
-                return Err(Error::Full { queue: "table of queue pairs", depth: ALL.place });
-            }
-            None => {
-                self.members.push(Place { generation: 0, held: None });
-                self.members.len() as u32 - 1
-            }
-        };
         let (depths, number) = (qp.depths(), qp.number());
-        let entry = &mut self.members[place as usize];
-        entry.held = Some(Held {
+        let mut sends = Ring::new(depths.send);
+        if plan.is_some() {
+            sends.close();
+        }
+        let member = self.members.insert(Held {
             qp: ManuallyDrop::new(qp),
-            is_up: plan.is_none(),
+            number,
             plan,
-            sends: ManuallyDrop::new(Ring::new(depths.send)),
+            sends: ManuallyDrop::new(sends),
             receives: ManuallyDrop::new(Ring::new(depths.receive)),
-        });
-        let member = Member { place, generation: entry.generation };
+        })?;
         if self.shared.is_some() {
             self.by_number.insert(number, member);
         }
         Ok(member)
     }
 
-    #[inline]
-    fn held(&self, member: Member) -> Result<&Held<S, P>> {
-        self.members
-            .get(member.place as usize)
-            .filter(|place| place.generation == member.generation)
-            .and_then(|place| place.held.as_ref())
-            .ok_or_else(gone)
-    }
-
-    #[inline]
-    fn find(&mut self, member: Member) -> Option<&mut Held<S, P>> {
-        let place = self.members.get_mut(member.place as usize)?;
-        if place.generation == member.generation { place.held.as_mut() } else { None }
-    }
-
-    #[inline]
-    fn held_mut(&mut self, member: Member) -> Result<&mut Held<S, P>> {
-        self.find(member).ok_or_else(gone)
-    }
-
     pub(crate) fn qp(&self, member: Member) -> Result<&QueuePair<S>> {
-        Ok(&self.held(member)?.qp)
+        Ok(&self.members.get(member)?.qp)
     }
 
     pub(crate) fn endpoint(&self, member: Member) -> Result<Endpoint> {
-        let held = self.held(member)?;
+        let held = self.members.get(member)?;
         held.plan.as_ref().ok_or_else(by_hand)?.endpoint(&held.qp)
     }
 
@@ -361,9 +222,9 @@ impl<S: Service, P> Tracker<S, P> {
     where
         S: Connected,
     {
-        let held = self.held_mut(member)?;
+        let held = self.members.get_mut(member)?;
         held.plan.as_ref().ok_or_else(by_hand)?.connect(&held.qp, peer)?;
-        held.is_up = true;
+        held.sends.open();
         Ok(())
     }
 
@@ -371,25 +232,25 @@ impl<S: Service, P> Tracker<S, P> {
     where
         S: Datagram,
     {
-        let held = self.held_mut(member)?;
+        let held = self.members.get_mut(member)?;
         held.plan.as_ref().ok_or_else(by_hand)?.activate(&held.qp)?;
-        held.is_up = true;
+        held.sends.open();
         Ok(())
     }
 
     /// How many requests of a member are out: sends and receives.
     pub(crate) fn out(&self, member: Member) -> Result<(u32, u32)> {
-        let held = self.held(member)?;
+        let held = self.members.get(member)?;
         Ok((held.sends.len(), held.receives.len()))
     }
 
     /// Whether anything of any member is out.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.out() == 0)
-            && self.members.iter().filter_map(|place| place.held.as_ref()).all(|held| held.out() == 0)
+            && self.members.iter().all(|held| held.out() == 0)
     }
 
-    /// Posts one request that `make` makes of its number; `payload` keeps what it names.
+    /// Posts one request that `make` makes of its payload and its number, for a queue pair of this domain; the payload keeps what it names.
     ///
     /// # Errors
     /// The payload comes back when nothing was posted. Where the device failed in the call itself it may have taken the request: then the
@@ -402,61 +263,77 @@ impl<S: Service, P> Tracker<S, P> {
     pub(crate) unsafe fn post_send<'l>(
         &mut self,
         member: Member,
-        make: impl FnOnce(u64) -> SendRequest<'l, S>,
+        make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<SendRequest<'l, S>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (Option<P>, Error)> {
-        let held = match self.held_mut(member).and_then(Held::up) {
-            Ok(held) => held,
-            Err(error) => return Err((Some(payload), error)),
+    ) -> std::result::Result<(), (Option<P>, Box<Error>)> {
+        let Some(held) = self.members.find(member) else {
+            return Err((Some(payload), self.not_ready(member)));
         };
-        let Some(number) = held.sends.next() else {
-            return Err((Some(payload), Error::Full { queue: "send queue", depth: held.sends.depth() }));
+        let Held { qp, sends, .. } = held;
+        let Some((number, place)) = sends.vacancy() else {
+            return Err((Some(payload), self.not_ready(member)));
         };
+        let request =
+            match make(place.insert(payload), wr_id(Side::Send, member, number), qp.protection_domain()) {
+                Ok(request) => request,
+                Err(error) => return Err((place.take(), error)),
+            };
         // SAFETY: the payload keeps what the request names; the ring has room, so the queue and the completion queue have.
-        match unsafe { held.qp.post_one(make(wr_id(Side::Send, member, number))) } {
+        match unsafe { qp.post_one(request) } {
             Ok(()) => {
-                held.sends.push(payload);
+                sends.advance();
                 Ok(())
             }
             Err(failed) if failed.is_uncertain => {
-                held.sends.push(payload);
+                sends.advance();
                 held.cut();
-                Err((None, failed.error))
+                Err((None, Box::new(failed.error)))
             }
-            Err(failed) => Err((Some(payload), failed.error)),
+            Err(failed) => Err((place.take(), Box::new(failed.error))),
         }
     }
 
-    /// Posts up to `N` requests with one doorbell: `next` says the next request and its payload, given its number; `None` ends the
-    /// batch. It is not asked beyond the room of the queue. How many were posted.
+    /// Why a member cannot send now.
+    #[cold]
+    fn not_ready(&mut self, member: Member) -> Box<Error> {
+        Box::new(match self.members.get_mut(member) {
+            Ok(held) => held.not_ready(),
+            Err(error) => error,
+        })
+    }
+
+    /// Posts up to `N` requests with one doorbell: `next` makes the next request of its number and puts its payload into the place; `None`, with
+    /// nothing in the place, ends the batch. It is not asked beyond the room of the queue. How many were posted.
     ///
     /// # Errors
     /// With the payloads of what was not posted, in order.
     ///
     /// # Safety
     /// As for [`post_send`](Self::post_send), of each.
+    #[inline]
     pub(crate) unsafe fn post_sends<'l, const N: usize>(
         &mut self,
         member: Member,
-        mut next: impl FnMut(u64) -> Option<(SendRequest<'l, S>, P)>,
-    ) -> std::result::Result<usize, PostsFailed<P>> {
-        let failed = |error| PostsFailed { posted: 0, payloads: Vec::new(), error };
-        let held = self.held_mut(member).and_then(Held::up).map_err(failed)?;
+        mut next: impl FnMut(u64, &ProtectionDomain, &mut Option<P>) -> Option<SendRequest<'l, S>>,
+    ) -> std::result::Result<usize, Box<PostsFailed<P>>> {
+        let failed = |error| Box::new(PostsFailed { posted: 0, payloads: Vec::new(), error });
+        let Some(held) = self.members.find(member) else { return Err(failed(*self.not_ready(member))) };
         let Held { qp, sends, .. } = held;
         let mut requests = [const { MaybeUninit::<SendRequest<'l, S>>::uninit() }; N];
         // `next` is the caller's and may panic: what was not posted is taken back then.
         let mut undo = Undo { ring: sends, count: 0 };
         while undo.count < N
-            && let Some(number) = undo.ring.next()
-            && let Some((request, payload)) = next(wr_id(Side::Send, member, number))
+            && let Some((number, place)) = undo.ring.vacancy()
+            && let Some(request) = next(wr_id(Side::Send, member, number), qp.protection_domain(), place)
         {
             requests[undo.count].write(request);
-            undo.ring.push(payload);
+            undo.ring.advance();
             undo.count += 1;
         }
         let count = std::mem::take(&mut undo.count);
         if count == 0 && undo.ring.room() == 0 {
-            return Err(failed(Error::Full { queue: "send queue", depth: undo.ring.depth() }));
+            drop(undo);
+            return Err(failed(*self.not_ready(member)));
         }
         // SAFETY: the first `count` were written; a `MaybeUninit` is laid out as what it may hold.
         let requests = unsafe {
@@ -468,13 +345,13 @@ impl<S: Service, P> Tracker<S, P> {
             Err(error) if error.is_uncertain => {
                 drop(undo);
                 held.cut();
-                Err(PostsFailed { posted: count, payloads: Vec::new(), error: error.error })
+                Err(Box::new(PostsFailed { posted: count, payloads: Vec::new(), error: error.error }))
             }
             Err(error) => {
                 let mut payloads: Vec<P> =
                     (error.posted..count).filter_map(|_| undo.ring.take_back()).collect();
                 payloads.reverse();
-                Err(PostsFailed { posted: error.posted, payloads, error: error.error })
+                Err(Box::new(PostsFailed { posted: error.posted, payloads, error: error.error }))
             }
         }
     }
@@ -487,27 +364,37 @@ impl<S: Service, P> Tracker<S, P> {
     /// # Safety
     /// As for [`post_send`](Self::post_send).
     #[inline]
-    pub(crate) unsafe fn post_receive(
+    pub(crate) unsafe fn post_receive<'l>(
         &mut self,
         member: Member,
-        list: &[sys::ibv_sge],
+        make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Error)> {
-        let held = match self.held_mut(member) {
+    ) -> std::result::Result<(), (P, Box<Error>)> {
+        let held = match self.members.get_mut(member) {
             Ok(held) => held,
-            Err(error) => return Err((payload, error)),
+            Err(error) => return Err((payload, Box::new(error))),
         };
-        let Some(number) = held.receives.next() else {
-            return Err((payload, Error::Full { queue: "receive queue", depth: held.receives.depth() }));
+        let Held { qp, receives, .. } = held;
+        let Some((number, place)) = receives.vacancy() else {
+            let full = Error::Full { queue: "receive queue", depth: receives.depth() };
+            return Err((payload, Box::new(full)));
         };
-        let request = ReceiveRequest::of(wr_id(Side::Receive, member, number), list.as_ptr(), list.len());
+        let wr_id = wr_id(Side::Receive, member, number);
+        let back = |place: &mut Option<P>, error| match place.take() {
+            Some(payload) => Err((payload, error)),
+            None => Ok(()),
+        };
+        let request = match make(place.insert(payload), wr_id, qp.protection_domain()) {
+            Ok(request) => request,
+            Err(error) => return back(place, error),
+        };
         // SAFETY: the payload keeps what the request names; the ring has room, so the queue and the completion queue have.
-        match unsafe { held.qp.post_receives(&mut [request]) } {
+        match unsafe { qp.post_receives(&mut [request]) } {
             Ok(()) => {
-                held.receives.push(payload);
+                receives.advance();
                 Ok(())
             }
-            Err(error) => Err((payload, error.error)),
+            Err(error) => back(place, Box::new(error.error)),
         }
     }
 
@@ -516,48 +403,53 @@ impl<S: Service, P> Tracker<S, P> {
     /// # Errors
     /// [`Error::Call`] when the device failed: what is out is still the device's.
     #[inline]
-    pub(crate) fn poll(&mut self) -> Result<Option<Ended<P>>> {
+    pub(crate) fn poll(&mut self) -> std::result::Result<Option<Ended<'_, P>>, Box<Error>> {
         let strays = self.strays;
         loop {
-            let Some(completion) = self.completion()? else { return Ok(None) };
-            let (side, place, generation, number) = parts(completion.wr_id());
-            let member = Member { place, generation };
+            if self.next == self.filled && !self.fill()? {
+                return Ok(None);
+            }
+            let Some(completion) = self.batch.get(self.next) else { return Ok(None) };
+            let (side, member, number) = parts(completion.wr_id());
+            let qp_num = completion.qp_num();
             // Who else's requests are reported to this queue has numbers of his own choice.
-            let held = match self.find(member) {
-                Some(held) if held.qp.number() == completion.qp_num() => held,
-                _ => {
-                    self.done();
-                    if let Some(ended) = self.end_shared(&completion) {
-                        return Ok(Some(ended));
-                    }
-                    self.strays += 1;
-                    if self.is_made_up(strays) {
-                        return Ok(None);
-                    }
-                    continue;
-                }
-            };
-            let ended = match (side, S::IN_ORDER) {
-                (Side::Send, false) => held.sends.end_one(number).map(|payload| (payload, true)),
-                // A completion ends those before it that were not signaled, one a call, and itself last.
-                (Side::Send, true) => held.sends.end_up_to(number),
-                (Side::Receive, _) => held.receives.end_one(number).map(|payload| (payload, true)),
-            };
-            match ended {
-                Some((payload, last)) => {
-                    if last {
-                        self.done();
-                    }
-                    return Ok(Some(Ended { member, side, payload, completion: last.then_some(completion) }));
-                }
-                None => {
-                    self.done();
-                    self.strays += 1;
-                    if self.is_made_up(strays) {
-                        return Ok(None);
-                    }
+            if let Some(held) = self.members.find(member)
+                && held.number == qp_num
+            {
+                let ring = held.ring(side);
+                if let Some(how) = Self::how(ring, side, number) {
+                    let ring = NonNull::from(ring);
+                    // SAFETY: the ring of a member, which is borrowed with all of this for as long as the answer lives; nothing else that the
+                    // answer has is part of it.
+                    let ring = Some(unsafe { &mut *ring.as_ptr() });
+                    let completion = &self.batch[self.next];
+                    let (shared, next) = (&mut self.shared, &mut self.next);
+                    return Ok(Some(Ended { member, side, how, ring, shared, completion, next }));
                 }
             }
+            if let Some(member) = self.shared_by(self.next) {
+                let completion = &self.batch[self.next];
+                let (how, ring, shared, next) = (How::Later, None, &mut self.shared, &mut self.next);
+                return Ok(Some(Ended { member, side, how, ring, shared, completion, next }));
+            }
+            self.next += 1;
+            self.strays += 1;
+            if self.is_made_up(strays) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How a completion of this number ends a request of a ring, if it does.
+    #[inline]
+    fn how(ring: &Ring<P>, side: Side, number: u32) -> Option<How> {
+        if ring.oldest() == number {
+            (ring.len() > 0).then_some(How::Oldest)
+        } else if S::IN_ORDER && side == Side::Send {
+            // A completion of an ordered queue ends those before it that were not signaled, one a call, and itself last.
+            ring.is_out(number).then_some(How::Before)
+        } else {
+            ring.has(number).then_some(How::Later)
         }
     }
 
@@ -566,30 +458,34 @@ impl<S: Service, P> Tracker<S, P> {
         self.strays - strays >= u64::from(self.queue.entries())
     }
 
-    /// The completion that comes next, if there is one; it stays until it is `done`.
+    /// Reads what has completed, after the last that was read came to its end. Whether there was anything.
     #[inline]
-    fn completion(&mut self) -> Result<Option<WorkCompletion>> {
-        if let Some(completion) = self.backlog.front() {
-            return Ok(Some(*completion));
-        }
-        if self.next == self.filled {
-            (self.next, self.filled) = (0, 0);
-            self.filled = self.queue.poll_into(&mut self.batch[..])?;
-        }
-        Ok(self.batch[..self.filled].get(self.next).copied())
+    fn fill(&mut self) -> std::result::Result<bool, Box<Error>> {
+        let count = if self.backlog.is_empty() {
+            self.queue.poll_into(&mut self.batch[..]).map_err(Box::new)?
+        } else {
+            self.fill_from_backlog()
+        };
+        (self.next, self.filled) = (0, count);
+        Ok(count > 0)
     }
 
-    #[inline]
-    fn done(&mut self) {
-        if self.backlog.pop_front().is_none() {
-            self.next += 1;
+    #[cold]
+    fn fill_from_backlog(&mut self) -> usize {
+        let count = self.backlog.len().min(BATCH);
+        for (place, completion) in self.batch.iter_mut().zip(self.backlog.drain(..count)) {
+            *place = completion;
         }
+        count
     }
 
     /// Reads all completions that there are. Those of a queue pair that has ended would take room that its successor counts on: some
     /// devices leave them in the queue.
     fn empty_queue(&mut self) {
-        self.backlog.extend(self.batch[self.next..self.filled].iter().copied());
+        // Those that were taken out of the backlog come before what is left in it.
+        for completion in self.batch[self.next..self.filled].iter().rev() {
+            self.backlog.push_front(*completion);
+        }
         (self.next, self.filled) = (0, 0);
         let mut batch = [WorkCompletion::EMPTY; BATCH];
         // No more than it holds: a device that makes completions up does not keep the caller here.
@@ -606,12 +502,11 @@ impl<S: Service, P> Tracker<S, P> {
         self.backlog = backlog
             .into_iter()
             .filter(|completion| {
-                let (side, place, generation, number) = parts(completion.wr_id());
-                if place == ALL.place {
+                let (side, member, number) = parts(completion.wr_id());
+                if member.place() == ALL.place() {
                     return self.shared.as_ref().is_some_and(|shared| shared.is_out(number));
                 }
-                let held = self.members.get(place as usize).filter(|place| place.generation == generation);
-                held.and_then(|place| place.held.as_ref()).is_some_and(|held| match side {
+                self.members.get(member).is_ok_and(|held| match side {
                     Side::Send => held.sends.is_out(number),
                     Side::Receive => held.receives.is_out(number),
                 })
@@ -626,8 +521,8 @@ impl<S: Service, P> Tracker<S, P> {
         let mut back = Vec::new();
         let Some(shared) = &mut self.shared else { return back };
         self.backlog.retain(|completion| {
-            let (_, place, _, request) = parts(completion.wr_id());
-            let is_its = place == ALL.place && completion.qp_num() == number;
+            let (_, whose, request) = parts(completion.wr_id());
+            let is_its = whose.place() == ALL.place() && completion.qp_num() == number;
             if is_its {
                 back.extend(shared.end(request));
             }
@@ -638,7 +533,7 @@ impl<S: Service, P> Tracker<S, P> {
 
     /// To the error state: everything that is out completes as flushed.
     pub(crate) fn fail(&self, member: Member) -> Result<()> {
-        self.held(member)?.qp.fail()
+        self.members.get(member)?.qp.fail()
     }
 
     /// Takes a queue pair out: it is destroyed, and what was out comes back, sends first.
@@ -646,31 +541,17 @@ impl<S: Service, P> Tracker<S, P> {
     /// # Errors
     /// [`Error::Call`] when the device refuses: it stays, with what is out.
     pub(crate) fn remove(&mut self, member: Member) -> Result<Vec<P>> {
-        self.held(member)?;
-        let place = &mut self.members[member.place as usize];
-        let Some(held) = place.held.take() else { return Err(gone()) };
-        let mut held = ManuallyDrop::new(held);
-        // SAFETY: `held` is not dropped; its parts are taken once each, or put back.
-        let qp = unsafe { ManuallyDrop::take(&mut held.qp) };
-        let number = qp.number();
-        match qp.destroy() {
-            Ok(()) => {
-                place.generation = (place.generation + 1) & GENERATIONS as u16;
-                self.free.push(member.place);
-                // SAFETY: as above; the device forgot the queue pair, and with it every request.
-                let (mut sends, mut receives) =
-                    unsafe { (ManuallyDrop::take(&mut held.sends), ManuallyDrop::take(&mut held.receives)) };
-                let mut back: Vec<P> = sends.drain().collect();
-                back.extend(receives.drain());
-                // SAFETY: the last part, dropped once.
-                unsafe { std::ptr::drop_in_place(&raw mut held.plan) };
+        let held = self.members.take(member)?;
+        let number = held.number;
+        match held.end() {
+            Ok(mut back) => {
+                self.members.retire(member);
                 self.empty_queue();
                 back.extend(self.forget(number));
                 Ok(back)
             }
-            Err((qp, error)) => {
-                held.qp = ManuallyDrop::new(qp);
-                place.held = Some(ManuallyDrop::into_inner(held));
+            Err((held, error)) => {
+                self.members.put(member, held);
                 Err(error)
             }
         }
@@ -681,9 +562,9 @@ impl<S: Service, P> Tracker<S, P> {
     /// # Errors
     /// [`Error::Transition`] when the device refuses: what is out is still the device's.
     pub(crate) fn reset(&mut self, member: Member) -> Result<Vec<P>> {
-        let held = self.held_mut(member)?;
+        let held = self.members.get_mut(member)?;
         held.plan.as_mut().ok_or_else(by_hand)?.reset(&held.qp)?;
-        held.is_up = false;
+        held.sends.close();
         let mut back: Vec<P> = held.sends.drain().collect();
         back.extend(held.receives.drain());
         self.empty_queue();
@@ -702,23 +583,5 @@ fn by_hand() -> Error {
         "queue pair of a hub",
         "it was brought up elsewhere",
         "connect it where it was, or remove it and add a new one",
-    )
-}
-
-#[cold]
-fn not_up() -> Error {
-    Error::invalid(
-        "queue pair of a hub",
-        "it is not connected",
-        "connect it (or activate it) before it sends",
-    )
-}
-
-#[cold]
-fn gone() -> Error {
-    Error::invalid(
-        "queue pair of a hub",
-        "it was removed",
-        "use the handle that `add` gave for one that is there",
     )
 }

@@ -49,7 +49,7 @@ impl Buffer {
     #[doc(alias = "ibv_advise_mr")]
     pub fn advise(&self, advice: Advice, finish: bool) -> Result<()> {
         let len = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        advise(self.region(), self.sge(len), advice, finish)
+        advise(self.region(), self.first(len), advice, finish)
     }
 }
 
@@ -61,6 +61,7 @@ impl ExposedPart {
     /// As of [`Buffer::advise`].
     #[doc(alias = "ibv_advise_mr")]
     pub fn advise(&self, advice: Advice, finish: bool) -> Result<()> {
-        advise(self.region(), self.sge(), advice, finish)
+        let len = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        advise(self.region(), self.first(len), advice, finish)
     }
 }

@@ -20,9 +20,13 @@ pub struct ExposedRegion {
     region: Arc<Registered>,
 }
 
-/// A range of exposed memory, as what an operation sends from or receives into. Keeps the region.
+/// A range of exposed memory, as what an operation sends from or receives into. Keeps the region. A handle of one word, counted; made with one
+/// allocation.
 #[derive(Clone, Debug)]
-pub struct ExposedPart {
+pub struct ExposedPart(Arc<Part>);
+
+#[derive(Debug)]
+struct Part {
     region: Arc<Registered>,
     offset: usize,
     len: usize,
@@ -198,36 +202,36 @@ impl ExposedPart {
                 "divide it into several",
             ));
         }
-        Ok(Self { region: region.clone(), offset: range.start, len })
+        Ok(Self(Arc::new(Part { region: region.clone(), offset: range.start, len })))
     }
 
     /// How many bytes.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn len(&self) -> usize {
+        self.0.len
     }
 
     /// Whether it has none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
     }
 
     pub(super) fn region(&self) -> &Registered {
-        &self.region
+        &self.0.region
     }
 
     /// Whether it was registered in that protection domain.
     pub(crate) fn is_of(&self, pd: &crate::ProtectionDomain) -> bool {
-        self.region.is_of(pd)
+        self.0.region.is_of(pd)
     }
 
-    /// Address, length and key, for a request.
-    pub(crate) fn sge(&self) -> sinew_verbs_sys::ibv_sge {
+    /// Address, length and key of its first `len` bytes, which it has.
+    pub(crate) fn first(&self, len: u32) -> sinew_verbs_sys::ibv_sge {
         sinew_verbs_sys::ibv_sge {
-            addr: self.region.iova() + self.offset as u64,
-            length: self.len as u32,
-            lkey: self.region.lkey(),
+            addr: self.0.region.iova() + self.0.offset as u64,
+            length: len,
+            lkey: self.0.region.lkey(),
         }
     }
 }

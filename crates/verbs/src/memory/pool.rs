@@ -1,10 +1,9 @@
 //! Buffers of one size, registered once: taken without allocation, back when they are dropped.
 #![allow(unsafe_code)]
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Range};
 use super::region::Registered;
 use crate::error::{Error, Result};
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers of one region. `Clone` is another handle to the same; `Send` and `Sync`. The region ends with the last of the pool's handles and
@@ -14,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// bounds what is out.
 #[derive(Clone, Debug)]
 pub struct BufferPool {
-    region: Arc<Registered>,
     home: Arc<Home>,
     buffer_len: usize,
     count: usize,
@@ -23,19 +21,14 @@ pub struct BufferPool {
 /// Where buffers of a pool go back to.
 #[derive(Debug)]
 pub(super) struct Home {
-    free: Mutex<Vec<Place>>,
+    /// Boxed, as buffers are: one goes and comes without allocation.
+    #[expect(clippy::vec_box, reason = "the boxes are what goes in and out")]
+    free: Mutex<Vec<Box<Range>>>,
 }
 
-/// A place that nobody has.
-#[derive(Debug)]
-struct Place(NonNull<u8>);
-
-// SAFETY: an address without access; who takes it out of the list has the place alone.
-unsafe impl Send for Place {}
-
 impl Home {
-    pub(super) fn back(&self, start: NonNull<u8>) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(Place(start));
+    pub(super) fn back(&self, range: Box<Range>) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(range);
     }
 }
 
@@ -44,7 +37,7 @@ impl BufferPool {
     ///
     /// # Errors
     /// [`Error::Invalid`] when not even one fits.
-    pub(crate) fn new(region: Arc<Registered>, buffer_len: usize, most: usize) -> Result<Self> {
+    pub(crate) fn new(region: &Arc<Registered>, buffer_len: usize, most: usize) -> Result<Self> {
         let count = region.len().checked_div(buffer_len).unwrap_or(0).min(most);
         if count == 0 {
             return Err(Error::invalid(
@@ -55,19 +48,20 @@ impl BufferPool {
         }
         // The last one first, so that the first is taken first.
         let places = (0..count).rev().map(|index| {
-            // SAFETY: `index` is less than the number of buffers that fit.
-            Place(unsafe { region.start().add(index * buffer_len) })
+            // SAFETY: `index` is less than the number of buffers that fit, and their ranges do not overlap.
+            Box::new(unsafe {
+                Range::new(region.start().add(index * buffer_len), buffer_len, region.clone())
+            })
         });
         let free = Mutex::new(places.collect());
-        Ok(Self { region, home: Arc::new(Home { free }), buffer_len, count })
+        Ok(Self { home: Arc::new(Home { free }), buffer_len, count })
     }
 
     /// A buffer, with whatever bytes its last user left in it, or nothing while all are out.
     #[must_use]
     pub fn take(&self) -> Option<Buffer> {
-        let place = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-        // SAFETY: the places of a pool do not overlap, and this one was in its list: nobody has it.
-        Some(unsafe { Buffer::of_pool(place.0, self.buffer_len, self.region.clone(), self.home.clone()) })
+        let range = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        Some(Buffer::of_pool(range, self.home.clone()))
     }
 
     /// How many are here.

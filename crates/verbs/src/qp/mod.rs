@@ -21,3 +21,4 @@ pub use prepared::PreparedQueuePair;
 pub(crate) use request::link_receives;
 pub use request::{Destination, ReceiveRequest, SendRequest};
 pub use service::{Atomics, Connected, Datagram, Operations, Rc, Reads, Service, Srd, Uc, Ud, Writes};
+pub(crate) use service::{Destined, Way};

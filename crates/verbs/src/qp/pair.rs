@@ -483,24 +483,28 @@ unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_
     unsafe {
         (*qp).wr_id = wr.wr_id;
         (*qp).wr_flags = wr.send_flags;
-        let (rdma, atomic) = (wr.wr.rdma, wr.wr.atomic);
         match wr.opcode {
             sys::IbvWrOpcode::SEND => sys::ibv_wr_send_unchecked(qp),
             sys::IbvWrOpcode::SEND_WITH_IMM => sys::ibv_wr_send_imm_unchecked(qp, wr.imm_data),
             sys::IbvWrOpcode::SEND_WITH_INV => sys::ibv_wr_send_inv_unchecked(qp, wr.imm_data),
-            sys::IbvWrOpcode::RDMA_WRITE => sys::ibv_wr_rdma_write_unchecked(qp, rdma.rkey, rdma.remote_addr),
+            sys::IbvWrOpcode::RDMA_WRITE => {
+                let rdma = wr.wr.rdma;
+                sys::ibv_wr_rdma_write_unchecked(qp, rdma.rkey, rdma.remote_addr);
+            }
             sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM => {
+                let rdma = wr.wr.rdma;
                 sys::ibv_wr_rdma_write_imm_unchecked(qp, rdma.rkey, rdma.remote_addr, wr.imm_data);
             }
-            sys::IbvWrOpcode::RDMA_READ => sys::ibv_wr_rdma_read_unchecked(qp, rdma.rkey, rdma.remote_addr),
-            sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP => sys::ibv_wr_atomic_cmp_swp_unchecked(
-                qp,
-                atomic.rkey,
-                atomic.remote_addr,
-                atomic.compare_add,
-                atomic.swap,
-            ),
+            sys::IbvWrOpcode::RDMA_READ => {
+                let rdma = wr.wr.rdma;
+                sys::ibv_wr_rdma_read_unchecked(qp, rdma.rkey, rdma.remote_addr);
+            }
+            sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP => {
+                let sys::ibv_send_wr_atomic { remote_addr, compare_add, swap, rkey } = wr.wr.atomic;
+                sys::ibv_wr_atomic_cmp_swp_unchecked(qp, rkey, remote_addr, compare_add, swap);
+            }
             sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD => {
+                let atomic = wr.wr.atomic;
                 sys::ibv_wr_atomic_fetch_add_unchecked(
                     qp,
                     atomic.rkey,

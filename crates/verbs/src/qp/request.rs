@@ -57,12 +57,31 @@ const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
 impl<'list, S: Service> SendRequest<'list, S> {
     #[inline(always)]
     pub(crate) fn of(wr_id: u64, opcode: sys::IbvWrOpcode, list: *const sys::ibv_sge, len: usize) -> Self {
-        let mut raw = sys::ibv_send_wr::zeroed();
-        raw.wr_id = wr_id;
-        raw.opcode = opcode;
-        raw.sg_list = list.cast_mut();
         // More elements than an int can count are more than any queue pair takes: the device refuses them.
-        raw.num_sge = i32::try_from(len).unwrap_or(i32::MAX);
+        Self::of_few(wr_id, opcode, list, i32::try_from(len).unwrap_or(i32::MAX))
+    }
+
+    /// The same of elements that an int counts.
+    #[inline(always)]
+    pub(crate) fn of_few(
+        wr_id: u64,
+        opcode: sys::IbvWrOpcode,
+        list: *const sys::ibv_sge,
+        num_sge: i32,
+    ) -> Self {
+        // The parts of unions that no operation of it reads are not written.
+        let raw = sys::ibv_send_wr {
+            wr_id,
+            next: std::ptr::null_mut(),
+            sg_list: list.cast_mut(),
+            num_sge,
+            opcode,
+            send_flags: 0,
+            imm_data: 0,
+            wr: sys::ibv_send_wr_wr::UNSET,
+            qp_type: sys::ibv_send_wr_qp_type::UNSET,
+            more: sys::ibv_send_wr_more::UNSET,
+        };
         Self { raw, list: PhantomData, service: PhantomData }
     }
 
@@ -88,6 +107,42 @@ impl<'list, S: Service> SendRequest<'list, S> {
     #[inline(always)]
     pub(crate) const fn immediate(mut self, immediate: u32) -> Self {
         self.raw.imm_data = immediate.to_be();
+        self
+    }
+
+    /// With this number.
+    #[inline(always)]
+    pub(crate) const fn numbered(mut self, wr_id: u64) -> Self {
+        self.raw.wr_id = wr_id;
+        self
+    }
+
+    /// What a window is bound to.
+    #[inline(always)]
+    pub(crate) const fn binding(mut self, binding: Binding) -> Self {
+        self.raw.more.bind_mw = binding.as_raw();
+        self
+    }
+
+    /// A key in the place of immediate data.
+    #[inline(always)]
+    pub(crate) const fn key(mut self, key: u32) -> Self {
+        self.raw.imm_data = key;
+        self
+    }
+
+    /// The beginning of a peer's memory.
+    #[inline(always)]
+    pub(crate) const fn at(mut self, remote: RemoteRegion) -> Self {
+        self.raw.wr.rdma = sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
+        self
+    }
+
+    /// A word of a peer's memory, and what an atomic does to it.
+    #[inline(always)]
+    pub(crate) const fn word(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
+        self.raw.wr.atomic =
+            sys::ibv_send_wr_atomic { remote_addr: remote.addr(), compare_add, swap, rkey: remote.key().0 };
         self
     }
 
@@ -199,12 +254,6 @@ impl<'list, S: Datagram> SendRequest<'list, S> {
 }
 
 impl<'list, S: Writes> SendRequest<'list, S> {
-    #[inline(always)]
-    pub(crate) const fn at(mut self, remote: RemoteRegion) -> Self {
-        self.raw.wr.rdma = sys::ibv_send_wr_rdma { remote_addr: remote.addr(), rkey: remote.key().0 };
-        self
-    }
-
     /// Writes these bytes to the beginning of a peer's memory.
     #[must_use]
     #[inline(always)]
@@ -235,13 +284,6 @@ impl<'list, S: Reads> SendRequest<'list, S> {
 }
 
 impl<'list, S: Atomics> SendRequest<'list, S> {
-    #[inline(always)]
-    pub(crate) const fn atomic(mut self, remote: RemoteRegion, compare_add: u64, swap: u64) -> Self {
-        self.raw.wr.atomic =
-            sys::ibv_send_wr_atomic { remote_addr: remote.addr(), compare_add, swap, rkey: remote.key().0 };
-        self
-    }
-
     /// Writes `swap` to 8 bytes of a peer's memory, at a multiple of 8, if they are `compare`; what they were comes into the place, in this machine's order.
     #[must_use]
     #[inline(always)]
@@ -253,15 +295,14 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
         swap: u64,
     ) -> Self {
         Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_CMP_AND_SWP, place.as_ptr().cast(), 1)
-            .atomic(remote, compare, swap)
+            .word(remote, compare, swap)
     }
 
     /// Adds to 8 bytes of a peer's memory, at a multiple of 8; what they were comes into the place, in this machine's order.
     #[must_use]
     #[inline(always)]
     pub fn fetch_add(wr_id: u64, place: &'list mut [Scatter<'_>; 1], remote: RemoteRegion, add: u64) -> Self {
-        Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD, place.as_ptr().cast(), 1)
-            .atomic(remote, add, 0)
+        Self::of(wr_id, sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD, place.as_ptr().cast(), 1).word(remote, add, 0)
     }
 
     /// A message that also takes a key of the peer's out of use.
@@ -271,24 +312,18 @@ impl<'list, S: Atomics> SendRequest<'list, S> {
         list: &'list [Gather<'_>],
         key: crate::memory::RemoteKey,
     ) -> Self {
-        let mut request = Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_INV, list);
-        request.raw.imm_data = key.0;
-        request
+        Self::gathered(wr_id, sys::IbvWrOpcode::SEND_WITH_INV, list).key(key.0)
     }
 
     /// Binds a window of type 2.
     pub(crate) fn bind_window(wr_id: u64, binding: Binding) -> Self {
-        let mut request = Self::of(wr_id, sys::IbvWrOpcode::BIND_MW, std::ptr::null(), 0);
-        request.raw.more.bind_mw = binding.as_raw();
-        request
+        Self::of(wr_id, sys::IbvWrOpcode::BIND_MW, std::ptr::null(), 0).binding(binding)
     }
 
     /// Takes a key of one's own (a window's) out of use.
     #[must_use]
     pub fn local_invalidate(wr_id: u64, key: u32) -> Self {
-        let mut request = Self::of(wr_id, sys::IbvWrOpcode::LOCAL_INV, std::ptr::null(), 0);
-        request.raw.imm_data = key;
-        request
+        Self::of(wr_id, sys::IbvWrOpcode::LOCAL_INV, std::ptr::null(), 0).key(key)
     }
 }
 

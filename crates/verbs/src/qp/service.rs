@@ -1,9 +1,56 @@
 //! What carries messages, as types: an operation that a service does not have is not there to call.
 
 use super::state::ServiceType;
+use crate::ah::AddressHandle;
+use crate::error::Error;
+use crate::pd::ProtectionDomain;
+use sinew_verbs_sys as sys;
+use std::fmt::Debug;
 
-mod sealed {
-    pub trait Sealed {}
+pub(crate) mod sealed {
+    /// What only this crate can say of a service.
+    pub trait Sealed {
+        /// Whom a request goes to, where each says it itself.
+        type Way: super::Way;
+    }
+}
+
+/// Whom a request goes to.
+pub trait Way: Default + Debug + Send + Sync + 'static {
+    /// As requests name it.
+    ///
+    /// # Errors
+    /// For a datagram that goes to nobody, or by a way of another domain.
+    fn resolve(&self, pd: &ProtectionDomain) -> Result<Option<sys::ibv_send_wr_ud>, Box<Error>>;
+}
+
+/// To the peer of the connection.
+impl Way for () {
+    #[inline]
+    fn resolve(&self, _: &ProtectionDomain) -> Result<Option<sys::ibv_send_wr_ud>, Box<Error>> {
+        Ok(None)
+    }
+}
+
+/// The destination of a datagram, with the way there, which lives as long.
+#[derive(Debug)]
+pub struct Destined {
+    pub(crate) handle: AddressHandle,
+    pub(crate) qp_num: u32,
+    pub(crate) qkey: u32,
+}
+
+impl Way for Option<Destined> {
+    fn resolve(&self, pd: &ProtectionDomain) -> Result<Option<sys::ibv_send_wr_ud>, Box<Error>> {
+        let Some(Destined { handle, qp_num, qkey }) = self else {
+            let error = Error::invalid("datagram", "it goes to nobody", "say whom it goes to (`to`)");
+            return Err(Box::new(error));
+        };
+        if !handle.protection_domain().is(pd) {
+            return Err(crate::hub::of_another_domain());
+        }
+        Ok(Some(sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey }))
+    }
 }
 
 /// A service of queue pairs (InfiniBand specification, volume 1, 9.7 and 9.8).
@@ -20,7 +67,7 @@ pub trait Service: sealed::Sealed + Send + Sync + 'static {
 pub trait Connected: Service {}
 
 /// To any queue pair, named with each request: UD and SRD.
-pub trait Datagram: Service {}
+pub trait Datagram: Service + sealed::Sealed<Way = Option<Destined>> {}
 
 /// Writes remote memory.
 pub trait Writes: Service {}
@@ -86,8 +133,10 @@ impl Operations {
 }
 
 macro_rules! service {
-    ($name:ident, $in_order:literal, $operations:expr, [$($also:ident),*]) => {
-        impl sealed::Sealed for $name {}
+    ($name:ident, $way:ty, $in_order:literal, $operations:expr, [$($also:ident),*]) => {
+        impl sealed::Sealed for $name {
+            type Way = $way;
+        }
         impl Service for $name {
             const TYPE: ServiceType = service!(@type $name);
             const IN_ORDER: bool = $in_order;
@@ -101,11 +150,12 @@ macro_rules! service {
     (@type Srd) => { ServiceType::DRIVER };
 }
 
-service!(Rc, true, Operations::all(), [Connected, Writes, Reads, Atomics]);
-service!(Uc, true, Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
-service!(Ud, true, Operations::SENDS, [Datagram]);
+service!(Rc, (), true, Operations::all(), [Connected, Writes, Reads, Atomics]);
+service!(Uc, (), true, Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
+service!(Ud, Option<Destined>, true, Operations::SENDS, [Datagram]);
 service!(
     Srd,
+    Option<Destined>,
     false,
     Operations::SENDS.union(Operations::WRITES).union(Operations::READ),
     [Datagram, Writes, Reads]

@@ -111,7 +111,7 @@ impl Pair {
     pub(crate) fn ended(&mut self) -> Vec<Completed> {
         let mut ended = Vec::new();
         while let Some(completed) = self.hub.poll().unwrap() {
-            ended.push(completed);
+            ended.push(completed.take());
         }
         ended
     }
