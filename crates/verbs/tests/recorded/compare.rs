@@ -7,16 +7,17 @@ use sinew_verbs_fake::recorder::Recording;
 use sinew_verbs_fake::{FakeDevice, Options};
 use sinew_verbs_sys as sys;
 use std::fmt;
+use std::path::PathBuf;
 
 /// How two tapes differ.
 #[derive(Debug)]
 pub(crate) enum Difference {
     /// There is no program in C to compare with, and why.
     NoProgram(String),
-    /// A check of the program failed, at this line.
-    Failed(i32),
+    /// A check of the program failed, at this line; with which headers.
+    Failed(PathBuf, i32),
     /// The first line that differs; nothing where a tape has ended.
-    Line { number: usize, c: String, safe: String, before: Vec<String> },
+    Line { include: PathBuf, number: usize, c: String, safe: String, before: Vec<String> },
     /// The same lines, but too few to be a scenario.
     TooFew(Vec<String>),
 }
@@ -25,11 +26,14 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProgram(reason) => f.write_str(reason),
-            Self::Failed(line) => write!(f, "the check of the program's line {line} failed"),
-            Self::Line { number, c, safe, before } => {
+            Self::Failed(include, line) => {
+                write!(f, "the check of the program's line {line} failed, with {}", include.display())
+            }
+            Self::Line { include, number, c, safe, before } => {
+                let include = include.display();
                 write!(
                     f,
-                    "call {number} differs after\n    {}\n  C:    {c}\n  safe: {safe}",
+                    "with {include}, call {number} differs after\n    {}\n  C:    {c}\n  safe: {safe}",
                     before.join("\n    ")
                 )
             }
@@ -76,26 +80,29 @@ fn in_order(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// How many calls are the same in C and by safe calls, or the first that is not.
+/// How many calls are the same in C, with each folder of headers, and by safe calls; or the first that is not.
 pub(crate) fn compare(scenario: &Scenario, planted: i32) -> Result<usize, Difference> {
-    let program = program::program().map_err(|reason| Difference::NoProgram(reason.clone()))?;
-    let mut answer = 0;
-    let c = taped(scenario, planted, |library, setup| answer = program.run(scenario.name, library, setup));
-    if answer != 0 {
-        return Err(Difference::Failed(answer));
-    }
+    let programs = program::programs().map_err(|reason| Difference::NoProgram(reason.clone()))?;
     let safe = taped(scenario, 0, |library, setup| (scenario.safe)(&Library::with(library), setup));
-    let line = |lines: &[String], at: usize| lines.get(at).cloned().unwrap_or_default();
-    let differs = (0..c.len().max(safe.len())).find(|at| c.get(*at) != safe.get(*at));
-    match differs {
-        Some(at) => Err(Difference::Line {
-            number: at + 1,
-            c: line(&c, at),
-            safe: line(&safe, at),
-            before: c[at.saturating_sub(3).min(c.len())..at.min(c.len())].to_vec(),
-        }),
-        // At least a device that is opened and closed, and something between.
-        None if c.len() < 3 => Err(Difference::TooFew(c)),
-        None => Ok(c.len()),
+    for program in programs {
+        let mut answer = 0;
+        let c =
+            taped(scenario, planted, |library, setup| answer = program.run(scenario.name, library, setup));
+        if answer != 0 {
+            return Err(Difference::Failed(program.include.clone(), answer));
+        }
+        let differs = (0..c.len().max(safe.len())).find(|at| c.get(*at) != safe.get(*at));
+        let line = |lines: &[String], at: usize| lines.get(at).cloned().unwrap_or_default();
+        if let Some(at) = differs {
+            return Err(Difference::Line {
+                include: program.include.clone(),
+                number: at + 1,
+                c: line(&c, at),
+                safe: line(&safe, at),
+                before: c[at.saturating_sub(3).min(c.len())..at.min(c.len())].to_vec(),
+            });
+        }
     }
+    // At least a device that is opened and closed, and something between.
+    if safe.len() < 3 { Err(Difference::TooFew(safe)) } else { Ok(safe.len() * programs.len()) }
 }

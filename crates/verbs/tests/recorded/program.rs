@@ -1,9 +1,10 @@
-//! The program in C: compiled once, loaded, and run against a library.
+//! The program in C: compiled with each folder of headers, loaded, and run against a library.
 #![allow(unsafe_code)]
 
 use sinew_verbs::memory::Memory;
 use sinew_verbs_sys as sys;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::hash::{Hash as _, Hasher as _};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,6 +97,8 @@ impl Buffer {
 
 /// The program, loaded.
 pub(crate) struct Program {
+    /// The headers that it was compiled with.
+    pub(crate) include: PathBuf,
     handle: *mut c_void,
 }
 
@@ -125,12 +128,12 @@ unsafe extern "C" fn find(name: *const c_char) -> *const c_void {
 }
 
 impl Program {
-    fn load(file: &Path) -> Self {
+    fn load(file: &Path, include: PathBuf) -> Self {
         let name = CString::new(file.as_os_str().as_encoded_bytes()).expect("a path");
         // SAFETY: a file of ours, that does nothing when it is loaded.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         assert!(!handle.is_null(), "{} was compiled and cannot be loaded", file.display());
-        Self { handle }
+        Self { include, handle }
     }
 
     fn symbol(&self, name: &str) -> *mut c_void {
@@ -163,31 +166,57 @@ impl Program {
     }
 }
 
-/// The program, or why there is none.
-pub(crate) fn program() -> Result<&'static Program, &'static String> {
-    static PROGRAM: OnceLock<Result<Program, String>> = OnceLock::new();
-    PROGRAM.get_or_init(|| compile().map(|file| Program::load(&file))).as_ref()
+/// The program with each folder of headers that there is, or why there is none.
+pub(crate) fn programs() -> Result<&'static [Program], &'static String> {
+    static PROGRAMS: OnceLock<Result<Vec<Program>, String>> = OnceLock::new();
+    let compile_all = || {
+        let installed = Path::new("/usr/include");
+        if !has_headers(installed) {
+            return Err("libibverbs-dev is not installed: no /usr/include/infiniband/efadv.h".to_owned());
+        }
+        // Where `cargo xtask test` unpacks headers of newer suites.
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .expect("the scratch folder lies in the target folder");
+        let newer =
+            ["trixie", "sid"].map(|suite| scratch.join("verbs-headers").join(suite).join("usr/include"));
+        let folders = std::iter::once(installed.to_owned()).chain(newer).filter(|folder| has_headers(folder));
+        folders.map(|include| Ok(Program::load(&compile(&include)?, include))).collect()
+    };
+    PROGRAMS.get_or_init(compile_all).as_ref().map(Vec::as_slice)
 }
 
-fn compile() -> Result<PathBuf, String> {
-    let header = Path::new("/usr/include/infiniband/efadv.h");
-    if !header.is_file() {
-        return Err(format!("libibverbs-dev is not installed: no {}", header.display()));
-    }
+fn has_headers(include: &Path) -> bool {
+    include.join("infiniband/efadv.h").is_file()
+}
+
+/// Compiles it, unless the same was compiled with the same headers before: tests may run in a process each.
+fn compile(include: &Path) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded/program");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&source)
-        .expect("the program's folder")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
-        .collect();
+    let entries = std::fs::read_dir(&source).expect("the program's folder");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
+    let mut hasher = std::hash::DefaultHasher::new();
+    let headers = ["infiniband/verbs.h", "infiniband/efadv.h"].map(|header| include.join(header));
+    for file in files.iter().chain(&headers) {
+        std::fs::read(file).expect("a source").hash(&mut hasher);
+    }
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = scratch.join(format!("recorded-{:016x}.so", hasher.finish()));
+    if program.is_file() {
+        return Ok(program);
+    }
+    let own = scratch.join(format!("recorded-{:016x}-{}.so", hasher.finish(), std::process::id()));
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
     assert!(files.len() >= 5, "only {files:?}");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recorded-{}.so", std::process::id()));
     let mut cc = Command::new("cc");
-    cc.env("LC_ALL", "C").args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]);
+    cc.env("LC_ALL", "C")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-I"])
+        .arg(include);
     // Its own functions, also where libibverbs is loaded; and none that it does not have.
-    cc.args(["-Wl,-Bsymbolic", "-Wl,-z,defs", "-o"]).arg(&program).args(&files);
+    cc.args(["-Wl,-Bsymbolic", "-Wl,-z,defs", "-o"]).arg(&own).args(&files);
     let output = cc.output().map_err(|error| format!("no C compiler: {error}"))?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}:\n{}", include.display(), String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&own, &program).expect("both lie in the scratch folder");
     Ok(program)
 }
