@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "requests are posted by hand, and handles go out to C and come in again")]
 
 mod common;
+mod fake;
 
 use sinew_verbs::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use sinew_verbs::device::Context;
@@ -10,7 +11,7 @@ use sinew_verbs::memory::{Buffer, Gather, Memory, RemoteAccess};
 use sinew_verbs::qp::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCount, RnrRetry};
 use sinew_verbs::qp::state::{AttributeMask, State};
 use sinew_verbs::qp::{
-    Attributes, Connected, QueuePair, QueuePairBuilder, Rc, ReceiveRequest, SendRequest, Uc,
+    Attributes, Connected, Path, QueuePair, QueuePairBuilder, Rc, ReceiveRequest, SendRequest, Uc, Ud,
 };
 use sinew_verbs::work::Opcode;
 use sinew_verbs::{Error, ProtectionDomain, sys};
@@ -171,7 +172,7 @@ fn to_rtr(context: &Context, peer: u32) -> Attributes {
     };
     Attributes::new()
         .set_state(State::RTR)
-        .set_path(sinew_verbs::qp::Path::to_endpoint(&endpoint, &choice).unwrap())
+        .set_path(Path::to_endpoint(&endpoint, &choice).unwrap())
         .set_mtu(Mtu::B1024)
         .set_peer_qp_num(peer)
         .set_receive_psn(PacketSequenceNumber::default())
@@ -509,4 +510,39 @@ fn raw_handles_go_out_to_c_and_come_in_again() {
     assert_eq!(unsafe { (table.ibv_dealloc_pd)(raw.as_ptr()) }, 0);
     assert_eq!(library.leaked_objects(), leaked);
     context.attributes().unwrap();
+}
+
+#[test]
+fn datagrams_go_by_local_identifier_within_a_subnet() {
+    // No device of software is InfiniBand: this one is inside the process.
+    let fake = fake::Fake::new();
+    let mut hub = Hub::<Ud>::new(&fake.context, 64).unwrap();
+    let [a, b] = [(); 2].map(|()| {
+        let member = hub.add(hub.queue_pair(&fake.pd).qkey(5).build().unwrap()).unwrap();
+        hub.activate(member).unwrap();
+        member
+    });
+    let to_b = hub.endpoint(b).unwrap();
+    assert_ne!(to_b.lid, 0, "a port of InfiniBand has one");
+    let path = Path { service_level: 3, ..Path::local(1, to_b.lid) };
+    let handle = fake.pd.address_handle(&path).unwrap();
+    assert_eq!((handle.path().route.is_none(), handle.path().lid), (true, to_b.lid));
+    hub.post_receive(b, fake.pd.allocate(64).unwrap(), 0).unwrap();
+    let message = fake.pd.adopt(b"by LID".to_vec()).unwrap();
+    hub.post(a, Operation::send(message).to(&handle, to_b.qp_num, 5)).unwrap();
+    let mut received = next(&mut hub);
+    while received.side == Side::Send {
+        received = next(&mut hub);
+    }
+    let len = received.result.unwrap().len.unwrap() as usize;
+    assert_eq!(&received.held.into_buffer().unwrap()[40..len], b"by LID");
+    // Nobody has that one: the datagram is lost, and the sender does not hear of it.
+    let nobody = fake.pd.address_handle(&Path::local(1, 0x7777)).unwrap();
+    hub.post_receive(b, fake.pd.allocate(64).unwrap(), 0).unwrap();
+    let message = fake.pd.adopt(b"lost".to_vec()).unwrap();
+    hub.post(a, Operation::send(message).to(&nobody, to_b.qp_num, 5)).unwrap();
+    assert!(next(&mut hub).result.is_ok());
+    assert_eq!(hub.in_flight(b).unwrap().1, 1);
+    drop((handle, nobody, hub));
+    fake.finish();
 }

@@ -11,6 +11,7 @@ mod reliable_datagram;
 mod request;
 mod service;
 pub mod state;
+mod tuning;
 
 pub use attributes::{Attributes, Path, Route};
 pub use builder::QueuePairBuilder;
@@ -22,3 +23,4 @@ pub(crate) use request::link_receives;
 pub use request::{Destination, ReceiveRequest, SendRequest};
 pub use service::{Atomics, Connected, Datagram, Operations, Rc, Reads, Service, Srd, Uc, Ud, Writes};
 pub(crate) use service::{Destined, Way};
+pub use tuning::{DataOrder, Extensions, RateLimit, Transfer};
