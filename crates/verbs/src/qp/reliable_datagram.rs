@@ -22,14 +22,13 @@ impl<S: Service> QueuePairBuilder<'_, S> {
             ));
         }
         let table = context.library().efa_table()?;
-        // SAFETY: the context is open.
-        let able = unsafe { self.reads_and_writes(table) }?;
         // Given back when anything below fails.
         let reservations = (self.send.reserve(self.depths.send)?, self.receive.reserve(self.depths.receive)?);
         let mut attributes = self.raw_attributes();
         let (qp, wanted, extended) = match table.efadv_create_qp_ex {
             Some(create) if self.options.extended => {
-                let wanted = Operations::SENDS | able;
+                // SAFETY: the context is open.
+                let wanted = Operations::SENDS | unsafe { self.reads_and_writes(table) }?;
                 attributes.comp_mask |= sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
                 attributes.send_ops_flags = wanted.bits();
                 let mut own = sys::efadv_qp_init_attr::zeroed();

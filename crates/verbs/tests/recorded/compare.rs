@@ -64,7 +64,9 @@ fn taped(scenario: &Scenario, planted: i32, run: impl FnOnce(sys::Library, &Setu
 
 /// Structures that a device fills grow, and each side passes the size of its own declaration; `sinew-verbs-sys` compares those.
 fn without_size(line: String) -> String {
-    let grows = ["ibv_query_port ", "ibv_query_device_ex "].iter().any(|name| line.starts_with(name));
+    let grows = ["ibv_query_port ", "ibv_query_device_ex ", "efadv_query_device "]
+        .iter()
+        .any(|name| line.starts_with(name));
     match line.rsplit_once(' ') {
         Some((rest, _)) if grows => format!("{rest} size"),
         _ => line,

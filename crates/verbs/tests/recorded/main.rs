@@ -48,7 +48,7 @@ macro_rules! same {
 
 #[test]
 fn srd_is_made_and_posted_to_as_c_does() {
-    same!(srd, || DeviceOptions::efa(0));
+    same!(srd, || DeviceOptions::efa(0), "efadv_query_device");
 }
 
 #[test]

@@ -42,6 +42,10 @@ int srd(const struct setup *setup)
 		};
 		struct efadv_qp_init_attr own = { .driver_qp_type = EFADV_QP_DRIVER_TYPE_SRD };
 
+		struct efadv_device_attr device = {};
+
+		CHECK(!efadv_query_device(context, &device, sizeof(device)));
+		CHECK(device.device_caps & EFADV_DEVICE_ATTR_CAPS_RDMA_READ);
 		qp[end] = efadv_create_qp_ex(context, &init, &own, OWN_LENGTH);
 		CHECK(qp[end] && ibv_qp_to_qp_ex(qp[end]));
 		int line = to_work(qp[end]);
