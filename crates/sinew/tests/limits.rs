@@ -4,7 +4,7 @@
 mod common;
 
 use common::{PATIENCE, engine, engine_with, options, pair, pair_with, until};
-use sinew::{Engine, EngineOptions, Match, OpError, Progress};
+use sinew::{ConnectError, Engine, EngineOptions, Match, OpError, Progress};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -45,6 +45,32 @@ fn options_beyond_all_clocks_are_as_good_as_none() {
     a.scope(|scope| drop(scope.send(&peer, 1, &data)));
     b.scope(|scope| drop(scope.recv(1, &mut buf)));
     assert_eq!(buf, data);
+}
+
+#[test]
+fn a_connect_to_one_that_takes_the_connection_and_never_answers_ends_in_time() {
+    // The system takes the connection for it; nobody ever reads or writes there.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("tcp://{}/b", silent.local_addr().unwrap());
+    for progress in [Progress::Caller, THREAD] {
+        let here = engine("tcp", progress);
+        let a = here.endpoint("a").unwrap();
+        let started = std::time::Instant::now();
+        let within = Duration::from_millis(200);
+        let error = a.connect_within(&target, within).unwrap_err();
+        assert!(matches!(&error, ConnectError::Unreachable { .. }) && error.is_retryable(), "{error}");
+        assert!(error.to_string().contains(&target) && started.elapsed() >= within, "{error}");
+        // A handshake has a limit of its own: without it a call without end would not end.
+        let short = options().handshake_timeout(within);
+        let other = engine_with("tcp", progress, short);
+        let error = other.endpoint("a").unwrap().connect_within(&target, Duration::MAX).unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+        // The engine goes on.
+        let there = engine("tcp", THREAD);
+        let b = there.endpoint("b").unwrap();
+        a.connect_within(b.address(), PATIENCE).expect("a path").send(1, b"x").unwrap();
+        assert_eq!(b.recv_within(1, &mut [0; 4], PATIENCE).unwrap().len, 1);
+    }
 }
 
 #[test]

@@ -115,8 +115,17 @@ impl Error {
     }
 }
 
-/// What a number means for the caller of verbs.
-fn remedy(errno: i32) -> &'static str {
+/// What a number of a call means for the caller of verbs.
+fn remedy(call: &str, errno: i32) -> &'static str {
+    match (call, errno) {
+        ("mmap", libc::EINVAL | libc::ENOMEM) => {
+            return "the system has no such pages left; set huge pages apart (vm.nr_hugepages), or take another size";
+        }
+        ("mbind", libc::EINVAL) => {
+            return "there is no such NUMA node, or it has no memory; take one that has";
+        }
+        _ => {}
+    }
     match errno {
         libc::ENOMEM => {
             "the device or the memory-lock limit is exhausted; raise `ulimit -l` or register and create less"
@@ -137,6 +146,10 @@ fn remedy(errno: i32) -> &'static str {
         libc::ETIMEDOUT | libc::ENETUNREACH | libc::EHOSTUNREACH => {
             "no route to the peer's GID; both GIDs must be of one network and UDP port 4791 open"
         }
+        libc::EADDRNOTAVAIL => {
+            "no RDMA device has this address; `sinew info` shows which addresses they have"
+        }
+        libc::EADDRINUSE => "another program has this port; take another one, or 0 for any",
         _ => "see the call's man page",
     }
 }
@@ -153,7 +166,7 @@ impl fmt::Display for Error {
             }
             Self::Call { call, object, errno } => {
                 let system = std::io::Error::from_raw_os_error(*errno);
-                write!(f, "{call} on {object}: {system}; {}", remedy(*errno))
+                write!(f, "{call} on {object}: {system}; {}", remedy(call, *errno))
             }
             Self::Unsupported { what, object } => write!(f, "{object} cannot do {what}"),
             Self::Invalid { what, cause, remedy } => write!(f, "{what}: {cause}; {remedy}"),
@@ -182,5 +195,83 @@ impl From<crate::work::WorkError> for Error {
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Numbers that verbs give, each with what its remedy must speak of.
+    const NUMBERS: [(&str, i32, &str); 15] = [
+        ("ibv_reg_mr", libc::ENOMEM, "ulimit -l"),
+        ("ibv_open_device", libc::EACCES, "/dev/infiniband"),
+        ("ibv_create_qp", libc::EPERM, "CAP_NET_RAW"),
+        ("ibv_create_comp_channel", libc::EMFILE, "ulimit -n"),
+        ("ibv_create_qp", libc::EINVAL, "attribute"),
+        ("ibv_reg_mr", libc::EFAULT, "mapped"),
+        ("ibv_dereg_mr", libc::EBUSY, "drop"),
+        ("ibv_poll_cq", libc::EIO, "kernel's log"),
+        ("ibv_post_send", libc::EAGAIN, "again"),
+        ("rdma_connect", libc::ETIMEDOUT, "route"),
+        ("rdma_bind_addr", libc::EADDRNOTAVAIL, "sinew info"),
+        ("rdma_bind_addr", libc::EADDRINUSE, "port"),
+        ("mmap", libc::EINVAL, "nr_hugepages"),
+        ("mmap", libc::ENOMEM, "nr_hugepages"),
+        ("mbind", libc::EINVAL, "NUMA"),
+    ];
+
+    #[test]
+    fn a_call_that_failed_says_what_was_called_on_what_with_its_number_and_what_to_do() {
+        for (call, errno, about) in NUMBERS {
+            let error = Error::call(call, "queue pair 0x17 of mlx5_0", errno);
+            let text = error.to_string();
+            let system = std::io::Error::from_raw_os_error(errno).to_string();
+            for part in [call, "queue pair 0x17 of mlx5_0", &system, about] {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+            assert_eq!(error.errno(), Some(errno));
+        }
+    }
+
+    #[test]
+    fn what_a_device_cannot_do_is_told_from_what_failed() {
+        for errno in [libc::EOPNOTSUPP, libc::ENOSYS, libc::EPROTONOSUPPORT] {
+            let error = Error::call("ibv_alloc_dm", "64 bytes in rxe0", errno);
+            assert!(matches!(error, Error::Unsupported { what: "ibv_alloc_dm", .. }), "{error:?}");
+            assert_eq!(error.to_string(), "64 bytes in rxe0 cannot do ibv_alloc_dm");
+            assert!(!error.is_retryable());
+        }
+        assert!(matches!(Error::call("ibv_alloc_dm", "", libc::EINVAL), Error::Call { .. }));
+    }
+
+    #[test]
+    fn each_kind_of_failure_names_its_object_and_the_way_out_and_says_whether_to_try_again() {
+        let none = Error::NoDevice { name: "mlx9".to_owned(), present: Vec::new() };
+        let other = Error::NoDevice { name: "mlx9".to_owned(), present: vec!["rxe0".to_owned()] };
+        let after = Duration::from_secs(3);
+        let failed = crate::work::WorkError {
+            status: crate::work::Status::REMOTE_ACCESS,
+            vendor_error: 0x88,
+            qp_num: 0x17,
+        };
+        for (error, parts, again) in [
+            (none, &["mlx9", "sinew info"][..], false),
+            (other, &["mlx9", "rxe0"], false),
+            (Error::invalid("depth", "0", "take 1"), &["depth", "0", "take 1"], false),
+            (Error::Full { queue: "send queue", depth: 16 }, &["send queue", "16", "poll"], true),
+            (Error::TimedOut { what: "a message", after }, &["a message", "3s"], true),
+            (Error::Broken { cause: "a deadline".to_owned() }, &["a deadline", "reset"], false),
+            (Error::Peer { cause: "nonsense".to_owned() }, &["peer", "nonsense"], false),
+            (failed.into(), &["0x17", "0x88", "REM_ACCESS_ERR"], false),
+        ] {
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{parts:?} are not all in {text:?}");
+            assert_eq!(error.is_retryable(), again, "{error}");
+        }
+        for errno in [libc::EAGAIN, libc::EINTR, libc::EBUSY, libc::ENOMEM] {
+            assert!(Error::call("ibv_post_send", "", errno).is_retryable());
+        }
     }
 }

@@ -396,6 +396,37 @@ fn an_iterator_that_panics_in_a_batch_leaves_nothing_posted() {
 }
 
 #[test]
+fn a_pool_registers_once_and_its_buffers_come_back_from_their_operations() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    let pool = fake.pd.pool(4, 32).unwrap();
+    let registered = fake.control.calls(Call::RegMr);
+    assert_eq!((pool.count(), pool.buffer_len(), pool.available()), (4, 32, 4));
+    for round in 0..50u8 {
+        let mut sent = pool.take().unwrap();
+        sent.fill(round);
+        pair.hub.post_receive(pair.b, pool.take().unwrap(), 0).unwrap();
+        pair.hub.post(pair.a, Operation::send(sent)).unwrap();
+        assert_eq!(pool.available(), 2, "two are out");
+        for ended in pair.ended() {
+            ended.result.unwrap();
+            assert_eq!(ended.held.into_buffer().unwrap()[..], [round; 32]);
+        }
+        assert_eq!(pool.available(), 4);
+    }
+    let all: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!((all.len(), pool.available()), (4, 0));
+    assert_eq!(fake.control.calls(Call::RegMr), registered, "nothing is registered for an operation");
+    // Buffers outlive their pool, and the registration with them.
+    drop(pool);
+    assert_eq!(fake.control.calls(Call::DeregMr), 0);
+    drop(all);
+    assert_eq!(fake.control.calls(Call::DeregMr), 1);
+    drop(pair);
+    fake.finish();
+}
+
+#[test]
 fn nothing_to_post_is_no_failure_of_a_full_queue() {
     let fake = Fake::new();
     let mut pair = Pair::new(&fake);
