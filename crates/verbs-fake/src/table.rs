@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::control::Control;
-use crate::object::{ah, channel, context, cq, device, efa, event, mr, pd, qp, query, srq, text};
+use crate::object::{ah, channel, context, cq, device, efa, event, mr, pd, qp, query, srq, text, tuning};
 use crate::options::Options;
 use crate::slots::{self, Entry};
 use crate::world::World;
@@ -118,6 +118,9 @@ fn fill_optional(table: &mut sys::VerbsTable) {
     table.ibv_reg_mr_iova2 = Some(mr::reg_iova2);
     table.ibv_reg_dmabuf_mr = Some(mr::reg_dmabuf);
     table.ibv_qp_to_qp_ex = Some(qp::to_ex);
+    table.ibv_query_ece = Some(tuning::query_extensions);
+    table.ibv_set_ece = Some(tuning::set_extensions);
+    table.ibv_query_qp_data_in_order = Some(tuning::data_in_order);
 }
 
 fn efa_table() -> sys::EfaTable {

@@ -222,6 +222,8 @@ pub(crate) struct Qp {
     pub(crate) exhausted: bool,
     pub(crate) batch: Option<Batch>,
     pub(crate) unacked_async: u32,
+    /// Of a connection, as the vendor numbers them.
+    pub(crate) extensions: u32,
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::fault::{Fault, Kind};
 use crate::notify::Notifier;
 use crate::object::handle::{Entered, enter, hand_out, minus_one, pointer};
-use crate::object::{cq, dm, mr, mw, pd, post, qp, query, srq};
+use crate::object::{cq, dm, mr, mw, pd, post, qp, query, srq, tuning};
 use crate::options::DeviceOptions;
 use crate::world::{Context, State};
 use core::ffi::c_int;
@@ -64,6 +64,7 @@ fn extended(options: &DeviceOptions) -> sys::verbs_context {
     whole.advise_mr = Some(mr::advise);
     whole.alloc_null_mr = Some(mr::alloc_null);
     whole.modify_cq = Some(cq::modify);
+    whole.modify_qp_rate_limit = Some(tuning::limit_rate);
     whole.get_srq_num = Some(srq::num);
     if options.device_memory > 0 {
         whole.alloc_dm = Some(dm::alloc);

@@ -21,4 +21,5 @@ pub(crate) mod qp_state;
 pub(crate) mod query;
 pub(crate) mod srq;
 pub(crate) mod text;
+pub(crate) mod tuning;
 pub(crate) mod wr;

@@ -4,7 +4,7 @@
 use crate::call::Call;
 use crate::fault::{Fault, Hold, Kind};
 use crate::object::handle::{Entered, enter, find, hand_out, id_of, number, pointer};
-use crate::object::{qp_state, wr};
+use crate::object::{qp_state, tuning, wr};
 use crate::world::{Qp, State};
 use core::ffi::c_int;
 use sinew_verbs_sys as sys;
@@ -181,6 +181,7 @@ fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_
         exhausted: false,
         batch: None,
         unacked_async: 0,
+        extensions: tuning::EXTENSIONS,
     };
     let qp_num = State::qp_num(id);
     state.qps.insert(qp_num, qp);

@@ -4,6 +4,7 @@
 use crate::call::Call;
 use crate::object::device::write_text;
 use crate::object::handle::{Entered, enter, minus_one, number};
+use crate::object::tuning::RATES;
 use crate::options::{DeviceOptions, PortOptions};
 use crate::world::State;
 use core::ffi::c_int;
@@ -56,9 +57,11 @@ pub(crate) unsafe extern "C" fn device_ex(
     }))
 }
 
-/// Rates are accepted, in kbit/s, and change nothing.
-const PACING: sys::ibv_packet_pacing_caps =
-    sys::ibv_packet_pacing_caps { qp_rate_limit_min: 10, qp_rate_limit_max: 1 << 27, supported_qpts: 1 << 2 };
+const PACING: sys::ibv_packet_pacing_caps = sys::ibv_packet_pacing_caps {
+    qp_rate_limit_min: *RATES.start(),
+    qp_rate_limit_max: *RATES.end(),
+    supported_qpts: 1 << 2,
+};
 
 /// Paging for everything that connected queue pairs and datagrams do.
 fn on_demand_paging() -> sys::ibv_odp_caps {

@@ -145,6 +145,8 @@ structures! {
     ibv_poll_cq_attr { comp_mask }
     ibv_moderate_cq { cq_count, cq_period }
     ibv_modify_cq_attr { attr_mask, moderate }
+    ibv_qp_rate_limit_attr { rate_limit, max_burst_sz, typical_pkt_sz, comp_mask }
+    ibv_ece { vendor_id, options, comp_mask }
     ibv_td_init_attr { comp_mask }
     ibv_query_device_ex_input { comp_mask }
     efadv_qp_init_attr { comp_mask, driver_qp_type, flags, sl, reserved, wr_flags }

@@ -79,6 +79,7 @@ functions! {
     query_port(context: *mut sys::ibv_context, port: u8, attr: *mut sys::ibv_port_attr, size: usize) of context, [context, port, Place(attr), size] => c_int;
     query_rt_values(context: *mut sys::ibv_context, values: *mut sys::ibv_values_ex) of context => c_int;
     modify_cq(cq: *mut sys::ibv_cq, attr: *mut sys::ibv_modify_cq_attr) of (*cq).context => c_int;
+    modify_qp_rate_limit(qp: *mut sys::ibv_qp, attr: *mut sys::ibv_qp_rate_limit_attr) of (*qp).context => c_int;
     advise_mr(pd: *mut sys::ibv_pd, advice: sys::IbvAdviseMrAdvice, flags: u32, pieces: *mut sys::ibv_sge, count: u32) of (*pd).context, [pd, advice, flags, Pieces(pieces, count as usize)] => c_int;
     alloc_null_mr(pd: *mut sys::ibv_pd) of (*pd).context => *mut sys::ibv_mr;
     alloc_dm(context: *mut sys::ibv_context, attr: *mut sys::ibv_alloc_dm_attr) of context => *mut sys::ibv_dm;

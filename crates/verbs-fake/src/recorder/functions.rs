@@ -131,6 +131,9 @@ calls! {
     optional ibv_qp_to_qp_ex(qp: *mut sys::ibv_qp) -> *mut sys::ibv_qp_ex;
     required ibv_modify_qp(qp: *mut sys::ibv_qp, attr: *mut sys::ibv_qp_attr, mask: c_int) -> c_int;
     required ibv_query_qp(qp: *mut sys::ibv_qp, attr: *mut sys::ibv_qp_attr, mask: c_int, init: *mut sys::ibv_qp_init_attr) [qp, Place(attr), mask, Place(init)] -> c_int;
+    optional ibv_query_ece(qp: *mut sys::ibv_qp, ece: *mut sys::ibv_ece) [qp, Place(ece)] -> c_int;
+    optional ibv_set_ece(qp: *mut sys::ibv_qp, ece: *mut sys::ibv_ece) -> c_int;
+    optional ibv_query_qp_data_in_order(qp: *mut sys::ibv_qp, opcode: sys::IbvWrOpcode, flags: u32) -> c_int;
     required ibv_destroy_qp(qp: *mut sys::ibv_qp) -> c_int;
     required ibv_attach_mcast(qp: *mut sys::ibv_qp, gid: *const sys::ibv_gid, lid: u16) -> c_int;
     required ibv_detach_mcast(qp: *mut sys::ibv_qp, gid: *const sys::ibv_gid, lid: u16) -> c_int;

@@ -132,6 +132,11 @@ fn attributes_of_a_working_queue_pair_are_changed_as_c_does() {
 }
 
 #[test]
+fn rates_extensions_and_the_order_of_data_are_told_and_asked_as_c_does() {
+    same!(tuning, one_port, "ibv_query_ece", "ibv_query_qp_data_in_order");
+}
+
+#[test]
 fn every_extended_attribute_is_the_one_that_c_reads() {
     let scenario = Scenario {
         name: "attributes",

@@ -8,7 +8,8 @@ use sinew_verbs::memory::{Advice, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::qp::config::{AckTimeout, PacketSequenceNumber};
 use sinew_verbs::qp::state::State;
 use sinew_verbs::qp::{
-    Attributes, Path, PreparedQueuePair, QueuePair, Rc, ReceiveRequest, Route, SendRequest, Srd,
+    Attributes, DataOrder, Extensions, Path, PreparedQueuePair, QueuePair, RateLimit, Rc, ReceiveRequest,
+    Route, SendRequest, Srd, Transfer,
 };
 use sinew_verbs::{Library, ProtectionDomain};
 
@@ -388,6 +389,25 @@ pub(crate) fn rare_attributes(library: &Library, _: &Setup) {
     ends[0].modify(&alternate).unwrap();
     ends[0].modify(&Attributes::new().set_rate_limit_kbps(123_456)).unwrap();
     ends[0].modify(&Attributes::new().set_state(State::SQD).notify_drained()).unwrap();
+    drop(ends);
+    drop(queue);
+}
+
+pub(crate) fn tuning(library: &Library, _: &Setup) {
+    let context = opened(library);
+    let pd = context.protection_domain().unwrap();
+    let queue = context.completion_queue(128).build().unwrap();
+    let ends = ends(&pd, &queue, false, 1, RemoteAccess::empty());
+    let limit = RateLimit { rate_kbps: 500_000, burst_bytes_max: 65_536, packet_bytes_typical: 1024 };
+    ends[0].set_rate_limit(limit).unwrap();
+    for transfer in [Transfer::Send, Transfer::Write, Transfer::Read] {
+        assert_eq!(ends[0].data_order(transfer), DataOrder::all());
+    }
+    let early = pd.queue_pair::<Rc>(&queue).extended(false).build_raw().unwrap();
+    let own = early.extensions().unwrap();
+    early.set_extensions(Extensions { options: 6, ..own }).unwrap();
+    assert_eq!(early.extensions().unwrap().options, 2);
+    drop(early);
     drop(ends);
     drop(queue);
 }

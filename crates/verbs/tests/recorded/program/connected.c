@@ -219,3 +219,40 @@ int rare_attributes(const struct setup *setup)
 	CHECK(!ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(context));
 	return 0;
 }
+
+/* Asks for bits instead of yes or no; headers before rdma-core 56 have no name for it. */
+enum { RETURN_BITS = 1 };
+
+/* Rates, the order of data, extensions of a connection. */
+int tuning(const struct setup *setup)
+{
+	struct ibv_context *context = open_first();
+	CHECK(context && setup);
+	struct ibv_pd *pd = ibv_alloc_pd(context);
+	struct ibv_cq *cq = ibv_create_cq(context, 128, NULL, NULL, 0);
+	struct ends ends;
+	int line = make_ends(&ends, pd, cq, 0, 1, 0);
+	if (line)
+		return line;
+	struct ibv_qp_rate_limit_attr limit = { .rate_limit = 500000, .max_burst_sz = 65536, .typical_pkt_sz = 1024 };
+	CHECK(!ibv_modify_qp_rate_limit(ends.qp[0], &limit));
+	CHECK(ibv_query_qp_data_in_order(ends.qp[0], IBV_WR_SEND, RETURN_BITS) == 3);
+	CHECK(ibv_query_qp_data_in_order(ends.qp[0], IBV_WR_RDMA_WRITE, RETURN_BITS) == 3);
+	CHECK(ibv_query_qp_data_in_order(ends.qp[0], IBV_WR_RDMA_READ, RETURN_BITS) == 3);
+
+	struct ibv_qp_init_attr init = {
+		.send_cq = cq,
+		.recv_cq = cq,
+		.cap = { .max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = 1, .max_recv_sge = 1 },
+		.qp_type = IBV_QPT_RC,
+	};
+	struct ibv_qp *early = ibv_create_qp(pd, &init);
+	struct ibv_ece own, taken;
+	CHECK(early && !ibv_query_ece(early, &own));
+	struct ibv_ece wanted = { .vendor_id = own.vendor_id, .options = 6 };
+	CHECK(!ibv_set_ece(early, &wanted) && !ibv_query_ece(early, &taken));
+	CHECK(taken.options == 2);
+	CHECK(!ibv_destroy_qp(early) && !ibv_destroy_qp(ends.qp[0]) && !ibv_destroy_qp(ends.qp[1]));
+	CHECK(!ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(context));
+	return 0;
+}

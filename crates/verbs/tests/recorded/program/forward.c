@@ -59,6 +59,9 @@ FORWARD(struct ibv_qp *, ibv_create_qp, (struct ibv_pd *pd, struct ibv_qp_init_a
 FORWARD(struct ibv_qp_ex *, ibv_qp_to_qp_ex, (struct ibv_qp *qp), (qp))
 FORWARD(int, ibv_modify_qp, (struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask), (qp, attr, mask))
 FORWARD(int, ibv_destroy_qp, (struct ibv_qp *qp), (qp))
+FORWARD(int, ibv_query_ece, (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
+FORWARD(int, ibv_set_ece, (struct ibv_qp *qp, struct ibv_ece *ece), (qp, ece))
+FORWARD(int, ibv_query_qp_data_in_order, (struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags), (qp, opcode, flags))
 FORWARD(struct ibv_ah *, ibv_create_ah, (struct ibv_pd *pd, struct ibv_ah_attr *attr), (pd, attr))
 FORWARD(int, ibv_destroy_ah, (struct ibv_ah *ah), (ah))
 
