@@ -280,7 +280,7 @@ impl MultiChannel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        crate::channel::run_scope(&self.core, self.recipe.deadline, false, f)
+        self.scoped(false, f)
     }
 
     /// The same for programs that take every result themselves.
@@ -294,7 +294,15 @@ impl MultiChannel {
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
     {
-        crate::channel::run_scope(&self.core, self.recipe.deadline, true, f)
+        self.scoped(true, f)
+    }
+
+    /// A scope beside which operations on owned memory are submitted.
+    pub(crate) fn scoped<'env, T, E, F>(&self, manual: bool, f: F) -> std::result::Result<T, ScopeError<E>>
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> std::result::Result<T, E>,
+    {
+        crate::channel::run_scope(&self.core, self.recipe.deadline, manual, f)
     }
 
     /// Starts an operation on owned memory with a peer.

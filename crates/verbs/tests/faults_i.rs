@@ -118,6 +118,43 @@ fn i3_unpolled_work_outlives_its_channel() {
 }
 
 #[test]
+fn i3_unpolled_work_with_one_of_several_peers_outlives_their_channels() {
+    must_end(|| {
+        let fake = Fake::new();
+        let all = MultiChannel::builder(&fake.pd, 2).deadline(Some(SOON)).build().unwrap();
+        let endpoints = all.endpoints().unwrap();
+        let peers: Vec<_> = endpoints.iter().map(|_| Channel::builder(&fake.pd).build().unwrap()).collect();
+        let to_peers: Vec<_> = peers.iter().map(|peer| peer.endpoint().unwrap()).collect();
+        let mut all = all.handshake(&to_peers).map_err(|(_, error)| error).unwrap();
+        let connect = |(peer, own): (sinew_verbs::channel::PreparedChannel, _)| {
+            peer.handshake(own).map_err(|(_, error)| error).unwrap()
+        };
+        let mut peers: Vec<_> = peers.into_iter().zip(&endpoints).map(connect).collect();
+        let mut places = [fake.pd.allocate(8).unwrap(), fake.pd.allocate(8).unwrap()];
+        let bytes = range(&places[0]);
+        let [silent, heard] = &mut places;
+        // SAFETY: neither is forgotten.
+        let (silent, heard) = unsafe {
+            (
+                all.post_unpolled(0, Work::receive(silent.scatter().unwrap())).unwrap(),
+                all.post_unpolled(1, Work::receive(heard.scatter().unwrap())).unwrap(),
+            )
+        };
+        // SAFETY: as above.
+        assert!(unsafe { all.post_unpolled(2, Work::receive_word()) }.is_err(), "there are two");
+        drop(all);
+        let message = fake.pd.allocate(8).unwrap();
+        peers[1].send(&[message.gather(8).unwrap()]).unwrap();
+        assert_eq!(heard.wait().unwrap().success.len, Some(8));
+        assert!(fake.control.may_touch(bytes.clone()));
+        drop(silent);
+        fake.control.freed(bytes);
+        drop((peers, message, places));
+        fake.finish();
+    });
+}
+
+#[test]
 fn i4_a_poll_error_does_not_release_a_borrow() {
     let fake = Fake::new();
     let Channels { mut a, mut b, a_qp, .. } = Channels::new(&fake, SOON);

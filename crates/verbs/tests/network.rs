@@ -103,6 +103,35 @@ fn every_rank_sends_to_every_other_and_writes_what_a_barrier_makes_seen() {
 }
 
 #[test]
+fn a_barrier_is_entered_inside_a_scope_while_operations_are_out() {
+    network(BarrierAlgorithm::Centralized, |pd, mut node| {
+        let me = node.rank();
+        let (next, before) = ((me + 1) % RANKS, (me + RANKS - 1) % RANKS);
+        let message = pd.adopt(vec![me as u8; 8]).unwrap();
+        let mut place = pd.allocate(8).unwrap();
+        let scatter = place.scatter().unwrap();
+        let heard = node.scope(|scope| {
+            let receive = scope.post_to(before, Work::receive(scatter))?;
+            // Nobody sends before all receives are out; the barrier's own count goes on over scopes.
+            assert_eq!(scope.barrier_all(PATIENCE).unwrap(), 1);
+            scope.post_to(next, Work::send(message.gather(8)?))?.wait()?;
+            let heard = receive.wait()?.places.into_bytes().to_vec();
+            assert_eq!(scope.barrier(&[0, 1, 2, 3], PATIENCE).unwrap(), 2);
+            assert!(scope.barrier(&[3, 1], PATIENCE).is_err(), "no group");
+            Ok::<_, Error>(heard)
+        });
+        assert_eq!(heard.unwrap(), [before as u8; 8]);
+        let kept = node.manual_scope(|scope| {
+            let empty = scope.post_to(before, Work::receive_word())?;
+            scope.post_to(next, Work::send(&[][..]))?.wait()?;
+            empty.wait().map(drop)
+        });
+        kept.unwrap();
+        assert_eq!(node.barrier_all(PATIENCE).unwrap(), 3);
+    });
+}
+
+#[test]
 fn a_barrier_of_some_that_one_does_not_enter_ends_at_its_time_and_goes_on_later() {
     let late = Barrier::new(2);
     network(BarrierAlgorithm::BinaryTree, |_, mut node| match node.rank() {

@@ -121,3 +121,21 @@ impl super::Channel {
         unsafe { PendingWork::post(&self.core, 0, self.recipe.deadline, work) }
     }
 }
+
+impl crate::MultiChannel {
+    /// Posts an operation with a peer apart from any scope.
+    ///
+    /// # Errors
+    /// As for [`Channel::post_unpolled`](super::Channel::post_unpolled); [`Error::Invalid`] for a peer that there is not.
+    ///
+    /// # Safety
+    /// As for [`Channel::post_unpolled`](super::Channel::post_unpolled).
+    pub unsafe fn post_unpolled<'data>(
+        &mut self,
+        peer: u32,
+        work: Work<'data>,
+    ) -> Result<PendingWork<'data>> {
+        // SAFETY: by the caller's promise.
+        unsafe { PendingWork::post(self.core(), peer, self.deadline(), work) }
+    }
+}

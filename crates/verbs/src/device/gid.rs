@@ -3,12 +3,15 @@
 //! The choice is pure: entries and ports in, a choice with its explanation out. `Context` feeds it.
 
 use super::port::{LinkLayer, PortState};
+use crate::error::Error;
 use crate::number::named_number;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A 128-bit address of a port, written as an IPv6 address; over RoCE it is one.
+/// A 128-bit address of a port, written as an IPv6 address; over RoCE it is one. Text for `serde` (feature `serde`) too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "String", try_from = "String"))]
 pub struct Gid([u8; 16]);
 
 impl Gid {
@@ -87,6 +90,20 @@ impl std::str::FromStr for Gid {
     }
 }
 
+impl From<Gid> for String {
+    fn from(gid: Gid) -> Self {
+        gid.to_string()
+    }
+}
+
+impl TryFrom<String> for Gid {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl fmt::Display for Gid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_ipv6().fmt(f)
@@ -99,8 +116,10 @@ impl fmt::Debug for Gid {
     }
 }
 
-/// A 64-bit name of a device or port, given by its maker.
+/// A 64-bit name of a device or port, given by its maker; written as four groups of hexadecimal digits, for `serde` (feature `serde`) too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "String", try_from = "String"))]
 pub struct Guid(u64);
 
 impl Guid {
@@ -126,6 +145,42 @@ impl Guid {
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl std::str::FromStr for Guid {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let nonsense = || {
+            let cause = format!("{text:?} is not four groups of four hexadecimal digits");
+            Error::invalid("GUID", cause, "write it as 0002:c903:0001:0203")
+        };
+        let mut guid = 0;
+        let mut groups = 0;
+        for group in text.split(':') {
+            let is_group = group.len() == 4 && group.bytes().all(|digit| digit.is_ascii_hexdigit());
+            groups += 1;
+            if !is_group || groups > 4 {
+                return Err(nonsense());
+            }
+            guid = guid << 16 | u64::from_str_radix(group, 16).map_err(|_| nonsense())?;
+        }
+        if groups == 4 { Ok(Self(guid)) } else { Err(nonsense()) }
+    }
+}
+
+impl From<Guid> for String {
+    fn from(guid: Guid) -> Self {
+        guid.to_string()
+    }
+}
+
+impl TryFrom<String> for Guid {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
     }
 }
 
@@ -313,6 +368,28 @@ mod tests {
         let table = [entry(1, 0, GidKind::ROCE_V2, "::"), entry(1, 5, GidKind::from_raw(9), "2001::5")];
         assert_eq!(choose(&ports, &table, None).unwrap().entry.unwrap().index, 5);
         assert_eq!(GidKind::from_raw(9).to_string(), "Unknown(9)");
+    }
+
+    #[test]
+    fn names_come_back_from_text_and_nonsense_is_refused() {
+        let guid = Guid::from_be(u64::from_ne_bytes([0, 2, 0xc9, 3, 0, 1, 2, 3]));
+        assert_eq!((guid.to_string().as_str(), guid.oui()), ("0002:c903:0001:0203", 0x0002c9));
+        assert_eq!(guid.to_string().parse::<Guid>().unwrap(), guid);
+        for text in
+            ["", "0002:c903:0001", "0002:c903:0001:0203:0", "0002:c903:0001:203", "+002:c903:0001:0203"]
+        {
+            assert!(text.parse::<Guid>().is_err(), "{text}");
+        }
+        let gid: Gid = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(Gid::try_from(String::from(gid)).unwrap(), gid);
+        assert!("10.0.0".parse::<Gid>().is_err());
+        #[cfg(all(feature = "serde", feature = "network"))]
+        {
+            let text = serde_json::to_string(&(gid, guid)).unwrap();
+            assert_eq!(text, r#"["::ffff:10.0.0.1","0002:c903:0001:0203"]"#);
+            assert_eq!(serde_json::from_str::<(Gid, Guid)>(&text).unwrap(), (gid, guid));
+            assert!(serde_json::from_str::<Guid>("\"nowhere\"").is_err());
+        }
     }
 
     #[test]

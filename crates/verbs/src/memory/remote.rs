@@ -12,10 +12,36 @@ pub struct RemoteKey(pub u32);
 /// A range of a peer's memory. Plain data: send it as its 20 bytes, or by `serde` (feature `serde`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "Told", try_from = "Told"))]
 pub struct RemoteRegion {
     addr: u64,
     len: u64,
     rkey: u32,
+}
+
+/// A region as serde's data, which may be a peer's nonsense.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct Told {
+    addr: u64,
+    len: u64,
+    rkey: u32,
+}
+
+#[cfg(feature = "serde")]
+impl From<RemoteRegion> for Told {
+    fn from(RemoteRegion { addr, len, rkey }: RemoteRegion) -> Self {
+        Self { addr, len, rkey }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Told> for RemoteRegion {
+    type Error = Error;
+
+    fn try_from(Told { addr, len, rkey }: Told) -> Result<Self, Error> {
+        Self::new(addr, len, RemoteKey(rkey))
+    }
 }
 
 impl RemoteRegion {
@@ -178,6 +204,17 @@ mod tests {
     fn bytes_come_back_as_they_went() {
         assert_eq!(RemoteRegion::from_bytes(&region().to_bytes()).unwrap(), region());
         assert_eq!(region().to_bytes()[8..16], 100u64.to_be_bytes());
+    }
+
+    #[cfg(all(feature = "serde", feature = "network"))]
+    #[test]
+    fn serde_s_data_come_back_as_they_went_and_nonsense_is_refused() {
+        let text = serde_json::to_string(&region()).unwrap();
+        assert_eq!(text, r#"{"addr":4096,"len":100,"rkey":9}"#);
+        assert_eq!(serde_json::from_str::<RemoteRegion>(&text).unwrap(), region());
+        let nonsense = format!(r#"{{"addr":{},"len":2,"rkey":9}}"#, u64::MAX);
+        let error = serde_json::from_str::<RemoteRegion>(&nonsense).unwrap_err();
+        assert!(error.to_string().contains("address space"), "{error}");
     }
 
     #[test]

@@ -8,4 +8,4 @@ pub mod config;
 pub mod exchange;
 mod node;
 
-pub use node::{Introduction, NetworkError, Node, NodeBuilder, PreparedNode};
+pub use node::{Introduction, NetworkError, Node, NodeBuilder, NodeScope, PreparedNode};

@@ -6,13 +6,14 @@
 
 use super::barrier::{BarrierAlgorithm, BarrierError, Barriers, CellLayout, Cells, GroupError};
 use super::exchange::{Exchange, ExchangeError};
-use crate::channel::connection_options;
+use crate::channel::{Pending, Scope, ScopeError, Work, connection_options};
 use crate::error::{Error, Result};
 use crate::hub::Operation;
 use crate::memory::{BufferPool, ExposedRegion, Memory, PageSize, RemoteAccess, RemoteRegion};
 use crate::multi_channel::{MultiChannel, MultiChannelBuilder, PreparedMultiChannel};
 use crate::pd::ProtectionDomain;
 use crate::qp::Endpoint;
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
@@ -252,6 +253,46 @@ pub struct Node {
     barriers: Barriers,
 }
 
+/// Where operations with ranks are posted on memory borrowed for `'env`, and barriers are entered; see [`Node::scope`].
+pub struct NodeScope<'node, 'scope, 'env: 'scope> {
+    scope: &'scope Scope<'scope, 'env>,
+    barriers: RefCell<(&'node mut Barriers, Bound<'node>)>,
+}
+
+impl<'scope, 'env> NodeScope<'_, 'scope, 'env> {
+    /// Posts an operation with a rank.
+    ///
+    /// # Errors
+    /// As for [`Scope::post_to`].
+    pub fn post_to(&self, rank: u32, work: Work<'env>) -> Result<Pending<'scope, 'env>> {
+        self.scope.post_to(rank, work)
+    }
+
+    /// Waits until all of these ranks have called it, as [`Node::barrier`]. What was posted goes on meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Node::barrier`].
+    pub fn barrier(&self, ranks: &[u32], timeout: Duration) -> std::result::Result<u64, BarrierError<Error>> {
+        let (barriers, cells) = &mut *self.barriers.borrow_mut();
+        barriers.run(ranks, timeout, cells)
+    }
+
+    /// The same for all ranks.
+    ///
+    /// # Errors
+    /// As for [`Node::barrier`].
+    pub fn barrier_all(&self, timeout: Duration) -> std::result::Result<u64, BarrierError<Error>> {
+        let world_size = self.barriers.borrow().0.layout().world_size;
+        self.barrier(&(0..world_size).collect::<Vec<_>>(), timeout)
+    }
+}
+
+impl fmt::Debug for NodeScope<'_, '_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeScope({:?})", self.scope)
+    }
+}
+
 /// Where notices come and go.
 struct Bindings {
     cells: ExposedRegion,
@@ -310,6 +351,40 @@ impl Node {
     pub fn barrier_all(&mut self, timeout: Duration) -> std::result::Result<u64, BarrierError<Error>> {
         let all: Vec<u32> = (0..self.world_size()).collect();
         self.barrier(&all, timeout)
+    }
+
+    /// Operations with ranks on memory that is borrowed until the call returns, as [`MultiChannel::scope`]; barriers can be entered meanwhile.
+    ///
+    /// # Errors
+    /// [`ScopeError`].
+    pub fn scope<'env, T, E, F>(&mut self, f: F) -> std::result::Result<T, ScopeError<E>>
+    where
+        F: for<'node, 'scope> FnOnce(&NodeScope<'node, 'scope, 'env>) -> std::result::Result<T, E>,
+    {
+        self.scoped(false, f)
+    }
+
+    /// The same for programs that take every result themselves.
+    ///
+    /// # Errors
+    /// [`ScopeError`].
+    ///
+    /// # Panics
+    /// When a result was not taken, though all succeeded and the closure did.
+    pub fn manual_scope<'env, T, E, F>(&mut self, f: F) -> std::result::Result<T, ScopeError<E>>
+    where
+        F: for<'node, 'scope> FnOnce(&NodeScope<'node, 'scope, 'env>) -> std::result::Result<T, E>,
+    {
+        self.scoped(true, f)
+    }
+
+    fn scoped<'env, T, E, F>(&mut self, manual: bool, f: F) -> std::result::Result<T, ScopeError<E>>
+    where
+        F: for<'node, 'scope> FnOnce(&NodeScope<'node, 'scope, 'env>) -> std::result::Result<T, E>,
+    {
+        let Self { channels, rank, bindings, barriers } = self;
+        let cells = Bound { rank: *rank, layout: barriers.layout(), channels, bindings };
+        channels.scoped(manual, |scope| f(&NodeScope { scope, barriers: RefCell::new((barriers, cells)) }))
     }
 
     /// Connects anew to a rank whose connection was reset, and tells it again what it may have missed of barriers.

@@ -174,6 +174,15 @@ mod tests {
         assert_eq!(Endpoint::from_bytes(&bare.to_bytes()).unwrap(), bare);
     }
 
+    #[cfg(all(feature = "serde", feature = "network"))]
+    #[test]
+    fn an_endpoint_comes_back_from_serde_s_data_and_nonsense_does_not() {
+        let text = serde_json::to_string(&endpoint()).unwrap();
+        assert_eq!(serde_json::from_str::<Endpoint>(&text).unwrap(), endpoint());
+        let error = serde_json::from_str::<Endpoint>("\"qp=1\"").unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
+    }
+
     #[test]
     fn nonsense_from_a_peer_is_named() {
         for (text, cause) in [
