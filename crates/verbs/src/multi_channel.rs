@@ -49,6 +49,7 @@ pub struct MultiChannelBuilder<'a> {
 
 impl MultiChannelBuilder<'_> {
     /// No connection to this one: it is the caller itself.
+    #[cfg(feature = "network")]
     pub(crate) const fn without(mut self, peer: u32) -> Self {
         self.without = Some(peer);
         self
