@@ -429,16 +429,9 @@ fn datagrams_reach_whom_an_address_names_and_are_answered() {
         inquiry.answer(hub.queue_pair_of(member).unwrap(), b"this one").unwrap();
         // Nothing stays of the inquiry, and datagrams come all the same.
         drop(inquiry);
-        let received = ended(&mut hub, Side::Receive);
+        let port = context.choose_gid(None).unwrap().port;
+        let received = answer_one(&mut hub, &pd, member, port);
         assert_eq!(text(&received), b"by address");
-        let source = received.result.unwrap().source.expect("whose it is");
-        let back = answer_to(&context, &pd, &received);
-        hub.post(
-            member,
-            Operation::send(pd.adopt(b"answer".to_vec()).unwrap()).to(&back, source, 0x0123_4567),
-        )
-        .unwrap();
-        ended(&mut hub, Side::Send);
         asker.join().expect("the asker");
     });
     // Who asks where nobody is any more is told so.
@@ -447,19 +440,30 @@ fn datagrams_reach_whom_an_address_names_and_are_answered() {
     assert!(matches!(error, ConnectError::Rejected { reason: Status::NOBODY_LISTENS, .. }), "{error}");
 }
 
-/// The way back to the sender of a datagram, by the addresses in its route: an IPv4 packet's header ends with them.
-fn answer_to(
-    context: &Context,
-    pd: &sinew_verbs::ProtectionDomain,
-    received: &Completed,
-) -> sinew_verbs::ah::AddressHandle {
-    let Held::Buffer(buffer) = &received.held else { panic!("{received:?}") };
-    let source = <[u8; 4]>::try_from(&buffer[32..36]).unwrap();
-    let choice = context.choose_gid(None).unwrap();
-    let index = choice.entry.expect("a GID").index;
-    let gid = sinew_verbs::device::Gid::from(std::net::Ipv4Addr::from(source));
-    let route = sinew_verbs::qp::Route::new(gid, index).unwrap();
-    pd.address_handle(&sinew_verbs::qp::Path::global(choice.port, route)).unwrap()
+/// Waits for a datagram, and answers it to who sent it.
+fn answer_one(hub: &mut Hub<Ud>, pd: &sinew_verbs::ProtectionDomain, member: Member, port: u8) -> Completed {
+    let deadline = Instant::now() + PATIENCE;
+    let (received, back) = loop {
+        assert!(Instant::now() < deadline, "nothing comes");
+        let Some(ended) = hub.poll().expect("the device answers") else { continue };
+        assert_eq!(ended.side(), Side::Receive);
+        let back = ended.address_handle_to_sender(pd, port).expect("a way back");
+        break (ended.take(), back);
+    };
+    let source = received.result.unwrap().source.expect("whose it is");
+    let answer = Operation::send(pd.adopt(b"answer".to_vec()).unwrap()).to(&back, source, 0x0123_4567);
+    hub.post(member, answer).unwrap();
+    let sent = loop {
+        assert!(Instant::now() < deadline, "nothing ends");
+        if let Some(sent) = hub.poll().expect("the device answers") {
+            break sent;
+        }
+    };
+    assert!(sent.completion().is_some_and(|completion| completion.ok().is_ok()));
+    let error = sent.address_handle_to_sender(pd, port).unwrap_err();
+    assert!(error.to_string().contains("no received datagram"), "{error}");
+    drop(sent);
+    received
 }
 
 /// The asker: refused first, then answered; then it sends, and hears.

@@ -9,6 +9,7 @@
 //! queue pairs first, and then drops their memory; what a device refuses to end stays for ever, counted
 //! (`Library::leaked_objects`). Forgetting a hub leaks the memory with it.
 
+mod answer;
 mod ended;
 mod member;
 mod operation;
