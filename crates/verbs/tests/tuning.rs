@@ -123,7 +123,7 @@ fn a_device_without_them_says_so() {
     let (_completions, qp) = queue_pair(&context);
     // Only devices of software are known here, and they have none; another is not asked to fail.
     if !["rxe0", "siw0"].contains(&context.name()) {
-        sinew_testing::skip!("verbs", "{} may have them", context.name());
+        sinew_testing::skip!("a device of software", "{} may have them", context.name());
     }
     let errors = [
         qp.set_rate_limit(RateLimit::default()).unwrap_err(),

@@ -272,7 +272,7 @@ impl<S: Service> Hub<S> {
     /// allocates.
     ///
     /// # Errors
-    /// [`Error::Call`] when the device failed: what is out stays with the hub.
+    /// [`Error::Call`](crate::Error::Call) when the device failed: what is out stays with the hub.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Ended<'_, S>>> {
         match self.tracker.poll() {
