@@ -66,7 +66,7 @@ impl State {
         let mut count = 0;
         loop {
             let Some(ended) = self.tracker.poll().map_err(|error| *error)? else { return Ok(count) };
-            let member = ended.member;
+            let member = ended.member();
             let outcome = match ended.completion() {
                 Some(completion) => completion.ok().map(|()| Success::of(completion, false)),
                 None => Ok(Success::default()),

@@ -1,71 +1,108 @@
 //! A request that ended, while its payload still lies where it was kept.
 //!
 //! Made by the tracker's poll.
+#![allow(unsafe_code)]
 
 use super::member::{Member, Side, parts};
 use super::ring::Ring;
-use super::shared::Shared;
+use super::tracker::Tracker;
 use crate::cq::WorkCompletion;
+use crate::qp::Service;
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 
 /// A request that ended. Its payload is here until it is [taken](Self::take), or this is dropped; where this is forgotten, the next poll tells of it
 /// again.
+///
+/// Few words, and nothing that could be worked out later: polling puts it together for each completion.
 #[must_use]
-pub(crate) struct Ended<'t, P> {
-    pub(crate) member: Member,
-    pub(crate) side: Side,
-    pub(super) how: How,
-    /// Its queue; nothing where all queue pairs share it.
-    pub(super) ring: Option<&'t mut Ring<P>>,
-    pub(super) shared: &'t mut Option<Shared<P>>,
-    pub(super) completion: &'t WorkCompletion,
-    /// Which completion comes next.
-    pub(super) next: &'t mut usize,
+pub(crate) struct Ended<'t, S: Service, P> {
+    /// It has read the completion, and stands at it.
+    tracker: &'t mut Tracker<S, P>,
+    /// Its queue, of a member of the tracker; dangling where all queue pairs share it.
+    ring: NonNull<Ring<P>>,
+    how: How,
 }
 
-/// Which request of its queue ended.
+/// Which request ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// The oldest, by its own completion.
+    /// The oldest of its queue, by its own completion.
     Oldest,
     /// The oldest, unsignaled, by the completion of a later one, which is told last.
     Before,
     /// One of which others are older.
     Later,
+    /// One that all queue pairs share.
+    Shared,
 }
 
-impl<P> Ended<'_, P> {
-    const fn number(&self) -> u32 {
-        parts(self.completion.wr_id()).2
+impl<'t, S: Service, P> Ended<'t, S, P> {
+    /// What the completion says that the tracker stands at.
+    ///
+    /// # Safety
+    /// The ring is of a member of the tracker, unless the request is a shared one.
+    #[inline(always)]
+    pub(super) const unsafe fn new(
+        tracker: &'t mut Tracker<S, P>,
+        how: How,
+        ring: NonNull<Ring<P>>,
+    ) -> Self {
+        Self { tracker, ring, how }
+    }
+
+    #[inline]
+    fn its_completion(&self) -> &WorkCompletion {
+        self.tracker.current()
+    }
+
+    /// Its queue pair.
+    #[inline]
+    pub(crate) fn member(&self) -> Member {
+        let completion = self.its_completion();
+        match self.how {
+            How::Shared => self.tracker.who_took(completion),
+            _ => parts(completion.wr_id()).1,
+        }
+    }
+
+    /// Which of its queues.
+    #[inline]
+    pub(crate) fn side(&self) -> Side {
+        parts(self.its_completion().wr_id()).0
     }
 
     /// What it kept.
     #[inline]
     pub(crate) fn payload(&self) -> Option<&P> {
-        match (&self.ring, self.how) {
-            (Some(ring), How::Oldest | How::Before) => ring.get(ring.oldest()),
-            (Some(ring), How::Later) => ring.get(self.number()),
-            (None, _) => self.shared.as_ref()?.get(self.number()),
+        let (_, _, number) = parts(self.its_completion().wr_id());
+        if self.how == How::Shared {
+            return self.tracker.shared()?.get(number);
         }
+        // SAFETY: of a member, which is borrowed with the tracker, for this is the only way to it meanwhile.
+        let ring = unsafe { self.ring.as_ref() };
+        ring.get(if self.how == How::Later { number } else { ring.oldest() })
     }
 
     /// Its completion; nothing for an unsignaled request, which a later one shows to have succeeded.
     #[inline]
     pub(crate) fn completion(&self) -> Option<&WorkCompletion> {
-        if self.how == How::Before { None } else { Some(self.completion) }
+        if self.how == How::Before { None } else { Some(self.its_completion()) }
     }
 
-    /// A part of what it kept, which is the caller's from here on, if `pick` finds it in the place of the oldest request and takes it all out.
-    /// Otherwise this again.
-    #[inline]
+    /// A part of what it kept, which is the caller's from here on, if it is the oldest of its queue, and `pick` finds that part in its place
+    /// and takes it all out. Otherwise this again.
+    #[inline(always)]
     pub(crate) fn pick<T>(self, pick: impl FnOnce(&mut Option<P>) -> Option<T>) -> Result<T, Self> {
         let mut this = ManuallyDrop::new(self);
-        if this.how != How::Later
-            && let Some(ring) = &mut this.ring
-            && let Some(picked) = ring.pick_oldest(pick)
-        {
-            *this.next += usize::from(this.how != How::Before);
-            return Ok(picked);
+        if matches!(this.how, How::Oldest | How::Before) {
+            // SAFETY: as of `payload`, borrowed mutably.
+            if let Some(picked) = unsafe { this.ring.as_mut() }.pick_oldest(pick) {
+                if this.how == How::Oldest {
+                    this.tracker.advance();
+                }
+                return Ok(picked);
+            }
         }
         Err(ManuallyDrop::into_inner(this))
     }
@@ -73,30 +110,25 @@ impl<P> Ended<'_, P> {
     /// What it kept, which is the caller's from here on.
     #[inline]
     pub(crate) fn take(self) -> Option<P> {
-        ManuallyDrop::new(self).end()
+        let mut this = ManuallyDrop::new(self);
+        this.end()
     }
 
-    #[inline]
     fn end(&mut self) -> Option<P> {
-        *self.next += usize::from(self.how != How::Before);
-        match (&mut self.ring, self.how) {
-            (Some(ring), How::Oldest | How::Before) => ring.end_oldest(),
-            (ring, _) => end_other(ring.as_deref_mut(), self.shared, parts(self.completion.wr_id()).2),
+        let (_, _, number) = parts(self.its_completion().wr_id());
+        if self.how != How::Before {
+            self.tracker.advance();
         }
+        if self.how == How::Shared {
+            return self.tracker.end_shared(number);
+        }
+        // SAFETY: as of `payload`, borrowed mutably.
+        let ring = unsafe { self.ring.as_mut() };
+        if self.how == How::Later { ring.end_one(number) } else { ring.end_oldest() }
     }
 }
 
-/// Ends a request that is not the oldest of its queue, or of none.
-#[inline(never)]
-fn end_other<P>(ring: Option<&mut Ring<P>>, shared: &mut Option<Shared<P>>, number: u32) -> Option<P> {
-    match ring {
-        Some(ring) => ring.end_one(number),
-        None => shared.as_mut()?.end(number),
-    }
-}
-
-impl<P> Drop for Ended<'_, P> {
-    #[inline]
+impl<S: Service, P> Drop for Ended<'_, S, P> {
     fn drop(&mut self) {
         drop(self.end());
     }

@@ -47,22 +47,22 @@ pub struct Hub<S: Service> {
 /// An operation that ended. Its memory lies in the hub until it is taken out of this; it is dropped with it.
 #[must_use]
 pub struct Ended<'hub, S: Service> {
-    ended: ended::Ended<'hub, Kept<S>>,
+    ended: ended::Ended<'hub, S, Kept<S>>,
 }
 
 impl<S: Service> Ended<'_, S> {
     /// Which queue pair.
     #[must_use]
     #[inline]
-    pub const fn member(&self) -> Member {
-        self.ended.member
+    pub fn member(&self) -> Member {
+        self.ended.member()
     }
 
     /// Which of its queues.
     #[must_use]
     #[inline]
-    pub const fn side(&self) -> Side {
-        self.ended.side
+    pub fn side(&self) -> Side {
+        self.ended.side()
     }
 
     /// The word that it was posted with.
@@ -86,7 +86,7 @@ impl<S: Service> Ended<'_, S> {
 
     /// Its memory, if that is one buffer; other memory is dropped.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn into_buffer(self) -> Option<Buffer> {
         let buffer = |place: &mut Option<Kept<S>>| match place {
             Some(Kept { held: Held::Buffer(_), .. }) => place.take()?.held.into_buffer(),
@@ -115,7 +115,7 @@ impl<S: Service> Ended<'_, S> {
 
 /// The buffer of what is not the oldest of its queue, or is no buffer.
 #[inline(never)]
-fn other_buffer<S: Service>(ended: ended::Ended<'_, Kept<S>>) -> Option<Buffer> {
+fn other_buffer<S: Service>(ended: ended::Ended<'_, S, Kept<S>>) -> Option<Buffer> {
     ended.take()?.held.into_buffer()
 }
 
@@ -273,7 +273,7 @@ impl<S: Service> Hub<S> {
     ///
     /// # Errors
     /// [`Error::Call`](crate::Error::Call) when the device failed: what is out stays with the hub.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Result<Option<Ended<'_, S>>> {
         match self.tracker.poll() {
             Ok(Some(ended)) => Ok(Some(Ended { ended })),

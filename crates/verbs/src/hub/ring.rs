@@ -111,7 +111,7 @@ impl<P> Ring<P> {
     }
 
     /// Ends the oldest request if `pick` takes something out of its place, and leaves nothing there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pick_oldest<T>(&mut self, pick: impl FnOnce(&mut Option<P>) -> Option<T>) -> Option<T> {
         let place = self.place(self.tail);
         let picked = pick(&mut self.places[place])?;

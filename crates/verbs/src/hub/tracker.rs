@@ -131,18 +131,15 @@ impl<S: Service, P> Tracker<S, P> {
         unsafe { shared.post(|number| wr_id(Side::Receive, ALL, number), make, payload) }
     }
 
-    /// Whose queue pair took the shared receive that this completion tells of, if it does.
-    #[inline(never)]
-    fn shared_by(&self, at: usize) -> Option<Member> {
-        let completion = &self.batch[at];
+    /// Whether a completion is of a shared receive that is out.
+    fn is_of_shared(&self, completion: &WorkCompletion) -> bool {
         let (side, whose, number) = parts(completion.wr_id());
-        if side != Side::Receive || whose.place() != ALL.place() {
-            return None;
-        }
         // Only a queue pair of this hub takes from its queue by its rules: a completion of another one, that reports here and takes from
         // another hub's, names a receive of that hub.
-        let member = *self.by_number.get(&completion.qp_num())?;
-        self.shared.as_ref()?.is_out(number).then_some(member)
+        side == Side::Receive
+            && whose.place() == ALL.place()
+            && self.by_number.contains_key(&completion.qp_num())
+            && self.shared.as_ref().is_some_and(|shared| shared.is_out(number))
     }
 
     pub(crate) const fn queue(&self) -> &CompletionQueue {
@@ -402,42 +399,82 @@ impl<S: Service, P> Tracker<S, P> {
     ///
     /// # Errors
     /// [`Error::Call`] when the device failed: what is out is still the device's.
-    #[inline]
-    pub(crate) fn poll(&mut self) -> std::result::Result<Option<Ended<'_, P>>, Box<Error>> {
+    #[inline(always)]
+    pub(crate) fn poll(&mut self) -> std::result::Result<Option<Ended<'_, S, P>>, Box<Error>> {
+        if self.next == self.filled && !self.fill()? {
+            return Ok(None);
+        }
+        let found = match self.usual() {
+            Some(found) => found,
+            None => match self.other()? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        // SAFETY: found just now; nothing was removed since.
+        Ok(Some(unsafe { Ended::new(self, found.0, found.1) }))
+    }
+
+    /// Which request of a member the completion that comes next ends, if it does.
+    #[inline(always)]
+    fn usual(&mut self) -> Option<(How, NonNull<Ring<P>>)> {
+        let completion = self.current();
+        let (side, member, number) = parts(completion.wr_id());
+        let qp_num = completion.qp_num();
+        let held = self.members.find(member)?;
+        // Who else's requests are reported to this queue has numbers of his own choice.
+        if held.number != qp_num {
+            return None;
+        }
+        let ring = held.ring(side);
+        Self::how(ring, side, number).map(|how| (how, NonNull::from(ring)))
+    }
+
+    /// The same where it is of no member: of a shared receive, or of the next that is not of nobody.
+    #[inline(never)]
+    fn other(&mut self) -> std::result::Result<Option<(How, NonNull<Ring<P>>)>, Box<Error>> {
         let strays = self.strays;
         loop {
-            if self.next == self.filled && !self.fill()? {
-                return Ok(None);
+            if let Some(found) = self.usual() {
+                return Ok(Some(found));
             }
-            let Some(completion) = self.batch.get(self.next) else { return Ok(None) };
-            let (side, member, number) = parts(completion.wr_id());
-            let qp_num = completion.qp_num();
-            // Who else's requests are reported to this queue has numbers of his own choice.
-            if let Some(held) = self.members.find(member)
-                && held.number == qp_num
-            {
-                let ring = held.ring(side);
-                if let Some(how) = Self::how(ring, side, number) {
-                    let ring = NonNull::from(ring);
-                    // SAFETY: the ring of a member, which is borrowed with all of this for as long as the answer lives; nothing else that the
-                    // answer has is part of it.
-                    let ring = Some(unsafe { &mut *ring.as_ptr() });
-                    let completion = &self.batch[self.next];
-                    let (shared, next) = (&mut self.shared, &mut self.next);
-                    return Ok(Some(Ended { member, side, how, ring, shared, completion, next }));
-                }
-            }
-            if let Some(member) = self.shared_by(self.next) {
-                let completion = &self.batch[self.next];
-                let (how, ring, shared, next) = (How::Later, None, &mut self.shared, &mut self.next);
-                return Ok(Some(Ended { member, side, how, ring, shared, completion, next }));
+            if self.is_of_shared(self.current()) {
+                return Ok(Some((How::Shared, NonNull::dangling())));
             }
             self.next += 1;
             self.strays += 1;
-            if self.is_made_up(strays) {
+            if self.is_made_up(strays) || (self.next == self.filled && !self.fill()?) {
                 return Ok(None);
             }
         }
+    }
+
+    /// The completion that it stands at.
+    #[inline(always)]
+    pub(super) fn current(&self) -> &WorkCompletion {
+        // The batch is as long as a power of two: in its range, without a look at it.
+        &self.batch[self.next % BATCH]
+    }
+
+    /// Done with the completion that it stands at.
+    #[inline(always)]
+    pub(super) const fn advance(&mut self) {
+        self.next += 1;
+    }
+
+    /// Receives that all queue pairs take from.
+    pub(super) const fn shared(&self) -> Option<&Shared<P>> {
+        self.shared.as_ref()
+    }
+
+    /// What a shared receive kept that ended.
+    pub(super) fn end_shared(&mut self, number: u32) -> Option<P> {
+        self.shared.as_mut()?.end(number)
+    }
+
+    /// The member that took a shared receive.
+    pub(super) fn who_took(&self, completion: &WorkCompletion) -> Member {
+        self.by_number.get(&completion.qp_num()).copied().unwrap_or(ALL)
     }
 
     /// How a completion of this number ends a request of a ring, if it does.
