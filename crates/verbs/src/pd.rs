@@ -97,6 +97,12 @@ impl ProtectionDomain {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// What is the same for all handles to it, and for no other domain while one of them is there.
+    #[inline]
+    pub(crate) fn identity(&self) -> *const () {
+        Arc::as_ptr(&self.shared).cast()
+    }
+
     /// A buffer of `len` zeroed bytes, registered for this process only.
     ///
     /// # Errors

@@ -47,8 +47,10 @@ enum Side {
     C,
     /// `QueuePair`, `unsafe`.
     Raw,
-    /// `Hub`, which owns the memory.
+    /// `Hub`, which owns the memory; operations made for each post.
     Hub,
+    /// `Hub`, with prepared requests.
+    Prepared,
 }
 
 /// One kind of loop.
@@ -108,7 +110,8 @@ fn one(side: Side, options: &Options) -> Result<(), Failure> {
     match side {
         Side::C => in_c::run(row, options.requests),
         Side::Raw => ours::raw(row, options.requests),
-        Side::Hub => ours::hub(row, options.requests),
+        Side::Hub => ours::hub(row, options.requests, false),
+        Side::Prepared => ours::hub(row, options.requests, true),
     }
 }
 
@@ -122,15 +125,17 @@ fn all(filter: &str) -> Result<(), Failure> {
     println!(
         "instructions per post and poll, counted by callgrind; budgets: unsafe 1.05 x C, hub 1.25 x C\n"
     );
-    println!("{:<42} {:>7} {:>15} {:>15}", "", "C", "unsafe", "hub");
+    println!("{:<44} {:>7} {:>15} {:>15} {:>15}", "", "C", "unsafe", "hub", "hub, prepared");
     for row in rows {
-        let [c, raw, hub] = [Side::C, Side::Raw, Side::Hub].map(|side| callgrind::per_request(side, row));
-        let (c, raw, hub) = (c?, raw?, hub?);
+        let count = |side| callgrind::per_request(side, row);
+        let (c, raw, hub, prepared) =
+            (count(Side::C)?, count(Side::Raw)?, count(Side::Hub)?, count(Side::Prepared)?);
         let judged = |ours: f64, budget: f64| {
             let ratio = ours / c;
             format!("{ours:7.1} {ratio:5.2}{}", if ratio <= budget { "  " } else { " !" })
         };
-        println!("{:<42} {c:>7.1} {:>15} {:>15}", row.name(), judged(raw, 1.05), judged(hub, 1.25));
+        let (raw, hub, prepared) = (judged(raw, 1.05), judged(hub, 1.25), judged(prepared, 1.25));
+        println!("{:<44} {c:>7.1} {raw:>15} {hub:>15} {prepared:>15}", row.name());
     }
     println!("\n! over the budget");
     Ok(())

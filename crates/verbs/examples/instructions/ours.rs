@@ -2,7 +2,7 @@
 
 use super::{BATCH, BYTES, Failure, Row};
 use sinew_verbs::cq::{CompletionQueue, WorkCompletion};
-use sinew_verbs::hub::{Hub, Member, Operation};
+use sinew_verbs::hub::{Hub, Member, Operation, Prepared};
 use sinew_verbs::memory::{Buffer, Gather, Memory, RemoteAccess, RemoteRegion};
 use sinew_verbs::qp::{QueuePair, Rc, SendRequest};
 use sinew_verbs::{Library, ProtectionDomain};
@@ -106,8 +106,8 @@ fn poll_until(
     Ok(())
 }
 
-/// The hub keeps the memory.
-pub(crate) fn hub(row: Row, requests: u64) -> Result<(), Failure> {
+/// The hub keeps the memory. Operations are made for each post, or prepared before.
+pub(crate) fn hub(row: Row, requests: u64, is_prepared: bool) -> Result<(), Failure> {
     let pd = domain()?;
     let (buffers, remote) = memory(&pd)?;
     let mut hub = Hub::<Rc>::new(pd.context(), 64)?;
@@ -115,6 +115,9 @@ pub(crate) fn hub(row: Row, requests: u64) -> Result<(), Failure> {
     let member = hub.add(prepared)?;
     let own = hub.endpoint(member)?;
     hub.connect(member, &own)?;
+    if is_prepared {
+        return hub_prepared(row, requests, &mut hub, member, buffers, remote);
+    }
     if row.is_batch {
         hub_batch(row, requests, &mut hub, member, buffers, remote)
     } else {
@@ -164,6 +167,58 @@ fn hub_batch(
         hub.post_batch(member, &mut batch).map_err(|rejected| rejected.error)?;
         drop(batch);
         take_back(hub, &mut buffers)?;
+    }
+    Ok(())
+}
+
+/// As many prepared requests as a batch: of one operation each, or one of all.
+fn hub_prepared(
+    row: Row,
+    requests: u64,
+    hub: &mut Hub<Rc>,
+    member: Member,
+    buffers: Vec<Buffer>,
+    remote: RemoteRegion,
+) -> Result<(), Failure> {
+    let pd = hub.queue_pair_of(member)?.protection_domain().clone();
+    let together = if row.is_batch { BATCH } else { 1 };
+    let mut made = (0..).zip(buffers).map(|(number, buffer)| operation(row, number, buffer, remote));
+    let mut all = Vec::new();
+    while all.len() * together < BATCH {
+        let some = made.by_ref().take(together).collect();
+        all.push(Prepared::new(&pd, some).map_err(|rejected| rejected.error)?);
+    }
+    drop(made);
+    let mut all: Vec<_> = all.into_iter().map(Some).collect();
+    for first in (0..requests).step_by(BATCH) {
+        post_prepared(row, first, hub, member, &mut all)?;
+    }
+    Ok(())
+}
+
+/// A batch of requests, from this number on.
+#[inline(never)]
+fn post_prepared(
+    row: Row,
+    first: u64,
+    hub: &mut Hub<Rc>,
+    member: Member,
+    all: &mut [Option<Prepared<Rc>>],
+) -> Result<(), Failure> {
+    let mut back = 0;
+    for place in 0..all.len() {
+        let one = all[place].take().ok_or("requests did not come back")?;
+        hub.post_prepared(member, one).map_err(|rejected| rejected.error)?;
+        if !row.is_batch && !row.is_signaled(first + place as u64) {
+            continue;
+        }
+        while back <= place {
+            if let Some(ended) = hub.poll()? {
+                ended.result()?;
+                all[back] = Some(ended.into_prepared().ok_or("other memory came back than was posted")?);
+                back += 1;
+            }
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Pure. A place is taken when an operation is posted and given back when its result was taken, or when it ended and nobody
 //! wants it: so nothing grows with operations whose results are not asked for.
 
-use crate::hub::{Held, Success};
+use crate::hub::{Held, Payload, Success};
 use crate::work::WorkError;
 use std::task::Waker;
 
@@ -13,6 +13,8 @@ pub(crate) struct Claim {
     place: u32,
     generation: u32,
 }
+
+impl Payload for Claim {}
 
 /// How an operation ended.
 pub(crate) type Outcome = Result<Success, WorkError>;

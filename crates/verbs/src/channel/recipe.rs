@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::work;
 use crate::error::{Error, Result};
-use crate::hub::Tracker;
+use crate::hub::{Payload, Tracker};
 use crate::memory::RemoteAccess;
 use crate::pd::ProtectionDomain;
 use crate::qp::config::{AckTimeout, MinRnrTimer, Mtu, RetryCount, RnrRetry};
@@ -126,7 +126,7 @@ impl Recipe {
     };
 
     /// A queue pair by it, for a tracker.
-    pub(crate) fn make<P>(
+    pub(crate) fn make<P: Payload>(
         &self,
         pd: &ProtectionDomain,
         tracker: &Tracker<Rc, P>,

@@ -144,9 +144,9 @@ impl Owned {
             Self::Send(operation) => {
                 let (shape, kept) = operation.into_parts();
                 match shape.request(&kept, 0, &pd, &mut elements) {
-                    Err(error) => return Err((kept.held, *error)),
+                    Err(error) => return Err((kept.into_held(), *error)),
                     Ok(request) => {
-                        let claim = claims.open(peer, 0, Some(kept.held));
+                        let claim = claims.open(peer, 0, Some(kept.into_held()));
                         // SAFETY: as above.
                         (claim, unsafe {
                             tracker.post_send(member, |_, wr_id, _| Ok(request.numbered(wr_id)), claim)

@@ -284,14 +284,29 @@ impl CompletionQueue {
         if self.shared.extended.is_some() {
             return self.poll_extended(into, &mut []);
         }
+        self.poll_legacy(into).ok_or_else(|| *self.failed())
+    }
+
+    /// Why a legacy poll failed.
+    #[cold]
+    pub(crate) fn failed(&self) -> Box<Error> {
+        Box::new(self.poll_failed(sys::Errno::UNKNOWN))
+    }
+
+    /// Whether it is polled as an extended queue.
+    #[inline]
+    pub(crate) fn is_extended(&self) -> bool {
+        self.shared.extended.is_some()
+    }
+
+    /// [`poll_into`](Self::poll_into) of a queue that is not extended; nothing when the device failed.
+    #[inline(always)]
+    pub(crate) fn poll_legacy(&self, into: &mut [WorkCompletion]) -> Option<usize> {
         let room = i32::try_from(into.len()).unwrap_or(i32::MAX);
         // SAFETY: the queue is alive; a `WorkCompletion` is an `ibv_wc`, and there is room for as many; the context was looked at when it
         // was opened.
         let count = unsafe { sys::ibv_poll_cq_unchecked(self.as_raw(), room, into.as_mut_ptr().cast()) };
-        match usize::try_from(count) {
-            Ok(count) if count <= into.len() => Ok(count),
-            _ => Err(self.poll_failed(sys::Errno::UNKNOWN)),
-        }
+        usize::try_from(count).ok().filter(|count| *count <= into.len())
     }
 
     #[cold]

@@ -1,5 +1,6 @@
 //! What a hub's completion says besides, and the way back to who sent a datagram.
 
+use super::operation::Kept;
 use super::{Ended, Held};
 use crate::ah::{AddressHandle, GLOBAL_ROUTE_LEN};
 use crate::cq::WorkCompletion;
@@ -32,7 +33,7 @@ impl<S: Datagram> Ended<'_, S> {
                 "ask the completion of a receive",
             )
         })?;
-        let memory = self.ended.payload().map(|kept| &kept.held);
+        let memory = self.ended.payload().map(Kept::held);
         let first = match memory {
             Some(Held::Buffer(buffer)) => Some(&buffer[..]),
             Some(Held::Buffers(buffers)) => buffers.first().map(|buffer| &buffer[..]),

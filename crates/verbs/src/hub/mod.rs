@@ -14,6 +14,7 @@ mod ended;
 mod member;
 mod operation;
 mod post;
+mod prepared;
 mod ring;
 mod shared;
 mod tracker;
@@ -26,11 +27,13 @@ use crate::memory::Buffer;
 use crate::pd::ProtectionDomain;
 use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
+pub(crate) use ended::Payload;
 pub use member::{Member, Side};
-use operation::Kept;
 pub use operation::{Held, Operation};
+use operation::{Kept, Stored};
 pub(crate) use operation::{NO_ELEMENTS, no_word, of_another_domain};
 pub use post::{BatchRejected, Rejected};
+pub use prepared::Prepared;
 use std::fmt;
 pub(crate) use tracker::Tracker;
 
@@ -79,7 +82,11 @@ impl<S: Service> Ended<'_, S> {
     #[inline]
     pub fn result(&self) -> std::result::Result<Success, WorkError> {
         match self.ended.completion() {
-            Some(completion) => completion.ok().map(|()| Success::of(completion, is_datagram::<S>())),
+            Some(completion) => match completion.ok() {
+                Ok(()) => Ok(Success::of(completion, is_datagram::<S>())),
+                // Of prepared requests: what follows one that failed is flushed.
+                Err(error) => Err(self.ended.first_failure().unwrap_or(error)),
+            },
             None => Ok(Success::default()),
         }
     }
@@ -89,20 +96,17 @@ impl<S: Service> Ended<'_, S> {
     #[inline(always)]
     pub fn into_buffer(self) -> Option<Buffer> {
         let buffer = |place: &mut Option<Kept<S>>| match place {
-            Some(Kept { held: Held::Buffer(_), .. }) => place.take()?.held.into_buffer(),
+            Some(Kept { held: Stored::Held(Held::Buffer(_)), .. }) => place.take()?.into_held().into_buffer(),
             _ => None,
         };
-        match self.ended.pick(buffer) {
-            Ok(buffer) => Some(buffer),
-            Err(ended) => other_buffer(ended),
-        }
+        self.ended.pick(buffer, |kept| kept.into_held().into_buffer())
     }
 
     /// Its memory.
     #[must_use]
     #[inline]
     pub fn into_held(self) -> Held {
-        self.ended.take().map_or(Held::Nothing, |kept| kept.held)
+        self.ended.take().map_or(Held::Nothing, Kept::into_held)
     }
 
     /// All of it, apart from the hub.
@@ -111,12 +115,6 @@ impl<S: Service> Ended<'_, S> {
         let (member, side, tag, result) = (self.member(), self.side(), self.tag(), self.result());
         Completed { member, side, tag, held: self.into_held(), result }
     }
-}
-
-/// The buffer of what is not the oldest of its queue, or is no buffer.
-#[inline(never)]
-fn other_buffer<S: Service>(ended: ended::Ended<'_, S, Kept<S>>) -> Option<Buffer> {
-    ended.take()?.held.into_buffer()
 }
 
 impl<S: Service> fmt::Debug for Ended<'_, S> {
@@ -295,7 +293,7 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// [`Error::Call`](crate::Error::Call) when the device refuses: it stays, with its memory.
     pub fn remove(&mut self, member: Member) -> Result<Vec<Held>> {
-        Ok(self.tracker.remove(member)?.into_iter().map(|kept| kept.held).collect())
+        Ok(self.tracker.remove(member)?.into_iter().map(Kept::into_held).collect())
     }
 
     /// Brings a queue pair back for a new connection. The memory of what was out comes back, of unknown fate.
@@ -303,7 +301,7 @@ impl<S: Service> Hub<S> {
     /// # Errors
     /// [`Error::Transition`](crate::Error::Transition) when the device refuses: what is out stays with the hub.
     pub fn reset(&mut self, member: Member) -> Result<Vec<Held>> {
-        Ok(self.tracker.reset(member)?.into_iter().map(|kept| kept.held).collect())
+        Ok(self.tracker.reset(member)?.into_iter().map(Kept::into_held).collect())
     }
 }
 

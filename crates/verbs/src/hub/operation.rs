@@ -1,11 +1,14 @@
 //! What a hub is asked to do, with the memory that it keeps meanwhile.
 
+use super::ended::Payload;
+use super::prepared::Chain;
 use crate::ah::AddressHandle;
 use crate::error::Error;
 use crate::memory::{Binding, Buffer, ExposedPart, MemoryWindow, RemoteKey, RemoteRegion};
 use crate::pd::ProtectionDomain;
 use crate::qp::state::ServiceType;
 use crate::qp::{Atomics, Datagram, Destined, Reads, SendRequest, Service, Way as _, Writes};
+use crate::work::WorkError;
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::marker::PhantomData;
@@ -212,16 +215,72 @@ pub struct Operation<S: Service> {
 
 /// What an operation keeps until it has ended.
 pub(crate) struct Kept<S: Service> {
-    pub(crate) held: Held,
+    pub(crate) held: Stored,
     pub(crate) tag: u64,
     /// The way of a datagram, which must stay until it was sent.
     pub(crate) to: S::Way,
 }
 
+/// What lies in a place of a queue's ring.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// Memory of an operation.
+    Held(Held),
+    /// Prepared requests, in the place of the last of them.
+    Chain(Box<Chain>),
+}
+
+const _: () = assert!(size_of::<Stored>() == 16);
+
 impl<S: Service> Kept<S> {
     #[inline]
     pub(crate) fn new(held: Held, tag: u64) -> Self {
-        Self { held, tag, to: S::Way::default() }
+        Self { held: Stored::Held(held), tag, to: S::Way::default() }
+    }
+
+    #[inline]
+    pub(super) fn chain(chain: Box<Chain>) -> Self {
+        Self { tag: chain.tag(), held: Stored::Chain(chain), to: S::Way::default() }
+    }
+
+    #[inline]
+    pub(super) fn into_chain(self) -> Option<Box<Chain>> {
+        match self.held {
+            Stored::Chain(chain) => Some(chain),
+            _ => None,
+        }
+    }
+
+    /// The memory of it; that of prepared requests as one list.
+    #[inline]
+    pub(crate) fn into_held(self) -> Held {
+        match self.held {
+            Stored::Held(held) => held,
+            Stored::Chain(chain) => chain.into_buffers().into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn held(&self) -> &Held {
+        match &self.held {
+            Stored::Held(held) => held,
+            _ => &Held::Nothing,
+        }
+    }
+}
+
+impl<S: Service> Payload for Kept<S> {
+    fn fail(&mut self, error: WorkError) {
+        if let Stored::Chain(chain) = &mut self.held {
+            chain.fail(error);
+        }
+    }
+
+    fn failure(&self) -> Option<WorkError> {
+        match &self.held {
+            Stored::Chain(chain) => chain.failure(),
+            _ => None,
+        }
     }
 }
 
@@ -308,7 +367,7 @@ impl<S: Service> Operation<S> {
     /// The memory of it.
     #[must_use]
     pub fn into_held(self) -> Held {
-        self.kept.held
+        self.kept.into_held()
     }
 }
 
@@ -322,9 +381,10 @@ impl<S: Service> Shape<S> {
         pd: &ProtectionDomain,
         elements: &'l mut Elements,
     ) -> Result<SendRequest<'l, S>> {
-        let count = kept.held.elements(self.len, pd, elements)?;
+        let held = kept.held();
+        let count = held.elements(self.len, pd, elements)?;
         if self.flags & sys::IBV_SEND_INLINE != 0 {
-            self.check_inline(&kept.held)?;
+            self.check_inline(held)?;
         }
         let to = kept.to.resolve(pd)?;
         let of = |opcode| SendRequest::of_few(wr_id, opcode, elements.as_ptr().cast(), count);

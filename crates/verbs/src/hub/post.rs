@@ -129,7 +129,7 @@ impl<S: Service> Hub<S> {
             match shape.request(keep.insert(kept), wr_id, pd, place) {
                 Ok(request) => Some(request),
                 Err(error) => {
-                    refused = keep.take().map(|kept| (kept.held, error));
+                    refused = keep.take().map(|kept| (kept.into_held(), error));
                     None
                 }
             }
@@ -143,7 +143,7 @@ impl<S: Service> Hub<S> {
             }
             (Err(failed), refused) => {
                 let held =
-                    failed.payloads.into_iter().map(|kept| kept.held).chain(refused.map(|(held, _)| held));
+                    failed.payloads.into_iter().map(Kept::into_held).chain(refused.map(|(held, _)| held));
                 Err(BatchRejected { posted: failed.posted, held: held.collect(), error: failed.error })
             }
         }
@@ -161,7 +161,7 @@ impl<S: Service> Hub<S> {
         let posted = unsafe {
             self.tracker.post_shared_receive(receive::<S>(&mut elements), Kept::new(held.into(), tag))
         };
-        posted.map_err(|(kept, error)| Rejected { operation: kept.held, error: *error })
+        posted.map_err(|(kept, error)| Rejected { operation: kept.into_held(), error: *error })
     }
 
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
@@ -180,7 +180,7 @@ impl<S: Service> Hub<S> {
         let posted = unsafe {
             self.tracker.post_receive(member, receive::<S>(&mut elements), Kept::new(held.into(), tag))
         };
-        posted.map_err(|(kept, error)| Rejected { operation: kept.held, error: *error })
+        posted.map_err(|(kept, error)| Rejected { operation: kept.into_held(), error: *error })
     }
 }
 
@@ -190,7 +190,7 @@ fn receive<'l, S: Service>(
     elements: &'l mut Elements,
 ) -> impl FnOnce(&Kept<S>, u64, &ProtectionDomain) -> Result<ReceiveRequest<'l>, Box<Error>> {
     move |kept, wr_id, pd| {
-        let count = kept.held.elements(None, pd, elements)?;
+        let count = kept.held().elements(None, pd, elements)?;
         Ok(ReceiveRequest::of(wr_id, elements.as_ptr().cast(), count as usize))
     }
 }

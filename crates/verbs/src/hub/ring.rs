@@ -72,6 +72,38 @@ impl<P> Ring<P> {
         self.head = self.head.wrapping_add(1);
     }
 
+    /// The number of the first of `count` requests that are posted together, while there is room for all of them, and the place of the last. The
+    /// others have none: they end with it.
+    #[inline]
+    pub(crate) fn room_for(&mut self, count: u32) -> Option<(u32, &mut Option<P>)> {
+        if self.room() < count {
+            return None;
+        }
+        let place = self.place(self.head.wrapping_add(count - 1));
+        Some((self.head, &mut self.places[place]))
+    }
+
+    /// They were posted.
+    #[inline]
+    pub(crate) const fn advance_by(&mut self, count: u32) {
+        self.head = self.head.wrapping_add(count);
+    }
+
+    /// They were not posted after all.
+    pub(crate) fn take_back_all(&mut self, count: u32) -> Option<P> {
+        let payload = self.take_back();
+        self.head = self.head.wrapping_sub(count - 1);
+        payload
+    }
+
+    /// The first payload from a number on that is out.
+    pub(crate) fn first_from(&mut self, number: u32) -> Option<&mut P> {
+        let count = self.head.wrapping_sub(number);
+        let at =
+            (0..count).map(|more| number.wrapping_add(more)).find(|number| self.get(*number).is_some())?;
+        self.place_of(at).as_mut()
+    }
+
     /// Takes back the newest request: it was not posted after all.
     pub(crate) fn take_back(&mut self) -> Option<P> {
         if self.len() == 0 {
@@ -110,19 +142,24 @@ impl<P> Ring<P> {
         self.tail
     }
 
-    /// Ends the oldest request if `pick` takes something out of its place, and leaves nothing there.
-    #[inline(always)]
-    pub(crate) fn pick_oldest<T>(&mut self, pick: impl FnOnce(&mut Option<P>) -> Option<T>) -> Option<T> {
-        let place = self.place(self.tail);
-        let picked = pick(&mut self.places[place])?;
+    /// The oldest request has ended, and was taken out of its place.
+    #[inline]
+    pub(crate) const fn skip_oldest(&mut self) {
         self.tail = self.tail.wrapping_add(1);
-        Some(picked)
+    }
+
+    /// The place of a number.
+    #[inline]
+    pub(crate) fn place_of(&mut self, number: u32) -> &mut Option<P> {
+        let place = self.place(number);
+        &mut self.places[place]
     }
 
     /// Ends the oldest request: a queue that completes in order is done with all that were posted before the one that completed.
     #[inline]
     pub(crate) fn end_oldest(&mut self) -> Option<P> {
         let place = self.place(self.tail);
+        // Nothing, in a place of prepared requests that is not the last.
         let payload = self.places[place].take()?;
         self.tail = self.tail.wrapping_add(1);
         Some(payload)

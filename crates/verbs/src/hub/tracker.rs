@@ -4,7 +4,7 @@
 //! promises that the payload keeps it.
 #![allow(unsafe_code)]
 
-use super::ended::{Ended, How};
+use super::ended::{Ended, Found, How, Payload};
 use super::member::{ALL, Held, Member, Members, Side, parts, wr_id};
 use super::ring::Ring;
 use super::shared::Shared;
@@ -14,9 +14,10 @@ use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
 use crate::qp::state::State;
 use crate::qp::{
-    Connected, Datagram, Endpoint, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder, ReceiveRequest,
-    SendRequest, Service,
+    Connected, Datagram, Endpoint, Operations, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder,
+    ReceiveRequest, SendRequest, Service,
 };
+use sinew_verbs_sys as sys;
 use std::collections::{HashMap, VecDeque};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
@@ -63,7 +64,7 @@ pub(crate) struct Tracker<S: Service, P> {
     by_number: HashMap<u32, Member>,
 }
 
-impl<S: Service, P> Tracker<S, P> {
+impl<S: Service, P: Payload> Tracker<S, P> {
     /// With a completion queue of its own.
     pub(crate) fn new(
         context: &Context,
@@ -353,6 +354,54 @@ impl<S: Service, P> Tracker<S, P> {
         }
     }
 
+    /// Posts requests of this domain that are linked, with one doorbell, and numbers them. The payload, which keeps what all of them name, lies in the place of the last.
+    ///
+    /// # Errors
+    /// The payload comes back when nothing was posted. Where some were, the queue pair is sent to its error state, and the payload comes by `poll`, `reset`
+    /// or `remove`.
+    ///
+    /// # Safety
+    /// As for [`post_send`](Self::post_send); the service completes in order; the requests are linked in the order of the list, are of the operations that are
+    /// said, and nobody else reaches them while the payload is here.
+    #[inline]
+    pub(crate) unsafe fn post_linked(
+        &mut self,
+        member: Member,
+        list: NonNull<[sys::ibv_send_wr]>,
+        needs: Operations,
+        domain: *const (),
+        payload: P,
+    ) -> std::result::Result<(), (Option<P>, Box<Error>)> {
+        let Some(held) = self.members.find(member) else {
+            return Err((Some(payload), self.not_ready(member)));
+        };
+        let count = list.len() as u32;
+        let Held { qp, sends, .. } = held;
+        if qp.protection_domain().identity() != domain {
+            return Err((Some(payload), super::of_another_domain()));
+        }
+        let Some((number, place)) = sends.room_for(count) else {
+            return Err((Some(payload), self.not_ready(member)));
+        };
+        *place = Some(payload);
+        sends.advance_by(count);
+        let first = list.cast::<sys::ibv_send_wr>();
+        for more in 0..count {
+            // SAFETY: in the list, which is the caller's alone.
+            unsafe {
+                (*first.as_ptr().add(more as usize)).wr_id =
+                    wr_id(Side::Send, member, number.wrapping_add(more));
+            }
+        }
+        // SAFETY: the payload keeps what the requests name; the ring had room, so the queue and the completion queue have.
+        let Err(failed) = (unsafe { qp.post_prepared(first, count, needs) }) else { return Ok(()) };
+        if failed.is_uncertain || failed.posted > 0 {
+            held.cut();
+            return Err((None, Box::new(failed.error)));
+        }
+        Err((sends.take_back_all(count), Box::new(failed.error)))
+    }
+
     /// Posts one receive; see [`post_send`](Self::post_send).
     ///
     /// # Errors
@@ -405,19 +454,19 @@ impl<S: Service, P> Tracker<S, P> {
             return Ok(None);
         }
         let found = match self.usual() {
-            Some(found) => found,
-            None => match self.other()? {
+            Some(found @ Found { is_link: false, .. }) => found,
+            _ => match self.other()? {
                 Some(found) => found,
                 None => return Ok(None),
             },
         };
         // SAFETY: found just now; nothing was removed since.
-        Ok(Some(unsafe { Ended::new(self, found.0, found.1) }))
+        Ok(Some(unsafe { Ended::new(self, found) }))
     }
 
     /// Which request of a member the completion that comes next ends, if it does.
     #[inline(always)]
-    fn usual(&mut self) -> Option<(How, NonNull<Ring<P>>)> {
+    fn usual(&mut self) -> Option<Found<P>> {
         let completion = self.current();
         let (side, member, number) = parts(completion.wr_id());
         let qp_num = completion.qp_num();
@@ -427,25 +476,60 @@ impl<S: Service, P> Tracker<S, P> {
             return None;
         }
         let ring = held.ring(side);
-        Self::how(ring, side, number).map(|how| (how, NonNull::from(ring)))
+        let how = Self::how(ring, side, number)?;
+        let mut ring = NonNull::from(ring);
+        // SAFETY: made of the borrow just now.
+        let place = unsafe { ring.as_mut() };
+        let place = place.place_of(if how == How::Before { place.oldest() } else { number });
+        let is_link = place.is_none();
+        Some(Found { how, ring, place: NonNull::from(place), is_link })
     }
 
-    /// The same where it is of no member: of a shared receive, or of the next that is not of nobody.
+    /// The same where it is of no member: of a shared receive, or of the next that is not of nobody. What ends with a later one ends here.
     #[inline(never)]
-    fn other(&mut self) -> std::result::Result<Option<(How, NonNull<Ring<P>>)>, Box<Error>> {
+    fn other(&mut self) -> std::result::Result<Option<Found<P>>, Box<Error>> {
         let strays = self.strays;
         loop {
-            if let Some(found) = self.usual() {
-                return Ok(Some(found));
+            match self.usual() {
+                Some(found @ Found { is_link: false, .. }) => return Ok(Some(found)),
+                Some(Found { how, mut ring, .. }) => {
+                    // SAFETY: of a member, found just now.
+                    self.end_link(how, unsafe { ring.as_mut() });
+                }
+                None if self.is_of_shared(self.current()) => {
+                    let (ring, place) = (NonNull::dangling(), NonNull::dangling());
+                    return Ok(Some(Found { how: How::Shared, ring, place, is_link: false }));
+                }
+                None => {
+                    self.next += 1;
+                    self.strays += 1;
+                    if self.is_made_up(strays) {
+                        return Ok(None);
+                    }
+                }
             }
-            if self.is_of_shared(self.current()) {
-                return Ok(Some((How::Shared, NonNull::dangling())));
-            }
-            self.next += 1;
-            self.strays += 1;
-            if self.is_made_up(strays) || (self.next == self.filled && !self.fill()?) {
+            if self.next == self.filled && !self.fill()? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Ends the oldest request, which has nothing in its place: one of prepared requests that is not their last. With it those behind it that are
+    /// like it, where a later one completed.
+    #[inline]
+    fn end_link(&mut self, how: How, ring: &mut Ring<P>) {
+        if how == How::Oldest {
+            if let Err(error) = self.current().ok()
+                && let Some(last) = ring.first_from(ring.oldest())
+            {
+                last.fail(error);
+            }
+            self.next += 1;
+            return ring.skip_oldest();
+        }
+        let (_, _, number) = parts(self.current().wr_id());
+        while ring.oldest() != number && ring.get(ring.oldest()).is_none() {
+            ring.skip_oldest();
         }
     }
 
@@ -496,8 +580,20 @@ impl<S: Service, P> Tracker<S, P> {
     }
 
     /// Reads what has completed, after the last that was read came to its end. Whether there was anything.
-    #[inline]
+    #[inline(always)]
     fn fill(&mut self) -> std::result::Result<bool, Box<Error>> {
+        if !self.backlog.is_empty() || self.queue.is_extended() {
+            return self.fill_otherwise();
+        }
+        let Some(count) = self.queue.poll_legacy(&mut self.batch[..]) else {
+            return Err(self.queue.failed());
+        };
+        (self.next, self.filled) = (0, count);
+        Ok(count > 0)
+    }
+
+    #[inline(never)]
+    fn fill_otherwise(&mut self) -> std::result::Result<bool, Box<Error>> {
         let count = if self.backlog.is_empty() {
             self.queue.poll_into(&mut self.batch[..]).map_err(Box::new)?
         } else {
@@ -507,7 +603,6 @@ impl<S: Service, P> Tracker<S, P> {
         Ok(count > 0)
     }
 
-    #[cold]
     fn fill_from_backlog(&mut self) -> usize {
         let count = self.backlog.len().min(BATCH);
         for (place, completion) in self.batch.iter_mut().zip(self.backlog.drain(..count)) {

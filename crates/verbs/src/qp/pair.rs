@@ -262,6 +262,44 @@ impl<S: Service> QueuePair<S> {
         }
     }
 
+    /// Posts requests that are linked already, and are of these operations; see [`post`](Self::post).
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post).
+    ///
+    /// # Safety
+    /// As for [`post`](Self::post); `count` requests lie one behind the other from the first on, each linked to the next.
+    #[inline]
+    pub(crate) unsafe fn post_prepared(
+        &mut self,
+        first: NonNull<sys::ibv_send_wr>,
+        count: u32,
+        needs: Operations,
+    ) -> std::result::Result<(), PostError> {
+        if !self.pair.operations.contains(needs) {
+            let error = self.unsupported(needs - self.pair.operations);
+            return Err(PostError { posted: 0, error, is_uncertain: false });
+        }
+        if let Some(extended) = self.pair.extended {
+            // SAFETY: by the caller's promise; a request is laid out as C's.
+            let requests = unsafe {
+                std::slice::from_raw_parts_mut(first.cast::<SendRequest<'_, S>>().as_ptr(), count as usize)
+            };
+            // SAFETY: the same; the operations were looked at.
+            return unsafe { self.post_extended(extended.as_ptr(), requests) };
+        }
+        let mut bad = std::ptr::null_mut();
+        // SAFETY: the queue pair is alive, the list is linked and lives through the call; its memory is the caller's promise; the context
+        // was looked at when it was opened.
+        let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), first.as_ptr(), &raw mut bad) };
+        sys::Errno::check(answer).map_err(|errno| {
+            // SAFETY: in the list, or null, or nonsense of the driver's, which is only compared.
+            let refused =
+                (0..count as usize).find(|place| std::ptr::eq(unsafe { first.as_ptr().add(*place) }, bad));
+            self.post_failed("ibv_post_send", refused.unwrap_or(0), errno, refused.is_none())
+        })
+    }
+
     #[cold]
     fn unsupported(&self, operation: Operations) -> Error {
         let name = operation.iter_names().next().map_or("this operation", |(name, _)| name);

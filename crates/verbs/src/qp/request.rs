@@ -39,7 +39,7 @@ pub(super) const INLINE_ELEMENTS_MAX: usize = 16;
 
 /// The numbers of the ABI (`enum ibv_wr_opcode`) and what each needs of a queue pair.
 #[inline(always)]
-const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
+pub(crate) const fn needs(opcode: sys::IbvWrOpcode) -> Operations {
     match opcode {
         sys::IbvWrOpcode::RDMA_WRITE => Operations::WRITE,
         sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM => Operations::WRITE_IMMEDIATE,

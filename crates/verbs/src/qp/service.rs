@@ -22,6 +22,9 @@ pub trait Way: Default + Debug + Send + Sync + 'static {
     /// # Errors
     /// For a datagram that goes to nobody, or by a way of another domain.
     fn resolve(&self, pd: &ProtectionDomain) -> Result<Option<sys::ibv_send_wr_ud>, Box<Error>>;
+
+    /// The way of it.
+    fn handle(&self) -> Option<&AddressHandle>;
 }
 
 /// To the peer of the connection.
@@ -29,6 +32,10 @@ impl Way for () {
     #[inline]
     fn resolve(&self, _: &ProtectionDomain) -> Result<Option<sys::ibv_send_wr_ud>, Box<Error>> {
         Ok(None)
+    }
+
+    fn handle(&self) -> Option<&AddressHandle> {
+        None
     }
 }
 
@@ -50,6 +57,10 @@ impl Way for Option<Destined> {
             return Err(crate::hub::of_another_domain());
         }
         Ok(Some(sys::ibv_send_wr_ud { ah: handle.as_raw(), remote_qpn: *qp_num, remote_qkey: *qkey }))
+    }
+
+    fn handle(&self) -> Option<&AddressHandle> {
+        self.as_ref().map(|destined| &destined.handle)
     }
 }
 

@@ -87,6 +87,11 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(fake: &Fake) -> Self {
+        Self::with(fake, true)
+    }
+
+    /// Posted to extended, or by lists.
+    pub(crate) fn with(fake: &Fake, extended: bool) -> Self {
         let mut hub = Hub::new(&fake.context, 64).unwrap();
         let mut make = || {
             let prepared = hub
@@ -95,6 +100,7 @@ impl Pair {
                 .send_elements(4)
                 .receive_elements(4)
                 .inline_capacity(64)
+                .extended(extended)
                 .build()
                 .unwrap();
             hub.add(prepared).unwrap()
