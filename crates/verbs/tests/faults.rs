@@ -587,3 +587,57 @@ fn memory_of_a_post_that_failed_in_the_device_stays_until_its_end_is_known() {
     assert_eq!(back.len(), 1);
     assert!(back.into_iter().all(|held| held.into_buffer().is_some()));
 }
+
+#[test]
+fn memory_of_no_bytes_is_no_element_as_devices_take_it_for_two_gigabytes() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    let empty = || {
+        let (empty, rest) = fake.pd.allocate(8).unwrap().split_at(0).unwrap();
+        assert!(empty.is_empty());
+        (empty, rest)
+    };
+    let (none, place) = empty();
+    pair.hub.post_receive(pair.b, vec![none, place], 0).unwrap();
+    let (none, message) = empty();
+    pair.hub.post(pair.a, Operation::send(vec![none, message])).unwrap();
+    let (none, rest) = empty();
+    pair.hub.post_receive(pair.b, none, 0).unwrap();
+    pair.hub.post(pair.a, Operation::send(rest).len(0)).unwrap();
+    let ended = pair.ended();
+    assert_eq!(ended.len(), 4);
+    assert!(ended.iter().all(|ended| ended.result.is_ok()), "{ended:?}");
+    let Channels { mut a, b, .. } = Channels::new(&fake, SOON);
+    let (mut none, mut place) = empty();
+    let received = b.submit_receive(fake.pd.allocate(8).unwrap()).unwrap();
+    a.send(&[none.gather(0).unwrap(), place.gather(8).unwrap()]).unwrap();
+    assert_eq!(received.wait(SOON).unwrap().result.unwrap().len, Some(8));
+    let sent = b.submit(Operation::send(fake.pd.allocate(8).unwrap())).unwrap();
+    let done = a.run(Work::receive([none.scatter().unwrap(), place.scatter().unwrap()])).unwrap();
+    assert_eq!(done.places.into_vec().iter().map(|place| place.len()).collect::<Vec<_>>(), [0, 8]);
+    sent.wait(SOON).unwrap().result.unwrap();
+    drop((a, b, none, place, ended, pair));
+    fake.finish();
+}
+
+#[test]
+fn receives_told_of_in_any_order_leave_no_place_taken() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    for _ in 0..4 {
+        pair.hub.post_receive(pair.b, fake.pd.allocate(8).unwrap(), 0).unwrap();
+    }
+    // What the hub's second member was told of: its receives are of the second place.
+    let mut ended = Vec::new();
+    for (number, left) in [(1, 4), (0, 2), (3, 2), (0, 2), (2, 0)] {
+        fake.control.forge(pair.cq, completion(1 << 63 | 1 << 32 | number, pair.b_qp));
+        ended.extend(pair.ended());
+        assert_eq!(pair.hub.in_flight(pair.b).unwrap(), (0, left), "after {number}");
+    }
+    assert_eq!((ended.len(), pair.hub.strays()), (4, 1));
+    assert!(ended.iter().all(|ended| !ended.held.is_empty()));
+    assert!(pair.hub.is_idle());
+    drop(pair);
+    drop(ended);
+    fake.finish();
+}

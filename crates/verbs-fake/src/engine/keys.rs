@@ -51,7 +51,7 @@ impl State {
         if self.root_pd(mr.pd) != self.root_pd(pd) || !may {
             return Err(Denied);
         }
-        mr.span(piece.addr, u64::from(piece.len))
+        mr.span(piece.addr, piece.reach())
     }
 
     /// Memory that a peer names, through a queue pair of this domain.

@@ -46,6 +46,12 @@ impl List {
     fn as_slice(&self) -> &[sys::ibv_sge] {
         &self.elements[..self.len]
     }
+
+    /// As a request has them: devices take an element of no bytes for one of 2^31.
+    fn without_empty(&self) -> Self {
+        let elements = self.as_slice().iter().copied().filter(|element| element.length > 0);
+        Self { excess: self.excess, ..Self::of(elements) }
+    }
 }
 
 /// Bytes to be sent or written, up to 8 pieces. Made of a [`Gather`], an array or a slice of them; none is an empty message.
@@ -160,11 +166,12 @@ pub struct Done<'data> {
 
 impl<'data> Work<'data> {
     fn giving(kind: Kind, pieces: Pieces<'data>) -> Self {
-        Self { kind, list: pieces.list, places: Places::NONE, flags: sys::IBV_SEND_SIGNALED }
+        let list = pieces.list.without_empty();
+        Self { kind, list, places: Places::NONE, flags: sys::IBV_SEND_SIGNALED }
     }
 
     fn taking(kind: Kind, places: Places<'data>) -> Self {
-        Self { kind, list: places.list, places, flags: sys::IBV_SEND_SIGNALED }
+        Self { kind, list: places.list.without_empty(), places, flags: sys::IBV_SEND_SIGNALED }
     }
 
     /// Receives a message into places.

@@ -1,7 +1,7 @@
 //! Receives that all queue pairs of a hub take from, with what they hold.
 //!
-//! Called by the tracker alone. The queue is made here and never handed out: no queue pair but the tracker's can take from it, so it can be
-//! destroyed when those are.
+//! Called by the tracker alone. The queue is made here, and destroyed when the tracker's queue pairs are. Who has another handle of it, from one of
+//! those, keeps it, and with it the payloads of what is out, for ever.
 #![allow(unsafe_code)]
 
 use crate::cq::{CompletionQueue, Reservation};

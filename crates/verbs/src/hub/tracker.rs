@@ -564,14 +564,23 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     /// How a completion of this number ends a request of a ring, if it does.
     #[inline]
     fn how(ring: &Ring<P>, side: Side, number: u32) -> Option<How> {
+        if !(S::IN_ORDER && side == Side::Send) {
+            return Self::how_in_any_order(ring, number);
+        }
         if ring.oldest() == number {
             (ring.len() > 0).then_some(How::Oldest)
-        } else if S::IN_ORDER && side == Side::Send {
+        } else {
             // A completion of an ordered queue ends those before it that were not signaled, one a call, and itself last.
             ring.is_out(number).then_some(How::Before)
-        } else {
-            ring.has(number).then_some(How::Later)
         }
+    }
+
+    /// The same of a queue whose requests end in any order. The oldest ends as such unless the one after it has ended, whose place goes with it.
+    #[inline]
+    fn how_in_any_order(ring: &Ring<P>, number: u32) -> Option<How> {
+        let next = number.wrapping_add(1);
+        let is_alone = ring.oldest() == number && (!ring.is_out(next) || ring.get(next).is_some());
+        ring.has(number).then_some(if is_alone { How::Oldest } else { How::Later })
     }
 
     /// Whether strays since there were so many are more than can be left over: a device that makes them up keeps nobody here.

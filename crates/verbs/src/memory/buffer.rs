@@ -27,7 +27,7 @@ pub struct Buffer(ManuallyDrop<Box<Range>>);
 /// A range of a region that nobody else has.
 #[derive(Debug)]
 pub(super) struct Range {
-    /// As requests name it; the length is [`BEYOND`] for one that is longer than an element can be.
+    /// As requests name it; the length is [`BEYOND`] for one that no element can be.
     element: sys::ibv_sge,
     start: NonNull<u8>,
     len: usize,
@@ -50,7 +50,7 @@ impl Range {
     /// # Safety
     /// It lies in the region, and no other range has any part of it.
     pub(super) unsafe fn new(start: NonNull<u8>, len: usize, region: Arc<Registered>) -> Self {
-        let length = u32::try_from(len).unwrap_or(BEYOND);
+        let length = u32::try_from(len).ok().filter(|len| *len > 0).unwrap_or(BEYOND);
         let element = sys::ibv_sge { addr: start.as_ptr() as u64, length, lkey: region.lkey() };
         Self { element, start, len, region, home: None }
     }
@@ -125,7 +125,8 @@ impl Buffer {
         Scatter::new(bytes, &self.0.region)
     }
 
-    /// Address, length and key of all of it, for a request; nothing when it is longer than an element can be.
+    /// Address, length and key of all of it, for a request; nothing when it is longer than an element can be, or empty: devices take no bytes for
+    /// 2^31.
     #[inline]
     pub(crate) fn element(&self) -> Option<sys::ibv_sge> {
         if self.0.element.length == BEYOND { None } else { Some(self.0.element) }

@@ -198,8 +198,8 @@ impl<S: Service> QueuePair<S> {
     ///
     /// # Safety
     /// Until the completion of a request was polled, or the queue pair is destroyed: its memory stays registered and valid, bytes to be
-    /// sent are not written, places to be filled are not touched; unless it is inline, for then its bytes are free when this returns. An
-    /// unsignaled request ends with the next signaled one of this queue pair. No more requests than the depth are out that were not
+    /// sent are not written, places to be filled are not touched; unless it is inline, for then its bytes are free when this returns. No element
+    /// has a length of 0, which devices take for 2^31 bytes. A datagram says whom it goes to ([`to`](SendRequest::to)). An unsignaled request ends with the next signaled one of this queue pair. No more requests than the depth are out that were not
     /// polled. The completion queue is not that of a hub or channel, which would take the completion for one of its own.
     #[doc(alias = "ibv_post_send")]
     #[doc(alias = "ibv_wr_start")]
@@ -375,7 +375,7 @@ impl<S: Service> QueuePair<S> {
     ///
     /// # Safety
     /// Until the completion of a request was polled, or the queue pair is destroyed: its places stay registered and valid and are not
-    /// touched. No more receives than the depth are out that were not polled. The completion queue is not that of a hub or channel.
+    /// touched, and none has a length of 0, which devices take for 2^31 bytes. No more receives than the depth are out that were not polled. The completion queue is not that of a hub or channel.
     #[doc(alias = "ibv_post_recv")]
     #[inline]
     pub unsafe fn post_receives(
