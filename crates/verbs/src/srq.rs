@@ -304,9 +304,9 @@ impl SharedReceiveQueue {
     /// As of [`post_receives`](Self::post_receives).
     #[doc(alias = "ibv_post_srq_recv")]
     #[inline]
-    pub unsafe fn post_receive(&self, request: ReceiveRequest<'_>) -> Result<()> {
+    pub unsafe fn post_receive(&self, request: ReceiveRequest<'_>) -> std::result::Result<(), PostError> {
         // SAFETY: the caller's promise.
-        unsafe { self.post_receives(&mut [request]) }.map_err(|refused| refused.error)
+        unsafe { self.post_receives(&mut [request]) }
     }
 
     #[cold]
@@ -316,13 +316,12 @@ impl SharedReceiveQueue {
         bad: *mut sys::ibv_recv_wr,
         errno: sys::Errno,
     ) -> PostError {
-        // A driver that does not say which one refused the first.
-        let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
+        let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
         let error = match errno.0 {
             libc::ENOMEM => Error::Full { queue: "shared receive queue", depth: self.requests() },
             number => Error::call("ibv_post_srq_recv", self.context().name(), number),
         };
-        PostError { posted, error, is_uncertain: false }
+        PostError { posted: refused.unwrap_or(0), error, is_uncertain: refused.is_none() }
     }
 }
 

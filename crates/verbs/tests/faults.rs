@@ -8,6 +8,7 @@ use sinew_verbs::channel::{Channel, ScopeError, Work};
 use sinew_verbs::hub::{Held, Hub, Operation};
 use sinew_verbs::memory::{Memory, RegistrationFlags, RemoteAccess};
 use sinew_verbs::qp::Rc;
+use sinew_verbs::qp::state::State;
 use sinew_verbs::{Error, work::Status};
 use sinew_verbs_fake::{Alteration, Call, DeviceOptions, Hold, Kind, Refusal};
 use sinew_verbs_sys as sys;
@@ -640,4 +641,48 @@ fn receives_told_of_in_any_order_leave_no_place_taken() {
     drop(pair);
     drop(ended);
     fake.finish();
+}
+
+/// A device that takes a receive, fails all the same, and does not say which one it refused.
+unsafe extern "C" fn fails_and_says_nothing(
+    _: *mut sys::ibv_qp,
+    _: *mut sys::ibv_recv_wr,
+    _: *mut *mut sys::ibv_recv_wr,
+) -> c_int {
+    libc::EIO
+}
+
+unsafe extern "C" fn fails_and_says_nothing_of_a_shared_one(
+    _: *mut sys::ibv_srq,
+    _: *mut sys::ibv_recv_wr,
+    _: *mut *mut sys::ibv_recv_wr,
+) -> c_int {
+    libc::EIO
+}
+
+#[test]
+fn memory_of_a_receive_that_failed_in_the_device_stays_until_its_end_is_known() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    let mut shared = Hub::<Rc>::new(&fake.context, 8).unwrap();
+    shared.share_receives(&fake.pd, 2, 1).unwrap();
+    let Channels { mut a, b, .. } = Channels::new(&fake, SOON);
+    // SAFETY: the device is open, and nobody else calls it meanwhile.
+    unsafe {
+        (*fake.context.as_raw()).ops.post_recv = Some(fails_and_says_nothing);
+        (*fake.context.as_raw()).ops.post_srq_recv = Some(fails_and_says_nothing_of_a_shared_one);
+    }
+    let rejected = pair.hub.post_receive(pair.b, fake.pd.allocate(8).unwrap(), 0).unwrap_err();
+    assert!(matches!(rejected.error, Error::Call { .. }), "{rejected}");
+    assert!(rejected.operation.into_buffer().is_none(), "the device may have it");
+    assert_eq!(pair.hub.in_flight(pair.b).unwrap(), (0, 1));
+    assert_eq!(pair.hub.queue_pair_of(pair.b).unwrap().state().unwrap(), State::ERR);
+    assert!(pair.hub.remove(pair.b).unwrap().into_iter().all(|held| held.into_buffer().is_some()));
+    let rejected = shared.post_shared_receive(fake.pd.allocate(8).unwrap(), 0).unwrap_err();
+    assert!(rejected.operation.into_buffer().is_none() && !shared.is_idle());
+    // What is borrowed is not given back before the queue pair has ended.
+    let mut place = fake.pd.allocate(8).unwrap();
+    assert!(matches!(a.receive(place.scatter().unwrap()), Err(Error::TimedOut { .. })));
+    assert!(fake.control.calls(Call::DestroyQp) >= 2);
+    drop((a, b, pair, shared));
 }

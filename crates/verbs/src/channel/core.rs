@@ -126,9 +126,7 @@ impl Core {
         // SAFETY: by the caller's promise, the memory stays until the claim has ended; it is enclosed by its registration, as elements are.
         let posted = unsafe {
             if work.is_receive() {
-                tracker
-                    .post_receive(member, |_, wr_id, _| Ok(work.receive_request(wr_id)), claim)
-                    .map_err(|(claim, error)| (Some(claim), error))
+                tracker.post_receive(member, |_, wr_id, _| Ok(work.receive_request(wr_id)), claim)
             } else {
                 tracker.post_send(member, |_, wr_id, _| Ok(work.request(wr_id)), claim)
             }

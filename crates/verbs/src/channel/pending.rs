@@ -79,7 +79,11 @@ impl Drop for PendingWork<'_> {
         // A waker of somebody else's may panic meanwhile. The memory is its owner's again after this, so it goes on first.
         let mut panicked = None;
         while let Err(panic) = catch_unwind(AssertUnwindSafe(wait)) {
-            panicked.get_or_insert(panic);
+            match panicked {
+                None => panicked = Some(panic),
+                // What it carries may panic when it is dropped.
+                Some(_) => std::mem::forget(panic),
+            }
         }
         self.core.abandon(claim);
         if let Some(panic) = panicked

@@ -137,8 +137,7 @@ impl Owned {
                         Ok(ReceiveRequest::of(wr_id, elements.as_ptr().cast(), count as usize))
                     };
                     // SAFETY: the memory is owned, registered in this domain, and lies in the claim until that has ended.
-                    let posted = unsafe { tracker.post_receive(member, make, claim) };
-                    (claim, posted.map_err(|(claim, error)| (Some(claim), error)))
+                    (claim, unsafe { tracker.post_receive(member, make, claim) })
                 }
             },
             Self::Send(operation) => {

@@ -99,7 +99,10 @@ impl<S: Service, P> Held<S, P> {
     #[cold]
     pub(super) fn cut(&self) {
         if let Err(error) = self.qp.fail() {
-            tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
+            // A subscriber's panic would leave a request out that its poster does not know of.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
+            }));
         }
     }
 }

@@ -161,7 +161,7 @@ impl<S: Service> Hub<S> {
         let posted = unsafe {
             self.tracker.post_shared_receive(receive::<S>(&mut elements), Kept::new(held.into(), tag))
         };
-        posted.map_err(|(kept, error)| Rejected { operation: kept.into_held(), error: *error })
+        posted.map_err(rejected)
     }
 
     /// Posts a receive: a message of up to the memory's length goes there. Never blocks, never allocates.
@@ -180,8 +180,14 @@ impl<S: Service> Hub<S> {
         let posted = unsafe {
             self.tracker.post_receive(member, receive::<S>(&mut elements), Kept::new(held.into(), tag))
         };
-        posted.map_err(|(kept, error)| Rejected { operation: kept.into_held(), error: *error })
+        posted.map_err(rejected)
     }
+}
+
+/// A receive that was not posted, or that the device may have taken all the same: then its memory comes by `poll`.
+#[cold]
+fn rejected<S: Service>((kept, error): (Option<Kept<S>>, Box<Error>)) -> Rejected<Held> {
+    Rejected { operation: kept.map_or(Held::Nothing, Kept::into_held), error: *error }
 }
 
 /// How a receive into the memory that it keeps is made.

@@ -51,7 +51,7 @@ impl<P> Shared<P> {
     /// Posts a receive that `make` makes of its payload and its number; `wr_id` makes that of its place.
     ///
     /// # Errors
-    /// The payload comes back: nothing was posted.
+    /// The payload comes back when nothing was posted; it stays here where the device may have taken the receive all the same.
     ///
     /// # Safety
     /// The payload keeps every byte that the request names, registered in the queue's domain, valid and untouched, until it comes back by
@@ -61,14 +61,14 @@ impl<P> Shared<P> {
         wr_id: impl FnOnce(u32) -> u64,
         make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Box<Error>)> {
+    ) -> std::result::Result<(), (Option<P>, Box<Error>)> {
         let Some(number) = self.receives.next() else {
             let depth = self.receives.places.len() as u32;
-            return Err((payload, Box::new(Error::Full { queue: "shared receive queue", depth })));
+            return Err((Some(payload), Box::new(Error::Full { queue: "shared receive queue", depth })));
         };
         let request = match make(&payload, wr_id(number), self.queue.protection_domain()) {
             Ok(request) => request,
-            Err(error) => return Err((payload, error)),
+            Err(error) => return Err((Some(payload), error)),
         };
         // SAFETY: the payload keeps what the request names until it ended, or the queue is destroyed.
         match unsafe { self.queue.post_receive(request) } {
@@ -76,7 +76,11 @@ impl<P> Shared<P> {
                 self.receives.push(payload);
                 Ok(())
             }
-            Err(error) => Err((payload, Box::new(error))),
+            Err(failed) if failed.is_uncertain => {
+                self.receives.push(payload);
+                Err((None, Box::new(failed.error)))
+            }
+            Err(failed) => Err((Some(payload), Box::new(failed.error))),
         }
     }
 

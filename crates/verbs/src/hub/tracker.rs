@@ -118,7 +118,8 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     /// Posts a receive for whichever queue pair a message comes to; see [`post_send`](Self::post_send).
     ///
     /// # Errors
-    /// The payload comes back: nothing was posted.
+    /// The payload comes back when nothing was posted. Where the device failed in the call itself it may have taken the receive: then the payload
+    /// comes by `poll`, or goes with this value.
     ///
     /// # Safety
     /// As for [`post_send`](Self::post_send), in the domain of shared receives.
@@ -126,8 +127,8 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         &mut self,
         make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Box<Error>)> {
-        let Some(shared) = &mut self.shared else { return Err((payload, Box::new(nothing_shared()))) };
+    ) -> std::result::Result<(), (Option<P>, Box<Error>)> {
+        let Some(shared) = &mut self.shared else { return Err((Some(payload), Box::new(nothing_shared()))) };
         // SAFETY: by the caller's promise.
         unsafe { shared.post(|number| wr_id(Side::Receive, ALL, number), make, payload) }
     }
@@ -405,7 +406,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     /// Posts one receive; see [`post_send`](Self::post_send).
     ///
     /// # Errors
-    /// The payload comes back: nothing was posted.
+    /// As for [`post_send`](Self::post_send).
     ///
     /// # Safety
     /// As for [`post_send`](Self::post_send).
@@ -415,24 +416,20 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         member: Member,
         make: impl FnOnce(&P, u64, &ProtectionDomain) -> std::result::Result<ReceiveRequest<'l>, Box<Error>>,
         payload: P,
-    ) -> std::result::Result<(), (P, Box<Error>)> {
+    ) -> std::result::Result<(), (Option<P>, Box<Error>)> {
         let held = match self.members.get_mut(member) {
             Ok(held) => held,
-            Err(error) => return Err((payload, Box::new(error))),
+            Err(error) => return Err((Some(payload), Box::new(error))),
         };
         let Held { qp, receives, .. } = held;
         let Some((number, place)) = receives.vacancy() else {
             let full = Error::Full { queue: "receive queue", depth: receives.depth() };
-            return Err((payload, Box::new(full)));
+            return Err((Some(payload), Box::new(full)));
         };
         let wr_id = wr_id(Side::Receive, member, number);
-        let back = |place: &mut Option<P>, error| match place.take() {
-            Some(payload) => Err((payload, error)),
-            None => Ok(()),
-        };
         let request = match make(place.insert(payload), wr_id, qp.protection_domain()) {
             Ok(request) => request,
-            Err(error) => return back(place, error),
+            Err(error) => return Err((place.take(), error)),
         };
         // SAFETY: the payload keeps what the request names; the ring has room, so the queue and the completion queue have.
         match unsafe { qp.post_receives(&mut [request]) } {
@@ -440,7 +437,12 @@ impl<S: Service, P: Payload> Tracker<S, P> {
                 receives.advance();
                 Ok(())
             }
-            Err(error) => back(place, Box::new(error.error)),
+            Err(failed) if failed.is_uncertain => {
+                receives.advance();
+                held.cut();
+                Err((None, Box::new(failed.error)))
+            }
+            Err(failed) => Err((place.take(), Box::new(failed.error))),
         }
     }
 

@@ -391,12 +391,12 @@ impl<S: Service> QueuePair<S> {
         // context was looked at when it was opened.
         let answer = unsafe { sys::ibv_post_recv_unchecked(self.as_raw(), list, &raw mut bad) };
         sys::Errno::check(answer).map_err(|errno| {
-            let posted = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad)).unwrap_or(0);
+            let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
             let error = match errno.0 {
                 libc::ENOMEM => Error::Full { queue: "receive queue", depth: self.pair.depths.receive },
                 number => Error::call("ibv_post_recv", self.object(), number),
             };
-            PostError { posted, error, is_uncertain: false }
+            PostError { posted: refused.unwrap_or(0), error, is_uncertain: refused.is_none() }
         })
     }
 
