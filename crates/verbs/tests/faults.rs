@@ -6,7 +6,7 @@ mod fake;
 use fake::{Channels, Fake, Pair, must_end, range};
 use sinew_verbs::channel::{Channel, ScopeError, Work};
 use sinew_verbs::hub::{Held, Hub, Operation};
-use sinew_verbs::memory::{Memory, RegistrationFlags, RemoteAccess};
+use sinew_verbs::memory::{Memory, MemoryWindow, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::qp::state::State;
 use sinew_verbs::{Error, work::Status};
@@ -685,4 +685,34 @@ fn memory_of_a_receive_that_failed_in_the_device_stays_until_its_end_is_known() 
     assert!(matches!(a.receive(place.scatter().unwrap()), Err(Error::TimedOut { .. })));
     assert!(fake.control.calls(Call::DestroyQp) >= 2);
     drop((a, b, pair, shared));
+}
+
+/// Asks a window for its key when it is woken.
+struct Asks(MemoryWindow);
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.key();
+    }
+}
+
+#[test]
+fn a_waker_may_ask_a_window_while_it_is_bound() {
+    must_end(|| {
+        let fake = Fake::new();
+        let Channels { mut a, b, a_qp, .. } = Channels::new(&fake, SOON);
+        let window = fake.pd.memory_window(WindowType::Two).unwrap();
+        let (memory, flags) = (Memory::zeroed(64).unwrap(), RegistrationFlags::WINDOW_BIND);
+        let region = fake.pd.expose_with(memory, RemoteAccess::empty(), flags).unwrap();
+        fake.control.hold(a_qp, Hold::COMPLETIONS);
+        let mut send = a.submit(Operation::send(Held::Nothing)).unwrap();
+        let receive = b.submit_receive(Held::Nothing).unwrap();
+        let asks = Waker::from(Arc::new(Asks(window.clone())));
+        assert!(poll(&mut send, &asks).is_pending());
+        fake.control.hold(a_qp, Hold::NOTHING);
+        a.bind_window(&window, &region, 0..8, RemoteAccess::READ).unwrap();
+        assert!(poll(&mut send, &asks).is_ready());
+        drop((send, receive, asks, a, b, window, region));
+        fake.finish();
+    });
 }

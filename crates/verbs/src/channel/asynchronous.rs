@@ -62,6 +62,15 @@ impl Submitted {
         Self::start(core, peer, Owned::Send(operation))
     }
 
+    /// The same, while the caller has a lock that wakers may want; who calls it has made progress before.
+    pub(crate) fn send_now(
+        core: &Arc<Core>,
+        peer: u32,
+        operation: Operation<Rc>,
+    ) -> std::result::Result<Self, Rejected<Held>> {
+        Self::started(core, core.submit_now(peer, Owned::Send(operation)))
+    }
+
     pub(crate) fn receive(
         core: &Arc<Core>,
         peer: u32,
@@ -71,7 +80,14 @@ impl Submitted {
     }
 
     fn start(core: &Arc<Core>, peer: u32, owned: Owned) -> std::result::Result<Self, Rejected<Held>> {
-        match core.submit(peer, owned) {
+        Self::started(core, core.submit(peer, owned))
+    }
+
+    fn started(
+        core: &Arc<Core>,
+        answer: std::result::Result<Claim, (Held, Error)>,
+    ) -> std::result::Result<Self, Rejected<Held>> {
+        match answer {
             Ok(claim) => Ok(Self { core: core.clone(), claim: Some(claim) }),
             Err((operation, error)) => Err(Rejected { operation, error }),
         }

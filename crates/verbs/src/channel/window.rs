@@ -26,6 +26,7 @@ impl Channel {
         range: Range<usize>,
         access: RemoteAccess,
     ) -> Result<RemoteRegion> {
+        self.core.progress()?;
         let post = |binding| start(&self.core, 0, Operation::bind_window(window, binding));
         let (remote, bound) = window.bind_by(region, range, access, post)?;
         end(bound, self.recipe.deadline).map(|()| remote)
@@ -37,6 +38,7 @@ impl Channel {
     /// As for [`bind_window`](Self::bind_window).
     #[doc(alias = "ibv_wr_local_inv")]
     pub fn close_window(&mut self, window: &MemoryWindow) -> Result<()> {
+        self.core.progress()?;
         end(start(&self.core, 0, Operation::close_window(window)?)?, self.recipe.deadline)
     }
 }
@@ -54,6 +56,7 @@ impl MultiChannel {
         range: Range<usize>,
         access: RemoteAccess,
     ) -> Result<RemoteRegion> {
+        self.core().progress()?;
         let post = |binding| start(self.core(), peer, Operation::bind_window(window, binding));
         let (remote, bound) = window.bind_by(region, range, access, post)?;
         end(bound, self.deadline()).map(|()| remote)
@@ -64,12 +67,14 @@ impl MultiChannel {
     /// # Errors
     /// As there.
     pub fn close_window(&mut self, peer: u32, window: &MemoryWindow) -> Result<()> {
+        self.core().progress()?;
         end(start(self.core(), peer, Operation::close_window(window)?)?, self.deadline())
     }
 }
 
+/// Wakers do not run in here: the window is locked while it is bound, and they may ask it.
 fn start(core: &Arc<Core>, peer: u32, operation: Operation<Rc>) -> Result<Submitted> {
-    Submitted::send(core, peer, operation).map_err(|Rejected { error, .. }| error)
+    Submitted::send_now(core, peer, operation).map_err(|Rejected { error, .. }| error)
 }
 
 fn end(submitted: Submitted, deadline: Option<Duration>) -> Result<()> {
