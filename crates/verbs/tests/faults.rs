@@ -5,7 +5,7 @@ mod fake;
 
 use fake::{Channels, Fake, Pair, must_end, range};
 use sinew_verbs::channel::{Channel, ScopeError, Work};
-use sinew_verbs::hub::{Held, Hub, Operation};
+use sinew_verbs::hub::{Held, Hub, Operation, Prepared};
 use sinew_verbs::memory::{Memory, MemoryWindow, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::qp::state::State;
@@ -715,4 +715,25 @@ fn a_waker_may_ask_a_window_while_it_is_bound() {
         drop((send, receive, asks, a, b, window, region));
         fake.finish();
     });
+}
+
+#[test]
+fn what_a_device_did_not_take_is_not_told_of_as_done() {
+    for device in [DeviceOptions::default(), DeviceOptions::legacy(0)] {
+        let fake = Fake::with(device);
+        let mut pair = Pair::new(&fake);
+        // The second is longer than what is inline: the device refuses it, after it took the first or before.
+        let write = |len| Operation::send(fake.pd.allocate(len).unwrap()).unsignaled().inline();
+        let prepared = Prepared::new(&fake.pd, vec![write(8), write(4096), write(8)]).unwrap();
+        assert!(
+            pair.hub.post_prepared(pair.a, prepared).unwrap_err().operation.is_none(),
+            "some may be taken"
+        );
+        let after = pair.hub.post(pair.a, Operation::send(fake.pd.allocate(8).unwrap())).unwrap_err();
+        assert!(matches!(after.error, Error::Invalid { .. }), "{}", after.error);
+        assert!(pair.ended().iter().all(|ended| ended.result.is_err()));
+        assert_eq!(pair.hub.reset(pair.a).unwrap().len(), 1, "its memory");
+        drop((pair, after));
+        fake.finish();
+    }
 }

@@ -95,9 +95,11 @@ impl<S: Service, P> Held<S, P> {
         }
     }
 
-    /// Nobody knows what the device has taken: all that is out is flushed.
+    /// Nobody knows what the device has taken: all that is out is flushed. Nothing is sent after it, whose completion would tell that what the
+    /// device did not take had succeeded.
     #[cold]
-    pub(super) fn cut(&self) {
+    pub(super) fn cut(&mut self) {
+        self.sends.close();
         if let Err(error) = self.qp.fail() {
             // A subscriber's panic would leave a request out that its poster does not know of.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
