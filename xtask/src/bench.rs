@@ -60,6 +60,30 @@ pub(crate) fn measure_build(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Measures the verbs' example `perf` against perftest in the guest.
+///
+/// # Errors
+/// When they cannot be built, there is no guest, or a budget is missed.
+pub(crate) fn verbs(workspace: &Workspace, words: &[String]) -> Result<()> {
+    let mut build = Command::new(cargo());
+    build.args(["build", "--release", "--package", "sinew-verbs", "--manifest-path"]);
+    build.arg(workspace.root.join("Cargo.toml"));
+    build.args(["--example", "perf", "--example", "perf_against_perftest"]);
+    if !build.status().context("cargo cannot be started")?.success() {
+        bail!("the examples of sinew-verbs do not build");
+    }
+    let status = Command::new(std::env::current_exe().context("the path of this program")?)
+        .args(["vm", "run", "--timeout", "3600", "--"])
+        .arg(workspace.target.join("release/examples/perf_against_perftest"))
+        .args(words)
+        .status()
+        .context("the guest cannot be started")?;
+    if !status.success() {
+        bail!("the measurement ended with {status}");
+    }
+    Ok(())
+}
+
 /// Installs the peers if asked, then runs the benchmarks with `words`, on this terminal.
 ///
 /// # Errors

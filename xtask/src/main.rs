@@ -61,6 +61,9 @@ enum Command {
         /// Measure instead how long `sinew` takes to build from nothing, and how large it is without symbols
         #[arg(long)]
         build: bool,
+        /// Measure instead verbs against perftest, on the guest's device; further words go to `perf_against_perftest`
+        #[arg(long)]
+        verbs: bool,
         /// Words for the benchmarks
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
@@ -129,6 +132,7 @@ fn run(command: Command) -> Result<()> {
         Command::Dependencies => dependencies::run(&Workspace::load()?),
         Command::Features => features::run(&Workspace::load()?),
         Command::Bench { build: true, .. } => bench::measure_build(&Workspace::load()?),
+        Command::Bench { verbs: true, words, .. } => bench::verbs(&Workspace::load()?, &words),
         Command::Bench { setup, words, .. } => bench::run(&Workspace::load()?, setup, &words),
         Command::Fuzz { planted: true, target, .. } => planted::run(&Workspace::load()?, target.as_deref()),
         Command::Fuzz { long, target, .. } => fuzz::run(&Workspace::load()?, long, target.as_deref()),
