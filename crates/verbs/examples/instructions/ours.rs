@@ -81,10 +81,16 @@ fn raw_batch(
 ) -> Result<(), Failure> {
     let mut places = [WorkCompletion::EMPTY; BATCH];
     for first in (0..requests).step_by(BATCH) {
-        let mut batch: [SendRequest<'_, Rc>; BATCH] =
-            std::array::from_fn(|place| request(row, first + place as u64, &lists[place], remote));
-        // SAFETY: as above.
-        unsafe { qp.post(&mut batch) }?;
+        if row.is_extended {
+            let batch = (first..).zip(lists).map(|(number, list)| request(row, number, list, remote));
+            // SAFETY: as above.
+            unsafe { qp.post_each(batch) }?;
+        } else {
+            let mut batch: [SendRequest<'_, Rc>; BATCH] =
+                std::array::from_fn(|place| request(row, first + place as u64, &lists[place], remote));
+            // SAFETY: as above.
+            unsafe { qp.post(&mut batch) }?;
+        }
         poll_until(cq, &mut places, if row.signal_all { BATCH } else { 1 })?;
     }
     Ok(())

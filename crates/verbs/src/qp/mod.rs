@@ -3,7 +3,8 @@
 mod attributes;
 mod builder;
 pub mod config;
-pub mod endpoint;
+pub mod each;
+mod endpoint;
 mod multicast;
 mod pair;
 mod prepared;

@@ -206,13 +206,7 @@ impl<S: Service> QueuePair<S> {
     #[inline]
     pub unsafe fn post(&mut self, requests: &mut [SendRequest<'_, S>]) -> std::result::Result<(), PostError> {
         for request in &*requests {
-            if !self.pair.operations.contains(request.needs()) {
-                return Err(PostError {
-                    posted: 0,
-                    error: self.unsupported(request.needs()),
-                    is_uncertain: false,
-                });
-            }
+            self.check(request)?;
         }
         match self.pair.extended {
             // SAFETY: by the caller's promise; the operations were looked at.
@@ -230,30 +224,23 @@ impl<S: Service> QueuePair<S> {
     /// # Safety
     /// As for [`post`](Self::post).
     #[inline(always)]
-    pub unsafe fn post_one(&mut self, mut request: SendRequest<'_, S>) -> std::result::Result<(), PostError> {
-        if !self.pair.operations.contains(request.needs()) {
-            return Err(PostError {
-                posted: 0,
-                error: self.unsupported(request.needs()),
-                is_uncertain: false,
-            });
-        }
+    pub unsafe fn post_one(&mut self, request: SendRequest<'_, S>) -> std::result::Result<(), PostError> {
+        self.check(&request)?;
         let mut bad = std::ptr::null_mut();
         let answer = match self.pair.extended {
             // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
             // (`sys::supports`), which the request is of; between start and completion nothing of the caller's runs and nothing panics.
-            Some(extended) if !request.has_too_many() => unsafe {
+            Some(extended) => unsafe {
                 sys::ibv_wr_start_unchecked(extended.as_ptr());
                 write_request::<S>(extended.as_ptr(), request.as_raw());
                 sys::ibv_wr_complete_unchecked(extended.as_ptr())
             },
-            Some(_) => {
-                return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
-            }
             None => {
+                // A copy, so that the request lies in memory only where the device asks for that.
+                let mut list = *request.as_raw();
                 // SAFETY: the queue pair is alive, the list of one lives through the call; its memory is the caller's promise; the context
                 // was looked at when it was opened.
-                unsafe { sys::ibv_post_send_unchecked(self.as_raw(), request.raw_mut(), &raw mut bad) }
+                unsafe { sys::ibv_post_send_unchecked(self.as_raw(), &raw mut list, &raw mut bad) }
             }
         };
         match sys::Errno::check(answer) {
@@ -288,16 +275,48 @@ impl<S: Service> QueuePair<S> {
             // SAFETY: the same; the operations were looked at.
             return unsafe { self.post_extended(extended.as_ptr(), requests) };
         }
+        // SAFETY: by the caller's promise.
+        unsafe { self.post_list(first.as_ptr(), count as usize) }
+    }
+
+    /// Posts `count` linked requests, which lie one behind the other, by one call.
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post).
+    ///
+    /// # Safety
+    /// As for [`post`](Self::post); the list is as it is said to be, and ends.
+    #[inline(always)]
+    pub(super) unsafe fn post_list(
+        &mut self,
+        first: *mut sys::ibv_send_wr,
+        count: usize,
+    ) -> std::result::Result<(), PostError> {
         let mut bad = std::ptr::null_mut();
         // SAFETY: the queue pair is alive, the list is linked and lives through the call; its memory is the caller's promise; the context
         // was looked at when it was opened.
-        let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), first.as_ptr(), &raw mut bad) };
-        sys::Errno::check(answer).map_err(|errno| {
-            // SAFETY: in the list, or null, or nonsense of the driver's, which is only compared.
-            let refused =
-                (0..count as usize).find(|place| std::ptr::eq(unsafe { first.as_ptr().add(*place) }, bad));
-            self.post_failed("ibv_post_send", refused.unwrap_or(0), errno, refused.is_none())
-        })
+        let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), first, &raw mut bad) };
+        match sys::Errno::check(answer) {
+            Ok(()) => Ok(()),
+            Err(errno) => {
+                // The first that was refused, where the driver says so.
+                let refused = (0..count).find(|place| std::ptr::eq(first.wrapping_add(*place), bad));
+                Err(self.post_failed("ibv_post_send", refused.unwrap_or(0), errno, refused.is_none()))
+            }
+        }
+    }
+
+    /// Whether the queue pair takes a request as it posts.
+    #[inline(always)]
+    pub(super) fn check(&self, request: &SendRequest<'_, S>) -> std::result::Result<(), PostError> {
+        if !self.pair.operations.contains(request.needs()) {
+            let error = self.unsupported(request.needs());
+            return Err(PostError { posted: 0, error, is_uncertain: false });
+        }
+        if self.pair.extended.is_some() && request.has_too_many() {
+            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
+        }
+        Ok(())
     }
 
     #[cold]
@@ -307,7 +326,7 @@ impl<S: Service> QueuePair<S> {
     }
 
     #[cold]
-    fn post_failed(
+    pub(super) fn post_failed(
         &self,
         call: &'static str,
         posted: usize,
@@ -321,6 +340,7 @@ impl<S: Service> QueuePair<S> {
         PostError { posted, error, is_uncertain }
     }
 
+    #[inline]
     unsafe fn post_linked(
         &mut self,
         requests: &mut [SendRequest<'_, S>],
@@ -334,14 +354,8 @@ impl<S: Service> QueuePair<S> {
         if next.is_null() {
             return Ok(());
         }
-        let mut bad = std::ptr::null_mut();
-        // SAFETY: the queue pair is alive, the list is linked and lives through the call; its memory is the caller's promise; the
-        // context was looked at when it was opened.
-        let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), next, &raw mut bad) };
-        sys::Errno::check(answer).map_err(|errno| {
-            let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
-            self.post_failed("ibv_post_send", refused.unwrap_or(0), errno, refused.is_none())
-        })
+        // SAFETY: linked just now, from the first to the last, which lie one behind the other; the rest is the caller's promise.
+        unsafe { self.post_list(next, requests.len()) }
     }
 
     unsafe fn post_extended(
@@ -349,9 +363,6 @@ impl<S: Service> QueuePair<S> {
         qp: *mut sys::ibv_qp_ex,
         requests: &mut [SendRequest<'_, S>],
     ) -> std::result::Result<(), PostError> {
-        if requests.iter().any(SendRequest::has_too_many) {
-            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
-        }
         if requests.is_empty() {
             return Ok(());
         }
@@ -515,7 +526,7 @@ impl<S: Service> fmt::Debug for QueuePair<S> {
 /// # Safety
 /// As for the functions that it calls: a batch was started by this thread, and the queue pair was made for the operation.
 #[inline(always)]
-unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
+pub(super) unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
     // SAFETY: by the promise to this function. The unions are read as the operation wrote them: writes and reads have `rdma`, atomics
     // `atomic`, datagrams `ud`.
     unsafe {
