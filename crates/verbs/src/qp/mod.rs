@@ -3,8 +3,8 @@
 mod attributes;
 mod builder;
 pub mod config;
-pub mod each;
-mod endpoint;
+mod each;
+pub mod endpoint;
 mod multicast;
 mod pair;
 mod prepared;
