@@ -546,3 +546,33 @@ fn a_group_s_messages_reach_all_that_are_in_it_and_nobody_else() {
     drop((hub, stranger, group));
     assert_eq!(library.leaked_objects(), leaked);
 }
+
+#[test]
+fn what_an_identifier_without_a_device_cannot_do_is_refused() {
+    let Some((library, _)) = place() else { return };
+    let channel = library.event_channel().expect("a channel");
+    for space in [PortSpace::TCP, PortSpace::UDP] {
+        let id = channel.id(space).expect("an identifier");
+        // 255 asks the library for what the device can.
+        for most in [0, 255] {
+            let attributes = ConnectionAttributes {
+                responder_resources: most,
+                initiator_depth: most,
+                ..ConnectionAttributes::default()
+            };
+            for refused in [
+                id.connect(&attributes, &[]),
+                id.accept(&attributes, &[]),
+                id.resolve_route(PATIENCE),
+                id.reject(&[]),
+                id.establish(),
+                id.disconnect(),
+                id.notify_established(),
+                id.attributes(State::INIT).map(drop),
+            ] {
+                assert!(matches!(refused, Err(Error::Call { .. })), "{refused:?}");
+            }
+        }
+        assert!(id.context().expect("it can be asked").is_none());
+    }
+}

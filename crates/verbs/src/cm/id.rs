@@ -147,6 +147,18 @@ impl Id {
         answer.map_err(|errno| Error::call(name, self, errno.0))
     }
 
+    /// The same of a function that asks the identifier's device without a look whether it has one (librdmacm crashes): refused with `EINVAL` before.
+    fn call_on_device(
+        &self,
+        name: &'static str,
+        what: impl FnOnce(&sys::CmTable, *mut sys::rdma_cm_id) -> c_int,
+    ) -> Result<()> {
+        self.call(name, |table, id| {
+            // SAFETY: the identifier lives, and is read under its channel's lock. The library finds its device with this field, and never takes it away.
+            if unsafe { (*id).verbs }.is_null() { libc::EINVAL } else { what(table, id) }
+        })
+    }
+
     /// Moves it, and its events that nobody has taken, to another channel (rdma_migrate_id(3)). Does not block.
     ///
     /// # Errors
@@ -222,11 +234,11 @@ impl Id {
     /// Finds the path to the address that was resolved; ends with `ROUTE_RESOLVED` or `ROUTE_ERROR` (rdma_resolve_route(3)).
     ///
     /// # Errors
-    /// [`Error::Call`] when it does not begin.
+    /// [`Error::Call`] when it does not begin: `EINVAL` before an address was resolved.
     #[doc(alias = "rdma_resolve_route")]
     pub fn resolve_route(&self, timeout: Duration) -> Result<()> {
         // SAFETY: the identifier lives.
-        self.call("rdma_resolve_route", |table, id| unsafe {
+        self.call_on_device("rdma_resolve_route", |table, id| unsafe {
             (table.rdma_resolve_route)(id, milliseconds(timeout))
         })
     }
@@ -244,7 +256,7 @@ impl Id {
         let function = self.library().cm_table()?.rdma_init_qp_attr;
         let function = function.ok_or_else(|| self.unsupported("rdma_init_qp_attr"))?;
         // SAFETY: the identifier lives, both places are locals.
-        self.call("rdma_init_qp_attr", |_, id| unsafe { function(id, &mut raw, &mut mask) })?;
+        self.call_on_device("rdma_init_qp_attr", |_, id| unsafe { function(id, &mut raw, &mut mask) })?;
         Ok(Attributes::from_raw(raw, AttributeMask::from_bits_retain(mask as u32)))
     }
 
@@ -256,12 +268,12 @@ impl Id {
     /// `ESTABLISHED` (iWARP, datagrams), `REJECTED`, `UNREACHABLE` or `CONNECT_ERROR` (rdma_connect(3)).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for private data that does not fit; [`Error::Call`], as `EINVAL` for more reads at once than the device does.
+    /// [`Error::Invalid`] for private data that does not fit; [`Error::Call`], as `EINVAL` before a device is known, and for more reads at once than it does.
     #[doc(alias = "rdma_connect")]
     pub fn connect(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
         let mut raw = self.told(attributes, private_data, PrivateData::Connect)?;
         // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
-        self.call("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })
+        self.call_on_device("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })
     }
 
     /// Accepts the request that it came with; ends with `ESTABLISHED` or an error (rdma_accept(3)). The queue pair must be brought up before.
@@ -272,7 +284,7 @@ impl Id {
     pub fn accept(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
         let mut raw = self.told(attributes, private_data, PrivateData::Accept)?;
         // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
-        self.call("rdma_accept", |table, id| unsafe { (table.rdma_accept)(id, &mut raw) })
+        self.call_on_device("rdma_accept", |table, id| unsafe { (table.rdma_accept)(id, &mut raw) })
     }
 
     fn told(
@@ -298,7 +310,7 @@ impl Id {
         let data: *const c_void =
             if len == 0 { std::ptr::null() } else { private_data.as_ptr().cast::<c_void>() };
         // SAFETY: the identifier lives; the data lives through the call and is copied.
-        self.call("rdma_reject", |table, id| unsafe { (table.rdma_reject)(id, data, len) })
+        self.call_on_device("rdma_reject", |table, id| unsafe { (table.rdma_reject)(id, data, len) })
     }
 
     /// Completes a connection after `CONNECT_RESPONSE`, when the queue pair is up (rdma_establish(3)).
@@ -310,7 +322,7 @@ impl Id {
         let function = self.library().cm_table()?.rdma_establish;
         let function = function.ok_or_else(|| self.unsupported("rdma_establish"))?;
         // SAFETY: the identifier lives.
-        self.call("rdma_establish", |_, id| unsafe { function(id) })
+        self.call_on_device("rdma_establish", |_, id| unsafe { function(id) })
     }
 
     /// Ends the connection, or answers that the peer has ended it; both ends get `DISCONNECTED` (rdma_disconnect(3)).
@@ -320,7 +332,7 @@ impl Id {
     #[doc(alias = "rdma_disconnect")]
     pub fn disconnect(&self) -> Result<()> {
         // SAFETY: the identifier lives.
-        self.call("rdma_disconnect", |table, id| unsafe { (table.rdma_disconnect)(id) })
+        self.call_on_device("rdma_disconnect", |table, id| unsafe { (table.rdma_disconnect)(id) })
     }
 
     /// Tells that the first message has come before `ESTABLISHED` did, as an asynchronous event of the queue pair says
@@ -331,7 +343,9 @@ impl Id {
     #[doc(alias = "rdma_notify")]
     pub fn notify_established(&self) -> Result<()> {
         // SAFETY: the identifier lives.
-        self.call("rdma_notify", |table, id| unsafe { (table.rdma_notify)(id, sys::IbvEventType::COMM_EST) })
+        self.call_on_device("rdma_notify", |table, id| unsafe {
+            (table.rdma_notify)(id, sys::IbvEventType::COMM_EST)
+        })
     }
 
     /// Joins a group; ends with `MULTICAST_JOIN`, which says how its datagrams are addressed, or `MULTICAST_ERROR`
@@ -343,7 +357,7 @@ impl Id {
     pub fn join(&self, group: &Address) -> Result<()> {
         let mut group = raw_address(group);
         // SAFETY: the identifier lives; the address is a local and is copied.
-        self.call("rdma_join_multicast", |table, id| unsafe {
+        self.call_on_device("rdma_join_multicast", |table, id| unsafe {
             (table.rdma_join_multicast)(id, (&raw mut group).cast(), std::ptr::null_mut())
         })
     }
@@ -356,7 +370,7 @@ impl Id {
     pub fn leave(&self, group: &Address) -> Result<()> {
         let mut group = raw_address(group);
         // SAFETY: the identifier lives; the address is a local. Its events that were taken are acknowledged.
-        self.call("rdma_leave_multicast", |table, id| unsafe {
+        self.call_on_device("rdma_leave_multicast", |table, id| unsafe {
             (table.rdma_leave_multicast)(id, (&raw mut group).cast())
         })
     }

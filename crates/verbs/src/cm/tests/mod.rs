@@ -292,8 +292,21 @@ fn too_much_private_data_never_reaches_the_library() {
     assert!(!order().iter().any(|call| call.starts_with("connect") || call.starts_with("modify")));
     let id = library.event_channel().unwrap().id(PortSpace::TCP).unwrap();
     let asking = |reads| ConnectionAttributes::from(&asking(reads));
+    id.resolve_address(None, &at().into(), LONG).unwrap();
     assert!(id.reject(&[0; 149]).is_err() && id.connect(&asking(1), &[0; 57]).is_err());
     assert!(id.accept(&asking(1), &[0; 197]).is_err() && id.accept(&asking(1), &[0; 196]).is_ok());
+}
+
+#[test]
+fn the_library_is_not_asked_for_what_needs_a_device_before_there_is_one() {
+    let library = fake::library();
+    let id = library.event_channel().unwrap().id(PortSpace::TCP).unwrap();
+    fake::calls();
+    let attributes = ConnectionAttributes::default();
+    for refused in [id.connect(&attributes, &[]), id.accept(&attributes, &[]), id.resolve_route(LONG)] {
+        assert_eq!(refused.unwrap_err().errno(), Some(libc::EINVAL));
+    }
+    assert_eq!(fake::calls(), [""; 0]);
 }
 
 #[test]
