@@ -60,7 +60,7 @@ pub(crate) fn measure_build(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Measures the verbs' example `perf` against perftest in the guest.
+/// Counts the instructions of verbs against C's, then measures the example `perf` against perftest in the guest.
 ///
 /// # Errors
 /// When they cannot be built, there is no guest, or a budget is missed.
@@ -68,13 +68,18 @@ pub(crate) fn verbs(workspace: &Workspace, words: &[String]) -> Result<()> {
     let mut build = Command::new(cargo());
     build.args(["build", "--release", "--package", "sinew-verbs", "--manifest-path"]);
     build.arg(workspace.root.join("Cargo.toml"));
-    build.args(["--example", "perf", "--example", "perf_against_perftest"]);
+    build.args(["--example", "instructions", "--example", "perf", "--example", "perf_against_perftest"]);
     if !build.status().context("cargo cannot be started")?.success() {
         bail!("the examples of sinew-verbs do not build");
     }
+    let examples = workspace.target.join("release/examples");
+    let counted = Command::new(examples.join("instructions")).status();
+    if !counted.context("the counting cannot be started")?.success() {
+        bail!("the instructions could not be counted");
+    }
     let status = Command::new(std::env::current_exe().context("the path of this program")?)
         .args(["vm", "run", "--timeout", "3600", "--"])
-        .arg(workspace.target.join("release/examples/perf_against_perftest"))
+        .arg(examples.join("perf_against_perftest"))
         .args(words)
         .status()
         .context("the guest cannot be started")?;

@@ -61,7 +61,7 @@ enum Command {
         /// Measure instead how long `sinew` takes to build from nothing, and how large it is without symbols
         #[arg(long)]
         build: bool,
-        /// Measure instead verbs against perftest, on the guest's device; further words go to `perf_against_perftest`
+        /// Measure instead verbs: instructions against C's, then against perftest, on the guest's device; further words go to `perf_against_perftest`
         #[arg(long)]
         verbs: bool,
         /// Words for the benchmarks

@@ -374,7 +374,7 @@ impl<S: Service> Operation<S> {
 
 impl<S: Service> Shape<S> {
     /// The request of it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn request<'l>(
         &self,
         kept: &Kept<S>,

@@ -564,7 +564,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     }
 
     /// How a completion of this number ends a request of a ring, if it does.
-    #[inline]
+    #[inline(always)]
     fn how(ring: &Ring<P>, side: Side, number: u32) -> Option<How> {
         if !(S::IN_ORDER && side == Side::Send) {
             return Self::how_in_any_order(ring, number);
@@ -578,7 +578,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     }
 
     /// The same of a queue whose requests end in any order. The oldest ends as such unless the one after it has ended, whose place goes with it.
-    #[inline]
+    #[inline(never)]
     fn how_in_any_order(ring: &Ring<P>, number: u32) -> Option<How> {
         let next = number.wrapping_add(1);
         let is_alone = ring.oldest() == number && (!ring.is_out(next) || ring.get(next).is_some());

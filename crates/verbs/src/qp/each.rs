@@ -55,7 +55,9 @@ impl<S: Service> QueuePair<S> {
         unsafe { sys::ibv_wr_start_unchecked(extended) };
         let begun = Begun(extended);
         for request in requests {
-            self.check(&request)?;
+            if !self.takes(&request) {
+                return Err(self.refused(request.needs()));
+            }
             // SAFETY: the queue pair has the functions of its operations (`sys::supports`), which the request is of; a batch was begun.
             unsafe { write_request::<S>(extended, request.as_raw()) };
             count += 1;
@@ -83,7 +85,9 @@ impl<S: Service> QueuePair<S> {
             while count < LIST
                 && let Some(request) = requests.next()
             {
-                self.check(&request).map_err(|error| PostError { posted, ..error })?;
+                if !self.takes(&request) {
+                    return Err(PostError { posted, ..self.refused(request.needs()) });
+                }
                 // SAFETY: a place of the list, and the one behind it or its end.
                 unsafe {
                     let place = first.add(count);

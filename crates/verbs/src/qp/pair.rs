@@ -206,11 +206,18 @@ impl<S: Service> QueuePair<S> {
     #[inline]
     pub unsafe fn post(&mut self, requests: &mut [SendRequest<'_, S>]) -> std::result::Result<(), PostError> {
         for request in &*requests {
-            self.check(request)?;
+            if !self.can(request) {
+                return Err(self.refused(request.needs()));
+            }
         }
         match self.pair.extended {
-            // SAFETY: by the caller's promise; the operations were looked at.
-            Some(extended) => unsafe { self.post_extended(extended.as_ptr(), requests) },
+            Some(extended) => {
+                if let Some(request) = requests.iter().find(|request| request.has_too_many()) {
+                    return Err(self.refused(request.needs()));
+                }
+                // SAFETY: by the caller's promise; the operations were looked at.
+                unsafe { self.post_extended(extended.as_ptr(), requests) }
+            }
             // SAFETY: by the caller's promise.
             None => unsafe { self.post_linked(requests) },
         }
@@ -225,7 +232,9 @@ impl<S: Service> QueuePair<S> {
     /// As for [`post`](Self::post).
     #[inline(always)]
     pub unsafe fn post_one(&mut self, request: SendRequest<'_, S>) -> std::result::Result<(), PostError> {
-        self.check(&request)?;
+        if !self.takes(&request) {
+            return Err(self.refused(request.needs()));
+        }
         let mut bad = std::ptr::null_mut();
         let answer = match self.pair.extended {
             // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
@@ -306,17 +315,25 @@ impl<S: Service> QueuePair<S> {
         }
     }
 
+    /// Whether the queue pair was made for a request's operation.
+    #[inline(always)]
+    fn can(&self, request: &SendRequest<'_, S>) -> bool {
+        self.pair.operations.contains(request.needs())
+    }
+
     /// Whether the queue pair takes a request as it posts.
     #[inline(always)]
-    pub(super) fn check(&self, request: &SendRequest<'_, S>) -> std::result::Result<(), PostError> {
-        if !self.pair.operations.contains(request.needs()) {
-            let error = self.unsupported(request.needs());
-            return Err(PostError { posted: 0, error, is_uncertain: false });
+    pub(super) fn takes(&self, request: &SendRequest<'_, S>) -> bool {
+        self.can(request) && (self.pair.extended.is_none() || !request.has_too_many())
+    }
+
+    /// Why it does not take one that needs this. By what it needs alone: a request whose place is named anywhere lies in memory everywhere.
+    #[cold]
+    pub(super) fn refused(&self, needs: Operations) -> PostError {
+        if self.pair.operations.contains(needs) {
+            return self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false);
         }
-        if self.pair.extended.is_some() && request.has_too_many() {
-            return Err(self.post_failed("ibv_wr_set_inline_data_list", 0, sys::Errno::INVALID, false));
-        }
-        Ok(())
+        PostError { posted: 0, error: self.unsupported(needs), is_uncertain: false }
     }
 
     #[cold]
