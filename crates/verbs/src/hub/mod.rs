@@ -13,6 +13,7 @@ mod answer;
 mod ended;
 mod member;
 mod operation;
+mod poll;
 mod post;
 mod prepared;
 mod ring;

@@ -1,7 +1,8 @@
 //! Posting what an iterator gives, request by request: nothing lies in memory in between.
 #![allow(unsafe_code)]
 
-use super::pair::{PostError, QueuePair, write_request};
+use super::pair::QueuePair;
+use super::post::{PostError, write_request};
 use super::request::SendRequest;
 use super::service::Service;
 use sinew_verbs_sys as sys;
