@@ -215,6 +215,7 @@ fn i5_a_completion_queue_cannot_overrun() {
             Ok(prepared) => members.push(hub.add(prepared).unwrap()),
             Err(error) => break error,
         }
+        assert!(members.len() as u32 * 20 <= entries, "more than the completion queue has room for");
     };
     assert!(matches!(error, Error::Invalid { .. }), "{error}");
     assert!(members.len() as u32 * 20 <= entries);
