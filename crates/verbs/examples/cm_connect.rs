@@ -5,14 +5,12 @@
 //! cm_connect serve 10.0.0.1:7471           # answers one client, then ends
 //! cm_connect 10.0.0.1:7471 [messages]      # 100 messages by default, each is answered
 //! ```
-#![allow(unsafe_code)]
-
-use sinew_verbs::cm::{Acceptor, Connection, ConnectionParameters, Connector, Ended};
-use sinew_verbs::cq::CompletionQueue;
+use sinew_verbs::Library;
+use sinew_verbs::cm::{Acceptor, ConnectionParameters, Connector, Ended};
 use sinew_verbs::device::Context;
+use sinew_verbs::hub::{Hub, Member, Operation, Side};
 use sinew_verbs::memory::Buffer;
-use sinew_verbs::qp::{QueuePair, Rc, ReceiveRequest, SendRequest};
-use sinew_verbs::{Error, Library};
+use sinew_verbs::qp::Rc;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,55 +18,42 @@ use std::time::{Duration, Instant};
 type Answer<T> = Result<T, Box<dyn std::error::Error>>;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const RECEIVED: u64 = 1;
-const SENT: u64 = 2;
 
-/// Buffers and completions of one end. They outlive its queue pair: see [`End`].
-struct Station {
-    completions: CompletionQueue,
-    incoming: Buffer,
-    outgoing: Buffer,
-}
-
-/// One end; the connection, with the queue pair, is dropped before the memory that requests of it name.
+/// One end: a hub with one queue pair, a buffer that is received into, and one that is sent from.
 struct End {
-    connection: Connection,
-    station: Station,
-    /// What has ended and was not waited for yet, as a sum of request numbers.
-    ended: u64,
-}
-
-fn station(context: &Context) -> Answer<(Station, QueuePair<Rc>)> {
-    let domain = context.protection_domain()?;
-    let completions = context.completion_queue(32).build()?;
-    let pair = domain.queue_pair::<Rc>(&completions).build_raw()?;
-    Ok((Station { completions, incoming: domain.allocate(8)?, outgoing: domain.allocate(8)? }, pair))
-}
-
-impl Station {
-    fn post_receive(&mut self, pair: &mut QueuePair<Rc>) -> Result<(), Error> {
-        let mut list = [self.incoming.scatter()?];
-        // SAFETY: the place is not touched before the receive has ended, and outlives the queue pair.
-        unsafe { pair.post_receives(&mut [ReceiveRequest::new(RECEIVED, &mut list)]) }.map_err(Error::from)
-    }
+    hub: Hub<Rc>,
+    member: Member,
+    /// Here while it is not on its way.
+    outgoing: Option<Buffer>,
+    /// What has arrived and was not asked for yet.
+    arrived: Option<Buffer>,
 }
 
 impl End {
-    fn new(connection: Connection, station: Station) -> Self {
-        Self { connection, station, ended: 0 }
+    /// Its queue pair is made, and is to be connected; a receive is posted when that is brought to INIT.
+    fn new(context: &Context) -> Answer<Self> {
+        let domain = context.protection_domain()?;
+        let mut hub = Hub::new(context, 32)?;
+        let pair = hub.queue_pair(&domain).build_raw()?;
+        let member = hub.adopt(pair)?;
+        Ok(Self { hub, member, outgoing: Some(domain.allocate(8)?), arrived: Some(domain.allocate(8)?) })
     }
 
-    /// Waits until the request has ended.
-    fn await_request(&mut self, wr_id: u64) -> Answer<()> {
+    fn post_receive(&mut self) -> Answer<()> {
+        let buffer = self.arrived.take().ok_or("the receive is posted already")?;
+        Ok(self.hub.post_receive(self.member, buffer, 0)?)
+    }
+
+    /// Waits until a send or a receive has ended; what it had is here again.
+    fn await_one(&mut self) -> Answer<()> {
         let deadline = Instant::now() + PATIENCE;
-        let mut poller = self.station.completions.poller(4);
         loop {
-            for completion in &mut poller.poll()? {
-                completion.ok().map_err(|error| format!("request {}: {error:?}", completion.wr_id()))?;
-                self.ended |= completion.wr_id();
-            }
-            if self.ended & wr_id != 0 {
-                self.ended &= !wr_id;
+            if let Some(ended) = self.hub.poll()? {
+                ended.result()?;
+                match ended.side() {
+                    Side::Send => self.outgoing = ended.into_buffer(),
+                    Side::Receive => self.arrived = ended.into_buffer(),
+                }
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -79,19 +64,24 @@ impl End {
     }
 
     fn send(&mut self, number: u64) -> Answer<()> {
-        self.station.outgoing.copy_from_slice(&number.to_be_bytes());
-        let list = [self.station.outgoing.gather(8)?];
-        // SAFETY: the bytes are not written before the send has ended, and outlive the queue pair.
-        unsafe { self.connection.queue_pair_mut().post_one(SendRequest::send(SENT, &list).signaled()) }?;
-        self.await_request(SENT)
+        let mut buffer = self.outgoing.take().ok_or("the last send has not ended")?;
+        buffer.copy_from_slice(&number.to_be_bytes());
+        self.hub.post(self.member, Operation::send(buffer))?;
+        while self.outgoing.is_none() {
+            self.await_one()?;
+        }
+        Ok(())
     }
 
     fn receive(&mut self) -> Answer<u64> {
-        self.await_request(RECEIVED)?;
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.station.incoming[..8]);
-        self.station.post_receive(self.connection.queue_pair_mut())?;
-        Ok(u64::from_be_bytes(bytes))
+        let number = loop {
+            match &self.arrived {
+                Some(buffer) => break buffer[..].try_into().map(u64::from_be_bytes)?,
+                None => self.await_one()?,
+            }
+        };
+        self.post_receive()?;
+        Ok(number)
     }
 }
 
@@ -109,16 +99,16 @@ fn serve(library: &Library, address: SocketAddr) -> Answer<()> {
     count.copy_from_slice(said);
     let count = u64::from_be_bytes(count);
     println!("{from} on {:?} wants to send {count} messages", incoming.context());
-    let (mut station, mut pair) = station(incoming.context())?;
+    let mut end = End::new(incoming.context())?;
     let parameters = ConnectionParameters::new();
-    incoming.initialize(&pair, &parameters)?;
-    station.post_receive(&mut pair)?;
-    let mut end = End::new(incoming.accept(pair, &parameters, PATIENCE)?, station);
+    incoming.initialize(end.hub.queue_pair_of(end.member)?, &parameters)?;
+    end.post_receive()?;
+    let line = incoming.accept_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
     for _ in 0..count {
         let number = end.receive()?;
         end.send(number + 1)?;
     }
-    match end.connection.wait_ended(Some(PATIENCE))? {
+    match line.wait_ended(Some(PATIENCE))? {
         Some(Ended::Disconnected) => println!("the client has gone"),
         other => println!("the client did not say good-bye: {other:?}"),
     }
@@ -128,11 +118,11 @@ fn serve(library: &Library, address: SocketAddr) -> Answer<()> {
 fn connect(library: &Library, address: SocketAddr, count: u64) -> Answer<()> {
     let resolved = Connector::new(library).resolve(address, PATIENCE)?;
     println!("{address} is reached through {:?}", resolved.context());
-    let (mut station, mut pair) = station(resolved.context())?;
+    let mut end = End::new(resolved.context())?;
     let parameters = ConnectionParameters::new().private_data(&count.to_be_bytes());
-    resolved.initialize(&pair, &parameters)?;
-    station.post_receive(&mut pair)?;
-    let mut end = End::new(resolved.connect(pair, &parameters, PATIENCE)?, station);
+    resolved.initialize(end.hub.queue_pair_of(end.member)?, &parameters)?;
+    end.post_receive()?;
+    let line = resolved.connect_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
     let started = Instant::now();
     for number in 0..count {
         end.send(number)?;
@@ -142,8 +132,8 @@ fn connect(library: &Library, address: SocketAddr, count: u64) -> Answer<()> {
         }
     }
     println!("{count} messages there and back in {:?}", started.elapsed());
-    end.connection.disconnect()?;
-    end.connection.wait_ended(Some(PATIENCE))?;
+    line.disconnect()?;
+    line.wait_ended(Some(PATIENCE))?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use sinew_verbs::memory::Buffer;
 use sinew_verbs::qp::Ud;
 use sinew_verbs::qp::state::State;
 use sinew_verbs::qp::{QueuePair, Rc, ReceiveRequest, SendRequest};
-use sinew_verbs::{Error, Library};
+use sinew_verbs::{Error, Library, ProtectionDomain};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,84 @@ fn connected(library: &Library, acceptor: &Acceptor, at: SocketAddr) -> (Connect
         let active = resolved.connect(pair, &ConnectionParameters::new(), PATIENCE).expect("connected");
         (passive.join().expect("the passive side"), active)
     })
+}
+
+/// A hub with a queue pair of its own that is not brought up, and its member.
+fn hub_of(context: &Context) -> (Hub<Rc>, Member, ProtectionDomain) {
+    let domain = context.protection_domain().expect("a domain");
+    let mut hub = Hub::new(context, 64).expect("a hub");
+    let pair = hub.queue_pair(&domain).build_raw().expect("a queue pair");
+    let member = hub.adopt(pair).expect("it is taken in before it is connected");
+    (hub, member, domain)
+}
+
+/// The next operation of a hub that ends, which succeeds.
+fn next(hub: &mut Hub<Rc>) -> (Side, Buffer, Option<u32>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(ended) = hub.poll().expect("the device answers") {
+            let (side, len) = (ended.side(), ended.result().expect("it succeeds").len);
+            return (side, ended.into_buffer().expect("a buffer"), len);
+        }
+        assert!(Instant::now() < deadline, "nothing ends");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn hubs_post_receives_before_their_queue_pairs_are_connected_and_nothing_is_unsafe() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let parameters = ConnectionParameters::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let incoming = acceptor.accept(Some(PATIENCE)).expect("a request");
+            let (mut hub, member, domain) = hub_of(incoming.context());
+            incoming.initialize(hub.queue_pair_of(member).unwrap(), &parameters).expect("INIT");
+            hub.post_receive(member, domain.allocate(64).unwrap(), 1).expect("a receive is posted");
+            // It cannot send yet, and gives the memory back.
+            let early = hub.post(member, Operation::send(domain.allocate(8).unwrap())).unwrap_err();
+            assert!(early.error.to_string().contains("not connected"), "{early}");
+            let line = incoming.accept_member(&mut hub, member, &parameters, PATIENCE).expect("accepted");
+            let (side, buffer, len) = next(&mut hub);
+            assert_eq!((side, len, &buffer[..5]), (Side::Receive, Some(5), &b"first"[..]));
+            hub.post(member, Operation::send(domain.adopt(b"second".to_vec()).unwrap()))
+                .expect("it sends now");
+            assert_eq!(next(&mut hub).0, Side::Send);
+            assert_eq!(line.wait_ended(Some(PATIENCE)).unwrap(), Some(Ended::Disconnected));
+        });
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).expect("a device with a way there");
+        let (mut hub, member, domain) = hub_of(resolved.context());
+        resolved.initialize(hub.queue_pair_of(member).unwrap(), &parameters).expect("INIT");
+        hub.post_receive(member, domain.allocate(64).unwrap(), 1).expect("a receive is posted");
+        let line = resolved.connect_member(&mut hub, member, &parameters, PATIENCE).expect("connected");
+        hub.post(member, Operation::send(domain.adopt(b"first".to_vec()).unwrap())).expect("it sends");
+        let both = [next(&mut hub), next(&mut hub)];
+        let (_, buffer, len) = both.iter().find(|(side, ..)| *side == Side::Receive).expect("a message");
+        assert_eq!((*len, &buffer[..6]), (Some(6), &b"second"[..]));
+        line.disconnect().expect("the peer is told");
+        assert!(hub.remove(member).expect("it ends").is_empty());
+    });
+}
+
+#[test]
+fn a_member_that_nobody_answers_stays_with_its_memory() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let parameters = ConnectionParameters::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            acceptor.accept(Some(PATIENCE)).expect("a request").reject(b"no").expect("refused");
+        });
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).expect("a device with a way there");
+        let (mut hub, member, domain) = hub_of(resolved.context());
+        resolved.initialize(hub.queue_pair_of(member).unwrap(), &parameters).expect("INIT");
+        hub.post_receive(member, domain.allocate(64).unwrap(), 1).expect("a receive is posted");
+        let refused = resolved.connect_member(&mut hub, member, &parameters, PATIENCE).unwrap_err();
+        assert!(matches!(refused, ConnectError::Rejected { .. }), "{refused}");
+        assert_eq!(hub.in_flight(member).unwrap(), (0, 1));
+        assert_eq!(hub.remove(member).expect("it ends").len(), 1, "what was posted comes back");
+    });
 }
 
 #[test]

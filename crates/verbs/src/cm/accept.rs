@@ -2,13 +2,14 @@
 
 use super::address::Address;
 use super::channel::EventChannel;
-use super::connection::{ConnectError, Connection, Half, NotConnected};
+use super::connection::{ConnectError, Connection, Half, Line, NotConnected};
 use super::event::{ConnectRequest, ConnectionAttributes, Event, EventKind, Notice};
 use super::id::Id;
 use super::parameters::{ConnectionParameters, PortSpace, PrivateData};
 use super::wait::Deadline;
 use crate::device::Context;
 use crate::error::{Error, Result};
+use crate::hub::{Hub, Member};
 use crate::library::Library;
 use crate::qp::state::State;
 use crate::qp::{QueuePair, Rc};
@@ -208,6 +209,22 @@ impl Incoming {
             Ok(()) => Ok(self.half.connected(queue_pair, self.attributes, self.private_data)),
             Err(error) => Err(NotConnected { queue_pair, error }),
         }
+    }
+
+    /// Accepts with a queue pair of a hub; see [`Resolved::connect_member`](super::Resolved::connect_member).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept_member(
+        self,
+        hub: &mut Hub<Rc>,
+        member: Member,
+        parameters: &ConnectionParameters,
+        timeout: Duration,
+    ) -> std::result::Result<Line, ConnectError> {
+        self.try_accept(hub.queue_pair_of(member)?, parameters, timeout)?;
+        hub.refresh(member)?;
+        Ok(self.half.line(self.attributes, self.private_data))
     }
 
     fn try_accept(

@@ -1,13 +1,14 @@
 //! The active side, blocking: an address, a device, a connection; a deadline for each step.
 
 use super::address::Address;
-use super::connection::{ConnectError, Connection, Half, NotConnected};
+use super::connection::{ConnectError, Connection, Half, Line, NotConnected};
 use super::event::{EventKind, Status};
 use super::id::Id;
 use super::parameters::{ConnectionParameters, PortSpace, PrivateData};
 use super::wait::{self, Deadline};
 use crate::device::Context;
 use crate::error::{Error, Result};
+use crate::hub::{Hub, Member};
 use crate::library::Library;
 use crate::qp::state::State;
 use crate::qp::{QueuePair, Rc};
@@ -115,6 +116,24 @@ impl Resolved {
             }
             Err(error) => Err(NotConnected { queue_pair, error }),
         }
+    }
+
+    /// Connects a queue pair of a hub, so that all of it is safe: made by [`Hub::queue_pair`] and `build_raw`, [adopted](Hub::adopt), brought to INIT
+    /// ([`initialize`](Self::initialize) of [`Hub::queue_pair_of`]), receives posted; behind this it sends. Blocks until the deadline at most; behind it the wish is withdrawn.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect); [`Error::Invalid`] for a member that was removed. The queue pair stays the hub's, in any state up to RTS: remove it.
+    pub fn connect_member(
+        self,
+        hub: &mut Hub<Rc>,
+        member: Member,
+        parameters: &ConnectionParameters,
+        timeout: Duration,
+    ) -> std::result::Result<Line, ConnectError> {
+        let answer = self.try_connect(hub.queue_pair_of(member)?, parameters, timeout)?;
+        hub.refresh(member)?;
+        let attributes = answer.parameters.connection().copied();
+        Ok(self.half.line(attributes, answer.private_data))
     }
 
     fn try_connect(

@@ -21,6 +21,15 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Connection {
     queue_pair: QueuePair<Rc>,
+    line: Line,
+}
+
+/// A connection whose queue pair is a hub's ([`Resolved::connect_member`](super::Resolved::connect_member)): its identifier, and what the peer said. Dropped, the peer is
+/// told; the hub keeps its queue pair.
+///
+/// Its descriptor (`AsFd`) is readable when something has happened ([`ended`](Self::ended)).
+#[derive(Debug)]
+pub struct Line {
     id: Id,
     channel: EventChannel,
     attributes: Option<ConnectionAttributes>,
@@ -149,6 +158,65 @@ impl Connection {
     /// The identifier.
     #[must_use]
     pub const fn id(&self) -> &Id {
+        self.line.id()
+    }
+
+    /// What the peer answered or asked for; nothing where it did not say.
+    #[must_use]
+    pub const fn peer_attributes(&self) -> Option<&ConnectionAttributes> {
+        self.line.peer_attributes()
+    }
+
+    /// What the peer said when it accepted or asked; padded with zeros over InfiniBand and RoCE.
+    #[must_use]
+    pub fn private_data(&self) -> &[u8] {
+        self.line.private_data()
+    }
+
+    /// The queue pair and the identifier. Drop the queue pair first, or at least end the connection before.
+    #[must_use]
+    pub fn into_parts(self) -> (QueuePair<Rc>, Id) {
+        (self.queue_pair, self.line.id)
+    }
+
+    /// Ends the connection: the queue pair goes to the error state, which flushes it, and the peer is told. Does not wait for the peer;
+    /// [`wait_ended`](Self::wait_ended) does. One that has ended already is no error.
+    ///
+    /// # Errors
+    /// [`Error::Transition`] and [`Error::Call`], of the first step that failed; the others were tried.
+    pub fn disconnect(&self) -> Result<()> {
+        let flushed = self.queue_pair.fail();
+        let told = self.line.disconnect();
+        flushed.and(told)
+    }
+
+    /// How it ended, if it has. Never blocks. When the peer ended it, the queue pair is flushed and the peer is answered.
+    ///
+    /// # Errors
+    /// As for [`EventChannel::event`].
+    pub fn ended(&self) -> Result<Option<Ended>> {
+        self.line.look(|| self.disconnect())
+    }
+
+    /// Waits until it has ended; nothing when it did not in time. `None` waits for ever.
+    ///
+    /// # Errors
+    /// As for [`EventChannel::wait`].
+    pub fn wait_ended(&self, timeout: Option<Duration>) -> Result<Option<Ended>> {
+        self.line.wait(timeout, || self.ended())
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}
+
+impl Line {
+    /// The identifier.
+    #[must_use]
+    pub const fn id(&self) -> &Id {
         &self.id
     }
 
@@ -164,38 +232,24 @@ impl Connection {
         &self.private_data
     }
 
-    /// The queue pair and the identifier. Drop the queue pair first, or at least end the connection before.
-    #[must_use]
-    pub fn into_parts(self) -> (QueuePair<Rc>, Id) {
-        (self.queue_pair, self.id)
-    }
-
-    /// Ends the connection: the queue pair goes to the error state, which flushes it, and the peer is told. Does not wait for the peer;
-    /// [`wait_ended`](Self::wait_ended) does. One that has ended already is no error.
+    /// Tells the peer that it is over. Does not wait for the peer; [`wait_ended`](Self::wait_ended) does. One that has ended already is no error. The hub's queue pair
+    /// is flushed by [`Hub::fail`](crate::hub::Hub::fail).
     ///
     /// # Errors
-    /// [`Error::Transition`] and [`Error::Call`], of the first step that failed; the others were tried.
+    /// [`Error::Call`] from the system.
     pub fn disconnect(&self) -> Result<()> {
-        let flushed = self.queue_pair.fail();
         match self.id.disconnect() {
-            Err(error) if error.errno() != Some(libc::EINVAL) => flushed.and(Err(error)),
-            _ => flushed,
+            Err(error) if error.errno() != Some(libc::EINVAL) => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// How it ended, if it has. Never blocks. When the peer ended it, the queue pair is flushed and the peer is answered.
+    /// How it ended, if it has. Never blocks. When the peer ended it, the peer is answered.
     ///
     /// # Errors
     /// As for [`EventChannel::event`].
     pub fn ended(&self) -> Result<Option<Ended>> {
-        while let Some(event) = self.channel.event()? {
-            if let Event::Other(notice) = event
-                && let Some(ended) = self.judge(&notice)
-            {
-                return Ok(Some(ended));
-            }
-        }
-        Ok(None)
+        self.look(|| self.disconnect())
     }
 
     /// Waits until it has ended; nothing when it did not in time. `None` waits for ever.
@@ -203,9 +257,29 @@ impl Connection {
     /// # Errors
     /// As for [`EventChannel::wait`].
     pub fn wait_ended(&self, timeout: Option<Duration>) -> Result<Option<Ended>> {
+        self.wait(timeout, || self.ended())
+    }
+
+    /// Takes what has happened; `answer` answers the peer's end.
+    fn look(&self, answer: impl Fn() -> Result<()>) -> Result<Option<Ended>> {
+        while let Some(event) = self.channel.event()? {
+            if let Event::Other(notice) = event
+                && let Some(ended) = self.judge(&notice, &answer)
+            {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    fn wait(
+        &self,
+        timeout: Option<Duration>,
+        look: impl Fn() -> Result<Option<Ended>>,
+    ) -> Result<Option<Ended>> {
         let deadline = Deadline::or_never(timeout);
         loop {
-            if let Some(ended) = self.ended()? {
+            if let Some(ended) = look()? {
                 return Ok(Some(ended));
             }
             if !self.channel.wait_readable(deadline.at())? {
@@ -214,13 +288,13 @@ impl Connection {
         }
     }
 
-    fn judge(&self, notice: &Notice) -> Option<Ended> {
+    fn judge(&self, notice: &Notice, answer: impl Fn() -> Result<()>) -> Option<Ended> {
         if notice.id != Some(self.id.number()) {
             return None;
         }
         match notice.kind {
             EventKind::DISCONNECTED => {
-                if let Err(error) = self.disconnect() {
+                if let Err(error) = answer() {
                     tracing::debug!(%error, "the peer's end of a connection could not be answered");
                 }
                 Some(Ended::Disconnected)
@@ -237,7 +311,7 @@ impl Connection {
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for Line {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
@@ -294,6 +368,10 @@ impl Half {
         attributes: Option<ConnectionAttributes>,
         private_data: Vec<u8>,
     ) -> Connection {
-        Connection { queue_pair, id: self.id, channel: self.channel, attributes, private_data }
+        Connection { queue_pair, line: self.line(attributes, private_data) }
+    }
+
+    pub(super) fn line(self, attributes: Option<ConnectionAttributes>, private_data: Vec<u8>) -> Line {
+        Line { id: self.id, channel: self.channel, attributes, private_data }
     }
 }

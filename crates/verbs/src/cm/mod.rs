@@ -7,7 +7,8 @@
 //! - for event loops: [`EventChannel`] (a descriptor that does not block), [`Id`] and [`Event`].
 //!
 //! *Order of use.* The active side: resolve, make a queue pair on the device that was found, post receives, connect. The passive side:
-//! bind, take a request, make a queue pair on the device that it came through, post receives, accept or reject.
+//! bind, take a request, make a queue pair on the device that it came through, post receives, accept or reject. A [`Hub`](crate::hub::Hub) keeps the memory
+//! of those receives where the queue pair is a member of it ([`Resolved::connect_member`], [`Incoming::accept_member`]).
 //!
 //! *Safety.* Events are copied and acknowledged when they are taken, so no event lives that an identifier would have to wait for. The
 //! new identifier of a request comes with the one event that it is of, and is owned. Devices stay open as long as a handle to them.
@@ -33,7 +34,7 @@ pub use accept::{Acceptor, Incoming};
 pub use address::{Address, IbAddress};
 pub use channel::EventChannel;
 pub use connect::{Connector, Resolved};
-pub use connection::{ConnectError, Connection, Ended, NotConnected};
+pub use connection::{ConnectError, Connection, Ended, Line, NotConnected};
 pub use datagram::{DatagramPeer, DatagramService, Group, Inquiry};
 pub use event::{
     ConnectRequest, ConnectionAttributes, DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters,

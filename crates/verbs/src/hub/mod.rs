@@ -26,6 +26,7 @@ use crate::device::Context;
 use crate::error::Result;
 use crate::memory::Buffer;
 use crate::pd::ProtectionDomain;
+use crate::qp::state::State;
 use crate::qp::{Connected, Datagram, Endpoint, PreparedQueuePair, QueuePair, QueuePairBuilder, Service};
 use crate::work::WorkError;
 pub(crate) use ended::Payload;
@@ -215,12 +216,22 @@ impl<S: Service> Hub<S> {
     }
 
     /// Takes in a queue pair that was made by [`queue_pair`](Self::queue_pair) and `build_raw`, and is brought up elsewhere: by hand, or by a connection
-    /// manager ([`Connection::into_parts`](crate::cm::Connection::into_parts)).
+    /// manager, before or afterwards ([`Resolved::connect_member`](crate::cm::Resolved::connect_member), [`Connection::into_parts`](crate::cm::Connection::into_parts)). Receives can be posted
+    /// from INIT on; it sends from RTS on: where it is brought up by hand behind this, [`refresh`](Self::refresh) says so.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for one that reports to another completion queue; it is dropped then.
+    /// [`Error::Invalid`](crate::Error::Invalid) for one that reports to another completion queue; it is dropped then. [`Error::Call`](crate::Error::Call) when the device
+    /// cannot be asked for its state.
     pub fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
         self.tracker.adopt(qp)
+    }
+
+    /// Looks at the state of a queue pair that was adopted: from RTS on it sends. What it is in now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed; [`Error::Call`](crate::Error::Call) when the device cannot be asked.
+    pub fn refresh(&mut self, member: Member) -> Result<State> {
+        self.tracker.refresh(member)
     }
 
     /// What the peer needs to know.

@@ -149,15 +149,21 @@ impl<S: Service, P: Payload> Tracker<S, P> {
 
     /// Takes in a queue pair that somebody else has brought up.
     pub(crate) fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
-        let state = qp.state()?;
-        if ![State::RTS, State::SQD, State::SQE, State::ERR].contains(&state) {
-            return Err(Error::invalid(
-                "queue pair",
-                format!("it is in {state}"),
-                "bring it up before a hub takes it in",
-            ));
+        let member = self.take_in(qp, None)?;
+        self.refresh(member)?;
+        Ok(member)
+    }
+
+    /// Lets a queue pair send that somebody else has brought up, and no other.
+    pub(crate) fn refresh(&mut self, member: Member) -> Result<State> {
+        let held = self.members.get_mut(member)?;
+        let state = held.qp.state()?;
+        let is_up = matches!(state, State::RTS | State::SQD | State::SQE | State::ERR);
+        // With requests out it is as it was: of one that was cut, a later one would tell that they had succeeded.
+        if held.plan.is_none() && held.sends.len() == 0 {
+            if is_up { held.sends.open() } else { held.sends.close() }
         }
-        self.take_in(qp, None)
+        Ok(state)
     }
 
     fn take_in(&mut self, qp: QueuePair<S>, plan: Option<Plan>) -> Result<Member> {
@@ -181,9 +187,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         }
         let (depths, number) = (qp.depths(), qp.number());
         let mut sends = Ring::new(depths.send);
-        if plan.is_some() {
-            sends.close();
-        }
+        sends.close();
         let member = self.members.insert(Held {
             qp: ManuallyDrop::new(qp),
             number,
