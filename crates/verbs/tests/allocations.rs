@@ -5,7 +5,7 @@ mod fake;
 
 use fake::{Channels, Fake};
 use sinew_verbs::channel::Work;
-use sinew_verbs::hub::{Hub, Operation};
+use sinew_verbs::hub::{Hub, Operation, Prepared};
 use sinew_verbs::memory::{Buffer, Memory, RemoteAccess};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::{Error, Library, ProtectionDomain};
@@ -109,6 +109,25 @@ fn a_hub_allocates_nothing_for_a_batch_with_one_signaled_operation() {
             buffers.extend(completed.into_buffer());
         }
         assert_eq!(buffers.len(), 16);
+    };
+    round(&mut hub);
+    assert_eq!(allocations_of(|| (0..100).for_each(|_| round(&mut hub))), 0);
+}
+
+#[test]
+fn a_hub_allocates_nothing_for_prepared_requests() {
+    let pd = domain();
+    let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
+    let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
+    let member = hub.add(prepared).unwrap();
+    let own = hub.endpoint(member).unwrap();
+    hub.connect(member, &own).unwrap();
+    let sends = (0..16).map(|_| Operation::send(pd.allocate(64).unwrap())).collect();
+    let mut batch = Some(Prepared::new(&pd, sends).map_err(|rejected| rejected.error).unwrap());
+    let mut round = |hub: &mut Hub<Rc>| {
+        hub.post_prepared(member, batch.take().unwrap()).unwrap();
+        batch = hub.poll().unwrap().unwrap().into_prepared();
+        assert!(batch.is_some() && hub.poll().unwrap().is_none());
     };
     round(&mut hub);
     assert_eq!(allocations_of(|| (0..100).for_each(|_| round(&mut hub))), 0);
