@@ -316,12 +316,11 @@ impl SharedReceiveQueue {
         bad: *mut sys::ibv_recv_wr,
         errno: sys::Errno,
     ) -> PostError {
-        let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
         let error = match errno.0 {
             libc::ENOMEM => Error::Full { queue: "shared receive queue", depth: self.requests() },
             number => Error::call("ibv_post_srq_recv", self.context().name(), number),
         };
-        PostError { posted: refused.unwrap_or(0), error, is_uncertain: refused.is_none() }
+        PostError::of_receives(requests, bad, error)
     }
 }
 

@@ -5,7 +5,7 @@ mod fake;
 
 use fake::{Channels, Fake};
 use sinew_verbs::channel::Work;
-use sinew_verbs::hub::{Hub, Operation, Prepared};
+use sinew_verbs::hub::{Hub, Member, Operation, Prepared};
 use sinew_verbs::memory::{Buffer, Memory, RemoteAccess};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::{Error, Library, ProtectionDomain};
@@ -64,19 +64,21 @@ fn allocations_of(f: impl FnOnce()) -> u64 {
     COUNT.get() - before
 }
 
-fn domain() -> ProtectionDomain {
+/// A hub with a queue pair that is connected to itself.
+fn connected() -> (ProtectionDomain, Hub<Rc>, Member) {
     let library = Library::with(NullDevice::library());
-    library.devices().unwrap().get(0).unwrap().open().unwrap().protection_domain().unwrap()
-}
-
-#[test]
-fn a_hub_allocates_nothing_for_a_post_and_its_completion() {
-    let pd = domain();
-    let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
+    let pd = library.devices().unwrap().get(0).unwrap().open().unwrap().protection_domain().unwrap();
+    let mut hub = Hub::new(pd.context(), 64).unwrap();
     let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
     let member = hub.add(prepared).unwrap();
     let own = hub.endpoint(member).unwrap();
     hub.connect(member, &own).unwrap();
+    (pd, hub, member)
+}
+
+#[test]
+fn a_hub_allocates_nothing_for_a_post_and_its_completion() {
+    let (pd, mut hub, member) = connected();
     let mut buffer = Some(pd.allocate(64).unwrap());
     let mut round = |hub: &mut Hub<Rc>| {
         let send = Operation::send(buffer.take().unwrap());
@@ -89,12 +91,7 @@ fn a_hub_allocates_nothing_for_a_post_and_its_completion() {
 
 #[test]
 fn a_hub_allocates_nothing_for_a_batch_with_one_signaled_operation() {
-    let pd = domain();
-    let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
-    let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
-    let member = hub.add(prepared).unwrap();
-    let own = hub.endpoint(member).unwrap();
-    hub.connect(member, &own).unwrap();
+    let (pd, mut hub, member) = connected();
     let mut buffers: Vec<Buffer> = (0..16).map(|_| pd.allocate(64).unwrap()).collect();
     let mut round = |hub: &mut Hub<Rc>| {
         let mut place = 0;
@@ -116,12 +113,7 @@ fn a_hub_allocates_nothing_for_a_batch_with_one_signaled_operation() {
 
 #[test]
 fn a_hub_allocates_nothing_for_prepared_requests() {
-    let pd = domain();
-    let mut hub = Hub::<Rc>::new(pd.context(), 64).unwrap();
-    let prepared = hub.queue_pair(&pd).send_depth(32).receive_depth(32).build().unwrap();
-    let member = hub.add(prepared).unwrap();
-    let own = hub.endpoint(member).unwrap();
-    hub.connect(member, &own).unwrap();
+    let (pd, mut hub, member) = connected();
     let sends = (0..16).map(|_| Operation::send(pd.allocate(64).unwrap())).collect();
     let mut batch = Some(Prepared::new(&pd, sends).map_err(|rejected| rejected.error).unwrap());
     let mut round = |hub: &mut Hub<Rc>| {

@@ -22,6 +22,18 @@ pub struct PostError {
     pub is_uncertain: bool,
 }
 
+impl PostError {
+    /// Of a list of receives, of which the device refused this one, if it is one of them.
+    pub(crate) fn of_receives(
+        requests: &[ReceiveRequest<'_>],
+        bad: *const sys::ibv_recv_wr,
+        error: Error,
+    ) -> Self {
+        let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
+        Self { posted: refused.unwrap_or(0), error, is_uncertain: refused.is_none() }
+    }
+}
+
 impl fmt::Display for PostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "after {} posted requests: {}", self.posted, self.error)
@@ -271,12 +283,11 @@ impl<S: Service> QueuePair<S> {
         // context was looked at when it was opened.
         let answer = unsafe { sys::ibv_post_recv_unchecked(self.as_raw(), list, &raw mut bad) };
         sys::Errno::check(answer).map_err(|errno| {
-            let refused = requests.iter().position(|request| std::ptr::eq(request.as_raw(), bad));
             let error = match errno.0 {
                 libc::ENOMEM => Error::Full { queue: "receive queue", depth: self.pair.depths.receive },
                 number => Error::call("ibv_post_recv", self.object(), number),
             };
-            PostError { posted: refused.unwrap_or(0), error, is_uncertain: refused.is_none() }
+            PostError::of_receives(requests, bad, error)
         })
     }
 }

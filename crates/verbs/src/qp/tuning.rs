@@ -55,15 +55,11 @@ bitflags::bitflags! {
 
 impl<S: Service> QueuePair<S> {
     fn lacks(&self, what: &'static str) -> Error {
-        Error::Unsupported { what, object: format!("queue pair {:#x} of {}", self.number(), self.device()) }
-    }
-
-    fn device(&self) -> &str {
-        self.protection_domain().context().name()
+        Error::Unsupported { what, object: self.object() }
     }
 
     fn failed(&self, call: &'static str, errno: sys::Errno) -> Error {
-        Error::call(call, format_args!("queue pair {:#x} of {}", self.number(), self.device()), errno.0)
+        Error::call(call, self.object(), errno.0)
     }
 
     /// Limits how fast it sends, or ends the limit. In RTS.
