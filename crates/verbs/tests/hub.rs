@@ -396,5 +396,26 @@ fn nothing_is_sent_before_a_queue_pair_is_connected() {
     assert!(rejected.error.to_string().contains("not connected"), "{rejected}");
     assert_eq!(rejected.operation.into_held().into_buffer().unwrap().len(), 8);
     assert_eq!(hub.in_flight(a).unwrap(), (0, 0));
-    assert!(hub.adopt(hub.queue_pair(&pd).build_raw().unwrap()).is_err(), "one in RESET");
+}
+
+#[test]
+fn a_queue_pair_in_reset_takes_neither_receives_nor_sends() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let mut hub = Hub::<Rc>::new(&context, 64).unwrap();
+    let a = hub.adopt(hub.queue_pair(&pd).build_raw().unwrap()).unwrap();
+    assert_eq!(hub.refresh(a).unwrap(), State::RESET);
+    let rejected = hub.post_receive(a, pd.allocate(8).unwrap(), 0).unwrap_err();
+    assert!(rejected.error.to_string().contains("INIT"), "{rejected}");
+    assert!(hub.post(a, Operation::send(pd.allocate(8).unwrap())).is_err());
+    assert_eq!(hub.in_flight(a).unwrap(), (0, 0));
+    let init = Attributes::new()
+        .set_state(State::INIT)
+        .set_pkey_index(0)
+        .set_port(context.choose_gid(None).unwrap().port)
+        .set_access(RemoteAccess::empty());
+    hub.queue_pair_of(a).unwrap().modify(&init).unwrap();
+    hub.post_receive(a, rejected.operation, 0).unwrap();
+    assert_eq!(hub.in_flight(a).unwrap(), (0, 1));
+    assert!(hub.post(a, Operation::send(pd.allocate(8).unwrap())).is_err(), "it sends from RTS on");
 }

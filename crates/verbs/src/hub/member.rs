@@ -5,6 +5,7 @@
 
 use super::ring::Ring;
 use crate::error::{Error, Result};
+use crate::qp::state::State;
 use crate::qp::{Plan, QueuePair, Service};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -69,6 +70,7 @@ pub(super) struct Held<S: Service, P> {
     pub(super) plan: Option<Plan>,
     /// Closed until it was brought up. Some drivers take requests before that and tell of an error too: they would keep the memory.
     pub(super) sends: ManuallyDrop<Ring<P>>,
+    /// Closed in RESET, where drivers take receives that no message ever reaches.
     pub(super) receives: ManuallyDrop<Ring<P>>,
 }
 
@@ -93,6 +95,23 @@ impl<S: Service, P> Held<S, P> {
         } else {
             not_up()
         }
+    }
+
+    /// Opens the receives, where it has left RESET.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it has not; [`Error::Call`] when the device cannot be asked.
+    #[cold]
+    pub(super) fn begin_to_receive(&mut self) -> Result<()> {
+        if self.qp.state()? == State::RESET {
+            return Err(Error::invalid(
+                "queue pair of a hub",
+                "it is in RESET, where receives are lost",
+                "bring it to INIT before receives are posted",
+            ));
+        }
+        self.receives.open();
+        Ok(())
     }
 
     /// Nobody knows what the device has taken: all that is out is flushed. Nothing is sent after it, whose completion would tell that what the

@@ -150,7 +150,9 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     /// Takes in a queue pair that somebody else has brought up.
     pub(crate) fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
         let member = self.take_in(qp, None)?;
-        self.refresh(member)?;
+        if self.refresh(member)? == State::RESET {
+            self.members.get_mut(member)?.receives.close();
+        }
         Ok(member)
     }
 
@@ -414,6 +416,11 @@ impl<S: Service, P: Payload> Tracker<S, P> {
             Ok(held) => held,
             Err(error) => return Err((Some(payload), Box::new(error))),
         };
+        if !held.receives.is_open()
+            && let Err(error) = held.begin_to_receive()
+        {
+            return Err((Some(payload), Box::new(error)));
+        }
         let Held { qp, receives, .. } = held;
         let Some((number, place)) = receives.vacancy() else {
             let full = Error::Full { queue: "receive queue", depth: receives.depth() };
