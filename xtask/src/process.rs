@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -145,16 +145,62 @@ fn read_lines(stream: Option<impl Read + Send + 'static>, lines: Sender<String>)
     });
 }
 
-/// Ends the process and everything below it, as `/proc` tells the tree at this moment.
+/// A program that goes on beside other work. Dropped, it and everything below it end.
+pub(crate) struct Beside(Child);
+
+/// Starts a program that takes the processors only while nobody else wants them; its output goes to `log`.
+///
+/// # Errors
+/// When it cannot be started or the log cannot be written.
+pub(crate) fn beside(program: &Path, arguments: &[&str], log: &Path) -> Result<Beside> {
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program).args(arguments);
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let child = command.spawn().with_context(|| format!("cannot start {}", words(&command)))?;
+    Ok(Beside(child))
+}
+
+impl Beside {
+    /// Somebody waits for it now: from here on it competes with others, as far as this user may ask for that.
+    pub(crate) fn hurry(&self) {
+        for id in descendants(self.0.id()) {
+            let mut command = Command::new("chrt");
+            command.args(["--other", "--pid", "0", &id.to_string()]);
+            // One that has ended meanwhile is not in the way.
+            _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // One that has ended by itself has nothing below it, and its number may be another's.
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            end_with_descendants(self.0.id());
+            _ = self.0.wait();
+        }
+    }
+}
+
+/// Ends the process and everything below it.
 fn end_with_descendants(id: u32) {
-    let mut waiting = vec![id];
-    while let Some(id) = waiting.pop() {
-        waiting.extend(children(id));
+    for id in descendants(id) {
         if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
             // A process that is gone already is what was wanted.
             _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// The process and everything below it, as `/proc` tells the tree at this moment: parents before their children.
+fn descendants(id: u32) -> Vec<u32> {
+    let (mut all, mut waiting) = (Vec::new(), vec![id]);
+    while let Some(id) = waiting.pop() {
+        all.push(id);
+        waiting.extend(children(id));
+    }
+    all
 }
 
 fn children(parent: u32) -> Vec<u32> {
@@ -197,11 +243,38 @@ mod tests {
         let finished = shell("sleep 1000 & echo $!; sleep 1000", "limit", Duration::from_millis(300));
         assert!(finished.reason.unwrap().contains("limit"));
         let child: u32 = finished.output.trim().parse().unwrap();
+        until("the child lives on", || parent_of(child).is_none_or(|parent| parent == 1));
+    }
+
+    /// The field of `/proc/<id>/stat` that says how it is scheduled: 0 as all others, 5 while nobody else wants to.
+    fn policy(id: u32) -> String {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(38).unwrap_or_default().to_owned()
+    }
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while parent_of(child).is_some_and(|parent| parent != 1) {
-            assert!(Instant::now() < deadline, "the child lives on");
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn what_goes_on_beside_gives_way_until_somebody_waits_for_it_and_ends_with_its_children() {
+        let log = log("beside");
+        let beside = beside(Path::new("sh"), &["-c", "sleep 1000 & echo $!; wait"], &log).unwrap();
+        until("nothing is said", || std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n')));
+        let child: u32 = std::fs::read_to_string(&log).unwrap().trim().parse().unwrap();
+        assert_eq!(policy(child), "5");
+        if rustix::process::getuid().is_root() {
+            beside.hurry();
+            assert_eq!(policy(child), "0");
+        }
+        drop(beside);
+        until("the child lives on", || parent_of(child).is_none_or(|parent| parent == 1));
+        std::fs::remove_file(log).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod no_c;
 pub(crate) mod outcome;
 mod steps;
 
+use crate::process;
 use crate::workspace::Workspace;
 use anyhow::{Result, bail};
 use outcome::{Outcome, Runner};
@@ -75,14 +76,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let context = context(options)?;
     let begun = Instant::now();
     let mut total = Outcome::default();
-    for step in chosen {
+    let mut guest = None;
+    for (at, step) in chosen.iter().enumerate() {
         let before = total.failures.len();
+        if let (GUEST, Some(guest)) = (step.name, &guest) {
+            process::Beside::hurry(guest);
+        }
         total.absorb(one_step(step, &context, &total));
+        if step.name == "setup" && chosen[at..].iter().any(|later| later.name == GUEST) {
+            guest = begin_guest(&context);
+        }
         if options.fail_fast && total.failures.len() > before {
             break;
         }
     }
+    drop(guest);
     conclude(total, begun.elapsed())
+}
+
+/// The step that needs a guest.
+const GUEST: &str = "vm";
+
+/// Makes the guest, which takes minutes, in what processor time the steps before it leave. The step that needs it waits for this, or makes it
+/// itself where this fails.
+fn begin_guest(context: &Context) -> Option<process::Beside> {
+    let program = std::env::current_exe().ok()?;
+    process::beside(&program, &["vm", "build"], &context.logs.join("vm-build-beside.log")).ok()
 }
 
 fn context(options: &Options) -> Result<Context> {
