@@ -27,12 +27,13 @@
 //! wait, [`BiasedLock::try_lock`] answers `None`. A thread that ends outside a section needs no notice.
 #![allow(unsafe_code)]
 
+mod guard;
 mod thread;
 
 use crate::barrier::{self, Pairing};
+use guard::Hold;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ mod sync {
     pub(super) use loom::sync::{Mutex, MutexGuard};
     pub(super) use loom::thread::{yield_now, yield_now as relax};
 }
+
+pub use guard::{BiasedGuard, Guard};
 
 /// So many times in a row a thread takes the lock before it gets the bias for the first time. Each revocation, which
 /// costs about as much as 200 uncontended uses of a mutex, doubles the number, up to [`STREAK_MAX`].
@@ -102,33 +105,6 @@ struct Inner {
     streak_wanted: u32,
     /// `bias` was taken away and the heavy barrier that must follow has not succeeded yet.
     barrier_due: bool,
-}
-
-/// The right to use what the lock protects, until dropped. Stays on its thread:
-///
-/// ```compile_fail
-/// fn send<T: Send>(_: T) {}
-/// let lock = sinew_base::biased::BiasedLock::new(1);
-/// send(lock.lock());
-/// ```
-#[must_use = "the lock is released at once"]
-pub struct Guard<'a, T> {
-    lock: &'a BiasedLock<T>,
-    hold: Hold<'a>,
-    _stays: PhantomData<*const ()>,
-}
-
-/// [`Guard`] of the thread that has the bias: ends by one store. Stays on its thread.
-#[must_use = "the lock is released at once"]
-pub struct BiasedGuard<'a, T> {
-    lock: &'a BiasedLock<T>,
-    slot: &'a Slot,
-    _stays: PhantomData<*const ()>,
-}
-
-enum Hold<'a> {
-    Biased(&'a Slot),
-    Mutex(Option<MutexGuard<'a, Inner>>),
 }
 
 impl<T> BiasedLock<T> {
@@ -437,77 +413,6 @@ impl Inner {
         let slot = NonNull::from(Box::leak(slot));
         self.slots.push((slot, alive));
         Some(slot)
-    }
-}
-
-impl<T> Deref for Guard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: while a guard exists its thread is alone inside (module text).
-        unsafe { &*self.lock.data.get() }
-    }
-}
-
-impl<T> DerefMut for Guard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above, and one thread has at most one guard of a lock: re-entry is refused.
-        unsafe { &mut *self.lock.data.get() }
-    }
-}
-
-impl<T> Deref for BiasedGuard<'_, T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: as for `Guard`.
-        unsafe { &*self.lock.data.get() }
-    }
-}
-
-impl<T> DerefMut for BiasedGuard<'_, T> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as for `Guard`.
-        unsafe { &mut *self.lock.data.get() }
-    }
-}
-
-impl<T> Drop for BiasedGuard<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.slot.busy.store(false, Ordering::Release);
-    }
-}
-
-impl<T> Guard<'_, T> {
-    #[cold]
-    #[inline(never)]
-    fn release_mutex(&mut self) {
-        if let Hold::Mutex(inner) = &mut self.hold {
-            self.lock.holder.store(0, Ordering::Relaxed);
-            drop(inner.take());
-        }
-    }
-}
-
-impl<T> Drop for Guard<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if let Hold::Biased(slot) = &self.hold {
-            slot.busy.store(false, Ordering::Release);
-        } else {
-            self.release_mutex();
-        }
-    }
-}
-
-impl<T: std::fmt::Debug> std::fmt::Debug for Guard<'_, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (**self).fmt(f)
     }
 }
 

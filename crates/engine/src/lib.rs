@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod builder;
 mod complete;
 mod completion;
 mod config;
@@ -51,11 +52,12 @@ mod waiting;
 pub use crate::core::Surroundings;
 pub use crate::core::{Explain, ExplainRow, SocketCount, Verdict};
 pub use batch::{Outgoing, Partial, Receive};
+pub use builder::Builder;
 pub use complete::OnComplete;
 pub use completion::{Completion, Match, Source};
 pub use config::{DomainSecret, Security};
 pub use endpoint::Endpoint;
-pub use engine::{Armed, Builder, Engine};
+pub use engine::{Armed, Engine};
 pub use error::{BuildError, ConnectError, Failed, OpError};
 pub use handler::Handler;
 pub use histogram::{EndpointHistograms, LaneHistograms, Latency};

@@ -25,8 +25,10 @@ mod bell;
 mod body;
 pub mod buf;
 mod cost;
+mod domain;
 mod error;
 mod lane;
+mod link;
 mod locator;
 pub mod loopback;
 mod poller;
@@ -37,12 +39,13 @@ pub use buf::Buf;
 /// Reference-counted bytes, which a [`Buf`] can be made of, for sending only.
 pub use bytes::Bytes;
 pub use cost::{Capabilities, Cost};
+pub use domain::{Availability, Domain, DomainContext, LaneCount, ListenScope, Segment, Transport};
 pub use error::{Code, ErrorKind, LaneError, TransportError};
 pub use lane::{
-    Availability, Backlog, Crossing, Descriptor, Domain, DomainContext, Identity, Lane, LaneCount, LaneInfo,
-    LaneParams, Limits, Link, LinkState, ListenScope, Peek, Peeked, Placement, PostError, Pull, RECORD_LEN,
-    Record, Role, Segment, Sink, Token, Transport, Unacknowledged, UnacknowledgedBody, View,
+    Backlog, Crossing, Descriptor, Lane, LaneInfo, Limits, Peek, Peeked, Placement, PostError, Pull, Sink,
+    Token, Unacknowledged, UnacknowledgedBody, View,
 };
+pub use link::{Identity, LaneParams, Link, LinkState, RECORD_LEN, Record, Role};
 pub use locator::{Locator, LocatorError};
 pub use poller::{Event, Interest, PollKey, Poller, Readiness};
 /// A number of the system's, as [`TransportError::os`] takes it.

@@ -1,13 +1,20 @@
 //! Frames over a simulated connection.
 #![allow(unsafe_code)]
 
+mod arriving;
+mod posted;
+mod pulls;
+
 use super::Style;
 use super::memory::{Borrowed, Kept, Named, SimSegment, Target};
-use crate::net::{Breach, EndId, Kind, MILLIS, Nanos, Net, Piece, Shared, State, lock};
+use crate::net::{EndId, Kind, MILLIS, Nanos, Piece, Shared, State, lock};
 use crate::surroundings::{instant, nanos};
+use arriving::{Arriving, Into};
+use posted::Posted;
+use pulls::Pulling;
 use sinew_transport::{
-    Backlog, Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, Placement,
-    PostError, Pull, Sink, Token, TransportError, Unacknowledged, View,
+    Backlog, Body, Buf, Descriptor, ErrorKind, Header, Lane, LaneError, LaneInfo, Peek, Peeked, PostError,
+    Pull, Sink, Token, TransportError, Unacknowledged, View,
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,40 +22,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Frames that a lane keeps at most.
-const FRAMES_MAX: usize = 128;
 /// How long a lone acknowledgement waits.
 const ACKNOWLEDGE_AFTER: Nanos = 5 * MILLIS;
 /// Pulls of more than this take a while.
 const PULL_AT_ONCE: usize = 64 << 10;
-
-/// A frame that the peer has not acknowledged.
-struct Posted {
-    header: Header,
-    kept: Kept,
-}
-
-/// A frame that arrives in pieces.
-struct Arriving {
-    header: Header,
-    len: usize,
-    done: usize,
-    into: Into,
-}
-
-enum Into {
-    Own(Vec<u8>),
-    Placed(Target),
-    Nowhere,
-}
-
-/// A pull that takes a while.
-struct Pulling {
-    from: Named,
-    target: Target,
-    len: usize,
-    due: Nanos,
-}
 
 pub(super) struct SimLane {
     net: Shared,
@@ -143,254 +120,10 @@ impl SimLane {
         }
     }
 
-    fn keep(&mut self, header: &Header, kept: impl FnOnce() -> Kept, len: usize) -> Result<(), PostError> {
-        let room = self.posted.len() < FRAMES_MAX && self.bytes + len <= self.style.retention;
-        if !room && !self.posted.is_empty() {
-            self.told_full = true;
-            return Err(PostError::Full);
-        }
-        self.posted.push_back(Posted { header: *header, kept: kept() });
-        self.bytes += len;
-        self.bytes_ever += len as u64;
-        if header.kind == sinew_transport::Kind::STRIPE {
-            lock(&self.net).stripes += 1;
-        }
-        self.frames += 1;
-        if self.kind == Kind::Near || self.bytes > self.style.retention / 2 {
-            self.push();
-        }
-        Ok(())
-    }
-
-    /// Gives the kernel what it takes.
-    fn push(&mut self) {
-        let mut net = lock(&self.net);
-        if self.handed_up > self.said && (self.asked || self.begun < self.posted.len()) {
-            self.asked = false;
-            Self::acknowledge_in(&mut net, self.end, self.handed_up);
-            self.said = self.handed_up;
-            self.owes_since = None;
-        }
-        while let Some(frame) = self.posted.get_mut(self.begun) {
-            let Some(end) = net.end(self.end) else { return };
-            let full = !end.has_room();
-            end.wants_room = full;
-            if full || end.state != State::Open {
-                return;
-            }
-            let len = frame.kept.len();
-            let most = 1 + net.random.index(self.style.piece);
-            let size = most.max(if self.kind == Kind::Near { len } else { 0 }).min(len - self.begun_bytes);
-            let bytes = frame.kept.part(self.begun_bytes, size);
-            let piece = if self.begun_bytes == 0 {
-                Piece::Head { header: frame.header, len, bytes }
-            } else {
-                Piece::More(bytes)
-            };
-            net.put(self.end, piece);
-            self.begun_bytes += size;
-            if self.begun_bytes == len {
-                self.begun += 1;
-                self.begun_bytes = 0;
-                if let Some(token) = frame.kept.token() {
-                    frame.kept.own();
-                    // The last frame of a post lets go of it.
-                    self.released.push(token);
-                }
-            }
-        }
-        if std::mem::take(&mut self.wants_ask) {
-            net.put(self.end, Piece::Ask);
-        }
-    }
-
-    fn acknowledge_in(net: &mut Net, end: EndId, handed_up: u64) {
-        let Some(peer) = net.end(end).map(|end| end.peer) else { return };
-        if net.end(end).is_some_and(|end| end.kind == Kind::Near) {
-            if let Some(peer) = net.end(peer) {
-                peer.handed_up = handed_up;
-            }
-        } else {
-            net.put(end, Piece::Acknowledge(handed_up));
-        }
-    }
-
-    /// The peer has handed up so many.
-    fn confirmed(&mut self, count: u64) {
-        while self.acknowledged < count.min(self.acknowledged + self.begun as u64) {
-            self.acknowledged += 1;
-            self.has_room = true;
-            self.begun -= 1;
-            if let Some(frame) = self.posted.pop_front() {
-                self.bytes -= frame.kept.len();
-            }
-        }
-    }
-
-    /// The next piece that has arrived.
-    fn next(&mut self) -> Option<Arc<Piece>> {
-        self.peeked = false;
-        self.shown.take().or_else(|| lock(&self.net).take(self.end))
-    }
-
-    /// Hands one piece up. `true`: it completed a frame.
-    fn handle(&mut self, piece: &Piece, sink: &mut dyn Sink) -> Result<bool, LaneError> {
-        match piece {
-            Piece::Head { header, len, bytes } => {
-                if bytes.len() == *len {
-                    self.frame(header, bytes, sink);
-                    return Ok(true);
-                }
-                let into = if header.kind.is_fragment() {
-                    match sink.place(header, *len) {
-                        Placement::Into { target, token } => {
-                            // SAFETY: the sink promises `len` writable bytes until `placed` or `revoke`, which both drop it.
-                            Into::Placed(unsafe { Target::new(target, token) })
-                        }
-                        Placement::Discard => Into::Nowhere,
-                    }
-                } else {
-                    let whole = header.kind == sinew_transport::Kind::EAGER;
-                    match if whole { sink.place_message(header, *len) } else { None } {
-                        // SAFETY: as above.
-                        Some((target, token)) => Into::Placed(unsafe { Target::new(target, token) }),
-                        None => Into::Own(Vec::with_capacity(*len)),
-                    }
-                };
-                self.arriving = Some(Arriving { header: *header, len: *len, done: 0, into });
-                Ok(self.more(bytes, sink))
-            }
-            Piece::More(bytes) => Ok(self.more(bytes, sink)),
-            Piece::Acknowledge(count) => {
-                self.confirmed(*count);
-                Ok(false)
-            }
-            Piece::Ask => {
-                self.asked = true;
-                Ok(false)
-            }
-            Piece::Fin | Piece::Record(_) => {
-                let error = self.error(ErrorKind::Broken, "poll");
-                self.over = Some(error.clone());
-                Err(error)
-            }
-        }
-    }
-
-    fn more(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> bool {
-        let Some(arriving) = &mut self.arriving else { return false };
-        match &mut arriving.into {
-            Into::Own(own) => own.extend_from_slice(bytes),
-            // SAFETY: the pieces of a body are `len` bytes together, as the sender cuts them.
-            Into::Placed(target) => unsafe { target.write(arriving.done, bytes) },
-            Into::Nowhere => {}
-        }
-        arriving.done += bytes.len();
-        if arriving.done < arriving.len {
-            return false;
-        }
-        let Some(Arriving { header, len, into, .. }) = self.arriving.take() else { return false };
-        match into {
-            Into::Own(own) => self.frame(&header, &own, sink),
-            Into::Placed(_) | Into::Nowhere => {
-                self.handed_up += 1;
-                sink.placed(&header, len);
-            }
-        }
-        true
-    }
-
-    /// Hands a whole frame up, unless the contract is to be broken here.
-    fn frame(&mut self, header: &Header, bytes: &[u8], sink: &mut dyn Sink) {
-        self.handed_up += 1;
-        let mut copy;
-        let mut bytes = bytes;
-        if header.kind == sinew_transport::Kind::EAGER {
-            if let Some((held, body)) = self.swapped.take() {
-                if held.dst == header.dst && held.src == header.src {
-                    sink.frame(header, Body::from_slice(bytes));
-                    return sink.frame(&held, Body::from_slice(&body));
-                }
-                self.swapped = Some((held, body));
-            }
-            let breach = lock(&self.net).is_to_break();
-            if let Some(breach) = breach {
-                let mut net = lock(&self.net);
-                let (now, end) = (net.now, self.end);
-                net.trace.note(
-                    now,
-                    &[60],
-                    format_args!("  the lane of end {end} breaks its contract: {breach:?} {header:?}"),
-                );
-            }
-            match breach {
-                None => {}
-                Some(Breach::Drop) => return,
-                Some(Breach::Twice) => sink.frame(header, Body::from_slice(bytes)),
-                Some(Breach::Swap) => {
-                    self.swapped = Some((*header, bytes.to_vec()));
-                    return;
-                }
-                Some(Breach::Garble) => {
-                    copy = bytes.to_vec();
-                    if let Some(last) = copy.last_mut() {
-                        *last ^= 0x40;
-                    }
-                    bytes = &copy;
-                }
-            }
-        }
-        sink.frame(header, Body::from_slice(bytes));
-    }
-
-    fn end_pulls(&mut self, sink: &mut dyn Sink) -> usize {
-        if self.pulls.is_empty() {
-            return 0;
-        }
-        let now = lock(&self.net).now;
-        let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.pulls).into_iter().partition(|pull| pull.due <= now);
-        self.pulls = later;
-        let count = due.len();
-        for pull in due {
-            let result = self.finish_pull(&pull.from, pull.target, pull.len);
-            sink.pulled(pull.target.token, result);
-        }
-        count
-    }
-
-    fn finish_pull(&self, from: &Named, target: Target, len: usize) -> Result<(), LaneError> {
-        let mut net = lock(&self.net);
-        let peer = net.end(self.end).map(|end| end.peer);
-        let recalled = peer.and_then(|peer| net.end(peer)).map(|end| end.recalled);
-        drop(net);
-        if recalled != Some(from.recalled) || from.len < len {
-            return Err(self.error(ErrorKind::Protocol, "pull").hint("a stale descriptor"));
-        }
-        // SAFETY: the caller of `pull` answers for `len` bytes until this is told or revoked.
-        unsafe { target.write(0, &from.copy(len)) };
-        Ok(())
-    }
-
     fn write_off(&mut self) {
         self.arriving = None;
         self.pulls.clear();
         self.shown = None;
-    }
-}
-
-impl Net {
-    /// Whether the contract is to be broken by the frame that is being handed up.
-    fn is_to_break(&mut self) -> Option<Breach> {
-        let (breach, after) = self.breach.as_mut()?;
-        if *after > 0 {
-            *after -= 1;
-            return None;
-        }
-        let breach = *breach;
-        self.breach = None;
-        self.breached = true;
-        Some(breach)
     }
 }
 
