@@ -167,16 +167,24 @@ impl fmt::Display for OptionError {
 impl std::error::Error for OptionError {}
 
 /// Variables of that prefix which are no options of an engine. They speak to tests: what may not be skipped on this machine, how long and
-/// by which chance campaigns of faults run, which headers declarations are compared with. Or they name the files of libraries that are
-/// opened at run time, for the whole process.
-const NO_OPTIONS: [&str; 6] = [
+/// by which chance campaigns of faults run, which headers declarations are compared with, by which address a device is reached. Or they name the
+/// files of libraries that are opened at run time, for the whole process.
+const NO_OPTIONS: [&str; 7] = [
     "SINEW_REQUIRE",
     "SINEW_CAMPAIGN_ROUNDS",
     "SINEW_SEED",
     "SINEW_VERBS_HEADERS",
     "SINEW_IBVERBS_LIB",
     "SINEW_RDMACM_LIB",
+    "SINEW_VERBS_ADDRESS",
 ];
+
+/// Those too that tell programs of the guest where they are: `SINEW_VM`, `SINEW_VM_PEER` …
+fn is_no_option(variable: &str) -> bool {
+    let of_guest =
+        variable.strip_prefix("SINEW_VM").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    of_guest || NO_OPTIONS.contains(&variable)
+}
 
 /// Checks every `SINEW_*` variable against the rows of `tables`: an unknown name or a bad value is an error. Other variables
 /// are not looked at.
@@ -188,8 +196,7 @@ pub fn check_environment<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     tables: &[&[OptionRow]],
 ) -> Result<(), OptionError> {
     for (key, value) in vars {
-        let Some(variable) = ours(key.as_ref()).filter(|variable| !NO_OPTIONS.contains(&variable.as_str()))
-        else {
+        let Some(variable) = ours(key.as_ref()).filter(|variable| !is_no_option(variable)) else {
             continue;
         };
         let rows = tables.iter().copied().flatten();
@@ -565,6 +572,10 @@ mod tests {
         assert!(check("SINEW_").is_err());
         assert_eq!(check("sinew_credits"), Ok(()));
         assert_eq!(check("SINEW_CREDITS"), Ok(()));
+        for of_tests in ["SINEW_REQUIRE", "SINEW_VERBS_ADDRESS", "SINEW_VM", "SINEW_VM_DEVICES"] {
+            assert_eq!(check(of_tests), Ok(()));
+        }
+        assert!(check("SINEW_VMX").is_err());
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn serve(library: &Library, address: SocketAddr) -> Answer<()> {
     let line = incoming.accept_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
     for _ in 0..count {
         let number = end.receive()?;
-        end.send(number + 1)?;
+        end.send(number.wrapping_add(1))?;
     }
     match line.wait_ended(Some(PATIENCE))? {
         Some(Ended::Disconnected) => println!("the client has gone"),
@@ -127,7 +127,7 @@ fn connect(library: &Library, address: SocketAddr, count: u64) -> Answer<()> {
     for number in 0..count {
         end.send(number)?;
         let answer = end.receive()?;
-        if answer != number + 1 {
+        if answer != number.wrapping_add(1) {
             return Err(format!("sent {number}, and {answer} came back").into());
         }
     }
@@ -137,14 +137,23 @@ fn connect(library: &Library, address: SocketAddr, count: u64) -> Answer<()> {
     Ok(())
 }
 
+fn address(text: &str) -> Answer<SocketAddr> {
+    let address = text.parse();
+    Ok(address
+        .map_err(|_| format!("{text:?} is no ADDRESS:PORT, such as 10.0.0.1:7471 or [fe80::1]:7471"))?)
+}
+
 fn run() -> Answer<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let library = Library::open()?;
     match words[..] {
-        ["serve", address] => serve(&library, address.parse()?),
-        [address] => connect(&library, address.parse()?, 100),
-        [address, count] => connect(&library, address.parse()?, count.parse()?),
+        ["serve", at] => serve(&library, address(at)?),
+        [at] => connect(&library, address(at)?, 100),
+        [at, count] => {
+            let count = count.parse().map_err(|error| format!("{count:?} messages: {error}"))?;
+            connect(&library, address(at)?, count)
+        }
         _ => Err("cm_connect serve ADDRESS:PORT, or cm_connect ADDRESS:PORT [MESSAGES]".into()),
     }
 }

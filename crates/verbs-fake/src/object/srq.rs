@@ -55,10 +55,13 @@ pub(crate) unsafe extern "C" fn modify(
         // SAFETY: as above.
         let attr = unsafe { *attr };
         let id = entered.id;
+        let pd = entered.state.srqs.get(&id).ok_or(libc::EINVAL)?.pd;
+        let context = entered.state.context_of_pd(pd)?;
+        let most = entered.state.device_of(context)?.options.max_srq_wr;
         let srq = entered.state.srqs.get_mut(&id).ok_or(libc::EINVAL)?;
         let mask = mask.cast_unsigned();
         if mask & sys::IBV_SRQ_MAX_WR != 0 {
-            if attr.max_wr < srq.used {
+            if attr.max_wr < srq.used || attr.max_wr > most {
                 return Err(libc::EINVAL);
             }
             srq.max_wr = attr.max_wr;

@@ -41,7 +41,7 @@ pub(crate) struct Options {
     #[arg(short = 'i', long = "ib-port", value_name = "PORT", value_parser = clap::value_parser!(u8).range(1..))]
     device_port: Option<u8>,
     /// Receives that wait for messages
-    #[arg(short, long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     pub(crate) rx_depth: u32,
     /// Messages in each direction
     #[arg(short = 'n', long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]

@@ -174,6 +174,12 @@ impl Subscription {
         self.place.as_ptr().cast()
     }
 
+    /// There is no queue after all, so no event points to its place.
+    pub(super) fn discard(self) {
+        // SAFETY: made by `Box`, and nothing else points to it.
+        drop(unsafe { Box::from_raw(self.place.as_ptr()) });
+    }
+
     /// Acknowledges what was taken and ends the queue; only then its place goes. A queue that is not destroyed keeps both.
     pub(super) fn end(
         self,

@@ -34,7 +34,8 @@ pub struct Completion<'poller> {
 
 impl Poller {
     pub(super) fn new(queue: CompletionQueue, batch: usize) -> Self {
-        let batch = batch.max(1);
+        // More than the queue holds never come at once.
+        let batch = batch.clamp(1, queue.entries().max(1) as usize);
         let stamps = if queue.fields().is_empty() { 0 } else { batch };
         Self {
             batch: vec![WorkCompletion::EMPTY; batch].into_boxed_slice(),

@@ -135,19 +135,26 @@ impl<'a> CompletionQueueBuilder<'a> {
             channel.map(|(channel, cookie)| Subscription::new(channel, context, cookie)).transpose()?;
         let raw_channel = channel.map_or(std::ptr::null_mut(), |(channel, _)| channel.as_raw());
         let cookie = subscription.as_ref().map_or(std::ptr::null_mut(), Subscription::as_raw);
-        let (cq, extended) = if fields.is_empty() {
+        let made = if fields.is_empty() {
             // SAFETY: the context is open, and the channel of it is held by the subscription.
             let cq = unsafe {
                 (context.table().ibv_create_cq)(context.as_raw(), cqe, cookie, raw_channel, vector as i32)
             };
             let object = format_args!("{entries} entries in {}", context.name());
-            (
-                NonNull::new(cq).ok_or_else(|| Error::call("ibv_create_cq", object, sys::Errno::last().0))?,
-                None,
-            )
+            let cq = NonNull::new(cq);
+            cq.map(|cq| (cq, None)).ok_or_else(|| Error::call("ibv_create_cq", object, sys::Errno::last().0))
         } else {
-            let extended = extended(context, entries, cookie, raw_channel, vector, fields)?;
-            (extended.cast::<sys::ibv_cq>(), Some(extended))
+            let extended = extended(context, entries, cookie, raw_channel, vector, fields);
+            extended.map(|extended| (extended.cast::<sys::ibv_cq>(), Some(extended)))
+        };
+        let (cq, extended) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                if let Some(subscription) = subscription {
+                    subscription.discard();
+                }
+                return Err(error);
+            }
         };
         // SAFETY: just made; the field is written by nobody else yet.
         let given = u32::try_from(unsafe { (*cq.as_ptr()).cqe }).unwrap_or(entries).max(entries);
@@ -268,7 +275,7 @@ impl CompletionQueue {
         self.shared.extended.map(NonNull::as_ptr)
     }
 
-    /// A poller with room for `batch` completions at once (at least 1). It does not allocate when it polls.
+    /// A poller with room for `batch` completions at once (at least 1, at most what the queue holds now). It does not allocate when it polls.
     #[must_use]
     pub fn poller(&self, batch: usize) -> Poller {
         Poller::new(self.clone(), batch)

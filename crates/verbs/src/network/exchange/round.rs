@@ -24,6 +24,8 @@ const STRANGERS_TOLD: usize = 4;
 const ACCEPTS_MAX: usize = 64;
 /// How long to take none after the system could give none.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Longer than anybody waits.
+const NEVER: Duration = Duration::from_secs(1 << 30);
 /// How often answers of name servers are looked for.
 const RESOLVE_LOOK: Duration = Duration::from_millis(5);
 
@@ -210,7 +212,7 @@ impl<'a> Round<'a> {
                 Ok(socket) => {
                     let nonce = nonce()?;
                     let connection = Connection::dialer(&self.local, rank, nonce);
-                    let until = now + self.options.connection_timeout;
+                    let until = after(now, self.options.connection_timeout);
                     self.links.push(Link::dialling(socket, connection, address, rank, until));
                     room -= 1;
                 }
@@ -233,8 +235,8 @@ impl<'a> Round<'a> {
         let peer = &mut self.peers[rank as usize];
         if let Some(dial) = peer.dial.as_mut().filter(|_| !peer.finished) {
             if dial.addresses.is_empty() {
-                dial.due = Some(now + dial.pause);
-                dial.pause = (dial.pause * 2).min(most);
+                dial.due = Some(after(now, dial.pause));
+                dial.pause = dial.pause.saturating_mul(2).min(most);
             } else {
                 dial.due = Some(now);
             }
@@ -364,7 +366,7 @@ impl<'a> Round<'a> {
                         self.displace(now);
                     }
                     let connection = Connection::acceptor(&self.local, nonce()?);
-                    let until = now + self.options.connection_timeout;
+                    let until = after(now, self.options.connection_timeout);
                     self.links.push(Link::accepted(socket, connection, address, until));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -390,6 +392,11 @@ impl<'a> Round<'a> {
             self.handle_end(&link, What::Displaced.into(), now);
         }
     }
+}
+
+/// A time so much later, or so late that nobody waits for it where clocks cannot say it.
+fn after(now: Instant, time: Duration) -> Instant {
+    now.checked_add(time).unwrap_or(now + NEVER)
 }
 
 fn nonce() -> Result<[u8; 16], ExchangeError> {
