@@ -167,15 +167,16 @@ impl fmt::Display for OptionError {
 impl std::error::Error for OptionError {}
 
 /// Variables of that prefix which are no options of an engine. They speak to tests: what may not be skipped on this machine, how long and
-/// by which chance campaigns of faults run, which headers declarations are compared with, by which address a device is reached. Or they name the
+/// by which chance campaigns of faults run, which headers declarations are compared with, which device they take and by which address. Or they name the
 /// files of libraries that are opened at run time, for the whole process.
-const NO_OPTIONS: [&str; 7] = [
+const NO_OPTIONS: [&str; 8] = [
     "SINEW_REQUIRE",
     "SINEW_CAMPAIGN_ROUNDS",
     "SINEW_SEED",
     "SINEW_VERBS_HEADERS",
     "SINEW_IBVERBS_LIB",
     "SINEW_RDMACM_LIB",
+    "SINEW_VERBS_DEVICE",
     "SINEW_VERBS_ADDRESS",
 ];
 
@@ -572,7 +573,9 @@ mod tests {
         assert!(check("SINEW_").is_err());
         assert_eq!(check("sinew_credits"), Ok(()));
         assert_eq!(check("SINEW_CREDITS"), Ok(()));
-        for of_tests in ["SINEW_REQUIRE", "SINEW_VERBS_ADDRESS", "SINEW_VM", "SINEW_VM_DEVICES"] {
+        for of_tests in
+            ["SINEW_REQUIRE", "SINEW_VERBS_DEVICE", "SINEW_VERBS_ADDRESS", "SINEW_VM", "SINEW_VM_DEVICES"]
+        {
             assert_eq!(check(of_tests), Ok(()));
         }
         assert!(check("SINEW_VMX").is_err());

@@ -219,6 +219,14 @@ fn i5_a_completion_queue_cannot_overrun() {
     };
     assert!(matches!(error, Error::Invalid { .. }), "{error}");
     assert!(members.len() as u32 * 20 <= entries);
+    // It is not made shorter than what they have reserved, whatever the device would do.
+    let reserved = members.len() as u32 * 20;
+    let queue = hub.queue_pair_of(members[0]).unwrap().send_completion_queue().clone();
+    let error = queue.resize(reserved - 1).unwrap_err();
+    assert!(error.to_string().contains(&format!("need {reserved}")), "{error}");
+    assert_eq!(fake.control.calls(Call::ResizeCq), 0);
+    queue.resize(reserved).unwrap();
+    drop(queue);
     let endpoints: Vec<_> = members.iter().map(|member| hub.endpoint(*member).unwrap()).collect();
     for (place, member) in members.iter().enumerate() {
         hub.connect(*member, &endpoints[place ^ 1]).unwrap();

@@ -170,8 +170,10 @@ fn everything_may_be_dropped_on_any_thread_and_handles_are_shared_by_threads() {
     shared::<qp::QueuePair<qp::Rc>>();
     shared::<qp::PreparedQueuePair<qp::Ud>>();
     moves::<Hub<qp::Uc>>();
+    moves::<sinew_verbs::hub::Prepared<qp::Rc>>();
     moves::<Channel>();
     moves::<channel::Submitted>();
+    shared::<channel::Driver>();
     moves::<channel::PendingWork<'static>>();
     moves::<MultiChannel>();
     shared::<cm::EventChannel>();
@@ -179,4 +181,11 @@ fn everything_may_be_dropped_on_any_thread_and_handles_are_shared_by_threads() {
     moves::<cm::Connection>();
     moves::<cm::Group>();
     shared::<cm::DatagramService>();
+    #[cfg(feature = "network")]
+    {
+        use sinew_verbs::network;
+        moves::<network::Node>();
+        moves::<network::PreparedNode>();
+        shared::<network::exchange::TcpExchange>();
+    }
 }
