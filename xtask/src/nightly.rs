@@ -47,7 +47,7 @@ const NOT_SANITIZED: [(&str, &str); 9] = [
 ];
 
 /// What runs under Miri: a crate, words for cargo, words for the tests.
-const INTERPRETED: [(&str, &[&str], &[&str]); 9] = [
+const INTERPRETED: [(&str, &[&str], &[&str]); 10] = [
     // Objects of C made by hand, read as the inlines read them.
     ("sinew-verbs-sys", &["--lib"], &[]),
     // Hubs on the device in software: what ended and is lent, places by pointers, panics, completions that lie.
@@ -65,6 +65,20 @@ const INTERPRETED: [(&str, &[&str], &[&str]); 9] = [
             "receives_told",
             "inline_operations",
             "what_a_device_did",
+        ],
+    ),
+    // Requests that point to each other and to memory, and go round between program and device.
+    (
+        "sinew-verbs",
+        &["--test", "prepared", "--test", "leftovers"],
+        &[
+            "other_operations",
+            "first_failure",
+            "messages_arrive",
+            "memory_that_is_out",
+            "lent_and_forgotten",
+            "ways_of",
+            "whose_registration",
         ],
     ),
     ("sinew-wire", &["--lib", "--tests"], &["--skip", "any_", "--skip", "noise"]),

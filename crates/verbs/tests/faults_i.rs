@@ -33,7 +33,7 @@ use sinew_verbs::hub::{Hub, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 use sinew_verbs::qp::config::Mtu;
 use sinew_verbs::qp::state::AttributeMask;
-use sinew_verbs::qp::{Rc, Uc, Ud};
+use sinew_verbs::qp::{Endpoint, Rc, Uc, Ud};
 use sinew_verbs::work::Status;
 use sinew_verbs::{Error, MultiChannel};
 use sinew_verbs_fake::{Call, Control, DeviceOptions, Hold, Kind, Refusal};
@@ -360,7 +360,24 @@ fn i9_a_doorbell_rings_for_many_unsignaled_and_inline_requests() {
     let qp = pair.hub.queue_pair_of(pair.a).unwrap();
     let depth = qp.query(AttributeMask::MAX_QP_RD_ATOMIC).unwrap().initiator_depth().unwrap();
     assert!(depth > 1, "{depth} reads at once");
-    drop((pair, region));
+    drop(pair);
+    // Where all are signaled, one that is not says how it ended all the same.
+    for (all, completes) in [(true, 1), (false, 0)] {
+        let mut hub = Hub::<Rc>::new(&fake.context, 16).unwrap();
+        let of = hub.queue_pair(&fake.pd).send_depth(4).receive_depth(0).remote_access(RemoteAccess::WRITE);
+        let prepared = of.signal_all(all).build().unwrap();
+        let member = hub.add(prepared).unwrap();
+        let own = hub.endpoint(member).unwrap();
+        hub.connect(member, &own).unwrap();
+        let write = Operation::write(fake.pd.allocate(8).unwrap(), region.remote()).unsignaled();
+        hub.post(member, write).unwrap();
+        let mut told = 0;
+        while let Some(ended) = hub.poll().unwrap() {
+            told += i32::from(ended.completion().is_some());
+        }
+        assert_eq!(told, completes, "all of them signaled: {all}");
+    }
+    drop(region);
     // A wait sleeps: it polls for a while, and then as good as never.
     let Channels { mut a, .. } = Channels::new(&fake, Duration::from_millis(500));
     let before = fake.control.calls(Call::PollCq);
@@ -579,5 +596,61 @@ fn i21_every_service_is_there_and_errors_keep_their_numbers() {
     unreliable.queue_pair(&fake.pd).build().unwrap();
     datagrams.queue_pair(&fake.pd).build().unwrap();
     drop((pair, unreliable, datagrams));
+    fake.finish();
+}
+
+#[test]
+fn i12_what_the_peer_can_limits_what_is_asked_of_it() {
+    let fake = Fake::new();
+    let mut hub = Hub::<Rc>::new(&fake.context, 64).unwrap();
+    for (mtu, reads) in [(Mtu::B256, 3), (Mtu::B4096, 0), (Mtu::B4096, u8::MAX)] {
+        let prepared =
+            hub.queue_pair(&fake.pd).send_depth(4).receive_depth(4).initiator_depth(9).build().unwrap();
+        let member = hub.add(prepared).unwrap();
+        let own = hub.endpoint(member).unwrap();
+        hub.connect(member, &Endpoint { mtu, responder_resources: reads, ..own }).unwrap();
+        let told = hub.queue_pair_of(member).unwrap().query(AttributeMask::QUERY).unwrap();
+        assert_eq!((told.mtu(), told.initiator_depth()), (Some(mtu), Some(reads.min(9))));
+        drop(hub.remove(member).unwrap());
+    }
+    drop(hub);
+    fake.finish();
+}
+
+#[cfg(feature = "network")]
+#[test]
+fn i15_a_full_queue_is_waited_for_and_the_barrier_goes_on() {
+    use sinew_verbs::network::{Node, barrier::BarrierError};
+    let fake = Fake::new();
+    let made =
+        [0, 1].map(|rank| Node::builder(&fake.pd, rank, 2).send_depth(1).receive_depth(1).build().unwrap());
+    let told = made.each_ref().map(|node| node.introductions().unwrap());
+    let target = fake.pd.expose(Memory::zeroed(8).unwrap(), RemoteAccess::WRITE).unwrap();
+    let [mut zero, mut one] = {
+        let [zero, one] = made;
+        let (to_zero, to_one) = (told[1][0], told[0][1]);
+        [
+            zero.handshake(&[None, to_zero]).map_err(|(_, error)| error).unwrap(),
+            one.handshake(&[to_one, None]).map_err(|(_, error)| error).unwrap(),
+        ]
+    };
+    let qp = told[1][0].unwrap().endpoint.qp_num;
+    fake.control.hold(qp, Hold::REQUESTS);
+    // The one place of the queue is taken, and its operation does not end.
+    let out = one.submit(0, Operation::write(fake.pd.allocate(8).unwrap(), target.remote())).unwrap();
+    for _ in 0..3 {
+        let error = one.barrier_all(Duration::from_millis(20)).unwrap_err();
+        assert!(
+            matches!(error, BarrierError::TimedOut { rank: 0, queue_full: true, epoch: 1, .. }),
+            "{error}"
+        );
+    }
+    fake.control.release(qp);
+    let other =
+        std::thread::spawn(move || zero.barrier_all(Duration::from_secs(60)).map(|epoch| (epoch, zero)));
+    assert_eq!(one.barrier_all(Duration::from_secs(60)).unwrap(), 1);
+    let (epoch, zero) = other.join().unwrap().unwrap();
+    assert_eq!(epoch, 1, "the barrier that was entered before is the one that is passed");
+    drop((out, zero, one, target));
     fake.finish();
 }

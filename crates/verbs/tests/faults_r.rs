@@ -25,7 +25,7 @@ use fake::{Channels, Fake, Pair, must_end, range};
 use sinew_verbs::cq::WorkCompletion;
 use sinew_verbs::device::{AsyncEventType, Element, Gid};
 use sinew_verbs::hub::{Hub, Operation, Side};
-use sinew_verbs::memory::{Memory, RemoteAccess, RemoteKey, RemoteRegion};
+use sinew_verbs::memory::{Memory, RegistrationFlags, RemoteAccess, RemoteKey, RemoteRegion};
 use sinew_verbs::qp::state::AttributeMask;
 use sinew_verbs::qp::{Rc, ReceiveRequest, Uc};
 use sinew_verbs::work::Status;
@@ -93,6 +93,11 @@ fn r3_memory_that_is_a_slice_is_nobody_else_s() {
     let error = pair.ended()[0].result.unwrap_err();
     assert_eq!(error.status, Status::REMOTE_ACCESS);
     assert_eq!(buffer[..], [0; 64]);
+    // Windows would open it, and so it takes none.
+    for flags in [RegistrationFlags::WINDOW_BIND, RegistrationFlags::ZERO_BASED, RegistrationFlags::all()] {
+        let error = fake.pd.adopt_memory(Memory::zeroed(8).unwrap(), flags).unwrap_err();
+        assert!(error.to_string().contains("opens it to peers"), "{error}");
+    }
     // Forgotten, it is a registration that nobody can name.
     std::mem::forget(region);
     assert!(!fake.control.is_exposed(bytes));

@@ -333,3 +333,21 @@ impl fmt::Debug for Done<'_> {
         self.success.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_asks_for_what_it_was_told_and_its_end_is_told() {
+        let plain = || Work::send([]);
+        for (work, flags) in [
+            (plain(), 0),
+            (plain().solicited(), sys::IBV_SEND_SOLICITED),
+            (plain().fenced(), sys::IBV_SEND_FENCE),
+            (plain().fenced().solicited(), sys::IBV_SEND_FENCE | sys::IBV_SEND_SOLICITED),
+        ] {
+            assert_eq!(work.request(1).as_raw().send_flags, sys::IBV_SEND_SIGNALED | flags);
+        }
+    }
+}

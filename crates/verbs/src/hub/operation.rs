@@ -525,3 +525,61 @@ impl<S: Service> fmt::Debug for Operation<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::NO_ELEMENTS;
+    use super::*;
+    use crate::Library;
+    use crate::qp::Rc;
+    use sinew_verbs_fake::{FakeDevice, Options};
+
+    const SIGNALED: u32 = sys::IBV_SEND_SIGNALED;
+
+    #[test]
+    fn an_operation_is_the_request_that_it_says_with_its_flags() {
+        let (library, _control) = FakeDevice::new(Options::default());
+        let context = Library::with(library).devices().unwrap().get(0).unwrap().open().unwrap();
+        let pd = context.protection_domain().unwrap();
+        let remote = RemoteRegion::new(0x1000, 64, RemoteKey(7)).unwrap();
+        let some = || pd.allocate(16).unwrap();
+        let (word, key) = (0x0102_0304, RemoteKey(0x0a0b_0c0d));
+        let all: [(Operation<Rc>, sys::IbvWrOpcode, u32, u32); 11] = [
+            (Operation::send(some()), sys::IbvWrOpcode::SEND, SIGNALED, 0),
+            (Operation::send(some()).unsignaled(), sys::IbvWrOpcode::SEND, 0, 0),
+            (
+                Operation::send(some()).solicited(),
+                sys::IbvWrOpcode::SEND,
+                SIGNALED | sys::IBV_SEND_SOLICITED,
+                0,
+            ),
+            (Operation::send(some()).fenced(), sys::IbvWrOpcode::SEND, SIGNALED | sys::IBV_SEND_FENCE, 0),
+            (Operation::send(some()).inline(), sys::IbvWrOpcode::SEND, SIGNALED | sys::IBV_SEND_INLINE, 0),
+            (
+                Operation::send_with_immediate(some(), word),
+                sys::IbvWrOpcode::SEND_WITH_IMM,
+                SIGNALED,
+                word.to_be(),
+            ),
+            (Operation::send_with_invalidate(some(), key), sys::IbvWrOpcode::SEND_WITH_INV, SIGNALED, key.0),
+            (Operation::write(some(), remote), sys::IbvWrOpcode::RDMA_WRITE, SIGNALED, 0),
+            (
+                Operation::write_with_immediate(some(), remote, word),
+                sys::IbvWrOpcode::RDMA_WRITE_WITH_IMM,
+                SIGNALED,
+                word.to_be(),
+            ),
+            (Operation::read(some(), remote), sys::IbvWrOpcode::RDMA_READ, SIGNALED, 0),
+            (Operation::fetch_add(some(), remote, 3), sys::IbvWrOpcode::ATOMIC_FETCH_AND_ADD, SIGNALED, 0),
+        ];
+        for (operation, opcode, flags, immediate) in all {
+            let shown = format!("{operation:?}");
+            let (shape, kept) = operation.into_parts();
+            let mut elements = NO_ELEMENTS;
+            let request = shape.request(&kept, 99, &pd, &mut elements).unwrap();
+            let raw = request.as_raw();
+            assert_eq!((raw.wr_id, raw.opcode, raw.num_sge), (99, opcode, 1), "{shown}");
+            assert_eq!((raw.send_flags, raw.imm_data), (flags, immediate), "{shown}");
+        }
+    }
+}

@@ -57,6 +57,7 @@ pub(super) struct Round<'a> {
     options: &'a ExchangeOptions,
     listener: Option<&'a TcpListener>,
     peers: Vec<Peer>,
+    /// In the order in which they began: of those that came at once the first is the oldest too.
     links: Vec<Link>,
     strangers: VecDeque<Note>,
     resolver: Resolver,
@@ -184,7 +185,7 @@ impl<'a> Round<'a> {
             } else {
                 continue;
             };
-            let link = self.links.swap_remove(at);
+            let link = self.links.remove(at);
             self.handle_end(&link, what.into(), now);
         }
     }
@@ -275,7 +276,7 @@ impl<'a> Round<'a> {
             self.displace_older(at, events);
             let link = match turn {
                 Turn::GoesOn => None,
-                Turn::Over | Turn::Ended(_) => Some(self.links.swap_remove(at)),
+                Turn::Over | Turn::Ended(_) => Some(self.links.remove(at)),
             };
             for event in events.drain(..) {
                 self.handle_event(event);
@@ -388,7 +389,7 @@ impl<'a> Round<'a> {
     fn displace(&mut self, now: Instant) {
         let strangers = self.links.iter().enumerate().filter(|(_, link)| link.is_stranger());
         if let Some((at, _)) = strangers.min_by_key(|(_, link)| link.until) {
-            let link = self.links.swap_remove(at);
+            let link = self.links.remove(at);
             self.handle_end(&link, What::Displaced.into(), now);
         }
     }

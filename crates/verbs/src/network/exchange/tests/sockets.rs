@@ -177,6 +177,21 @@ fn i16_a_crowd_of_silent_strangers_is_displaced() {
         (0..60).map(|at| TcpStream::connect(address(&listeners[at % 2])).unwrap()).collect();
     all_succeed(&config, listeners, || open().connection_timeout(LONG).strangers_max(3));
     drop(crowd);
+    // The oldest go, while the exchange still waits for a rank.
+    let (config, mut listeners) = job(2);
+    let at = address(&listeners[0]);
+    thread::scope(|scope| {
+        let (config, options) = (&config, || open().connection_timeout(LONG).strangers_max(3));
+        let listener = listeners.remove(0);
+        let zero = scope.spawn(move || exchange(0, config, options().listener(listener)).unwrap());
+        let crowd: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(at).unwrap()).collect();
+        for mut displaced in &crowd[..7] {
+            displaced.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(displaced.read(&mut [0; 1]).unwrap(), 0, "it is closed");
+        }
+        assert!(!zero.is_finished());
+        exchange(1, config, options()).unwrap();
+    });
 }
 
 #[test]
@@ -345,4 +360,26 @@ fn wrong_arguments_are_errors_by_type() {
     let mut exchange = TcpExchange::new(1, &config, open()).unwrap();
     let error = exchange.exchange_bytes(Vec::new()).unwrap_err();
     assert_eq!(error, ExchangeError::WrongCount { given: 0, world_size: 2 });
+}
+
+#[test]
+fn i16_a_connection_that_falls_silent_is_given_up_and_dialled_again() {
+    let (config, mut listeners) = job(2);
+    drop(listeners.pop());
+    let (asked, ask) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        let config = &config;
+        let options = || ExchangeOptions::open("test").timeout(Duration::from_secs(30));
+        scope.spawn(move || {
+            let first = &listeners[0];
+            // A process of the host that takes the connection, reads what it is told, and says nothing.
+            let (mut silent, _) = first.accept().unwrap();
+            silent.read_exact(&mut [0; GREETING_LEN]).unwrap();
+            asked.send(()).unwrap();
+            exchange(0, config, options().listener(listeners.remove(0))).unwrap();
+            drop(silent);
+        });
+        exchange(1, config, options().connection_timeout(Duration::from_millis(200))).unwrap();
+        ask.recv().unwrap();
+    });
 }
