@@ -94,7 +94,6 @@ impl NodeBuilder<'_> {
     /// [`Error::Invalid`] for a rank that the job does not have, or too many groups; otherwise as for channels.
     pub fn build(self) -> Result<PreparedNode> {
         let invalid = |error: GroupError| Error::invalid("node", error.to_string(), "take what the job has");
-        let barriers = Barriers::new(self.rank, self.algorithm, self.layout).map_err(invalid)?;
         let cells = self.layout.len_bytes().ok_or_else(|| {
             Error::invalid(
                 "node",
@@ -102,7 +101,10 @@ impl NodeBuilder<'_> {
                 "take fewer groups",
             )
         })?;
-        let cells = self.pd.expose(Memory::pages(cells, PageSize::Normal)?, RemoteAccess::WRITE)?;
+        // First of all: a job of more ranks than there is memory for ends here.
+        let cells = Memory::pages(cells, PageSize::Normal)?;
+        let barriers = Barriers::new(self.rank, self.algorithm, self.layout).map_err(invalid)?;
+        let cells = self.pd.expose(cells, RemoteAccess::WRITE)?;
         let access = self.channels.recipe.remote_access | RemoteAccess::WRITE;
         let channels = self.channels.remote_access(access).build()?;
         let notices = self.pd.pool(NOTICES, 8)?;
