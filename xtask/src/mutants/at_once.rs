@@ -8,9 +8,11 @@ use crate::process;
 use crate::workspace::{Workspace, cargo};
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Which tests notice a change of a crate: words for `cargo test`, and the names of those that run.
@@ -22,38 +24,75 @@ struct Noticed {
 struct Tests {
     build: &'static [&'static str],
     only: &'static [&'static str],
+    /// Of each weather of the simulation; others take a variable that they do not know for a mistake.
+    seeds: Option<&'static str>,
+    /// Of which files they may notice changes, by what their paths end with; none: of all.
+    of: &'static [&'static str],
 }
 
-/// Short ones: each runs for each mutant that those before it have not noticed.
+impl Tests {
+    const fn of(build: &'static [&'static str], only: &'static [&'static str]) -> Self {
+        Self { build, only, seeds: None, of: &[] }
+    }
+
+    /// A test of the facade that notices changes of some files.
+    const fn of_facade(build: &'static [&'static str], of: &'static [&'static str]) -> Self {
+        Self { build, only: &[], seeds: None, of }
+    }
+
+    const fn of_seeds(only: &'static [&'static str], count: &'static str) -> Self {
+        Self { build: &["-p", "sinew-sim", "--test", "seeds"], only, seeds: Some(count), of: &[] }
+    }
+}
+
+/// Short ones: each runs for each mutant that those before it have not noticed, the shortest first.
 const NOTICED: [Noticed; 3] = [
-    Noticed {
-        package: "sinew-wire",
-        by: &[Tests { build: &["-p", "sinew-wire", "--lib", "--tests"], only: &[] }],
-    },
-    Noticed { package: "sinew-proto", by: &[Tests { build: &["-p", "sinew-proto", "--lib"], only: &[] }] },
+    Noticed { package: "sinew-wire", by: &[Tests::of(&["-p", "sinew-wire", "--lib", "--tests"], &[])] },
+    Noticed { package: "sinew-proto", by: &[Tests::of(&["-p", "sinew-proto", "--lib"], &[])] },
     Noticed {
         package: "sinew-engine",
         by: &[
-            Tests { build: &["-p", "sinew-engine", "--lib"], only: &[] },
-            Tests { build: &["-p", "sinew-sim", "--test", "seeds"], only: &["weather"] },
-            Tests {
-                build: &[
-                    "-p",
-                    "sinew",
-                    "--all-features",
-                    "--test",
-                    "left_over",
-                    "--test",
-                    "bundles",
-                    "--test",
-                    "batches",
-                ],
-                only: &["shm::"],
-            },
-            Tests { build: &["-p", "sinew", "--all-features", "--test", "loans"], only: &[] },
+            Tests::of(&["-p", "sinew-engine", "--lib"], &[]),
+            // What a change breaks, it breaks soon. From fifty seeds on each fault must have hit.
+            Tests::of_seeds(&["weather"], "5"),
+            Tests::of_seeds(&["weather", "kept", "memory_of_stripes"], "49"),
+            Tests::of(&SHORT_WAYS, &["shm::", "an_endpoint_goes"]),
+            Tests::of_facade(&BATCHES, &["inbound.rs", "direct_batch.rs"]),
+            Tests::of_facade(
+                &BREACHES,
+                &["session.rs", "failover.rs", "lanes.rs", "inbound.rs", "bundle.rs", "ending.rs"],
+            ),
+            Tests::of_facade(
+                &HALVES,
+                &["failover.rs", "lanes.rs", "inbound.rs", "unmatch.rs", "arriving.rs", "ending.rs"],
+            ),
+            Tests::of_facade(
+                &NARROW,
+                &["replay.rs", "sends.rs", "outbound.rs", "failover.rs", "announce.rs"],
+            ),
+            Tests::of_facade(
+                &LOANS,
+                &["rendezvous.rs", "loans.rs", "sends.rs", "announce.rs", "outbound.rs", "operations.rs"],
+            ),
+            Tests::of_facade(&CALLS, &["handler.rs", "complete.rs"]),
         ],
     },
 ];
+
+/// Messages for calls that wait, one or several at a time, on each lane.
+const BATCHES: [&str; 7] = ["-p", "sinew", "--all-features", "--test", "batches", "--test", "messages"];
+/// What the simulation has not: the short ways over shared memory.
+const SHORT_WAYS: [&str; 9] =
+    ["-p", "sinew", "--all-features", "--test", "left_over", "--test", "bundles", "--test", "batches"];
+/// Peers that break the protocol.
+const BREACHES: [&str; 5] = ["-p", "sinew", "--all-features", "--test", "breaches"];
+/// Messages that go into their receive while they arrive.
+const HALVES: [&str; 5] = ["-p", "sinew", "--all-features", "--test", "halves"];
+/// Lanes of short frames.
+const NARROW: [&str; 5] = ["-p", "sinew", "--all-features", "--test", "narrow"];
+const LOANS: [&str; 5] = ["-p", "sinew", "--all-features", "--test", "loans"];
+/// Handlers and functions at the end of operations.
+const CALLS: [&str; 5] = ["-p", "sinew", "--all-features", "--test", "completions"];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// Builds until all that is left compiles.
@@ -83,7 +122,15 @@ struct Program {
     file: PathBuf,
     folder: PathBuf,
     only: &'static [&'static str],
+    seeds: Option<&'static str>,
+    of: &'static [&'static str],
     takes: Duration,
+}
+
+impl Program {
+    fn may_notice(&self, mutant: &Mutant) -> bool {
+        self.of.is_empty() || self.of.iter().any(|end| mutant.file.ends_with(end))
+    }
 }
 
 /// Runs the mutants of `package` in `tree`, a copy that may be changed; those of `files` only, if there are any, and of a shard.
@@ -111,24 +158,50 @@ pub(super) fn run(
         .collect();
     let mut programs = timed(programs)?;
     programs.sort_by_key(|program| program.takes);
-    let mut said = std::fs::File::create(log.with_extension("judged"))?;
-    let begun = Instant::now();
-    for (done, (number, mutant)) in
-        (1u32..).zip(&mutants).filter(|(number, _)| numbers.contains(number)).enumerate()
-    {
-        let judged = judge(number, &programs)?;
-        writeln!(said, "{judged:?}\t{}", mutant.name)?;
-        match judged {
-            Judged::Caught => &mut found.caught,
-            Judged::Endless => &mut found.endless,
-            Judged::Missed => &mut found.missed,
-        }
-        .push(mutant.name.clone());
-        if done % 50 == 49 {
-            println!("      … {} of {} mutants in {} s", done + 1, numbers.len(), begun.elapsed().as_secs());
-        }
-    }
+    let here: Vec<(u32, &Mutant)> =
+        (1..).zip(&mutants).filter(|(number, _)| numbers.contains(number)).collect();
+    judge_all(&here, &programs, &log.with_extension("judged"), &mut found)?;
     Ok(found)
+}
+
+/// Judges all mutants, two at a time, as tests wait for each other much; each is written down as soon as it is judged.
+fn judge_all(mutants: &[(u32, &Mutant)], programs: &[Program], file: &Path, found: &mut Found) -> Result<()> {
+    let mut said = std::fs::File::create(file)?;
+    let (begun, next) = (Instant::now(), AtomicUsize::new(0));
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (tell, next) = (tell.clone(), &next);
+            let mut programs: Vec<&Program> = programs.iter().collect();
+            scope.spawn(move || {
+                while let Some(&(number, mutant)) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if tell.send((mutant, judge(number, mutant, &mut programs))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        for (done, (mutant, judged)) in told.iter().enumerate() {
+            let judged = judged?;
+            writeln!(said, "{judged:?}\t{}", mutant.name)?;
+            match judged {
+                Judged::Caught => &mut found.caught,
+                Judged::Endless => &mut found.endless,
+                Judged::Missed => &mut found.missed,
+            }
+            .push(mutant.name.clone());
+            if done % 50 == 49 {
+                println!(
+                    "      … {} of {} mutants in {} s",
+                    done + 1,
+                    mutants.len(),
+                    begun.elapsed().as_secs()
+                );
+            }
+        }
+        Ok(())
+    })
 }
 
 fn list(
@@ -144,7 +217,12 @@ fn list(
     command.args(shard.into_iter().flat_map(|shard| ["--shard", shard]));
     let output = command.stderr(Stdio::null()).output().context("cargo-mutants cannot be started")?;
     std::fs::write(log.with_extension("list.json"), &output.stdout)?;
-    let mutants: Vec<Mutant> = serde_json::from_slice(&output.stdout).context("no list of cargo-mutants")?;
+    let mut mutants: Vec<Mutant> =
+        serde_json::from_slice(&output.stdout).context("no list of cargo-mutants")?;
+    // What people read when something has gone wrong already.
+    mutants.retain(|mutant| !mutant.name.contains("impl fmt::Debug for"));
+    // In the order in which files were named.
+    mutants.sort_by_key(|mutant| files.iter().position(|file| *file == mutant.file));
     if mutants.is_empty() {
         bail!("no mutants of {package} in these files");
     }
@@ -285,7 +363,9 @@ fn build_once(
         if let Some(file) = message["executable"].as_str().filter(|_| is_test) {
             let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
             let folder = manifest.parent().unwrap_or(tree).to_owned();
-            programs.push(Program { file: file.into(), folder, only: tests.only, takes: Duration::ZERO });
+            let (file, takes) = (file.into(), Duration::ZERO);
+            let &Tests { only, seeds, of, .. } = tests;
+            programs.push(Program { file, folder, only, seeds, of, takes });
         }
         let inner = &message["message"];
         if inner["level"] == "error" {
@@ -329,41 +409,56 @@ enum Judged {
     Missed,
 }
 
-fn judge(number: u32, programs: &[Program]) -> Result<Judged> {
-    for program in programs {
-        let limit = program.takes * 8 + Duration::from_secs(10);
-        match ended(start(program, number)?, limit)? {
-            Some(true) => {}
-            Some(false) => return Ok(Judged::Caught),
-            None => return Ok(Judged::Endless),
+/// Runs one program after the other until one notices; that goes first with the next change, which stands near this one.
+fn judge(number: u32, mutant: &Mutant, programs: &mut [&Program]) -> Result<Judged> {
+    for at in 0..programs.len() {
+        let program = programs[at];
+        if !program.may_notice(mutant) {
+            continue;
         }
+        let limit = program.takes * 8 + Duration::from_secs(6);
+        let noticed = match ended(start(program, number)?, limit)? {
+            Some(true) => continue,
+            Some(false) => Judged::Caught,
+            None => Judged::Endless,
+        };
+        programs[..=at].rotate_right(1);
+        return Ok(noticed);
     }
     Ok(Judged::Missed)
 }
 
+/// Runs a program with a change. Its output is read by `ended`.
 fn start(program: &Program, number: u32) -> Result<Child> {
     let mut command = Command::new(&program.file);
     command.current_dir(&program.folder).args(program.only).env(VARIABLE, number.to_string());
-    // Few of each: what a change breaks, it breaks soon. Others take a variable that they do not know for a mistake.
-    if program.only == ["weather"] {
-        command.env("SINEW_SIM_SEEDS", "15");
-    }
+    command.envs(program.seeds.map(|seeds| ("SINEW_SIM_SEEDS", seeds)));
     command.env("PROPTEST_CASES", "40").env("RUST_BACKTRACE", "0");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.spawn().with_context(|| format!("{} cannot be started", program.file.display()))
 }
 
-/// How it ended; `None`: not within its time.
+/// How it ended, at its first test that fails; `None`: not within its time.
 fn ended(mut child: Child, limit: Duration) -> Result<Option<bool>> {
     let begun = Instant::now();
+    let (failed, failure) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            for _ in lines.filter(|line| line.starts_with("test ") && line.ends_with("FAILED")) {
+                let _ = failed.send(());
+            }
+        });
+    }
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status.success()));
         }
-        if begun.elapsed() > limit {
+        let has_failed = failure.try_recv().is_ok();
+        if has_failed || begun.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            return Ok(None);
+            return Ok(has_failed.then_some(false));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

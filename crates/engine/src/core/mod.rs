@@ -28,6 +28,8 @@ mod quick;
 mod ranges;
 mod rendezvous;
 mod replay;
+#[cfg(test)]
+mod rig;
 mod self_lane;
 mod sends;
 mod session;
