@@ -103,7 +103,7 @@ fn serve(library: &Library, address: SocketAddr) -> Answer<()> {
     let parameters = ConnectionParameters::new();
     incoming.initialize(end.hub.queue_pair_of(end.member)?, &parameters)?;
     end.post_receive()?;
-    let line = incoming.accept_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
+    let mut line = incoming.accept_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
     for _ in 0..count {
         let number = end.receive()?;
         end.send(number.wrapping_add(1))?;
@@ -122,7 +122,7 @@ fn connect(library: &Library, address: SocketAddr, count: u64) -> Answer<()> {
     let parameters = ConnectionParameters::new().private_data(&count.to_be_bytes());
     resolved.initialize(end.hub.queue_pair_of(end.member)?, &parameters)?;
     end.post_receive()?;
-    let line = resolved.connect_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
+    let mut line = resolved.connect_member(&mut end.hub, end.member, &parameters, PATIENCE)?;
     let started = Instant::now();
     for number in 0..count {
         end.send(number)?;

@@ -13,17 +13,17 @@
 //! the text back; the server writes it there, and answers. What an answer holds is not looked at.
 //!
 //! What it shows: a [`Hub`] whose receives are [shared](Hub::share_receives) takes them before there is a connection, so that no message of a fast peer comes too
-//! early; the connection manager brings the queue pair up, and the hub [adopts](Hub::adopt) it. Nothing here is `unsafe`.
+//! early; the hub [adopts](Hub::adopt) the queue pair, and the connection manager brings it up. Nothing here is `unsafe`.
 
 mod meeting;
 
 use clap::Parser;
 use meeting::Result;
-use sinew_verbs::cm::{Acceptor, ConnectionParameters, Connector, Event, EventKind, Id};
+use sinew_verbs::cm::{Acceptor, ConnectionParameters, Connector, Line};
 use sinew_verbs::device::Context;
 use sinew_verbs::hub::{Hub, Member, Operation, Side};
 use sinew_verbs::memory::{Buffer, ExposedRegion, Memory, RemoteAccess, RemoteKey, RemoteRegion};
-use sinew_verbs::qp::{QueuePair, Rc};
+use sinew_verbs::qp::Rc;
 use sinew_verbs::{Library, ProtectionDomain};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -81,9 +81,9 @@ fn main() -> ExitCode {
 fn serve(arguments: &Arguments) -> Result<()> {
     let acceptor = Acceptor::bind(&Library::open()?, SocketAddr::new(arguments.address, arguments.port), 1)?;
     let incoming = acceptor.accept(None)?;
-    let (pd, hub, pair) = prepare(incoming.context())?;
-    let (pair, id) = incoming.accept(pair, &ConnectionParameters::new(), PATIENCE)?.into_parts();
-    let mut peer = Peer::new(hub, pair, id)?;
+    let (pd, mut hub, member) = prepare(incoming.context())?;
+    let line = incoming.accept_member(&mut hub, member, &ConnectionParameters::new(), PATIENCE)?;
+    let mut peer = Peer { hub, member, line, sent: None, heard: VecDeque::new() };
     let mut message = pd.allocate(MESSAGE)?;
     let mut text = pd.allocate(arguments.size as usize)?;
     let mut rounds = 0;
@@ -110,14 +110,14 @@ fn serve(arguments: &Arguments) -> Result<()> {
 fn ask(arguments: &Arguments) -> Result<()> {
     let server = SocketAddr::new(arguments.address, arguments.port);
     let resolved = Connector::new(&Library::open()?).resolve(server, PATIENCE)?;
-    let (pd, hub, pair) = prepare(resolved.context())?;
+    let (pd, mut hub, member) = prepare(resolved.context())?;
     let size = arguments.size as usize;
     // Open to the peer only as far as it needs.
     let source = pd.expose(Memory::zeroed(size)?, RemoteAccess::READ)?;
     let sink = pd.expose(Memory::zeroed(size)?, RemoteAccess::WRITE)?;
     let parameters = ConnectionParameters::new().remote_access(RemoteAccess::READ | RemoteAccess::WRITE);
-    let (pair, id) = resolved.connect(pair, &parameters, PATIENCE)?.into_parts();
-    let mut peer = Peer::new(hub, pair, id)?;
+    let line = resolved.connect_member(&mut hub, member, &parameters, PATIENCE)?;
+    let mut peer = Peer { hub, member, line, sent: None, heard: VecDeque::new() };
     let mut message = pd.allocate(MESSAGE)?;
     let mut back = vec![0; size];
     for round in 0..arguments.count.unwrap_or(u64::MAX) {
@@ -131,7 +131,7 @@ fn ask(arguments: &Arguments) -> Result<()> {
         sink.read_at(0, &mut back)?;
         arguments.look("ping data", round, &back)?;
     }
-    peer.id.disconnect()?;
+    peer.line.disconnect()?;
     Ok(())
 }
 
@@ -158,7 +158,7 @@ fn text(round: u64, len: usize) -> Vec<u8> {
 }
 
 /// A hub with receives that are posted already, and a queue pair of it, to be connected.
-fn prepare(context: &Context) -> Result<(ProtectionDomain, Hub<Rc>, QueuePair<Rc>)> {
+fn prepare(context: &Context) -> Result<(ProtectionDomain, Hub<Rc>, Member)> {
     let pd = context.protection_domain()?;
     let mut hub = Hub::new(context, 16)?;
     hub.share_receives(&pd, RECEIVES, 1)?;
@@ -166,24 +166,20 @@ fn prepare(context: &Context) -> Result<(ProtectionDomain, Hub<Rc>, QueuePair<Rc
         hub.post_shared_receive(pd.allocate(MESSAGE)?, 0)?;
     }
     let pair = hub.queue_pair(&pd).send_depth(2).build_raw()?;
-    Ok((pd, hub, pair))
+    let member = hub.adopt(pair)?;
+    Ok((pd, hub, member))
 }
 
 /// The connection, with what came by it and was not asked for yet.
 struct Peer {
     hub: Hub<Rc>,
     member: Member,
-    id: Id,
+    line: Line,
     sent: Option<Buffer>,
     heard: VecDeque<RemoteRegion>,
 }
 
 impl Peer {
-    fn new(mut hub: Hub<Rc>, pair: QueuePair<Rc>, id: Id) -> Result<Self> {
-        let member = hub.adopt(pair)?;
-        Ok(Self { hub, member, id, sent: None, heard: VecDeque::new() })
-    }
-
     /// Takes note of the next operation that ends; whether one has.
     fn progress(&mut self) -> Result<bool> {
         let Some(ended) = self.hub.poll()? else { return Ok(false) };
@@ -226,11 +222,8 @@ impl Peer {
             if self.progress()? {
                 continue;
             }
-            while let Some(event) = self.id.channel().event()? {
-                if matches!(event, Event::Other(notice) if notice.kind == EventKind::DISCONNECTED) {
-                    self.id.disconnect()?;
-                    return Ok(None);
-                }
+            if self.line.ended()?.is_some() {
+                return Ok(None);
             }
             wait(deadline)?;
         }

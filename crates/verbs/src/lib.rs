@@ -25,7 +25,7 @@
 //! | [`QueuePair`](qp::QueuePair), [`PreparedQueuePair`](qp::PreparedQueuePair) | its completion queues, its shared receive queue, the domain | when it is dropped; what is posted is the caller's matter |
 //! | [`Hub`] | its queue pairs, and the memory of each operation that is out | when it is dropped: queue pairs first, then memory |
 //! | [`Channel`], [`MultiChannel`], `network::Node` | the same; what was submitted and what is unpolled hold it too | with the last of these; waiting has the deadline |
-//! | [`cm::EventChannel`], [`cm::Id`], [`cm::Connection`] | an identifier its channel; a connection both and its queue pair | when they are dropped; the device stays open as long as a [`Context`](device::Context) of it |
+//! | [`cm::EventChannel`], [`cm::Id`], [`cm::Connection`] | an identifier its channel, and from the wish to connect on its queue pair (a hub's is the hub's); a connection both | when they are dropped; the device stays open as long as a [`Context`](device::Context) of it |
 //!
 //! No drop panics. None waits for a peer but that of unpolled work ([`channel::PendingWork`]), at most until the deadline. What a device refuses to end
 //! stays for ever, with all that it holds; it is logged and counted ([`Library::leaked_objects`]). The one exception is memory that is borrowed: where a device does not let go of it, the process

@@ -248,6 +248,14 @@ fn rping_says_what_is_wrong_with_its_peer() {
 }
 
 #[test]
+fn cm_event_loop_drives_both_sides_of_many_connections() {
+    let program = example!("cm_event_loop");
+    let said = run(&format!("{program} {} 30", address()));
+    assert!(said.contains("30 connections, 30 messages, 60 ends"), "{said}");
+    fails(&format!("{program} 192.0.2.1"), "rdma_bind_addr");
+}
+
+#[test]
 fn multi_channel_adds_up_on_three_workers() {
     let program = example!("multi_channel");
     let leader = Program::start(&format!("{program} --workers 3")).listening(18516);

@@ -492,19 +492,29 @@ fn everything_is_dropped_in_any_order_and_clones_keep_what_they_need() {
 }
 
 #[test]
-fn a_queue_pair_that_safe_code_resets_below_its_hub_frees_nothing() {
+fn safe_code_does_not_reset_a_queue_pair_below_its_hub() {
     let fake = Fake::new();
     let mut pair = Pair::new(&fake);
-    let buffer = fake.pd.allocate(8).unwrap();
-    let bytes = range(&buffer);
-    pair.hub.post_receive(pair.b, buffer, 0).unwrap();
+    pair.hub.post_receive(pair.b, fake.pd.allocate(8).unwrap(), 0).unwrap();
     let reset = sinew_verbs::qp::Attributes::new().set_state(sinew_verbs::qp::state::State::RESET);
-    pair.hub.queue_pair_of(pair.b).unwrap().modify(&reset).unwrap();
-    assert!(pair.ended().is_empty());
-    fake.control.freed(bytes);
-    let back = pair.hub.remove(pair.b).unwrap();
-    assert_eq!(back.len(), 1);
-    drop((back, pair));
+    let error = pair.hub.queue_pair_of(pair.b).unwrap().modify(&reset).unwrap_err();
+    assert!(error.to_string().contains("Hub::reset"), "{error}");
+    assert_eq!(pair.hub.in_flight(pair.b).unwrap(), (0, 1));
+    assert_eq!(pair.hub.reset(pair.b).unwrap().len(), 1);
+    drop(pair);
+    fake.finish();
+}
+
+#[test]
+fn a_queue_pair_that_cannot_be_asked_when_it_is_adopted_does_not_stay() {
+    let fake = Fake::new();
+    let mut hub = Hub::<Rc>::new(&fake.context, 64).unwrap();
+    let before = fake.control.queue_pairs();
+    let qp = hub.queue_pair(&fake.pd).build_raw().unwrap();
+    fake.control.refuse(Call::QueryQp, Refusal::once(libc::EIO));
+    assert_eq!(hub.adopt(qp).unwrap_err().errno(), Some(libc::EIO));
+    assert_eq!(fake.control.queue_pairs(), before);
+    drop(hub);
     fake.finish();
 }
 

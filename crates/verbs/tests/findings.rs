@@ -177,9 +177,11 @@ fn everything_may_be_dropped_on_any_thread_and_handles_are_shared_by_threads() {
     moves::<channel::PendingWork<'static>>();
     moves::<MultiChannel>();
     shared::<cm::EventChannel>();
-    shared::<cm::Id>();
-    moves::<cm::Connection>();
-    moves::<cm::Group>();
+    shared::<cm::Id<cm::Listening>>();
+    shared::<cm::Id<cm::Established<qp::QueuePair<qp::Rc>>>>();
+    shared::<cm::Connection>();
+    shared::<cm::Group>();
+    shared::<cm::Event>();
     shared::<cm::DatagramService>();
     #[cfg(feature = "network")]
     {

@@ -2,66 +2,105 @@
 
 use super::address::Address;
 use super::channel::EventChannel;
-use super::connection::{ConnectError, Connection, Half, Line, NotConnected};
-use super::event::{ConnectRequest, ConnectionAttributes, Event, EventKind, Notice};
-use super::id::Id;
-use super::parameters::{ConnectionParameters, PortSpace, PrivateData};
-use super::wait::Deadline;
+use super::connection::{Connection, Line};
+use super::event::{ConnectionAttributes, Event};
+use super::id::{Id, Listening};
+use super::parameters::{ConnectionParameters, PortSpace};
+use super::peer::Requested;
+use super::progress::{ConnectError, NotDone, Progress, Waits as _};
+use super::wait::{self, Deadline};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::hub::{Hub, Member};
 use crate::library::Library;
-use crate::qp::state::State;
-use crate::qp::{QueuePair, Rc};
+use crate::qp::{QueuePair, Rc, Service};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Where requests arrive, for connections or for datagrams.
 #[derive(Debug)]
-pub(super) struct Listener {
-    pub(super) id: Id,
+pub(super) struct Listener<S: Service> {
     channel: EventChannel,
-    /// Held from taking a request until it has a channel of its own: so nobody else takes what happens to it meanwhile.
-    taking: Mutex<()>,
+    /// Nothing once its device is being removed. Held from taking a request until it has a channel of its own: so nobody else takes what happens to it
+    /// meanwhile.
+    id: Mutex<Option<Id<Listening, S>>>,
 }
 
-impl Listener {
-    pub(super) fn bind(library: &Library, space: PortSpace, address: Address, backlog: u32) -> Result<Self> {
-        let channel = library.event_channel()?;
-        let id = channel.id(space)?;
-        id.bind(address)?;
-        id.listen(backlog)?;
-        Ok(Self { id, channel, taking: Mutex::new(()) })
+/// What asks a listener.
+pub(super) trait Asking: Sized {
+    /// Takes it out of its event.
+    fn of(event: Event) -> std::result::Result<Self, Event>;
+
+    /// Moves its identifier.
+    fn migrate(&mut self, to: &EventChannel) -> Result<()>;
+}
+
+impl Asking for Id<Requested> {
+    fn of(event: Event) -> std::result::Result<Self, Event> {
+        match event {
+            Event::Request(id) => Ok(id),
+            other => Err(other),
+        }
     }
 
-    /// A request with a channel of its own, if one waits. Never blocks.
-    pub(super) fn try_take(&self) -> Result<Option<ConnectRequest>> {
-        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+    fn migrate(&mut self, to: &EventChannel) -> Result<()> {
+        Self::migrate(self, to)
+    }
+}
+
+impl<S: Service> Listener<S> {
+    pub(super) fn bind(library: &Library, space: PortSpace, address: Address, backlog: u32) -> Result<Self> {
+        let channel = library.event_channel()?;
+        let id = channel.id(space)?.bind(address)?.listen(backlog)?;
+        Ok(Self { channel, id: Mutex::new(Some(id)) })
+    }
+
+    /// Does something with the identifier.
+    pub(super) fn with<R>(&self, what: impl FnOnce(&Id<Listening, S>) -> Result<R>) -> Result<R> {
+        match &*self.id.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(id) => what(id),
+            None => Err(removed()),
+        }
+    }
+
+    /// Who asks, with a channel of its own, if somebody does. Never blocks.
+    pub(super) fn try_take<T: Asking>(&self) -> Result<Option<(T, EventChannel)>> {
+        let mut listening = self.id.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(event) = self.channel.event()? {
-            match event {
-                Event::Request(request) => {
+            let notice = match T::of(event) {
+                Ok(mut asking) => {
                     let channel = self.channel.library().event_channel()?;
-                    request.id().migrate(&channel)?;
-                    return Ok(Some(request));
+                    asking.migrate(&channel)?;
+                    return Ok(Some((asking, channel)));
                 }
-                Event::Other(Notice { kind: EventKind::DEVICE_REMOVAL, id, .. })
-                    if id == Some(self.id.number()) =>
-                {
-                    return Err(Error::call("rdma_listen", &self.id, libc::ENODEV));
+                Err(Event::Notice(notice)) => notice,
+                Err(other) => {
+                    tracing::debug!(?other, "an event of a listener that is no request");
+                    continue;
                 }
-                Event::Other(notice) => tracing::debug!(?notice, "an event of a listener that is no request"),
+            };
+            match listening.take().ok_or_else(removed)?.handle(notice)? {
+                Progress::Same(id, notice) => {
+                    tracing::debug!(?notice, "an event of a listener that is no request");
+                    *listening = Some(id);
+                }
+                Progress::Next(never) => match never {},
             }
         }
-        Ok(None)
+        if listening.is_some() { Ok(None) } else { Err(removed()) }
     }
 
     /// Waits for one. `None` waits for ever.
-    pub(super) fn take(&self, timeout: Option<Duration>, what: &'static str) -> Result<ConnectRequest> {
+    pub(super) fn take<T: Asking>(
+        &self,
+        timeout: Option<Duration>,
+        what: &'static str,
+    ) -> Result<(T, EventChannel)> {
         let deadline = Deadline::or_never(timeout);
         loop {
-            if let Some(request) = self.try_take()? {
-                return Ok(request);
+            if let Some(asking) = self.try_take()? {
+                return Ok(asking);
             }
             if !self.channel.wait_readable(deadline.at())? {
                 return Err(deadline.passed(what));
@@ -70,7 +109,12 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+/// The device of a listener is no more.
+fn removed() -> Error {
+    Error::call("rdma_listen", "a listener whose device was removed", libc::ENODEV)
+}
+
+impl<S: Service> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
@@ -80,7 +124,7 @@ impl AsFd for Listener {
 /// request may wait. Dropped, the address is free again and requests that nobody took are refused.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: Listener,
+    pub(super) listener: Listener<Rc>,
 }
 
 impl Acceptor {
@@ -98,13 +142,7 @@ impl Acceptor {
     /// # Errors
     /// As for [`Id::local_address`].
     pub fn address(&self) -> Result<Option<Address>> {
-        self.listener.id.local_address()
-    }
-
-    /// The identifier.
-    #[must_use]
-    pub const fn id(&self) -> &Id {
-        &self.listener.id
+        self.listener.with(Id::local_address)
     }
 
     /// A request, if one waits. Never blocks.
@@ -113,7 +151,7 @@ impl Acceptor {
     /// [`Error::Call`] with `ENODEV` when the device of the address is being removed; [`Error::Call`] when a request could not be taken over,
     /// as for want of descriptors: it was refused then, and the listener goes on.
     pub fn try_accept(&self) -> Result<Option<Incoming>> {
-        self.listener.try_take()?.map(Incoming::new).transpose()
+        Ok(self.listener.try_take()?.map(Incoming::of))
     }
 
     /// Waits for a request. `None` waits for ever.
@@ -121,7 +159,7 @@ impl Acceptor {
     /// # Errors
     /// [`Error::TimedOut`]; as for [`try_accept`](Self::try_accept).
     pub fn accept(&self, timeout: Option<Duration>) -> Result<Incoming> {
-        Incoming::new(self.listener.take(timeout, "a request for a connection")?)
+        Ok(Incoming::of(self.listener.take(timeout, "a request for a connection")?))
     }
 }
 
@@ -134,39 +172,37 @@ impl AsFd for Acceptor {
 /// A request for a connection, with a channel of its own: it can be answered on any thread. Dropped, the peer is refused.
 #[derive(Debug)]
 pub struct Incoming {
-    half: Half,
-    attributes: Option<ConnectionAttributes>,
-    private_data: Vec<u8>,
+    id: Id<Requested>,
+    channel: EventChannel,
 }
 
 impl Incoming {
-    fn new(request: ConnectRequest) -> Result<Self> {
-        let ConnectRequest { id, parameters, private_data, .. } = request;
-        Ok(Self { half: Half::new(id)?, attributes: parameters.connection().copied(), private_data })
+    fn of((id, channel): (Id<Requested>, EventChannel)) -> Self {
+        Self { id, channel }
     }
 
     /// The device that it came through, shared by everything that the connection manager finds through it.
     #[must_use]
-    pub const fn context(&self) -> &Context {
-        &self.half.context
+    pub fn context(&self) -> &Context {
+        self.id.context()
     }
 
     /// The identifier.
     #[must_use]
-    pub const fn id(&self) -> &Id {
-        &self.half.id
+    pub const fn id(&self) -> &Id<Requested> {
+        &self.id
     }
 
     /// What the peer says; padded with zeros over InfiniBand and RoCE.
     #[must_use]
     pub fn private_data(&self) -> &[u8] {
-        &self.private_data
+        self.id.private_data()
     }
 
     /// What the peer asks for.
     #[must_use]
     pub const fn attributes(&self) -> Option<&ConnectionAttributes> {
-        self.attributes.as_ref()
+        self.id.peer_attributes()
     }
 
     /// Who asks.
@@ -174,41 +210,41 @@ impl Incoming {
     /// # Errors
     /// As for [`Id::peer_address`].
     pub fn peer(&self) -> Result<Option<Address>> {
-        self.half.id.peer_address()
+        self.id.peer_address()
     }
 
     /// Refuses, and says why in up to 148 bytes.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for data that does not fit, [`Error::Call`] from the system; the peer is refused all the same, without the data.
+    /// As for [`Id::reject`](Id::<Requested>::reject).
     pub fn reject(self, private_data: &[u8]) -> Result<()> {
-        self.half.id.reject(private_data)
+        self.id.reject(private_data)
     }
 
     /// Brings a queue pair to INIT, so that receives can be posted before the peer can send. Accepting does it too.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a queue pair of another context; [`Error::Transition`] and [`Error::Call`] from the device.
+    /// As for [`Id::initialize`](Id::<Requested>::initialize).
     pub fn initialize(&self, queue_pair: &QueuePair<Rc>, parameters: &ConnectionParameters) -> Result<()> {
-        self.half.check(queue_pair)?;
-        self.half.step(queue_pair, State::INIT, parameters, None)
+        self.id.initialize(queue_pair, parameters)
     }
 
     /// Accepts with this queue pair, and waits until the connection is whole. Blocks until the deadline at most; behind it the peer is told that it
     /// is not to be.
     ///
     /// # Errors
-    /// The queue pair with [`ConnectError`]: as for [`Resolved::connect`](super::Resolved::connect).
+    /// The queue pair, as of [`Resolved::connect`](super::Resolved::connect).
     pub fn accept(
         self,
         queue_pair: QueuePair<Rc>,
         parameters: &ConnectionParameters,
         timeout: Duration,
-    ) -> std::result::Result<Connection, NotConnected> {
-        match self.try_accept(&queue_pair, parameters, timeout) {
-            Ok(()) => Ok(self.half.connected(queue_pair, self.attributes, self.private_data)),
-            Err(error) => Err(NotConnected { queue_pair, error }),
-        }
+    ) -> std::result::Result<Connection, NotDone<QueuePair<Rc>>> {
+        let (Self { id, channel }, deadline) = (self, Deadline::after(timeout));
+        let id = id.accept(queue_pair, parameters).map_err(|not| not.map(|(_, queue_pair)| queue_pair))?;
+        let back = |queue_pair| queue_pair;
+        let id = wait::drive(&channel, id, "rdma_accept", &deadline, |id| id.into_queue_pair(), back)?;
+        Ok(Connection::new(id.establish()?, channel))
     }
 
     /// Accepts with a queue pair of a hub; see [`Resolved::connect_member`](super::Resolved::connect_member).
@@ -222,27 +258,9 @@ impl Incoming {
         parameters: &ConnectionParameters,
         timeout: Duration,
     ) -> std::result::Result<Line, ConnectError> {
-        self.try_accept(hub.queue_pair_of(member)?, parameters, timeout)?;
-        hub.refresh(member)?;
-        Ok(self.half.line(self.attributes, self.private_data))
-    }
-
-    fn try_accept(
-        &self,
-        queue_pair: &QueuePair<Rc>,
-        parameters: &ConnectionParameters,
-        timeout: Duration,
-    ) -> std::result::Result<(), ConnectError> {
-        let (half, deadline) = (&self.half, Deadline::after(timeout));
-        PrivateData::Accept.check(PortSpace::TCP, parameters.data())?;
-        self.initialize(queue_pair, parameters)?;
-        let shared = queue_pair.depths().receive == 0;
-        let asked = self.attributes.as_ref();
-        let told = parameters.attributes(&half.context, asked, queue_pair.number(), shared)?;
-        half.step(queue_pair, State::RTR, parameters, Some(&told))?;
-        half.step(queue_pair, State::RTS, parameters, Some(&told))?;
-        half.id.accept(&told, parameters.data())?;
-        half.expect("rdma_accept", &[EventKind::ESTABLISHED], &deadline)?;
-        Ok(())
+        let (Self { id, channel }, deadline) = (self, Deadline::after(timeout));
+        let id = id.accept_member(hub, member, parameters)?;
+        let id = wait::drive(&channel, id, "rdma_accept", &deadline, drop, drop)?;
+        Ok(Connection::new(id.establish(hub)?, channel))
     }
 }

@@ -4,11 +4,14 @@
 //! migrated under the same lock: so none of the library's waits for acknowledgements ever waits.
 #![allow(unsafe_code)]
 
+use super::base::Base;
+use super::datagram::Inquiry;
 use super::event::{
-    ConnectRequest, DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters, Status,
-    carries_parameters, is_of_a_group,
+    DatagramAttributes, Event, EventKind, IdNumber, Notice, Parameters, Status, carries_parameters,
+    is_of_a_group,
 };
 use super::id::Id;
+use super::peer::{Requested, Said};
 use crate::device::Gid;
 use crate::error::{Error, Result};
 use crate::library::Library;
@@ -102,7 +105,7 @@ impl EventChannel {
     /// An event, if one waits. Never blocks. Each event goes to one caller.
     ///
     /// # Errors
-    /// [`Error::Call`] when the channel failed.
+    /// [`Error::Call`] when the channel failed; the error of a request's device that cannot be used (the peer is refused then, and the channel goes on).
     #[doc(alias = "rdma_get_cm_event")]
     #[doc(alias = "rdma_ack_cm_event")]
     pub fn event(&self) -> Result<Option<Event>> {
@@ -120,27 +123,31 @@ impl EventChannel {
         let Some(event) = NonNull::new(raw) else { return Ok(None) };
         // SAFETY: the library's event until it is acknowledged, which is below; its identifiers live, as they end under this lock.
         let copied = unsafe { copy(event.as_ref()) };
-        let event_of = |copied| match copied {
-            Copied::Notice(notice) => Event::Other(notice),
-            Copied::Request { id, listener, parameters, private_data } => Event::Request(ConnectRequest {
-                // SAFETY: the library made it for this event and gives it out once; it is of this channel, as its listener, and the
-                // channel is held.
-                id: unsafe { Id::own(self, id) },
-                listener,
-                parameters,
-                private_data,
-            }),
+        let taken = match copied {
+            Copied::Notice(notice) => Ok(notice),
+            // Nobody takes an event of the new identifier before it has its number. It is not dropped while the channel is held.
+            // SAFETY: the library made it for this event and gives it out once; it is of this channel, as its listener, and the channel
+            // is held.
+            Copied::Request(asked) => Err((unsafe { Base::own(self, asked.id) }, asked)),
         };
-        // Nobody takes an event of the new identifier before it has its number. It is not dropped while the channel is held.
-        let owned = event_of(copied);
         // SAFETY: taken once, acknowledged once; nothing points into it any more.
         let answer = sys::Errno::check(unsafe { (table.rdma_ack_cm_event)(event.as_ptr()) });
         drop(taking);
         // The event stands, also when its acknowledgement was refused: what it owns must not be lost.
         if let Err(errno) = answer {
-            tracing::error!(errno = errno.0, event = ?owned, "an event of a connection could not be acknowledged");
+            tracing::error!(errno = errno.0, "an event of a connection could not be acknowledged");
         }
-        Ok(Some(owned))
+        let (base, Asked { datagrams, listener, said, .. }) = match taken {
+            Ok(notice) => return Ok(Some(Event::Notice(notice))),
+            Err(asked) => asked,
+        };
+        // One whose device cannot be used is refused, as it is dropped.
+        let context = base.device()?;
+        Ok(Some(if datagrams {
+            Event::Inquiry(Inquiry::new(base, context, listener, said.private_data))
+        } else {
+            Event::Request(Id::new(base, Requested { context, listener, said }))
+        }))
     }
 
     /// Waits for an event; nothing when none came in time. `None` waits for ever. Signals do not end it.
@@ -193,12 +200,14 @@ impl fmt::Debug for EventChannel {
 /// An event that points nowhere, but to the identifier that it gives out.
 enum Copied {
     Notice(Notice),
-    Request {
-        id: NonNull<sys::rdma_cm_id>,
-        listener: IdNumber,
-        parameters: Parameters,
-        private_data: Vec<u8>,
-    },
+    Request(Asked),
+}
+
+struct Asked {
+    id: NonNull<sys::rdma_cm_id>,
+    datagrams: bool,
+    listener: IdNumber,
+    said: Said,
 }
 
 /// # Safety
@@ -234,7 +243,9 @@ unsafe fn copy(event: &sys::rdma_cm_event) -> Copied {
     }
     match (kind, id, listener) {
         (EventKind::CONNECT_REQUEST, Some(id), Some(listener)) => {
-            Copied::Request { id, listener: number(listener), parameters, private_data }
+            let attributes = parameters.connection().copied();
+            let said = Said { attributes, private_data };
+            Copied::Request(Asked { id, datagrams, listener: number(listener), said })
         }
         _ => Copied::Notice(Notice {
             id: id.map(number),

@@ -1,19 +1,21 @@
-//! Datagrams by address: how a peer's queue pair is addressed, and groups of the network. Blocking, with a deadline.
+//! Datagrams by address: how a peer's queue pair is addressed, and groups of the network. Blocking, with a deadline, and by identifiers for event loops.
 //!
 //! *Order of use.* Who is to be found: [`DatagramService::bind`], a queue pair as [`configure`](DatagramService::configure) says, and an
 //! [`answer`](Inquiry::answer) to each [`Inquiry`]. Who looks: [`Connector::look_up`]; an address handle and a queue pair from the
 //! [`DatagramPeer`]; then datagrams [`to`](crate::hub::Operation::to) it. A [`Group`] is joined, a queue pair put into it, and it is sent to like a
 //! peer. Nothing stays connected: a peer that goes away is not noticed.
 
-use super::accept::Listener;
+use super::accept::{Asking, Listener};
 use super::address::Address;
+use super::base::Base;
+use super::channel::EventChannel;
 use super::connect::Connector;
-use super::connection::{ConnectError, Half};
 use super::devices_match;
-use super::event::{ConnectRequest, ConnectionAttributes, DatagramAttributes, EventKind, Notice};
-use super::id::Id;
+use super::event::{ConnectionAttributes, DatagramAttributes, Event, EventKind, IdNumber, Notice};
+use super::id::{Bound, Id, RouteResolved};
 use super::parameters::{PortSpace, PrivateData};
-use super::wait::Deadline;
+use super::progress::{ConnectError, NotDone, Progress, Verdict, Waits, judge};
+use super::wait::{self, Deadline};
 use crate::ah::AddressHandle;
 use crate::device::Context;
 use crate::error::{Error, Result};
@@ -21,8 +23,21 @@ use crate::library::Library;
 use crate::pd::ProtectionDomain;
 use crate::qp::state::{AttributeMask, State};
 use crate::qp::{QueuePair, QueuePairBuilder, Ud};
+use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+/// Waits for who answers an inquiry for datagrams.
+#[derive(Debug)]
+pub struct LookingUp {
+    context: Context,
+}
+
+/// Waits until it is in a group.
+#[derive(Debug)]
+pub struct Joining {
+    context: Context,
+}
 
 /// Where a queue pair of datagrams must be, so that those that the connection manager tells of it reach it.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +49,7 @@ struct Place {
 
 impl Place {
     /// As the connection manager proposes it.
-    fn of(id: &Id) -> Result<Self> {
+    fn of(id: &Base) -> Result<Self> {
         let proposed = id.attributes(State::INIT)?;
         match (proposed.port(), proposed.qkey()) {
             (Some(port), Some(qkey)) => {
@@ -91,20 +106,56 @@ impl Connector {
     ) -> std::result::Result<DatagramPeer, ConnectError> {
         let (to, deadline) = (to.into(), Deadline::after(timeout));
         PrivateData::Connect.check(PortSpace::UDP, private_data)?;
-        let half = Half::new(self.resolved(PortSpace::UDP, &to, &deadline)?)?;
-        half.id.connect(&ConnectionAttributes::default(), private_data)?;
-        let answer = half.expect("rdma_connect", &[EventKind::ESTABLISHED], &deadline)?;
-        let attributes = addressed(&answer, &half)?;
-        let place = Place::of(&half.id)?;
-        Ok(DatagramPeer { context: half.context, place, attributes, private_data: answer.private_data })
+        let (id, channel) = self.resolved::<Ud>(PortSpace::UDP, &to, &deadline)?;
+        let id = id.look_up(private_data)?;
+        Ok(wait::drive(&channel, id, "rdma_connect", &deadline, drop, drop)?)
+    }
+}
+
+impl Id<RouteResolved, Ud> {
+    /// Asks which queue pair takes datagrams there, and says up to 180 bytes (rdma_connect(3)).
+    ///
+    /// # Errors
+    /// Itself with [`Error::Invalid`] for private data that does not fit; [`Error::Call`] from the system, as over iWARP.
+    pub fn look_up(self, private_data: &[u8]) -> std::result::Result<Id<LookingUp, Ud>, NotDone<Self>> {
+        let asked = self.base.connect(&ConnectionAttributes::default(), private_data);
+        self.after(asked, |RouteResolved { context }| LookingUp { context })
+    }
+}
+
+/// Goes on as the peer, when it has answered.
+impl Waits for Id<LookingUp, Ud> {
+    type Next = DatagramPeer;
+    type Back = ();
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<()>> {
+        let found = match judge(&self.base, notice, "rdma_connect", &[EventKind::ESTABLISHED]) {
+            Verdict::Good(answer) => addressed(&answer, &self.base)
+                .and_then(|attributes| Ok((answer.private_data, attributes, Place::of(&self.base)?))),
+            Verdict::Nothing(notice) => return Ok(Progress::Same(self, notice)),
+            Verdict::Failed(error) => return Err(NotDone { back: (), error }),
+        };
+        match found {
+            Ok((private_data, attributes, place)) => {
+                let context = self.state.context;
+                Ok(Progress::Next(DatagramPeer { context, place, attributes, private_data }))
+            }
+            Err(error) => Err(NotDone { back: (), error: error.into() }),
+        }
     }
 }
 
 /// What an event says of addressing.
-fn addressed(notice: &Notice, half: &Half) -> Result<DatagramAttributes> {
-    notice.parameters.datagram().copied().ok_or_else(|| Error::Peer {
-        cause: format!("{} of {} says nothing of datagrams", notice.kind, half.id),
-    })
+fn addressed(notice: &Notice, id: &Base) -> Result<DatagramAttributes> {
+    notice
+        .parameters
+        .datagram()
+        .copied()
+        .ok_or_else(|| Error::Peer { cause: format!("{} of {id} says nothing of datagrams", notice.kind) })
 }
 
 /// The handle of a way, in a domain of the device that the way is of.
@@ -151,7 +202,7 @@ impl DatagramPeer {
 /// inquiry may wait. Dropped, the address is free again.
 #[derive(Debug)]
 pub struct DatagramService {
-    listener: Listener,
+    listener: Listener<Ud>,
 }
 
 impl DatagramService {
@@ -168,15 +219,15 @@ impl DatagramService {
     /// # Errors
     /// As for [`Id::local_address`].
     pub fn address(&self) -> Result<Option<Address>> {
-        self.listener.id.local_address()
+        self.listener.with(Id::local_address)
     }
 
     /// The device of its address; nothing where it listens through every device: an [`Inquiry`] says then which it came through.
     ///
     /// # Errors
-    /// As for [`Id::context`].
+    /// [`Error::Unsupported`] for a device that cannot post or poll.
     pub fn context(&self) -> Result<Option<Context>> {
-        self.listener.id.context()
+        self.listener.with(|id| id.context())
     }
 
     /// Port, partition and queue key of a queue pair that inquiries can be answered with.
@@ -184,7 +235,7 @@ impl DatagramService {
     /// # Errors
     /// [`Error::Call`] where it listens through every device; [`Error::Unsupported`] over iWARP.
     pub fn configure<'a>(&self, builder: QueuePairBuilder<'a, Ud>) -> Result<QueuePairBuilder<'a, Ud>> {
-        Ok(Place::of(&self.listener.id)?.configure(builder))
+        Ok(self.listener.with(|id| Place::of(&id.base))?.configure(builder))
     }
 
     /// An inquiry, if one waits. Never blocks.
@@ -192,7 +243,7 @@ impl DatagramService {
     /// # Errors
     /// As for [`Acceptor::try_accept`](super::Acceptor::try_accept).
     pub fn try_accept(&self) -> Result<Option<Inquiry>> {
-        self.listener.try_take()?.map(Inquiry::new).transpose()
+        Ok(self.listener.try_take()?.map(|(inquiry, _)| inquiry))
     }
 
     /// Waits for an inquiry. `None` waits for ever.
@@ -200,7 +251,7 @@ impl DatagramService {
     /// # Errors
     /// [`Error::TimedOut`]; as for [`try_accept`](Self::try_accept).
     pub fn accept(&self, timeout: Option<Duration>) -> Result<Inquiry> {
-        Inquiry::new(self.listener.take(timeout, "an inquiry for datagrams")?)
+        Ok(self.listener.take(timeout, "an inquiry for datagrams")?.0)
     }
 }
 
@@ -210,23 +261,43 @@ impl AsFd for DatagramService {
     }
 }
 
-/// Somebody asks which queue pair takes datagrams. It can be answered on any thread. Dropped, who asks is refused.
+/// Somebody asks which queue pair takes datagrams. It can be answered once, on any thread. Dropped, who asks is refused.
 #[derive(Debug)]
 pub struct Inquiry {
-    half: Half,
+    base: Base,
+    context: Context,
+    listener: IdNumber,
     private_data: Vec<u8>,
 }
 
+impl Asking for Inquiry {
+    fn of(event: Event) -> std::result::Result<Self, Event> {
+        match event {
+            Event::Inquiry(inquiry) => Ok(inquiry),
+            other => Err(other),
+        }
+    }
+
+    fn migrate(&mut self, to: &EventChannel) -> Result<()> {
+        self.base.migrate(to)
+    }
+}
+
 impl Inquiry {
-    fn new(request: ConnectRequest) -> Result<Self> {
-        let ConnectRequest { id, private_data, .. } = request;
-        Ok(Self { half: Half::new(id)?, private_data })
+    pub(super) const fn new(base: Base, context: Context, listener: IdNumber, private_data: Vec<u8>) -> Self {
+        Self { base, context, listener, private_data }
     }
 
     /// The device that it came through, shared by everything that the connection manager finds through it.
     #[must_use]
     pub const fn context(&self) -> &Context {
-        &self.half.context
+        &self.context
+    }
+
+    /// Which listener was asked.
+    #[must_use]
+    pub const fn listener(&self) -> IdNumber {
+        self.listener
     }
 
     /// What the asker says; padded with zeros.
@@ -240,19 +311,24 @@ impl Inquiry {
     /// # Errors
     /// As for [`DatagramService::configure`].
     pub fn configure<'a>(&self, builder: QueuePairBuilder<'a, Ud>) -> Result<QueuePairBuilder<'a, Ud>> {
-        Ok(Place::of(&self.half.id)?.configure(builder))
+        Ok(Place::of(&self.base)?.configure(builder))
     }
 
-    /// Says that datagrams go to this queue pair, and up to 136 bytes. One queue pair can answer to any number. Post receives to it before.
+    /// Says that datagrams go to this queue pair, and up to 136 bytes (rdma_accept(3)). One queue pair can answer to any number. Post receives to it before.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a queue pair of another context, one with another port or queue key than [`configure`](Self::configure) sets,
+    /// Itself with [`Error::Invalid`] for a queue pair of another context, one with another port or queue key than [`configure`](Self::configure) sets,
     /// and for data that does not fit; [`Error::Call`] from the system.
-    pub fn answer(&self, queue_pair: &QueuePair<Ud>, private_data: &[u8]) -> Result<()> {
-        devices_match(&self.half.context, queue_pair.protection_domain().context())?;
-        Place::of(&self.half.id)?.check(queue_pair)?;
+    pub fn answer(
+        self,
+        queue_pair: &QueuePair<Ud>,
+        private_data: &[u8],
+    ) -> std::result::Result<(), NotDone<Self>> {
         let answer = ConnectionAttributes { qp_num: queue_pair.number(), ..Default::default() };
-        self.half.id.accept(&answer, private_data)
+        let answered = devices_match(&self.context, queue_pair.protection_domain().context())
+            .and_then(|()| Place::of(&self.base)?.check(queue_pair))
+            .and_then(|()| self.base.accept(&answer, private_data));
+        answered.map_err(|error| NotDone { back: self, error: error.into() })
     }
 
     /// Refuses. What the network carries of it says no reason.
@@ -260,14 +336,15 @@ impl Inquiry {
     /// # Errors
     /// As for [`Incoming::reject`](super::Incoming::reject).
     pub fn reject(self) -> Result<()> {
-        self.half.id.reject(&[])
+        self.base.reject(&[])
     }
 }
 
 /// A group of the network that an address of this machine is in. Left when it is dropped: queue pairs that were put into it get nothing then.
 #[derive(Debug)]
 pub struct Group {
-    half: Half,
+    base: Base,
+    context: Context,
     place: Place,
     attributes: DatagramAttributes,
 }
@@ -285,20 +362,15 @@ impl Group {
         timeout: Duration,
     ) -> std::result::Result<Self, ConnectError> {
         let deadline = Deadline::after(timeout);
-        let id = library.event_channel()?.id(PortSpace::UDP)?;
-        id.bind(local)?;
-        let half = Half::new(id)?;
-        half.id.join(&group.into())?;
-        let joined = half.expect("rdma_join_multicast", &[EventKind::MULTICAST_JOIN], &deadline)?;
-        let attributes = addressed(&joined, &half)?;
-        let place = Place { qkey: attributes.qkey, ..Place::of(&half.id)? };
-        Ok(Self { half, place, attributes })
+        let channel = library.event_channel()?;
+        let id = channel.id::<Ud>(PortSpace::UDP)?.bind(local)?.join(&group.into())?;
+        Ok(wait::drive(&channel, id, "rdma_join_multicast", &deadline, drop, drop)?)
     }
 
     /// The device, shared by everything that the connection manager finds through it.
     #[must_use]
     pub const fn context(&self) -> &Context {
-        &self.half.context
+        &self.context
     }
 
     /// How its datagrams are addressed.
@@ -312,7 +384,7 @@ impl Group {
     /// # Errors
     /// As for [`DatagramPeer::address_handle`].
     pub fn address_handle(&self, pd: &ProtectionDomain) -> Result<AddressHandle> {
-        handle(&self.half.context, pd, &self.attributes)
+        handle(&self.context, pd, &self.attributes)
     }
 
     /// Port, partition and queue key of a queue pair that can be in it, or send to it.
@@ -327,7 +399,7 @@ impl Group {
     /// [`Error::Invalid`] for a queue pair of another context, or one with another port or queue key than [`configure`](Self::configure) sets;
     /// as for [`QueuePair::join_group`].
     pub fn add(&self, queue_pair: &QueuePair<Ud>) -> Result<()> {
-        devices_match(&self.half.context, queue_pair.protection_domain().context())?;
+        devices_match(&self.context, queue_pair.protection_domain().context())?;
         self.place.check(queue_pair)?;
         let (gid, lid) = self.name()?;
         queue_pair.join_group(gid, lid)
@@ -345,8 +417,65 @@ impl Group {
     fn name(&self) -> Result<(crate::device::Gid, u16)> {
         let path = &self.attributes.path;
         let route = path.route.as_ref().ok_or_else(|| Error::Peer {
-            cause: format!("the connection manager gave {} a group without a GID", self.half.id),
+            cause: format!("the connection manager gave {} a group without a GID", self.base),
         })?;
         Ok((route.gid, path.lid))
+    }
+}
+
+impl Id<Bound, Ud> {
+    /// Joins a group through the device of its address (rdma_join_multicast(3)). Dropped, it is left again; an identifier for each group.
+    ///
+    /// # Errors
+    /// Itself with [`Error::Call`]: `ENODEV` where it is bound to the unspecified address; `ENOSYS` and `EOPNOTSUPP` for a device without groups (iWARP).
+    #[doc(alias = "rdma_join_multicast")]
+    pub fn join(self, group: &Address) -> std::result::Result<Id<Joining, Ud>, NotDone<Self>> {
+        match self.base.device().and_then(|context| self.base.join(group).map(|()| context)) {
+            Ok(context) => Ok(self.becomes(Joining { context })),
+            Err(error) => Err(NotDone { back: self, error: error.into() }),
+        }
+    }
+}
+
+/// Goes on as the group, when it is in it.
+impl Waits for Id<Joining, Ud> {
+    type Next = Group;
+    type Back = ();
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<()>> {
+        let joined = match judge(&self.base, notice, "rdma_join_multicast", &[EventKind::MULTICAST_JOIN]) {
+            Verdict::Good(joined) => addressed(&joined, &self.base)
+                .and_then(|to| Ok((to, Place { qkey: to.qkey, ..Place::of(&self.base)? }))),
+            Verdict::Nothing(notice) => return Ok(Progress::Same(self, notice)),
+            Verdict::Failed(error) => return Err(NotDone { back: (), error }),
+        };
+        match joined {
+            Ok((attributes, place)) => {
+                let Self { base, state: Joining { context }, .. } = self;
+                Ok(Progress::Next(Group { base, context, place, attributes }))
+            }
+            Err(error) => Err(NotDone { back: (), error: error.into() }),
+        }
+    }
+}
+
+/// Fails when the network has lost the group (`MULTICAST_ERROR`: join it anew), or the device is removed; nothing else ends it.
+impl Waits for Group {
+    type Next = Infallible;
+    type Back = ();
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<()>> {
+        match judge(&self.base, notice, "rdma_join_multicast", &[]) {
+            Verdict::Failed(error) => Err(NotDone { back: (), error }),
+            Verdict::Good(notice) | Verdict::Nothing(notice) => Ok(Progress::Same(self, notice)),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Devices as the connection manager opens them: one handle for each, whichever identifier found it.
 #![allow(unsafe_code)]
 
-use super::id::Owned;
+use super::base::Owned;
 use crate::device::Context;
 use crate::error::Result;
 use crate::library::Library;

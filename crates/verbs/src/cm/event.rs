@@ -1,8 +1,10 @@
 //! What happens to identifiers, copied out: nothing here points into the library.
 //!
-//! Made by the event channel. A request for a connection is a variant of its own that owns the new identifier: nothing else gives one.
+//! Made by the event channel. A request is a variant of its own that owns the new identifier: nothing else gives one.
 
+use super::datagram::Inquiry;
 use super::id::Id;
+use super::peer::Requested;
 use crate::qp::Path;
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -20,77 +22,61 @@ impl fmt::Debug for IdNumber {
     }
 }
 
-/// What happened. Kinds that this crate does not know are [`Event::Other`], as data.
+/// What happened. Kinds that this crate does not know are a [`Notice`], as data.
 #[derive(Debug)]
 #[non_exhaustive]
 #[doc(alias = "rdma_cm_event")]
 pub enum Event {
-    /// Somebody asks a listening identifier for a connection. Dropping it refuses.
-    Request(ConnectRequest),
-    /// Anything else.
-    Other(Notice),
+    /// Somebody asks a listener for a connection. It owns the new identifier; dropped, the peer is refused.
+    Request(Id<Requested>),
+    /// Somebody asks a listener which queue pair takes datagrams. It owns the new identifier; dropped, the peer is refused.
+    Inquiry(Inquiry),
+    /// Anything else: for the identifier that waits for it ([`Waits::handle`](super::Waits::handle)).
+    Notice(Notice),
 }
 
-/// A request for a connection. It owns the new identifier; dropped, the peer is refused.
+/// What happened to an identifier. It is handled once; nothing but an [`EventChannel`](super::EventChannel) makes one.
+///
+/// `DEVICE_REMOVAL` comes in every state, also to one that waits for nothing: drop the identifier then, and everything of the device.
 #[derive(Debug)]
-pub struct ConnectRequest {
-    pub(super) id: Id,
-    pub(super) listener: IdNumber,
+#[must_use]
+pub struct Notice {
+    pub(super) id: Option<IdNumber>,
+    pub(super) kind: EventKind,
+    pub(super) status: Status,
     pub(super) parameters: Parameters,
     pub(super) private_data: Vec<u8>,
 }
 
-impl ConnectRequest {
-    /// The identifier of the new connection.
+impl Notice {
+    /// Which identifier; nothing for a kind that names none.
     #[must_use]
-    pub const fn id(&self) -> &Id {
-        &self.id
-    }
-
-    /// Takes the identifier, to accept or to reject.
-    #[must_use]
-    pub fn into_id(self) -> Id {
+    pub const fn id(&self) -> Option<IdNumber> {
         self.id
     }
 
-    /// Who was asked.
+    /// What.
     #[must_use]
-    pub const fn listener(&self) -> IdNumber {
-        self.listener
+    pub const fn kind(&self) -> EventKind {
+        self.kind
     }
 
-    /// What the peer asks for.
+    /// Whether and why it failed.
     #[must_use]
-    pub const fn parameters(&self) -> &Parameters {
-        &self.parameters
+    pub const fn status(&self) -> Status {
+        self.status
     }
 
-    /// What the peer says. Over InfiniBand and RoCE it comes padded with zeros to the most that fits: say its length in it.
+    /// What the peer says. Over InfiniBand and RoCE it comes padded with zeros to the most that fits.
     #[must_use]
     pub fn private_data(&self) -> &[u8] {
         &self.private_data
     }
 }
 
-/// What happened to an identifier.
-#[derive(Clone, Debug)]
-pub struct Notice {
-    /// Which identifier; nothing for a kind that names none.
-    pub id: Option<IdNumber>,
-    /// What.
-    pub kind: EventKind,
-    /// Whether and why it failed.
-    pub status: Status,
-    /// What came with it.
-    pub parameters: Parameters,
-    /// What the peer says. Over InfiniBand and RoCE it comes padded with zeros to the most that fits.
-    pub private_data: Vec<u8>,
-}
-
 /// What comes with an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Parameters {
+#[derive(Debug)]
+pub(super) enum Parameters {
     /// Nothing.
     None,
     /// Of a connection.
@@ -133,8 +119,7 @@ pub struct DatagramAttributes {
 
 impl Parameters {
     /// Those of a connection, where they are.
-    #[must_use]
-    pub const fn connection(&self) -> Option<&ConnectionAttributes> {
+    pub(super) const fn connection(&self) -> Option<&ConnectionAttributes> {
         match self {
             Self::Connection(attributes) => Some(attributes),
             _ => None,
@@ -142,8 +127,7 @@ impl Parameters {
     }
 
     /// Those of datagrams, where they are.
-    #[must_use]
-    pub const fn datagram(&self) -> Option<&DatagramAttributes> {
+    pub(super) const fn datagram(&self) -> Option<&DatagramAttributes> {
         match self {
             Self::Datagram(attributes) => Some(attributes),
             _ => None,

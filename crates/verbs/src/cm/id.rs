@@ -1,162 +1,136 @@
-//! One end of a connection, as it is made, bound, resolved, connected and ended. For event loops: nothing here waits for a peer.
-#![allow(unsafe_code)]
+//! Identifiers whose type says what has happened to them, up to a path to the peer. What goes on from there is in `peer` and `datagram`.
+//!
+//! Each step takes the identifier and gives that of the next state, or itself back with the error. Called by programs with an event loop, and by
+//! the blocking forms. Nothing here waits.
 
-use super::address::{Address, STORAGE_LEN};
+use super::address::Address;
+use super::base::Base;
 use super::channel::EventChannel;
-use super::devices;
-use super::event::{ConnectionAttributes, IdNumber};
-use super::parameters::{PortSpace, PrivateData};
+use super::event::{EventKind, IdNumber, Notice};
+use super::parameters::PortSpace;
+use super::progress::{NotDone, Progress, Verdict, Waits, judge};
 use crate::device::Context;
 use crate::error::{Error, Result};
-use crate::library::Library;
-use crate::qp::Attributes;
-use crate::qp::config::AckTimeout;
-use crate::qp::state::{AttributeMask, State};
+use crate::qp::state::ServiceType;
+use crate::qp::{Rc, Service};
 use sinew_verbs_sys as sys;
-use std::ffi::{c_int, c_void};
+use std::convert::Infallible;
 use std::fmt;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::marker::PhantomData;
 use std::time::Duration;
 
-/// An identifier: a listener, or one end of a connection. `Send` and `Sync`. Dropped, it is destroyed: what is under way ends, a request
-/// that was not answered is refused. That never waits for events, as those are acknowledged when they are taken.
+/// An identifier in state `T`, for connections (`Rc`) or for datagrams (`Ud`): a listener, or one end of a connection. `Send` and `Sync` where its state is.
 ///
-/// It has no queue pair of its own (`rdma_create_qp`): queue pairs are made as everywhere, brought up by
-/// [`attributes`](Self::attributes), and named in what is connected and accepted.
+/// Dropped in any state, it is destroyed: what is under way ends, a request that was not answered is refused, the peer of a connection is told. That
+/// never waits, neither for peers nor for events, as those are acknowledged when they are taken.
+///
+/// It has no queue pair of librdmacm's making (`rdma_create_qp`): queue pairs are made as everywhere, move into it when they are connected, and come out
+/// when that is over.
 #[doc(alias = "rdma_cm_id")]
-pub struct Id {
-    owned: Arc<Owned>,
+pub struct Id<T, S: Service = Rc> {
+    /// Before the identifier: what is connected ends first.
+    pub(super) state: T,
+    pub(super) base: Base,
+    service: PhantomData<fn() -> S>,
 }
 
-pub(super) struct Owned {
-    id: NonNull<sys::rdma_cm_id>,
-    number: IdNumber,
-    /// Where its events arrive now. Locked before the channel's own lock.
-    channel: Mutex<EventChannel>,
+/// Made; options can be set.
+#[derive(Debug)]
+pub struct Created;
+/// Bound to an address of this machine.
+#[derive(Debug)]
+pub struct Bound;
+/// Requests arrive at its channel, as [`Event::Request`](super::Event::Request) or [`Event::Inquiry`](super::Event::Inquiry).
+#[derive(Debug)]
+pub struct Listening;
+/// Waits for `ADDR_RESOLVED` or `ADDR_ERROR`.
+#[derive(Debug)]
+pub struct ResolvingAddress;
+/// Its device is known.
+#[derive(Debug)]
+pub struct AddressResolved {
+    pub(super) context: Context,
+}
+/// Waits for `ROUTE_RESOLVED` or `ROUTE_ERROR`.
+#[derive(Debug)]
+pub struct ResolvingRoute {
+    context: Context,
+}
+/// The path to the peer is known: it can be asked.
+#[derive(Debug)]
+pub struct RouteResolved {
+    pub(super) context: Context,
 }
 
-// SAFETY: an identifier may be used and destroyed by any thread; every call on it holds its channel's lock.
-unsafe impl Send for Owned {}
-// SAFETY: the same.
-unsafe impl Sync for Owned {}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let channel = self.channel.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let library = channel.library().clone();
-        let Ok(table) = library.cm_table() else { return };
-        let held = channel.hold();
-        // SAFETY: owned, destroyed once. Its events that were taken are acknowledged, as they are under the lock that is held: so the
-        // call waits for nobody.
-        let answer = unsafe { (table.rdma_destroy_id)(self.id.as_ptr()) };
-        drop(held);
-        if let Err(errno) = sys::Errno::check(answer) {
-            library.leaked("rdma_destroy_id", &format_args!("identifier {:?}", self.number), errno.0);
-            // It is still of its channel.
-            std::mem::forget(channel.clone());
-        }
-    }
+/// States in which the device is known.
+pub trait OnDevice {
+    #[doc(hidden)]
+    fn device(&self) -> &Context;
 }
 
-/// The next number of an identifier. 0 is none.
-fn next_number() -> IdNumber {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    IdNumber(NEXT.fetch_add(1, Ordering::Relaxed))
+macro_rules! on_device {
+    ($($state:ty),*) => {
+        $(impl OnDevice for $state {
+            fn device(&self) -> &Context {
+                &self.context
+            }
+        })*
+    };
 }
+pub(super) use on_device;
+on_device!(AddressResolved, ResolvingRoute, RouteResolved);
 
 impl EventChannel {
-    /// An identifier whose events arrive here: [`PortSpace::TCP`] for reliable connections, [`PortSpace::UDP`] for datagrams
-    /// (rdma_create_id(3)).
+    /// An identifier whose events arrive here: `id::<Rc>(PortSpace::TCP)` for connections, `id::<Ud>(PortSpace::UDP)` for datagrams (rdma_create_id(3)).
     ///
     /// # Errors
-    /// [`Error::Call`] when the system has no more.
+    /// [`Error::Invalid`] for a port space of other services; [`Error::Call`] when the system has no more.
     #[doc(alias = "rdma_create_id")]
-    pub fn id(&self, space: PortSpace) -> Result<Id> {
-        let mut id = std::ptr::null_mut();
-        let table = self.library().cm_table()?;
-        let held = self.hold();
-        // SAFETY: the channel is alive, the place a local.
-        let answer = unsafe { (table.rdma_create_id)(self.as_raw(), &mut id, std::ptr::null_mut(), space) };
-        let made = sys::Errno::check(answer).and_then(|()| NonNull::new(id).ok_or(sys::Errno::UNKNOWN));
-        let id =
-            made.map_err(|errno| Error::call("rdma_create_id", format_args!("port space {space}"), errno.0))?;
-        // SAFETY: just made, of this channel, which is held, and nobody else has it.
-        let id = unsafe { Id::own(self, id) };
-        drop(held);
-        Ok(id)
+    pub fn id<S: Service>(&self, space: PortSpace) -> Result<Id<Created, S>> {
+        let of_datagrams = matches!(space, PortSpace::UDP | PortSpace::IPOIB);
+        if S::TYPE != if of_datagrams { ServiceType::UD } else { ServiceType::RC } {
+            return Err(Error::invalid(
+                "identifier",
+                format!("the port space {space} is not of service {:?}", S::TYPE),
+                "`id::<Rc>(PortSpace::TCP)` is for connections, `id::<Ud>(PortSpace::UDP)` for datagrams",
+            ));
+        }
+        Ok(Id::new(Base::new(self, space)?, Created))
     }
 }
 
-impl Id {
-    /// Takes an identifier over and gives it a number of its own.
-    ///
-    /// # Safety
-    /// It is of this channel, which the caller holds, and is owned by nobody.
-    pub(super) unsafe fn own(channel: &EventChannel, id: NonNull<sys::rdma_cm_id>) -> Self {
-        let number = next_number();
-        // SAFETY: it lives, and is touched under its channel's lock. The word is the user's, and a number only.
-        unsafe { (*id.as_ptr()).context = std::ptr::without_provenance_mut(number.0) };
-        Self { owned: Arc::new(Owned { id, number, channel: Mutex::new(channel.clone()) }) }
+impl<T, S: Service> Id<T, S> {
+    pub(super) const fn new(base: Base, state: T) -> Self {
+        Self { state, base, service: PhantomData }
     }
 
-    /// Its number, which events of it carry.
+    /// The same identifier in another state.
+    pub(super) fn becomes<U>(self, state: U) -> Id<U, S> {
+        Id::new(self.base, state)
+    }
+
+    /// It goes on where a call succeeds, and stays what it is otherwise.
+    pub(super) fn after<U>(
+        self,
+        answer: Result<()>,
+        next: impl FnOnce(T) -> U,
+    ) -> std::result::Result<Id<U, S>, NotDone<Self>> {
+        match answer {
+            Ok(()) => Ok(Id::new(self.base, next(self.state))),
+            Err(error) => Err(NotDone { back: self, error: error.into() }),
+        }
+    }
+
+    /// Its number, which events of it carry: what a program knows of the identifier can be found by it (C has a pointer for that).
     #[must_use]
     pub fn number(&self) -> IdNumber {
-        self.owned.number
+        self.base.number()
     }
 
-    /// The raw identifier; it stays as long as this value. Calls on it by hand go beside the lock that those here hold.
+    /// The raw identifier; it stays as long as this value. Calls on it by hand go beside the lock that those here hold, and beside the types.
     #[must_use]
     pub fn as_raw(&self) -> *mut sys::rdma_cm_id {
-        self.owned.id.as_ptr()
-    }
-
-    /// Where its events arrive now.
-    #[must_use]
-    pub fn channel(&self) -> EventChannel {
-        self.here().clone()
-    }
-
-    fn here(&self) -> MutexGuard<'_, EventChannel> {
-        self.owned.channel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The library it is of.
-    #[must_use]
-    pub fn library(&self) -> Library {
-        self.here().library().clone()
-    }
-
-    /// Does something with the raw identifier while nobody else does.
-    fn with<R>(&self, what: impl FnOnce(&sys::CmTable, *mut sys::rdma_cm_id) -> R) -> Result<R> {
-        let channel = self.here();
-        let _held = channel.hold();
-        Ok(what(channel.library().cm_table()?, self.as_raw()))
-    }
-
-    /// Calls a function that answers 0.
-    fn call(
-        &self,
-        name: &'static str,
-        what: impl FnOnce(&sys::CmTable, *mut sys::rdma_cm_id) -> c_int,
-    ) -> Result<()> {
-        // The number is read before anything else can set it.
-        let answer = self.with(|table, id| sys::Errno::check(what(table, id)))?;
-        answer.map_err(|errno| Error::call(name, self, errno.0))
-    }
-
-    /// The same of a function that asks the identifier's device without a look whether it has one (librdmacm crashes): refused with `EINVAL` before.
-    fn call_on_device(
-        &self,
-        name: &'static str,
-        what: impl FnOnce(&sys::CmTable, *mut sys::rdma_cm_id) -> c_int,
-    ) -> Result<()> {
-        self.call(name, |table, id| {
-            // SAFETY: the identifier lives, and is read under its channel's lock. The library finds its device with this field, and never takes it away.
-            if unsafe { (*id).verbs }.is_null() { libc::EINVAL } else { what(table, id) }
-        })
+        self.base.as_raw()
     }
 
     /// Moves it, and its events that nobody has taken, to another channel (rdma_migrate_id(3)). Does not block.
@@ -164,255 +138,8 @@ impl Id {
     /// # Errors
     /// [`Error::Invalid`] for a channel of another library; [`Error::Call`] from the system; it stays where it is then.
     #[doc(alias = "rdma_migrate_id")]
-    pub fn migrate(&self, to: &EventChannel) -> Result<()> {
-        let mut here = self.here();
-        if here.is(to) {
-            return Ok(());
-        }
-        if !here.library().is(to.library()) {
-            return Err(Error::invalid(
-                "event channel",
-                "it is of another library",
-                "make channel and identifier by one library",
-            ));
-        }
-        let table = to.library().cm_table()?;
-        // Whoever migrates the other way takes the two locks in the same order.
-        let (first, second) = if here.as_raw() < to.as_raw() { (&*here, to) } else { (to, &*here) };
-        let held = (first.hold(), second.hold());
-        // SAFETY: both are alive. Its events that were taken are acknowledged, as they are under a lock that is held: the call does not
-        // wait for them.
-        let answer = sys::Errno::check(unsafe { (table.rdma_migrate_id)(self.as_raw(), to.as_raw()) });
-        drop(held);
-        answer.map_err(|errno| {
-            Error::call("rdma_migrate_id", format_args!("identifier {:?}", self.number()), errno.0)
-        })?;
-        *here = to.clone();
-        Ok(())
-    }
-
-    /// Binds it to an address of this machine; port 0 for any port, the unspecified address for every device (rdma_bind_addr(3)).
-    ///
-    /// # Errors
-    /// [`Error::Call`]: `EADDRINUSE`; `ENODEV` and `EADDRNOTAVAIL` when no device has the address.
-    #[doc(alias = "rdma_bind_addr")]
-    pub fn bind(&self, address: impl Into<Address>) -> Result<()> {
-        let mut address = raw_address(&address.into());
-        // SAFETY: the identifier lives; the address is a local and is copied.
-        self.call("rdma_bind_addr", |table, id| unsafe {
-            (table.rdma_bind_addr)(id, (&raw mut address).cast())
-        })
-    }
-
-    /// Listens; that many requests may wait to be taken (rdma_listen(3)). Each arrives as [`Event::Request`](super::Event::Request).
-    ///
-    /// # Errors
-    /// [`Error::Call`], as `EINVAL` when it was not bound.
-    #[doc(alias = "rdma_listen")]
-    pub fn listen(&self, backlog: u32) -> Result<()> {
-        let backlog = c_int::try_from(backlog).unwrap_or(c_int::MAX);
-        // SAFETY: the identifier lives.
-        self.call("rdma_listen", |table, id| unsafe { (table.rdma_listen)(id, backlog) })
-    }
-
-    /// Finds the device with the way to an address, from one of this machine or from any; ends with `ADDR_RESOLVED` or `ADDR_ERROR`
-    /// (rdma_resolve_addr(3)).
-    ///
-    /// # Errors
-    /// [`Error::Call`] when it does not begin, as `ENODEV` where no device has a way there.
-    #[doc(alias = "rdma_resolve_addr")]
-    pub fn resolve_address(&self, from: Option<&Address>, to: &Address, timeout: Duration) -> Result<()> {
-        let mut from = from.map(raw_address);
-        let from = from.as_mut().map_or(std::ptr::null_mut(), |from| (&raw mut *from).cast());
-        let mut to = raw_address(to);
-        // SAFETY: the identifier lives; the addresses are locals, and are copied.
-        self.call("rdma_resolve_addr", |table, id| unsafe {
-            (table.rdma_resolve_addr)(id, from, (&raw mut to).cast(), milliseconds(timeout))
-        })
-    }
-
-    /// Finds the path to the address that was resolved; ends with `ROUTE_RESOLVED` or `ROUTE_ERROR` (rdma_resolve_route(3)).
-    ///
-    /// # Errors
-    /// [`Error::Call`] when it does not begin: `EINVAL` before an address was resolved.
-    #[doc(alias = "rdma_resolve_route")]
-    pub fn resolve_route(&self, timeout: Duration) -> Result<()> {
-        // SAFETY: the identifier lives.
-        self.call_on_device("rdma_resolve_route", |table, id| unsafe {
-            (table.rdma_resolve_route)(id, milliseconds(timeout))
-        })
-    }
-
-    /// What a queue pair is to be changed to for a state, by what is known of the connection now (rdma_init_qp_attr(3)). Over iWARP the
-    /// driver does the last step itself: the attributes have no state then, and nothing is to be changed.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] with a library older than rdma-core 17; [`Error::Call`] when the connection is not as far.
-    #[doc(alias = "rdma_init_qp_attr")]
-    pub fn attributes(&self, state: State) -> Result<Attributes> {
-        let mut raw = sys::ibv_qp_attr::zeroed();
-        raw.qp_state = sys::IbvQpState(state.as_raw());
-        let mut mask = 0;
-        let function = self.library().cm_table()?.rdma_init_qp_attr;
-        let function = function.ok_or_else(|| self.unsupported("rdma_init_qp_attr"))?;
-        // SAFETY: the identifier lives, both places are locals.
-        self.call_on_device("rdma_init_qp_attr", |_, id| unsafe { function(id, &mut raw, &mut mask) })?;
-        Ok(Attributes::from_raw(raw, AttributeMask::from_bits_retain(mask as u32)))
-    }
-
-    fn unsupported(&self, what: &'static str) -> Error {
-        Error::Unsupported { what, object: "this librdmacm (rdma-core 17 and later can)".to_owned() }
-    }
-
-    /// Asks for the connection; ends with `CONNECT_RESPONSE` (bring the queue pair up, then [`establish`](Self::establish)),
-    /// `ESTABLISHED` (iWARP, datagrams), `REJECTED`, `UNREACHABLE` or `CONNECT_ERROR` (rdma_connect(3)).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for private data that does not fit; [`Error::Call`], as `EINVAL` before a device is known, and for more reads at once than it does.
-    #[doc(alias = "rdma_connect")]
-    pub fn connect(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
-        let mut raw = self.told(attributes, private_data, PrivateData::Connect)?;
-        // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
-        self.call_on_device("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })
-    }
-
-    /// Accepts the request that it came with; ends with `ESTABLISHED` or an error (rdma_accept(3)). The queue pair must be brought up before.
-    ///
-    /// # Errors
-    /// As for [`connect`](Self::connect).
-    #[doc(alias = "rdma_accept")]
-    pub fn accept(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
-        let mut raw = self.told(attributes, private_data, PrivateData::Accept)?;
-        // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
-        self.call_on_device("rdma_accept", |table, id| unsafe { (table.rdma_accept)(id, &mut raw) })
-    }
-
-    fn told(
-        &self,
-        attributes: &ConnectionAttributes,
-        private_data: &[u8],
-        when: PrivateData,
-    ) -> Result<sys::rdma_conn_param> {
-        let mut raw = attributes.to_raw();
-        raw.private_data_len = when.check(self.port_space()?, private_data)?;
-        raw.private_data =
-            if private_data.is_empty() { std::ptr::null() } else { private_data.as_ptr().cast() };
-        Ok(raw)
-    }
-
-    /// Rejects the request that it came with, and tells why (rdma_reject(3)).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for private data that does not fit; [`Error::Call`] from the system.
-    #[doc(alias = "rdma_reject")]
-    pub fn reject(&self, private_data: &[u8]) -> Result<()> {
-        let len = PrivateData::Reject.check(self.port_space()?, private_data)?;
-        let data: *const c_void =
-            if len == 0 { std::ptr::null() } else { private_data.as_ptr().cast::<c_void>() };
-        // SAFETY: the identifier lives; the data lives through the call and is copied.
-        self.call_on_device("rdma_reject", |table, id| unsafe { (table.rdma_reject)(id, data, len) })
-    }
-
-    /// Completes a connection after `CONNECT_RESPONSE`, when the queue pair is up (rdma_establish(3)).
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] with a library older than rdma-core 17; [`Error::Call`] from the system.
-    #[doc(alias = "rdma_establish")]
-    pub fn establish(&self) -> Result<()> {
-        let function = self.library().cm_table()?.rdma_establish;
-        let function = function.ok_or_else(|| self.unsupported("rdma_establish"))?;
-        // SAFETY: the identifier lives.
-        self.call_on_device("rdma_establish", |_, id| unsafe { function(id) })
-    }
-
-    /// Ends the connection, or answers that the peer has ended it; both ends get `DISCONNECTED` (rdma_disconnect(3)).
-    ///
-    /// # Errors
-    /// [`Error::Call`], as `EINVAL` when it is not connected.
-    #[doc(alias = "rdma_disconnect")]
-    pub fn disconnect(&self) -> Result<()> {
-        // SAFETY: the identifier lives.
-        self.call_on_device("rdma_disconnect", |table, id| unsafe { (table.rdma_disconnect)(id) })
-    }
-
-    /// Tells that the first message has come before `ESTABLISHED` did, as an asynchronous event of the queue pair says
-    /// (`COMM_EST`; rdma_notify(3)).
-    ///
-    /// # Errors
-    /// [`Error::Call`] from the system.
-    #[doc(alias = "rdma_notify")]
-    pub fn notify_established(&self) -> Result<()> {
-        // SAFETY: the identifier lives.
-        self.call_on_device("rdma_notify", |table, id| unsafe {
-            (table.rdma_notify)(id, sys::IbvEventType::COMM_EST)
-        })
-    }
-
-    /// Joins a group; ends with `MULTICAST_JOIN`, which says how its datagrams are addressed, or `MULTICAST_ERROR`
-    /// (rdma_join_multicast(3)). The queue pair is attached by who made it.
-    ///
-    /// # Errors
-    /// [`Error::Call`], as `EINVAL` before an address was bound or resolved.
-    #[doc(alias = "rdma_join_multicast")]
-    pub fn join(&self, group: &Address) -> Result<()> {
-        let mut group = raw_address(group);
-        // SAFETY: the identifier lives; the address is a local and is copied.
-        self.call_on_device("rdma_join_multicast", |table, id| unsafe {
-            (table.rdma_join_multicast)(id, (&raw mut group).cast(), std::ptr::null_mut())
-        })
-    }
-
-    /// Leaves a group, also one that it has asked to join (rdma_leave_multicast(3)). Does not wait for events.
-    ///
-    /// # Errors
-    /// [`Error::Call`] with `EADDRNOTAVAIL` when it did not join.
-    #[doc(alias = "rdma_leave_multicast")]
-    pub fn leave(&self, group: &Address) -> Result<()> {
-        let mut group = raw_address(group);
-        // SAFETY: the identifier lives; the address is a local. Its events that were taken are acknowledged.
-        self.call_on_device("rdma_leave_multicast", |table, id| unsafe {
-            (table.rdma_leave_multicast)(id, (&raw mut group).cast())
-        })
-    }
-
-    /// Type of service of what it sends (rdma_set_option(3)); before the address is resolved.
-    ///
-    /// # Errors
-    /// [`Error::Call`] from the system.
-    #[doc(alias = "rdma_set_option")]
-    pub fn set_type_of_service(&self, tos: u8) -> Result<()> {
-        self.set(sys::RDMA_OPTION_ID_TOS, tos)
-    }
-
-    /// Whether an address in use can be bound (as `SO_REUSEADDR`); before it is bound.
-    ///
-    /// # Errors
-    /// [`Error::Call`] from the system.
-    pub fn set_reuse_address(&self, reuse: bool) -> Result<()> {
-        self.set(sys::RDMA_OPTION_ID_REUSEADDR, c_int::from(reuse))
-    }
-
-    /// Whether the unspecified address of IPv6 leaves IPv4 out; before it is bound.
-    ///
-    /// # Errors
-    /// [`Error::Call`] from the system.
-    pub fn set_one_family(&self, only: bool) -> Result<()> {
-        self.set(sys::RDMA_OPTION_ID_AFONLY, c_int::from(only))
-    }
-
-    /// How long an acknowledgement is waited for, in what [`attributes`](Self::attributes) proposes.
-    ///
-    /// # Errors
-    /// [`Error::Call`] from the system, as with kernels before 5.1.
-    pub fn set_ack_timeout(&self, timeout: AckTimeout) -> Result<()> {
-        self.set(sys::RDMA_OPTION_ID_ACK_TIMEOUT, timeout.code())
-    }
-
-    fn set<T: Copy>(&self, name: c_int, mut value: T) -> Result<()> {
-        // SAFETY: the identifier lives; the value is a local of the type that the option has, and is copied.
-        self.call("rdma_set_option", |table, id| unsafe {
-            (table.rdma_set_option)(id, sys::RDMA_OPTION_ID, name, (&raw mut value).cast(), size_of::<T>())
-        })
+    pub fn migrate(&mut self, to: &EventChannel) -> Result<()> {
+        self.base.migrate(to)
     }
 
     /// Which ports it is of.
@@ -420,8 +147,7 @@ impl Id {
     /// # Errors
     /// None from the system; the table of the library is looked for.
     pub fn port_space(&self) -> Result<PortSpace> {
-        // SAFETY: the identifier lives, and is read under its channel's lock.
-        self.with(|_, id| unsafe { (*id).ps })
+        self.base.port_space()
     }
 
     /// The port of its device, from 1; nothing before a device is found.
@@ -429,9 +155,7 @@ impl Id {
     /// # Errors
     /// As [`port_space`](Self::port_space).
     pub fn device_port(&self) -> Result<Option<u8>> {
-        // SAFETY: the identifier lives, and is read under its channel's lock.
-        let port = self.with(|_, id| unsafe { (*id).port_num })?;
-        Ok((port != 0).then_some(port))
+        self.base.device_port()
     }
 
     /// Its own address; nothing before it is bound or resolved. After binding to port 0 it says which port it is.
@@ -440,8 +164,7 @@ impl Id {
     /// As [`port_space`](Self::port_space).
     #[doc(alias = "rdma_get_local_addr")]
     pub fn local_address(&self) -> Result<Option<Address>> {
-        // SAFETY: the identifier lives, and is read under its channel's lock; the storage is the union's largest member.
-        self.with(|_, id| unsafe { (*id).route.addr.src.storage }).map(|raw| from_raw(&raw))
+        self.base.local_address()
     }
 
     /// The peer's address; nothing before it is resolved.
@@ -450,56 +173,209 @@ impl Id {
     /// As [`port_space`](Self::port_space).
     #[doc(alias = "rdma_get_peer_addr")]
     pub fn peer_address(&self) -> Result<Option<Address>> {
-        // SAFETY: the identifier lives, and is read under its channel's lock; the storage is the union's largest member.
-        self.with(|_, id| unsafe { (*id).route.addr.dst.storage }).map(|raw| from_raw(&raw))
+        self.base.peer_address()
     }
 
-    /// The device that it was resolved to, bound to, or asked through; nothing before. All identifiers of one device have the same one:
-    /// what is made from it is shared by their queue pairs.
+    fn begin(
+        self,
+        from: Option<&Address>,
+        to: &Address,
+        timeout: Duration,
+    ) -> std::result::Result<Id<ResolvingAddress, S>, NotDone<Self>> {
+        let answer = self.base.resolve_address(from, to, timeout);
+        self.after(answer, |_| ResolvingAddress)
+    }
+}
+
+impl<T: OnDevice, S: Service> Id<T, S> {
+    /// The device, shared by everything that the connection manager finds through it: what is to be connected is made from it. It stays open as long as
+    /// a handle of it, also when the identifier is gone.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        self.state.device()
+    }
+}
+
+impl<S: Service> Id<Created, S> {
+    /// Type of service of what it sends (rdma_set_option(3)).
     ///
-    /// The device stays open as long as a handle of it, also when the identifier is gone.
+    /// # Errors
+    /// [`Error::Call`] from the system.
+    #[doc(alias = "rdma_set_option")]
+    pub fn set_type_of_service(&self, tos: u8) -> Result<()> {
+        self.base.set_type_of_service(tos)
+    }
+
+    /// Whether an address in use can be bound (as `SO_REUSEADDR`).
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the system.
+    pub fn set_reuse_address(&self, reuse: bool) -> Result<()> {
+        self.base.set_reuse_address(reuse)
+    }
+
+    /// Whether the unspecified address of IPv6 leaves IPv4 out.
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the system.
+    pub fn set_one_family(&self, only: bool) -> Result<()> {
+        self.base.set_one_family(only)
+    }
+
+    /// Binds it to an address of this machine; port 0 for any port, the unspecified address for every device (rdma_bind_addr(3)).
+    ///
+    /// # Errors
+    /// Itself with [`Error::Call`]: `EADDRINUSE`; `ENODEV` and `EADDRNOTAVAIL` when no device has the address.
+    #[doc(alias = "rdma_bind_addr")]
+    pub fn bind(self, address: impl Into<Address>) -> std::result::Result<Id<Bound, S>, NotDone<Self>> {
+        let answer = self.base.bind(address);
+        self.after(answer, |_| Bound)
+    }
+
+    /// Finds the device with the way to an address, from one of this machine or from any (rdma_resolve_addr(3)). The kernel gives up after `timeout`.
+    ///
+    /// # Errors
+    /// Itself with [`Error::Call`] when it does not begin, as `ENODEV` where no device has a way there.
+    #[doc(alias = "rdma_resolve_addr")]
+    pub fn resolve_address(
+        self,
+        from: Option<&Address>,
+        to: &Address,
+        timeout: Duration,
+    ) -> std::result::Result<Id<ResolvingAddress, S>, NotDone<Self>> {
+        self.begin(from, to, timeout)
+    }
+}
+
+impl<S: Service> Id<Bound, S> {
+    /// Listens; that many requests may wait to be taken (rdma_listen(3)).
+    ///
+    /// # Errors
+    /// Itself with [`Error::Call`] from the system.
+    #[doc(alias = "rdma_listen")]
+    pub fn listen(self, backlog: u32) -> std::result::Result<Id<Listening, S>, NotDone<Self>> {
+        let answer = self.base.listen(backlog);
+        self.after(answer, |_| Listening)
+    }
+
+    /// Finds the device with the way to an address, from the one that it is bound to (rdma_resolve_addr(3)).
+    ///
+    /// # Errors
+    /// As [of one that is not bound](Id::<Created>::resolve_address).
+    pub fn resolve_address(
+        self,
+        to: &Address,
+        timeout: Duration,
+    ) -> std::result::Result<Id<ResolvingAddress, S>, NotDone<Self>> {
+        self.begin(None, to, timeout)
+    }
+
+    /// The device of its address; nothing where that is the unspecified one.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a device that cannot post or poll.
     pub fn context(&self) -> Result<Option<Context>> {
-        // SAFETY: the identifier lives, and is read under its channel's lock.
-        let raw = self.with(|_, id| unsafe { (*id).verbs })?;
-        let Some(raw) = NonNull::new(raw) else { return Ok(None) };
-        // SAFETY: the identifier's device, which is open as long as the identifier is.
-        unsafe { devices::context(&self.library(), raw, &self.owned) }.map(Some)
+        self.base.context()
     }
 }
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "identifier {:?}", self.number())?;
-        if let Ok(Some(local)) = self.local_address() {
-            write!(f, " at {local}")?;
+impl<S: Service> Id<Listening, S> {
+    /// The device of its address; nothing where that is the unspecified one: each request says which it came through.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a device that cannot post or poll.
+    pub fn context(&self) -> Result<Option<Context>> {
+        self.base.context()
+    }
+}
+
+impl<S: Service> Id<AddressResolved, S> {
+    /// Finds the path to the address (rdma_resolve_route(3)). The kernel gives up after `timeout`.
+    ///
+    /// # Errors
+    /// Itself with [`Error::Call`] when it does not begin.
+    #[doc(alias = "rdma_resolve_route")]
+    pub fn resolve_route(
+        self,
+        timeout: Duration,
+    ) -> std::result::Result<Id<ResolvingRoute, S>, NotDone<Self>> {
+        let answer = self.base.resolve_route(timeout);
+        self.after(answer, |AddressResolved { context }| ResolvingRoute { context })
+    }
+}
+
+/// Fails with `DEVICE_REMOVAL`; nothing else ends it.
+impl<S: Service> Waits for Id<Listening, S> {
+    type Next = Infallible;
+    type Back = ();
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<()>> {
+        match judge(&self.base, notice, "rdma_listen", &[]) {
+            Verdict::Failed(error) => Err(NotDone { back: (), error }),
+            Verdict::Good(notice) | Verdict::Nothing(notice) => Ok(Progress::Same(self, notice)),
         }
-        if let Ok(Some(peer)) = self.peer_address() {
-            write!(f, " to {peer}")?;
+    }
+}
+
+/// Goes on with the device; when the address cannot be resolved, it can be tried again.
+impl<S: Service> Waits for Id<ResolvingAddress, S> {
+    type Next = Id<AddressResolved, S>;
+    type Back = Id<Bound, S>;
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<Self::Back>> {
+        let failed = match judge(&self.base, notice, "rdma_resolve_addr", &[EventKind::ADDR_RESOLVED]) {
+            Verdict::Good(_) => match self.base.device() {
+                Ok(context) => return Ok(Progress::Next(self.becomes(AddressResolved { context }))),
+                Err(error) => error.into(),
+            },
+            Verdict::Nothing(notice) => return Ok(Progress::Same(self, notice)),
+            Verdict::Failed(error) => error,
+        };
+        Err(NotDone { back: self.becomes(Bound), error: failed })
+    }
+}
+
+/// Goes on with the path; when there is none, it can be looked for again.
+impl<S: Service> Waits for Id<ResolvingRoute, S> {
+    type Next = Id<RouteResolved, S>;
+    type Back = Id<AddressResolved, S>;
+
+    fn number(&self) -> IdNumber {
+        self.base.number()
+    }
+
+    fn handle(self, notice: Notice) -> std::result::Result<Progress<Self>, NotDone<Self::Back>> {
+        match judge(&self.base, notice, "rdma_resolve_route", &[EventKind::ROUTE_RESOLVED]) {
+            Verdict::Good(_) => {
+                Ok(Progress::Next(Id::new(self.base, RouteResolved { context: self.state.context })))
+            }
+            Verdict::Nothing(notice) => Ok(Progress::Same(self, notice)),
+            Verdict::Failed(error) => {
+                let back = Id::new(self.base, AddressResolved { context: self.state.context });
+                Err(NotDone { back, error })
+            }
         }
-        Ok(())
     }
 }
 
-impl fmt::Debug for Id {
+impl<T, S: Service> fmt::Display for Id<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Id({self})")
+        self.base.fmt(f)
     }
 }
 
-/// As the library takes it; at least a millisecond, as 0 asks for nothing.
-fn milliseconds(timeout: Duration) -> c_int {
-    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX).max(1)
-}
-
-fn raw_address(address: &Address) -> libc::sockaddr_storage {
-    // SAFETY: of one size, and every byte of a storage is a number.
-    unsafe { std::mem::transmute::<[u8; STORAGE_LEN], libc::sockaddr_storage>(address.to_bytes()) }
-}
-
-fn from_raw(raw: &libc::sockaddr_storage) -> Option<Address> {
-    // SAFETY: of one size; a storage is nothing but numbers, and the library's begins as zeros.
-    Address::from_bytes(&unsafe { std::mem::transmute::<libc::sockaddr_storage, [u8; STORAGE_LEN]>(*raw) })
+impl<T, S: Service> fmt::Debug for Id<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = std::any::type_name::<T>();
+        let (state, _) = state.split_once('<').unwrap_or((state, ""));
+        write!(f, "Id({}, {self})", state.rsplit("::").next().unwrap_or(state))
+    }
 }

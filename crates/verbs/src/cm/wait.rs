@@ -1,10 +1,9 @@
 //! Waiting for what happens to one identifier, until a deadline.
 
 use super::channel::EventChannel;
-use super::connection::ConnectError;
-use super::event::{Event, EventKind, IdNumber, Notice};
+use super::event::Event;
+use super::progress::{NotDone, Progress, Waits};
 use crate::error::{Error, Result};
-use std::fmt;
 use std::time::{Duration, Instant};
 
 /// When a call of several steps gives up.
@@ -38,65 +37,45 @@ impl Deadline {
     }
 }
 
-/// The next that happens to this identifier. What is of others is not waited for here: a request among it is refused.
-pub(super) fn next(
+/// Drives an identifier with a channel of its own until an event has brought it on. `late` says what is left of one that waits in vain, `failed` of one
+/// that cannot go on.
+pub(super) fn drive<W: Waits, B>(
     channel: &EventChannel,
-    id: IdNumber,
+    mut id: W,
     what: &'static str,
     deadline: &Deadline,
-) -> Result<Notice> {
+    late: impl FnOnce(W) -> B,
+    failed: impl FnOnce(W::Back) -> B,
+) -> std::result::Result<W::Next, NotDone<B>> {
     loop {
-        match channel.event()? {
-            Some(Event::Other(notice)) if notice.id == Some(id) => return Ok(notice),
-            Some(other) => tracing::debug!(?other, what, "an event that nobody waits for"),
-            None if channel.wait_readable(deadline.at())? => {}
-            None => return Err(deadline.passed(what)),
-        }
+        let event = match next(channel, what, deadline) {
+            Ok(event) => event,
+            Err(error) => return Err(NotDone { back: late(id), error: error.into() }),
+        };
+        id = match event {
+            Event::Notice(notice) => match id.handle(notice) {
+                Ok(Progress::Next(next)) => return Ok(next),
+                Ok(Progress::Same(id, notice)) => {
+                    tracing::debug!(?notice, what, "an event that nobody waits for");
+                    id
+                }
+                Err(not) => return Err(not.map(failed)),
+            },
+            other => {
+                tracing::debug!(?other, what, "an event that nobody waits for");
+                id
+            }
+        };
     }
 }
 
-/// Waits for one of these kinds. What says that the connection cannot be is an error; what this crate does not know is passed over.
-pub(super) fn expect(
-    channel: &EventChannel,
-    id: IdNumber,
-    call: &'static str,
-    object: &dyn fmt::Display,
-    kinds: &[EventKind],
-    deadline: &Deadline,
-) -> std::result::Result<Notice, ConnectError> {
+fn next(channel: &EventChannel, what: &'static str, deadline: &Deadline) -> Result<Event> {
     loop {
-        let notice = next(channel, id, call, deadline)?;
-        if kinds.contains(&notice.kind) {
-            return Ok(notice);
+        if let Some(event) = channel.event()? {
+            return Ok(event);
         }
-        match notice.kind {
-            EventKind::REJECTED => {
-                return Err(ConnectError::Rejected {
-                    reason: notice.status,
-                    private_data: notice.private_data,
-                });
-            }
-            // To an inquiry for datagrams somebody has answered no, and says which no.
-            EventKind::UNREACHABLE if notice.status.as_raw() > 0 => {
-                return Err(ConnectError::Rejected {
-                    reason: notice.status.of_inquiry(),
-                    private_data: notice.private_data,
-                });
-            }
-            EventKind::ADDR_ERROR
-            | EventKind::ROUTE_ERROR
-            | EventKind::CONNECT_ERROR
-            | EventKind::MULTICAST_ERROR
-            | EventKind::UNREACHABLE => {
-                let object = format!("{object} ({})", notice.kind);
-                let errno = notice.status.errno().unwrap_or(libc::EHOSTUNREACH);
-                return Err(ConnectError::Failed(Error::call(call, object, errno)));
-            }
-            EventKind::DEVICE_REMOVAL => {
-                return Err(ConnectError::Failed(Error::call(call, object, libc::ENODEV)));
-            }
-            EventKind::DISCONNECTED => return Err(ConnectError::Disconnected),
-            _ => tracing::debug!(?notice, call, "an event that nobody waits for"),
+        if !channel.wait_readable(deadline.at())? {
+            return Err(deadline.passed(what));
         }
     }
 }

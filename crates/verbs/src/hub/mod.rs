@@ -216,17 +216,17 @@ impl<S: Service> Hub<S> {
     }
 
     /// Takes in a queue pair that was made by [`queue_pair`](Self::queue_pair) and `build_raw`, and is brought up elsewhere: by hand, or by a connection
-    /// manager, before or afterwards ([`Resolved::connect_member`](crate::cm::Resolved::connect_member), [`Connection::into_parts`](crate::cm::Connection::into_parts)). Receives can be posted
-    /// from INIT on; it sends from RTS on: where it is brought up by hand behind this, [`refresh`](Self::refresh) says so.
+    /// manager ([`Resolved::connect_member`](crate::cm::Resolved::connect_member)). Receives can be posted
+    /// from INIT on; it sends from RTS on: where it is brought up by hand behind this, [`refresh`](Self::refresh) says so. Nothing that was posted by hand may be out.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for one that reports to another completion queue; it is dropped then. [`Error::Call`](crate::Error::Call) when the device
-    /// cannot be asked for its state.
+    /// cannot be asked for its state; it is dropped then too.
     pub fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
         self.tracker.adopt(qp)
     }
 
-    /// Looks at the state of a queue pair that was adopted: from RTS on it sends. What it is in now.
+    /// Looks at the state of a queue pair that was brought up elsewhere: from RTS on it sends. What it is in now.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed; [`Error::Call`](crate::Error::Call) when the device cannot be asked.
@@ -250,7 +250,7 @@ impl<S: Service> Hub<S> {
         self.tracker.queue().arm(solicited_only)
     }
 
-    /// A queue pair, to be asked or changed.
+    /// A queue pair, to be asked or changed; to RESET it goes by [`reset`](Self::reset) only, as requests that are out would be lost there.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for a member that was removed.

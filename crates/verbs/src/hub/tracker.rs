@@ -147,22 +147,28 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         self.take_in(qp, Some(plan))
     }
 
-    /// Takes in a queue pair that somebody else has brought up.
+    /// Takes in a queue pair that somebody else brings up.
     pub(crate) fn adopt(&mut self, qp: QueuePair<S>) -> Result<Member> {
         let member = self.take_in(qp, None)?;
-        if self.refresh(member)? == State::RESET {
-            self.members.get_mut(member)?.receives.close();
+        match self.refresh(member) {
+            Ok(State::RESET) => self.members.get_mut(member)?.receives.close(),
+            Ok(_) => {}
+            Err(error) => {
+                // Nobody has its name: here it would stay for as long as the hub.
+                self.remove(member)?;
+                return Err(error);
+            }
         }
         Ok(member)
     }
 
-    /// Lets a queue pair send that somebody else has brought up, and no other.
+    /// Lets a queue pair send that somebody else has brought up, and one that is not up no more.
     pub(crate) fn refresh(&mut self, member: Member) -> Result<State> {
         let held = self.members.get_mut(member)?;
         let state = held.qp.state()?;
         let is_up = matches!(state, State::RTS | State::SQD | State::SQE | State::ERR);
         // With requests out it is as it was: of one that was cut, a later one would tell that they had succeeded.
-        if held.plan.is_none() && held.sends.len() == 0 {
+        if held.sends.len() == 0 {
             if is_up { held.sends.open() } else { held.sends.close() }
         }
         Ok(state)
@@ -188,6 +194,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
             ));
         }
         let (depths, number) = (qp.depths(), qp.number());
+        qp.set_kept();
         let mut sends = Ring::new(depths.send);
         sends.close();
         let member = self.members.insert(Held {

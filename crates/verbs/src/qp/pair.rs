@@ -15,6 +15,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped, on
 /// whichever thread, before its queues, domain and device, which it holds; it leaves its groups before.
@@ -38,6 +39,8 @@ pub(super) struct Pair {
     receive: Reservation,
     shared: Option<SharedReceiveQueue>,
     groups: Groups,
+    /// Whether a hub counts its requests.
+    is_kept: AtomicBool,
     pd: ProtectionDomain,
 }
 
@@ -91,7 +94,9 @@ impl<S: Service> QueuePair<S> {
         shared: Option<SharedReceiveQueue>,
     ) -> Self {
         let groups = Groups::default();
-        let pair = Pair { qp, extended, operations, depths, send, receive, shared, groups, pd: pd.clone() };
+        let is_kept = AtomicBool::new(false);
+        let pd = pd.clone();
+        let pair = Pair { qp, extended, operations, depths, send, receive, shared, groups, is_kept, pd };
         Self { pair: ManuallyDrop::new(pair), service: PhantomData }
     }
 
@@ -161,9 +166,27 @@ impl<S: Service> QueuePair<S> {
     /// Changes it. The device's "invalid" is explained by the specification's table of states.
     ///
     /// # Errors
-    /// [`Error::Transition`] when the step is refused, with what is missing or does not belong.
+    /// [`Error::Transition`] when the step is refused, with what is missing or does not belong; [`Error::Invalid`] for RESET of a queue pair of a hub, whose
+    /// requests that are out would be lost there, and then taken for done when later ones are.
     #[doc(alias = "ibv_modify_qp")]
     pub fn modify(&self, attributes: &Attributes) -> Result<()> {
+        if attributes.state() == Some(State::RESET) && self.pair.is_kept.load(Ordering::Relaxed) {
+            return Err(Error::invalid(
+                "queue pair of a hub",
+                "in RESET its requests would be lost, and the hub would not know",
+                "use `Hub::reset`, or remove it and make a new one",
+            ));
+        }
+        self.change(attributes)
+    }
+
+    /// A hub counts its requests from here on.
+    pub(crate) fn set_kept(&self) {
+        self.pair.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The same as [`modify`](Self::modify), to any state.
+    pub(super) fn change(&self, attributes: &Attributes) -> Result<()> {
         let mut raw = *attributes.as_raw();
         let mask = attributes.mask();
         // SAFETY: the queue pair is alive, the attributes are a local. Whatever state it goes to, the device touches memory of posted requests only.

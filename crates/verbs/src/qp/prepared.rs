@@ -132,7 +132,7 @@ impl Plan {
 
     /// From any state to INIT again: nothing is out any more, nothing of the connection before is taken for the next one's.
     pub(crate) fn reset<S: Service>(&mut self, qp: &QueuePair<S>) -> Result<()> {
-        qp.modify(&Attributes::new().set_state(State::RESET))?;
+        qp.change(&Attributes::new().set_state(State::RESET))?;
         self.init(qp)
     }
 }

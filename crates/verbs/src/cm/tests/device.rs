@@ -10,6 +10,12 @@ use std::ptr::null_mut;
 thread_local! {
     static CONTEXT: Cell<*mut sys::ibv_context> = const { Cell::new(null_mut()) };
     static STATE: Cell<sys::IbvQpState> = const { Cell::new(sys::IbvQpState::RESET) };
+    static NUMBER: Cell<u32> = const { Cell::new(5) };
+}
+
+/// The number of the queue pairs that are made from here on.
+pub(super) fn number(number: u32) {
+    NUMBER.set(number);
 }
 
 /// The device of this thread, opened.
@@ -110,7 +116,7 @@ unsafe extern "C" fn create_qp(pd: *mut sys::ibv_pd, _: *mut sys::ibv_qp_init_at
     let mut qp = sys::ibv_qp::zeroed();
     // SAFETY: a domain of ours.
     qp.context = unsafe { (*pd).context };
-    qp.qp_num = 5;
+    qp.qp_num = NUMBER.get();
     STATE.set(sys::IbvQpState::RESET);
     Box::into_raw(Box::new(qp))
 }

@@ -1,7 +1,7 @@
 //! A connection manager in this process: answers as its script says, and keeps a list of what was called.
 //!
 //! Script and list belong to the calling thread, which is the test's. It judges what the real library would wait for: an identifier that is
-//! destroyed, migrated or leaves a group while an event of it is not acknowledged is a `DEADLOCK` in the list.
+//! destroyed or migrated while an event of it is not acknowledged is a `DEADLOCK` in the list.
 #![allow(unsafe_code)]
 
 use super::device;
@@ -404,12 +404,6 @@ unsafe extern "C" fn join(id: *mut sys::rdma_cm_id, _: *mut libc::sockaddr, _: *
     answer
 }
 
-unsafe extern "C" fn leave(id: *mut sys::rdma_cm_id, _: *mut libc::sockaddr) -> c_int {
-    // SAFETY: of the fake, and alive.
-    unsafe { await_acknowledgements(id) };
-    called("leave_multicast", "")
-}
-
 unsafe extern "C" fn devices(_count: *mut c_int) -> *mut *mut sys::ibv_context {
     note("get_devices");
     if !STATE.with_borrow(|state| state.device_listed) {
@@ -468,7 +462,6 @@ pub(super) fn library() -> Library {
     cm.rdma_establish = Some(establish);
     cm.rdma_disconnect = disconnect;
     cm.rdma_join_multicast = join;
-    cm.rdma_leave_multicast = leave;
     cm.rdma_get_devices = devices;
     cm.rdma_free_devices = free_devices;
     cm.rdma_init_qp_attr = Some(init_qp_attr);

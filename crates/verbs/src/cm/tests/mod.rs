@@ -1,9 +1,11 @@
 //! The connection manager against a scripted one: orders, refusals, and what no real device does on demand.
 
 mod device;
+mod events;
 mod fake;
 mod r11;
 
+use super::base::Base;
 use super::*;
 use crate::error::Error;
 use crate::library::Library;
@@ -25,6 +27,11 @@ fn queue_pair(context: &crate::device::Context) -> QueuePair<Rc> {
     let domain = context.protection_domain().unwrap();
     let completions = context.completion_queue(64).build().unwrap();
     domain.queue_pair::<Rc>(&completions).build_raw().unwrap()
+}
+
+/// The identifier of a listener.
+fn raw(acceptor: &Acceptor) -> *mut sys::rdma_cm_id {
+    acceptor.listener.with(|id| Ok(id.as_raw())).unwrap()
 }
 
 fn resolved(library: &Library) -> Resolved {
@@ -62,8 +69,8 @@ fn the_active_side_goes_the_steps_in_order_and_gives_peers_nothing_that_was_not_
         order(),
         [
             "resolve_addr",
-            "resolve_route",
             "get_devices",
+            "resolve_route",
             "modify_qp INIT access 0",
             "connect qp 5 reads 8/4 \"hi\"",
             "modify_qp RTR answers 99",
@@ -95,13 +102,13 @@ fn the_passive_side_is_up_before_it_accepts_and_reads_no_more_at_once_than_was_a
     let acceptor = Acceptor::bind(&library, at(), 3).unwrap();
     assert_eq!(acceptor.address().unwrap(), Some(at().into()));
     assert!(acceptor.try_accept().unwrap().is_none());
-    fake::request(acceptor.id().as_raw(), &Raised::of(Kind::CONNECT_REQUEST).data(b"hello").conn(asking(2)));
+    fake::request(raw(&acceptor), &Raised::of(Kind::CONNECT_REQUEST).data(b"hello").conn(asking(2)));
     let incoming = acceptor.accept(Some(LONG)).unwrap();
     assert_eq!(incoming.private_data(), b"hello");
     let pair = queue_pair(incoming.context());
     fake::calls();
     let parameters = ConnectionParameters::new().private_data(b"yes");
-    let connection = incoming.accept(pair, &parameters, LONG).unwrap();
+    let mut connection = incoming.accept(pair, &parameters, LONG).unwrap();
     assert_eq!(
         order(),
         [
@@ -114,8 +121,9 @@ fn the_passive_side_is_up_before_it_accepts_and_reads_no_more_at_once_than_was_a
     fake::raise(connection.id().as_raw(), &Raised::of(Kind::DISCONNECTED));
     assert_eq!(connection.wait_ended(Some(LONG)).unwrap(), Some(Ended::Disconnected));
     assert_eq!(order(), ["modify_qp ERR", "disconnect"], "the peer is answered");
-    let (pair, id) = connection.into_parts();
-    drop((pair, id));
+    assert_eq!(connection.wait_ended(None).unwrap(), Some(Ended::Disconnected), "it is over for good");
+    let not = connection.into_id(&library.event_channel().unwrap()).unwrap_err();
+    assert!(not.to_string().contains("it has ended"), "{not}");
 }
 
 #[test]
@@ -157,7 +165,7 @@ fn a_refusal_gives_back_the_queue_pair_with_what_the_peer_says() {
         fake::answer([raised.clone()]);
         let not = resolved.connect(pair, &ConnectionParameters::new(), LONG).unwrap_err();
         assert!(not.to_string().contains(words), "{raised:?}: {not}");
-        assert_eq!(not.queue_pair.number(), 5);
+        assert_eq!(not.back.number(), 5);
         if let ConnectError::Rejected { private_data, .. } = &not.error {
             assert_eq!(*private_data, raised.data);
         }
@@ -230,7 +238,7 @@ fn a_listener_outlives_a_request_that_could_not_be_taken_over() {
     let library = fake::library();
     let acceptor = Acceptor::bind(&library, at(), 3).unwrap();
     for name in ["create_event_channel", "migrate_id"] {
-        fake::request(acceptor.id().as_raw(), &Raised::of(Kind::CONNECT_REQUEST));
+        fake::request(raw(&acceptor), &Raised::of(Kind::CONNECT_REQUEST));
         fake::calls();
         fake::fail(name, libc::EMFILE);
         assert_eq!(acceptor.try_accept().unwrap_err().errno(), Some(libc::EMFILE));
@@ -238,11 +246,11 @@ fn a_listener_outlives_a_request_that_could_not_be_taken_over() {
         assert!(calls.contains(&"destroy_id".to_owned()), "{name}: it is refused, not lost: {calls:?}");
         assert!(!calls.contains(&"DEADLOCK".to_owned()));
     }
-    fake::raise(acceptor.id().as_raw(), &Raised::of(Kind::ADDR_CHANGE));
-    fake::request(acceptor.id().as_raw(), &Raised::of(Kind::CONNECT_REQUEST));
+    fake::raise(raw(&acceptor), &Raised::of(Kind::ADDR_CHANGE));
+    fake::request(raw(&acceptor), &Raised::of(Kind::CONNECT_REQUEST));
     acceptor.accept(Some(LONG)).unwrap().reject(b"later").unwrap();
     assert!(fake::calls().contains(&"reject \"later\"".to_owned()));
-    fake::raise(acceptor.id().as_raw(), &Raised::of(Kind::DEVICE_REMOVAL));
+    fake::raise(raw(&acceptor), &Raised::of(Kind::DEVICE_REMOVAL));
     assert_eq!(acceptor.try_accept().unwrap_err().errno(), Some(libc::ENODEV));
 }
 
@@ -273,7 +281,7 @@ fn all_identifiers_of_a_device_share_one_context_as_long_as_it_is_used() {
 #[test]
 fn an_identifier_that_cannot_be_destroyed_is_counted_and_keeps_its_channel() {
     let library = fake::library();
-    let id = library.event_channel().unwrap().id(PortSpace::TCP).unwrap();
+    let id = library.event_channel().unwrap().id::<Rc>(PortSpace::TCP).unwrap();
     fake::fail("destroy_id", libc::EIO);
     drop(id);
     assert_eq!(library.leaked_objects(), 1);
@@ -290,7 +298,7 @@ fn too_much_private_data_never_reaches_the_library() {
     let not = resolved.connect(pair, &parameters, LONG).unwrap_err();
     assert!(matches!(not.error, ConnectError::Failed(Error::Invalid { .. })), "{not}");
     assert!(!order().iter().any(|call| call.starts_with("connect") || call.starts_with("modify")));
-    let id = library.event_channel().unwrap().id(PortSpace::TCP).unwrap();
+    let id = Base::new(&library.event_channel().unwrap(), PortSpace::TCP).unwrap();
     let asking = |reads| ConnectionAttributes::from(&asking(reads));
     id.resolve_address(None, &at().into(), LONG).unwrap();
     assert!(id.reject(&[0; 149]).is_err() && id.connect(&asking(1), &[0; 57]).is_err());
@@ -300,7 +308,7 @@ fn too_much_private_data_never_reaches_the_library() {
 #[test]
 fn the_library_is_not_asked_for_what_needs_a_device_before_there_is_one() {
     let library = fake::library();
-    let id = library.event_channel().unwrap().id(PortSpace::TCP).unwrap();
+    let id = Base::new(&library.event_channel().unwrap(), PortSpace::TCP).unwrap();
     fake::calls();
     let attributes = ConnectionAttributes::default();
     for refused in [id.connect(&attributes, &[]), id.accept(&attributes, &[]), id.resolve_route(LONG)] {
