@@ -303,6 +303,27 @@ fn the_peer_may_go_while_the_last_step_is_still_to_be_made() {
 }
 
 #[test]
+fn a_connection_does_not_end_by_another_s_end_and_does_by_that_of_its_device() {
+    let library = library();
+    let channel = library.event_channel().unwrap();
+    let (other, id) = (created(&channel), found(&channel));
+    let pair = queue_pair(id.context());
+    let id = next(&channel, id.connect(pair, &ConnectionParameters::new()).unwrap());
+    let id = id.establish().unwrap();
+    fake::raise(other.as_raw(), &Raised::of(Kind::DISCONNECTED));
+    let id = same(&channel, id).disconnect().unwrap();
+    fake::raise(other.as_raw(), &Raised::of(Kind::DISCONNECTED));
+    let id = same(&channel, id);
+    fake::raise(id.as_raw(), &Raised::of(Kind::DEVICE_REMOVAL));
+    let id = next(&channel, id);
+    assert_eq!(id.how(), Ended::DeviceRemoved);
+    fake::raise(other.as_raw(), &Raised::of(Kind::TIMEWAIT_EXIT));
+    let id = same(&channel, id);
+    fake::raise(id.as_raw(), &Raised::of(Kind::DEVICE_REMOVAL));
+    assert_eq!(next(&channel, id).number(), 5);
+}
+
+#[test]
 fn a_connection_of_the_blocking_form_goes_on_in_an_event_loop() {
     let library = library();
     let channel = library.event_channel().unwrap();
