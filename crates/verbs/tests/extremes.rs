@@ -12,7 +12,8 @@ use sinew_verbs::memory::{
     Memory, PageSize, RegistrationFlags, RemoteAccess, RemoteKey, RemoteRegion, WindowType,
 };
 use sinew_verbs::qp::{Path, Rc, Route, Ud};
-use sinew_verbs::{Channel, Error, MultiChannel};
+use sinew_verbs::{Channel, Error, Library, MultiChannel};
+use sinew_verbs_fake::{FakeDevice, Options};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -224,6 +225,38 @@ fn operations_of_any_length_are_posted_or_refused_with_their_memory() {
     while hub.poll().unwrap().is_some() {}
     drop((hub, handle));
     fake.finish();
+}
+
+#[test]
+fn more_pieces_than_an_operation_takes_are_refused_and_none_is_cut_off() {
+    let fake = Fake::new();
+    let Channels { mut a, b, .. } = Channels::new(&fake, Duration::from_secs(30));
+    let piece = fake.pd.allocate(8).unwrap();
+    let pieces = vec![piece.gather(8).unwrap(); 9];
+    refused("nine pieces", a.send(&pieces));
+    let received = b.submit_receive(fake.pd.allocate(64).unwrap()).unwrap();
+    a.send(&pieces[..8]).unwrap();
+    let finished = received.wait(Duration::from_secs(30)).map_err(|(_, error)| error).unwrap();
+    assert_eq!((finished.result.unwrap().len, finished.held.len()), (Some(64), 64));
+    drop(finished.held);
+    let buffers: Vec<_> = (0..9).map(|_| fake.pd.allocate(8).unwrap()).collect();
+    let rejected = b.submit_receive(buffers).unwrap_err();
+    assert_eq!(rejected.operation.into_buffers().len(), 9);
+    drop((a, b, piece));
+    fake.finish();
+}
+
+#[test]
+fn each_place_of_a_list_is_its_own_device_and_there_is_none_behind() {
+    let (library, _control) = FakeDevice::new(Options::devices(3));
+    let devices = Library::with(library).devices().unwrap();
+    let names: Vec<_> = (0..3).map(|place| devices.get(place).unwrap().name().to_owned()).collect();
+    assert_eq!(names, ["fake0", "fake1", "fake2"]);
+    assert_eq!(devices.open("fake2").unwrap().name(), "fake2");
+    for place in [3, usize::MAX] {
+        assert!(devices.get(place).is_none());
+    }
+    refused("a name that there is not", devices.open("fake3"));
 }
 
 #[test]

@@ -515,12 +515,18 @@ fn i18_memory_of_the_device_is_sent_from_and_received_into() {
 #[test]
 fn i19_a_borrowed_registration_ends_with_its_borrow_and_makes_no_element_of_other_memory() {
     let fake = Fake::new();
-    let mut storage = vec![0; 64];
-    let mut region = fake.pd.borrow(&mut storage[..32]).unwrap();
+    let mut storage = vec![0; 96];
+    let (before, rest) = storage.split_at_mut(32);
+    let (own, behind) = rest.split_at_mut(32);
+    let mut region = fake.pd.borrow(own).unwrap();
     assert_eq!(fake.control.live().get(&Kind::MemoryRegion), Some(&1));
-    let (key, _) = region.split();
+    let (key, bytes) = region.split();
+    assert_eq!(key.gather(bytes).unwrap().len(), 32);
     let other = [0; 8];
-    assert!(matches!(key.gather(&other), Err(Error::Invalid { .. })));
+    for other in [&other[..], &before[31..], &behind[..1], before, behind] {
+        assert!(matches!(key.gather(other), Err(Error::Invalid { .. })), "{} bytes beside it", other.len());
+    }
+    assert!(matches!(key.scatter(&mut behind[..1]), Err(Error::Invalid { .. })));
     drop(region);
     assert_eq!(fake.control.live().get(&Kind::MemoryRegion), None);
     storage.push(1);

@@ -93,6 +93,19 @@ fn r3_memory_that_is_a_slice_is_nobody_else_s() {
     let error = pair.ended()[0].result.unwrap_err();
     assert_eq!(error.status, Status::REMOTE_ACCESS);
     assert_eq!(buffer[..], [0; 64]);
+    // Parts of it share nothing, and lie one behind the other.
+    let pool = fake.pd.pool_of(Memory::zeroed(64).unwrap(), 16).unwrap();
+    let (first, second) = fake.pd.allocate(24).unwrap().split_at(8).unwrap();
+    assert_eq!(range(&first).end, range(&second).start);
+    let pool: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!(pool.len(), 4);
+    let mut parts: Vec<_> = [first, second].into_iter().chain(pool).collect();
+    for (number, part) in (1..).zip(&mut parts) {
+        part.fill(number);
+    }
+    for (number, part) in (1..).zip(&parts) {
+        assert!(part.iter().all(|byte| *byte == number), "part {number}");
+    }
     // Windows would open it, and so it takes none.
     for flags in [RegistrationFlags::WINDOW_BIND, RegistrationFlags::ZERO_BASED, RegistrationFlags::all()] {
         let error = fake.pd.adopt_memory(Memory::zeroed(8).unwrap(), flags).unwrap_err();

@@ -4,11 +4,13 @@
 mod fake;
 
 use fake::{Channels, Fake, Pair};
-use sinew_verbs::memory::{Memory, RemoteAccess};
+use sinew_verbs::cq::Fields;
+use sinew_verbs::memory::{Memory, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::{Channel, Error};
-use sinew_verbs_fake::{Call, Kind, Refusal};
+use sinew_verbs_fake::{Call, Hold, Kind, Refusal};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[test]
 fn memory_whose_registration_a_device_does_not_end_is_never_freed() {
@@ -75,5 +77,60 @@ fn what_a_member_that_is_gone_left_in_the_queue_takes_no_room_and_is_nobodys() {
     let ended = pair.ended();
     assert!(!ended.is_empty() && ended.iter().all(|ended| ended.tag == 7), "{ended:?}");
     drop((ended, pair));
+    fake.finish();
+}
+
+#[test]
+fn an_atomic_that_is_not_answered_breaks_its_channel_and_its_place_stays_with_the_device() {
+    let fake = Fake::new();
+    let Channels { mut a, b, b_qp, .. } = Channels::new(&fake, Duration::from_millis(50));
+    let word = fake.pd.expose(Memory::zeroed(8).unwrap(), RemoteAccess::all()).unwrap();
+    assert_eq!(a.fetch_add(word.remote(), 1).unwrap(), 0);
+    fake.control.hold(b_qp, Hold::INCOMING);
+    assert!(matches!(a.fetch_add(word.remote(), 1), Err(Error::TimedOut { .. })));
+    assert!(a.broken().is_some());
+    assert!(matches!(a.fetch_add(word.remote(), 1), Err(Error::Broken { .. })));
+    assert_eq!(fake.control.in_flight(), [], "it was cut short");
+    drop((a, b, word));
+    fake.finish();
+}
+
+#[test]
+fn a_poll_that_fails_behind_completions_gives_those_and_the_failure_after_them() {
+    let fake = Fake::new();
+    let queue = fake.context.completion_queue(64).fields(Fields::TIMESTAMP).build().unwrap();
+    for number in [7, 8] {
+        let mut wc = sinew_verbs_sys::ibv_wc::zeroed();
+        wc.wr_id = number;
+        fake.control.forge(*fake.control.completion_queues().last().unwrap(), wc);
+    }
+    fake.control.refuse(Call::NextPoll, Refusal::once(libc::EIO));
+    let mut poller = queue.poller(8);
+    let told: Vec<_> = poller.poll().unwrap().map(|completion| completion.wr_id()).collect();
+    assert_eq!(told, [7]);
+    assert_eq!(poller.poll().unwrap_err().errno(), Some(libc::EIO));
+    let told: Vec<_> = poller.poll().unwrap().map(|completion| completion.wr_id()).collect();
+    assert!(told == [8] || told == [7, 8], "{told:?}");
+    drop((poller, queue));
+    fake.finish();
+}
+
+#[test]
+fn a_window_of_another_domain_is_refused_before_the_device_sees_it() {
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    let elsewhere = fake.context.protection_domain().unwrap();
+    let window = elsewhere.memory_window(WindowType::Two).unwrap();
+    let memory = Memory::zeroed(8).unwrap();
+    let region = elsewhere.expose_with(memory, RemoteAccess::all(), RegistrationFlags::WINDOW_BIND).unwrap();
+    let errors = [
+        pair.hub.bind_window(pair.a, &window, &region, 0..8, RemoteAccess::READ, 0).unwrap_err(),
+        pair.hub.close_window(pair.a, &window, 0).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.to_string().contains("another protection domain"), "{error}");
+    }
+    assert!(pair.hub.is_idle());
+    drop((pair, window, region, elsewhere));
     fake.finish();
 }

@@ -324,6 +324,42 @@ mod tests {
         assert_eq!(memory.len(), 2 << 20);
     }
 
+    /// What the kernel says of the mapping that begins there, where it says it.
+    fn flags_of(memory: &Memory) -> Option<String> {
+        let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+        let start = format!("{:x}-", memory.start().as_ptr() as usize);
+        let (_, rest) = maps.split_once(&format!("\n{start}"))?;
+        rest.lines().find_map(|line| line.strip_prefix("VmFlags: ")).map(|flags| format!(" {flags} "))
+    }
+
+    #[test]
+    fn pages_are_kept_from_children_and_large_ones_are_asked_for() {
+        for (size, wanted) in [(PageSize::Normal, false), (PageSize::Transparent, true)] {
+            // Neighbours of the same kind are one mapping: the first of several begins where the kernel says.
+            let several = [(); 4].map(|()| Memory::pages(1, size).unwrap());
+            let Some(flags) = several.iter().find_map(flags_of) else {
+                println!("SKIP flags of mappings: the kernel does not say them");
+                return;
+            };
+            assert!(flags.contains(" dc "), "inherited by children: {flags}");
+            let has_large = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").is_ok();
+            assert_eq!(flags.contains(" hg "), wanted && has_large, "{size:?}: {flags}");
+        }
+    }
+
+    #[test]
+    fn pages_that_are_set_apart_are_those_or_an_error() {
+        for (size, kib) in [(PageSize::Huge2MiB, 2048), (PageSize::Huge1GiB, 1 << 20)] {
+            let free = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages");
+            let free =
+                std::fs::read_to_string(free).map_or(0, |text| text.trim().parse::<u64>().unwrap_or(0));
+            match Memory::pages(1, size) {
+                Ok(memory) => assert!(free > 0 && memory.len() == kib << 10, "{size:?} of {free}"),
+                Err(error) => assert!(error.errno().is_some() && free == 0, "{error}"),
+            }
+        }
+    }
+
     #[test]
     fn pages_on_a_node_are_there_and_a_node_that_is_not_is_refused() {
         match Memory::pages_on(0, 1, PageSize::Normal) {
