@@ -69,6 +69,46 @@ pub fn soon(at: *const u8) {
     let _ = at;
 }
 
+/// Says that the line at `at` will be written soon: it is taken from whoever read it. Any address will do: a wrong one is ignored.
+#[inline(always)]
+pub fn soon_written(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if prefetches_for_writing() {
+        // SAFETY: the processor has the instruction, which changes nothing but caches, and never faults.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
+/// Whether the processor has `prefetchw`, which not all of the architecture have.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+fn prefetches_for_writing() -> bool {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+
+    #[cold]
+    #[inline(never)]
+    fn ask() -> u8 {
+        use core::arch::x86_64::__cpuid;
+        const LAST: u32 = 0x8000_0000;
+        const FEATURES: u32 = 0x8000_0001;
+        const PREFETCHW: u32 = 1 << 8;
+        let has = __cpuid(LAST).eax >= FEATURES && __cpuid(FEATURES).ecx & PREFETCHW != 0;
+        let known = if has { 2 } else { 1 };
+        KNOWN.store(known, Ordering::Relaxed);
+        known
+    }
+
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => ask() == 2,
+        known => known == 2,
+    }
+}
+
 /// Below this, a few moves in line.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const SHORT_MAX: usize = 65;

@@ -1,5 +1,6 @@
 //! An endpoint: where messages arrive and from where peers are connected.
 
+use crate::anchor::Anchor;
 use crate::completion::{Completion, Match, Source};
 use crate::core::op::Memory;
 use crate::core::table::Key;
@@ -41,10 +42,12 @@ pub(crate) struct EndpointInner {
 impl Drop for EndpointInner {
     fn drop(&mut self) {
         if self.shared.check_fork().is_ok() {
-            self.shared.with_in_drop(|core| {
+            let kept = self.shared.with_in_drop(|core| {
                 core.close_endpoint(self.number, &OpError::Cancelled);
                 core.progress();
+                Anchor::release_idle(&self.shared, core)
             });
+            drop(kept);
         }
     }
 }

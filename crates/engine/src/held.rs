@@ -96,6 +96,12 @@ impl Held {
     /// Looks for the end of operation `key` if this thread has the bias; what is found ends the hold in `place`, too.
     #[inline(always)]
     pub(crate) fn end_quick<T: Ending>(place: &mut Option<Self>, key: Key) -> Option<T> {
+        Self::end_looking(place, key, false)
+    }
+
+    /// The same. If it is not over and `looks`, messages go from the lane to the endpoint's receives first, as far as they are there.
+    #[inline(always)]
+    pub(crate) fn end_looking<T: Ending>(place: &mut Option<Self>, key: Key, looks: bool) -> Option<T> {
         // SAFETY: alive while it is held; not looked at any more once the lock is left.
         let endpoint: &EndpointInner = unsafe { place.as_ref()?.0.as_ref() };
         let shared = &endpoint.shared;
@@ -107,12 +113,26 @@ impl Held {
             // It may panic: nothing must be taken out of the engine before that.
             return None;
         }
-        let found = T::look(&mut core, key)?;
+        let mut looks = looks;
+        let found = loop {
+            if let Some(found) = T::look(&mut core, key) {
+                break found;
+            }
+            if !std::mem::take(&mut looks) {
+                return None;
+            }
+            if !core.deliver_until(endpoint.number, key) || core.effects.must_run() {
+                shared.leave_quick(core, false);
+                return None;
+            }
+        };
         let held = place.take()?;
         let count = endpoint.operations.load(Ordering::Relaxed);
-        if count == 1 || core.effects.any() || shared.sleepers.any() {
+        if count == 1 || core.effects.must_run() || shared.sleepers.any() {
             held.end_slowly(shared, core);
         } else {
+            // Without sleepers there is nobody to tell.
+            core.effects.clear();
             endpoint.operations.store(count - 1, Ordering::Relaxed);
         }
         Some(found)

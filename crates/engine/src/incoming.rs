@@ -1,16 +1,15 @@
 //! A message that is read where it is: in the sender's memory, when it was sent on loan, else in memory of its own.
 #![allow(unsafe_code)]
 
+use crate::anchor::Anchor;
 use crate::completion::{Completion, Match};
 use crate::core::op::{Loan, Memory};
 use crate::core::{Core, Shown, Started};
 use crate::endpoint::{Borrowed, Endpoint};
 use crate::error::OpError;
 use crate::op::SHORT;
-use crate::shared::Shared;
 use crate::timeout::Timeout;
 use sinew_transport::{Body, Buf, View};
-use std::sync::Arc;
 
 /// A received message whose memory belongs to it: the sender's, on loan, or its own. Dropping it gives a loan back.
 ///
@@ -18,14 +17,13 @@ use std::sync::Arc;
 /// is no `&[u8]` but by [`Incoming::as_slice`], which is `unsafe`. `Send`.
 #[must_use = "dropping it gives the message up"]
 pub struct Incoming {
-    shared: Arc<Shared>,
     info: Completion,
     content: Content,
 }
 
 enum Content {
     Own(Buf),
-    Lent { view: View, loan: Loan },
+    Lent { view: View, loan: Loan, anchor: Anchor },
     Gone,
 }
 
@@ -54,13 +52,15 @@ impl Endpoint {
         let (pattern, timeout) = (pattern.into(), timeout.into());
         let limit = timeout.resolve(&shared.config);
         if limit.is_none_or(|limit| limit > SHORT)
-            && let Some((info, shown)) = shared.view_quick(self.inner.number, &pattern, len_max)
+            && let Some((info, shown, anchor)) = shared.view_quick(self.inner.number, &pattern, len_max)
         {
             let content = match shown {
                 Shown::Copied(bytes) => Content::Own(bytes.into()),
-                Shown::Lent(view, loan) => Content::Lent { view, loan },
+                Shown::Lent(view, loan) => {
+                    Content::Lent { view, loan, anchor: anchor.unwrap_or_else(|| Anchor::apart(shared)) }
+                }
             };
-            return Ok(Incoming { shared: Arc::clone(shared), info, content });
+            return Ok(Incoming { info, content });
         }
         let memory = Memory::Later { len_max };
         let mut guard = Borrowed::none(shared);
@@ -79,12 +79,12 @@ impl Endpoint {
         };
         let content = match memory {
             Memory::Owned(buf) => Content::Own(buf),
-            Memory::Viewed { view, loan } => Content::Lent { view, loan },
+            Memory::Viewed { view, loan } => Content::Lent { view, loan, anchor: Anchor::apart(shared) },
             Memory::Borrowed { .. } | Memory::Gathered(_) | Memory::Later { .. } => {
                 Content::Own(Buf::zeroed(0))
             }
         };
-        result.map(|info| Incoming { shared: Arc::clone(shared), info, content })
+        result.map(|info| Incoming { info, content })
     }
 }
 
@@ -117,7 +117,7 @@ impl Incoming {
     fn body(&self) -> Body<'_> {
         match &self.content {
             Content::Own(buf) => Body::from_slice(buf),
-            Content::Lent { view, .. } if self.shared.check_fork().is_ok() => view.body(),
+            Content::Lent { view, anchor, .. } if anchor.check_fork().is_ok() => view.body(),
             Content::Lent { .. } | Content::Gone => Body::from_slice(&[]),
         }
     }
@@ -152,16 +152,15 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if let Content::Lent { view, loan } = std::mem::replace(&mut self.content, Content::Gone) {
-            drop(view);
-            if self.shared.check_fork().is_ok()
-                && !self.shared.biased().is_some_and(|mut core| core.return_quick(loan))
-            {
-                self.shared.with_in_drop(|core| {
+        if let Content::Lent { view, loan, anchor } = std::mem::replace(&mut self.content, Content::Gone) {
+            let mut view = Some(view);
+            anchor.end(
+                |core| core.return_quick(loan, &mut view),
+                |core| {
                     core.return_loan(loan);
                     core.progress();
-                });
-            }
+                },
+            );
         }
     }
 }

@@ -17,6 +17,7 @@
 //! All handles are `Send` and `Sync`. After `fork` the child's handles answer [`OpError::Forked`].
 #![deny(unsafe_code)]
 
+mod anchor;
 mod batch;
 mod builder;
 mod complete;

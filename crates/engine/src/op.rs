@@ -125,8 +125,13 @@ impl Operation {
 
     /// The same for the poll of a future.
     fn poll_quick(&self) -> bool {
-        let by_caller = |endpoint: &Held| endpoint.shared.progress == Progress::Caller;
-        self.endpoint.as_ref().is_some_and(by_caller) && self.turn_quick(TURNS_POLL)
+        self.is_by_caller() && self.turn_quick(TURNS_POLL)
+    }
+
+    /// Whether nothing moves while the application does not call.
+    #[inline(always)]
+    fn is_by_caller(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.shared.progress == Progress::Caller)
     }
 
     fn turn_quick(&self, turns: u32) -> bool {
@@ -363,6 +368,12 @@ impl RecvOp {
         Held::end_quick(&mut self.0.endpoint, self.0.key)
     }
 
+    /// The same, after a look for it if `looks`.
+    #[inline(always)]
+    fn take_looking(&mut self, looks: bool) -> Option<Received> {
+        Held::end_looking(&mut self.0.endpoint, self.0.key, looks)
+    }
+
     /// Waits up to the option `timeout`; at the deadline the receive is really cancelled and the buffer comes back.
     ///
     /// # Errors
@@ -377,7 +388,7 @@ impl RecvOp {
     /// As [`RecvOp::wait`].
     #[inline]
     pub fn wait_within(mut self, timeout: impl Into<Timeout>) -> Result<Received, Failed> {
-        match self.take_quick() {
+        match self.take_looking(true) {
             Some(received) => Ok(received),
             None => self.wait_longer(timeout.into()),
         }
@@ -454,10 +465,12 @@ impl Future for RecvOp {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(received) = self.take_quick() {
+        let looks = self.0.is_by_caller();
+        if let Some(received) = self.take_looking(looks) {
             return Poll::Ready(Ok(received));
         }
-        if self.0.poll_quick()
+        if looks
+            && self.0.poll_quick()
             && let Some(received) = self.take_quick()
         {
             return Poll::Ready(Ok(received));

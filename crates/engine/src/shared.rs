@@ -4,6 +4,7 @@
 //! under the lock.
 #![allow(unsafe_code)]
 
+use crate::anchor::Anchor;
 use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
@@ -312,10 +313,11 @@ impl Shared {
     #[inline(never)]
     pub(crate) fn wait_quick(self: &Arc<Self>, endpoint: u32, key: Key, turns: u32) -> bool {
         for _ in 0..turns {
-            match self.look_quick(|_| true, |core| core.deliver_quick(endpoint, key)) {
-                Some(true) => return true,
-                Some(false) => {}
-                None => return false,
+            let Some(mut core) = self.biased() else { return false };
+            let over = core.deliver_until(endpoint, key);
+            self.leave_quick(core, over);
+            if over {
+                return true;
             }
             let over = self.with(|core| {
                 core.turn(1);
@@ -336,10 +338,10 @@ impl Shared {
         endpoint: u32,
         pattern: &Match,
         len_max: usize,
-    ) -> Option<(Completion, Shown)> {
-        let mut got = None;
-        self.view_for_a_while(endpoint, pattern, len_max, &mut got);
-        got
+    ) -> Option<(Completion, Shown, Option<Anchor>)> {
+        let (mut got, mut anchor) = (None, None);
+        self.view_for_a_while(endpoint, pattern, len_max, &mut got, &mut anchor);
+        got.map(|(info, shown)| (info, shown, anchor))
     }
 
     #[inline(never)]
@@ -349,11 +351,18 @@ impl Shared {
         pattern: &Match,
         len_max: usize,
         got: &mut Option<(Completion, Shown)>,
+        anchor: &mut Option<Anchor>,
     ) {
         let wanted = Wanted::new(&(*pattern).into());
         for _ in 0..TURNS_DIRECT {
             let may = |core: &mut Core| core.may_receive_quick(endpoint, pattern);
-            let look = |core: &mut Core| core.view_quick(endpoint, &wanted, len_max, got);
+            let look = |core: &mut Core| {
+                let look = core.view_quick(endpoint, &wanted, len_max, got);
+                if let (Look::Done, Some((_, Shown::Lent(..)))) = (&look, &*got) {
+                    *anchor = Some(Anchor::new(self, core, endpoint));
+                }
+                look
+            };
             match self.look_quick(may, look) {
                 Some(false) => {}
                 Some(true) | None => return,

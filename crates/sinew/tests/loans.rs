@@ -1,6 +1,6 @@
 //! Messages from the engine's pool: sent without a copy over shared memory, read where they are.
 
-use sinew::{Buf, Engine, Match, Peer};
+use sinew::{Buf, Endpoint, Engine, Match, Peer, Progress};
 use std::time::Duration;
 
 fn engines(transport: &str) -> (Engine, Engine) {
@@ -131,4 +131,74 @@ fn memory_that_a_peer_was_shown_holds_nothing_for_another() {
     drop(buf);
     send(&to_first, to_first.alloc(LEN).expect("a pool buffer"), 2);
     assert_eq!((one.join().unwrap(), two.join().unwrap()), (vec![true, true], vec![true, false]));
+}
+
+/// Two engines of this thread, which has the bias of their locks: loans go the short way.
+fn after_loans(rounds: u64) -> (Engine, Endpoint, Engine, Endpoint, Peer) {
+    let make = || {
+        let builder = Engine::builder().domain("loans").transports(["shm"]);
+        builder.progress(Progress::Caller).build().expect("an engine")
+    };
+    let (here, there) = (make(), make());
+    let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
+    let address = b.address();
+    let peer = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| a.connect(address));
+        while !connecting.is_finished() {
+            there.process();
+        }
+        connecting.join().unwrap().expect("a path")
+    });
+    for round in 0..rounds {
+        let mut buf = peer.alloc(4096).expect("a pool buffer");
+        buf.as_mut_slice().unwrap().fill(round as u8);
+        let sent = peer.post_send(round, buf).expect("started");
+        here.process();
+        let message = b.recv_message(Match::tag(round), 4096).expect("a message");
+        assert!(message.is_lent() && message.to_vec() == [round as u8; 4096]);
+        drop(message);
+        sent.wait().expect("given back");
+    }
+    (here, a, there, b, peer)
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("proc").count()
+}
+
+/// What stays of engines that lent nothing.
+fn descriptors_without_engines() -> usize {
+    drop(after_loans(0));
+    descriptors()
+}
+
+#[test]
+fn an_engine_goes_with_its_endpoints_when_its_loans_went_before() {
+    let before = descriptors_without_engines();
+    drop(after_loans(200));
+    assert_eq!(descriptors(), before);
+}
+
+#[test]
+fn a_loan_keeps_its_engine_and_lets_it_go_when_it_is_given_back_last() {
+    let before = descriptors_without_engines();
+    let (here, a, there, b, peer) = after_loans(200);
+    let mut buf = peer.alloc(4096).expect("a pool buffer");
+    buf.as_mut_slice().unwrap().fill(77);
+    let sent = peer.post_send(500, buf).expect("started");
+    here.process();
+    let first = b.recv_message(Match::tag(500), 4096).expect("a message");
+    let copy = peer.alloc(4096).expect("a pool buffer");
+    let again = peer.post_send(501, copy).expect("started");
+    here.process();
+    let second = b.recv_message(Match::tag(501), 4096).expect("a message");
+    assert!(first.is_lent() && second.is_lent());
+    drop((b, there));
+    assert_eq!(first.to_vec(), [77; 4096]);
+    drop(second);
+    drop((sent, again, peer, a, here));
+    assert_eq!(first.to_vec(), [77; 4096]);
+    assert!(descriptors() > before, "the message holds its engine");
+    drop(first);
+    assert_eq!(descriptors(), before);
 }

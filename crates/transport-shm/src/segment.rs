@@ -146,13 +146,13 @@ impl ForeignSegment {
     }
 
     /// A range to look at; `None` when it does not lie inside.
-    pub(crate) fn view(self: &Arc<Self>, offset: usize, len: usize) -> Option<View> {
+    pub(crate) fn view(self: Arc<Self>, offset: usize, len: usize) -> Option<View> {
         let data = self.range(offset, len)?;
         // Whoever looks at a message begins at one of its ends: both are on their way while the rest of its receipt goes on.
         sinew_base::copy::soon(data.as_ptr());
         sinew_base::copy::soon(data.as_ptr().wrapping_add(len.saturating_sub(1)));
         // SAFETY: readable while the mapping lives, which the view keeps.
-        Some(unsafe { View::new(data, len, self.clone()) })
+        Some(unsafe { View::new(data, len, self) })
     }
 }
 
@@ -235,13 +235,17 @@ mod tests {
         unsafe { segment.data().as_ptr().add(LEN - 1).write(7) };
         let foreign =
             Arc::new(ForeignSegment::adopt(&fd, LEN as u64).expect("what we make is what we accept"));
-        assert_eq!(foreign.view(LEN - 1, 1).expect("inside").body().to_vec(), [7]);
+        assert_eq!(foreign.clone().view(LEN - 1, 1).expect("inside").body().to_vec(), [7]);
         if got.starts_with("ordinary") {
             return println!("SKIP huge pages: {got}");
         }
         assert!(!got.starts_with("reserved") || huge_kb(&segment) == (LEN >> 10) as u64, "{got}");
         drop(segment);
-        assert_eq!(foreign.view(LEN - 1, 1).expect("inside").body().to_vec(), [7], "the peer keeps it");
+        assert_eq!(
+            foreign.clone().view(LEN - 1, 1).expect("inside").body().to_vec(),
+            [7],
+            "the peer keeps it"
+        );
     }
 
     #[test]

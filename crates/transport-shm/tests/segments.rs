@@ -58,6 +58,39 @@ fn a_described_buffer_is_pulled_and_viewed_by_the_peer() {
     assert!(view.body().to_vec() == bytes);
 }
 
+/// Mappings of peers' segments in this process.
+fn mapped() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
+    maps.lines().filter(|line| line.contains("sinew-segment") && line.contains(" r--s ")).count()
+}
+
+#[test]
+fn a_view_that_came_back_serves_the_next_one_and_goes_with_its_segment() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = (Engine::open(options(&scratch.0), 1), Engine::open(options(&scratch.0), 2));
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let (_other_near, mut other) = pair(&mut left, &mut right);
+    let segment = segment(&mut left, 1 << 20);
+    let bytes = body_of(3, 100_000);
+    let buf = buf(&segment, 4096, &bytes);
+    let descriptor = near.describe(&buf).expect("alive").expect("described");
+    let (first, second) = (far.view(&descriptor).expect("viewed"), far.view(&descriptor).expect("viewed"));
+    let first = other.take_view(first).expect("not that lane's");
+    assert!(far.take_view(first).is_none());
+    assert!(second.body().to_vec() == bytes, "what one gives back is not the other's");
+    let third = far.view(&descriptor).expect("viewed");
+    assert!(third.body().to_vec() == bytes);
+    assert!(far.take_view(third).is_none());
+    assert!(far.take_view(second).is_some(), "one is kept");
+    assert_eq!(mapped(), 1);
+    drop((buf, segment));
+    near.flush().expect("alive");
+    wait("the segment's end", || {
+        right.turn(std::time::Duration::from_millis(1), &mut [(1, &mut *far)]);
+        (mapped() == 0).then_some(())
+    });
+}
+
 #[test]
 fn a_large_pull_ends_in_later_polls_and_a_revoked_one_writes_nothing_more() {
     let scratch = Scratch::new();

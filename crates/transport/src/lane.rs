@@ -122,10 +122,10 @@ unsafe impl Send for UnacknowledgedBody {}
 pub struct View {
     data: NonNull<u8>,
     len: usize,
-    _keep: Arc<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
 }
 
-// SAFETY: the memory stays mapped while `_keep` lives, and is only read through `Body`'s volatile copies.
+// SAFETY: the memory stays mapped while `keep` lives, and is only read through `Body`'s volatile copies.
 #[allow(unsafe_code)]
 unsafe impl Send for View {}
 // SAFETY: as above; there is no interior mutability of ours.
@@ -140,14 +140,26 @@ impl View {
     /// `data` is readable for `len` bytes while `keep` lives.
     #[must_use]
     pub unsafe fn new(data: NonNull<u8>, len: usize, keep: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { data, len, _keep: keep }
+        Self { data, len, keep }
     }
 
     /// The bytes.
     #[must_use]
     pub fn body(&self) -> Body<'_> {
-        // SAFETY: promised to `new`; the borrow of `self` keeps `_keep` alive.
+        // SAFETY: promised to `new`; the borrow of `self` keeps `keep` alive.
         unsafe { Body::from_raw(self.data.as_ptr(), self.len) }
+    }
+
+    /// What it keeps alive.
+    #[must_use]
+    pub fn keep(&self) -> &(dyn Any + Send + Sync) {
+        &*self.keep
+    }
+
+    /// What it has kept alive.
+    #[must_use]
+    pub fn into_keep(self) -> Arc<dyn Any + Send + Sync> {
+        self.keep
     }
 
     /// First byte, for callers that know that the peer does not write any more.
@@ -459,6 +471,12 @@ pub unsafe trait Lane: Send {
     /// A forged, stale or recalled descriptor, unsupported, or the lane is over.
     fn view(&mut self, _from: &Descriptor) -> Result<View, LaneError> {
         Err(TransportError::new(crate::ErrorKind::Unsupported, "view", ""))
+    }
+
+    /// Takes a view of [`Lane::view`] back, whose memory nobody reads any more, so that the next one may cost less. What it answers
+    /// is to be dropped, where that may take long.
+    fn take_view(&mut self, view: View) -> Option<View> {
+        Some(view)
     }
 
     /// Ends the lane in order: what was posted still goes out if the peer takes it; the peer's lane ends with

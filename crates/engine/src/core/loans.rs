@@ -12,7 +12,6 @@ use crate::completion::Completion;
 use sinew_proto::matching::{Arrival, Wanted};
 use sinew_transport::{Buf, Descriptor, Peek, Peeked, View};
 use sinew_wire::frame::{Flags, Header, Kind};
-use std::io::IoSlice;
 
 /// A message that was received without memory for it.
 #[derive(Debug)]
@@ -104,7 +103,14 @@ impl Core {
                 && matches!(op.state, SendState::Announced)
         };
         match self.ops.get(key) {
-            Some(Op::Send(op)) if taken && of_it(op) => {}
+            Some(Op::Send(op)) if taken && of_it(op) => {
+                if let Memory::Owned(buf) = &op.memory {
+                    // Its next user writes where its reader has just read: at the beginning and the end, most likely.
+                    let data = buf.data().as_ptr();
+                    sinew_base::copy::soon_written(data);
+                    sinew_base::copy::soon_written(data.wrapping_add(buf.len().saturating_sub(1)));
+                }
+            }
             _ => return Look::Other,
         }
         self.permits.to_receive.received = true;
@@ -143,7 +149,9 @@ impl Core {
         body[..8].copy_from_slice(&key.0.to_le_bytes());
         body[8..16].copy_from_slice(&len.to_le_bytes());
         body[16..].copy_from_slice(&descriptor);
-        lane.try_post(&envelope, &[IoSlice::new(&body)]).ok()?;
+        if !lane.post_short(&envelope, &body) {
+            return None;
+        }
         session.pay_envelope(flow, Charge::Shared);
         slot.count_sent(session);
         if let (Some(active), false) = (session.active, slot.astir) {
@@ -176,17 +184,18 @@ impl Core {
         }))
     }
 
-    /// Gives a loan back at once. `false`: nothing has happened, take the long way.
+    /// Gives a loan back at once, and its view to the lane if that takes it. `false`: nothing has happened, take the long way.
     #[inline]
-    pub(crate) fn return_quick(&mut self, loan: Loan) -> bool {
+    pub(crate) fn return_quick(&mut self, loan: Loan, view: &mut Option<View>) -> bool {
         let Some(session) = self.sessions.get_mut(loan.session) else { return true };
         let Some(slot) = session.active.and_then(|lane| self.lanes.get_mut(lane)) else { return false };
         let memory_polled = slot.memory_polled && slot.owner != SELF_OWNER;
         let Some(lane) = slot.lane.as_mut().filter(|_| session.ready && memory_polled) else { return false };
         let header = Header::control(Kind::DONE, loan.sender_op);
-        if lane.try_post(&header, &[IoSlice::new(&(Status::Taken as u32).to_le_bytes())]).is_err() {
+        if !lane.post_short(&header, &(Status::Taken as u32).to_le_bytes()) {
             return false;
         }
+        *view = view.take().and_then(|view| lane.take_view(view));
         if !session.kept.is_empty() {
             session.kept.remove(&loan.sender_op);
         }

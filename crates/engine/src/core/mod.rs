@@ -192,6 +192,7 @@ pub(crate) struct Core {
     events: Vec<Event>,
     warm: Vec<u32>,
     pub(crate) closed: bool,
+    pub(crate) anchors: crate::anchor::Anchors,
 }
 
 /// The owner number of the lane from the engine to itself, which has no descriptor.
@@ -261,6 +262,7 @@ impl Core {
             events: Vec::new(),
             warm: Vec::new(),
             closed: false,
+            anchors: crate::anchor::Anchors::default(),
         }
     }
 

@@ -35,10 +35,26 @@ impl Core {
         self.ops.insert(Op::Recv(RecvOp::new(receiver, pattern.untagged, Memory::Owned(buf), state)))
     }
 
+    /// Takes messages for posted receives of the endpoint until operation `key` is over, or until there is none or another one comes
+    /// first. Whether it is over.
+    #[inline(never)]
+    pub(crate) fn deliver_until(&mut self, number: u32, key: Key) -> bool {
+        // What was staged goes out before anybody waits for an answer; a turn of progress sees to it where there is no room.
+        self.flush_bundle();
+        loop {
+            match self.deliver_quick(number, key) {
+                Look::Done => return true,
+                // It may panic: nothing must be taken out of the engine before that.
+                Look::More if !self.effects.must_run() => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Takes messages from the lane that had the last one for which posted receives of the endpoint wait: one, or those of one
     /// frame. Done: operation `key` is over.
     #[inline(always)]
-    pub(crate) fn deliver_quick(&mut self, number: u32, key: Key) -> Look {
+    fn deliver_quick(&mut self, number: u32, key: Key) -> Look {
         if !self.taking.is_empty() {
             return self.deliver_bundled(number, key);
         }

@@ -95,8 +95,14 @@ pub fn described_memory_is_viewed_and_outlives_its_lane(make: &dyn Fn() -> Fixtu
         pair.b.turn(8);
     };
     assert!(view.body().to_vec() == content);
+    // A view that the lane takes back takes nothing away from others.
+    let another = pair.b.lane().view(&descriptor).expect("viewed before");
+    drop(pair.b.lane().take_view(another));
+    let another = pair.b.lane().view(&descriptor).expect("viewed before");
+    assert!(another.body().to_vec() == content);
     drop(pair);
     drop(buf);
+    assert_eq!(another.len(), LEN);
     assert_eq!(view.len(), LEN);
     let read = view.body().to_vec();
     assert_eq!(read.len(), LEN, "the memory is still there");

@@ -211,8 +211,8 @@ impl ShmLane {
         Ok(())
     }
 
-    /// What a descriptor names, after hearing of its segment if that is still in the socket.
-    fn resolve(&mut self, from: &Descriptor) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
+    /// Before a descriptor is looked up: hears of its segment if that is still in the socket.
+    fn ready_to_resolve(&mut self, from: &Descriptor) -> Result<(), LaneError> {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
@@ -224,9 +224,15 @@ impl ShmLane {
         {
             return Err(self.end(error));
         }
+        Ok(())
+    }
+
+    /// What a descriptor names.
+    fn resolve(&mut self, from: &Descriptor) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
+        self.ready_to_resolve(from)?;
         match &self.open {
             Some(open) => open.segments.resolve(from, &open.watch.peer),
-            None => Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "before set-up")),
+            None => Err(before_setup()),
         }
     }
 
@@ -288,6 +294,11 @@ impl ShmLane {
     fn is_usable(&self) -> bool {
         self.live && !self.fork.forked()
     }
+}
+
+#[cold]
+fn before_setup() -> LaneError {
+    TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "before set-up")
 }
 
 // SAFETY: borrowed posts are copied before they are taken; a fetch is dropped before `pulled`, and in `revoke` and
@@ -514,10 +525,19 @@ unsafe impl Lane for ShmLane {
         if segments::lent(from).is_some() {
             return Err(TransportError::new(ErrorKind::Unsupported, "view", "memory of the peer's process"));
         }
-        let (segment, offset, len) = self.resolve(from)?;
-        segment.view(offset, len).ok_or_else(|| {
-            TransportError::new(ErrorKind::Protocol, "descriptor of the peer", "a range outside its segment")
-        })
+        self.ready_to_resolve(from)?;
+        match &mut self.open {
+            Some(open) => open.segments.view(from, &open.watch.peer),
+            None => Err(before_setup()),
+        }
+    }
+
+    #[inline]
+    fn take_view(&mut self, view: View) -> Option<View> {
+        match &mut self.open {
+            Some(open) => open.segments.take_view(view),
+            None => Some(view),
+        }
     }
 
     fn close(&mut self) {

@@ -11,7 +11,7 @@ use crate::segment::{Binding, Fetch, ForeignSegment, Freed, ShmSegment};
 use crate::sys::socket::{self, Moved};
 use rustix::fd::{AsFd, OwnedFd};
 use sinew_base::guarded::GuardedFd;
-use sinew_transport::{Buf, Descriptor, ErrorKind, LaneError, Sink, Token, TransportError};
+use sinew_transport::{Buf, Descriptor, ErrorKind, LaneError, Sink, Token, TransportError, View};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -29,11 +29,21 @@ pub(crate) struct Segments {
     /// Own segments that the peer has mapped.
     passed: u32,
     passed_max: u32,
-    /// The peer's. One that could not be mapped for lack of something has no mapping.
-    foreign: Vec<(u32, Option<Arc<ForeignSegment>>)>,
+    foreign: Vec<Foreign>,
     foreign_bytes: u64,
     /// With how often the peer had recalled something when it described what is fetched.
     fetches: VecDeque<(Token, u32, Work)>,
+}
+
+/// A segment of the peer.
+#[derive(Debug)]
+struct Foreign {
+    id: u32,
+    /// `None`: it could not be mapped for lack of something.
+    segment: Option<Arc<ForeignSegment>>,
+    /// The hold of a view that has come back, for the next one: counting costs a locked instruction, behind which nothing begins
+    /// before the bytes of the message are there.
+    spare: Option<Arc<ForeignSegment>>,
 }
 
 /// Bytes that come in several turns.
@@ -71,8 +81,9 @@ struct Range {
 impl Range {
     fn encode(&self) -> Descriptor {
         let mut out = [0; 24];
-        out[..4].copy_from_slice(&self.id.to_le_bytes());
-        out[4..8].copy_from_slice(&self.recalled.to_le_bytes());
+        // One store: what is stored in halves and then moved as a whole waits for both.
+        let first = u64::from(self.id) | u64::from(self.recalled) << 32;
+        out[..8].copy_from_slice(&first.to_le_bytes());
         out[8..16].copy_from_slice(&self.offset.to_le_bytes());
         out[16..].copy_from_slice(&self.len.to_le_bytes());
         Descriptor(out)
@@ -153,7 +164,7 @@ impl Segments {
         len: u64,
         fds: &[OwnedFd],
     ) -> Result<(), TransportError> {
-        if self.foreign.len() >= options.segments_max || id == LENT || self.find(id).is_some() {
+        if self.foreign.len() >= options.segments_max || id == LENT || self.position(id).is_some() {
             return Err(broken("more segments than agreed, or one twice"));
         }
         let mapped = match fds {
@@ -167,25 +178,26 @@ impl Segments {
             _ => None,
         };
         self.foreign_bytes += mapped.as_ref().map_or(0, |segment| segment.len() as u64);
-        self.foreign.push((id, mapped));
+        self.foreign.push(Foreign { id, segment: mapped, spare: None });
         Ok(())
     }
 
     /// The peer will not describe it any more. Views and fetches keep the mapping until they are done.
     pub(crate) fn handle_gone(&mut self, id: u32) {
-        if let Some(at) = self.foreign.iter().position(|(there, _)| *there == id) {
-            let (_, segment) = self.foreign.swap_remove(at);
+        if let Some(at) = self.position(id) {
+            let Foreign { segment, .. } = self.foreign.swap_remove(at);
             self.foreign_bytes -= segment.map_or(0, |segment| segment.len() as u64);
         }
     }
 
-    fn find(&self, id: u32) -> Option<&Option<Arc<ForeignSegment>>> {
-        self.foreign.iter().find(|(there, _)| *there == id).map(|(_, segment)| segment)
+    #[inline]
+    fn position(&self, id: u32) -> Option<usize> {
+        self.foreign.iter().position(|there| there.id == id)
     }
 
     /// Whether the descriptor's segment has arrived.
     pub(crate) fn knows(&self, from: &Descriptor) -> bool {
-        self.find(Range::decode(from).id).is_some()
+        self.position(Range::decode(from).id).is_some()
     }
 
     /// The segment, offset and length that a descriptor of a peer names.
@@ -194,24 +206,50 @@ impl Segments {
         from: &Descriptor,
         peer: &PeerHalf,
     ) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
+        let (at, offset, len) = self.locate(from, peer)?;
+        match &self.foreign[at].segment {
+            Some(segment) => Ok((segment, offset, len)),
+            None => Err(not_mapped()),
+        }
+    }
+
+    /// Shows what a descriptor of a peer names.
+    pub(crate) fn view(&mut self, from: &Descriptor, peer: &PeerHalf) -> Result<View, LaneError> {
+        let (at, offset, len) = self.locate(from, peer)?;
+        let Foreign { segment, spare, .. } = &mut self.foreign[at];
+        let hold = spare.take().or_else(|| segment.clone()).ok_or_else(not_mapped)?;
+        hold.view(offset, len).ok_or_else(|| bad("a range outside its segment"))
+    }
+
+    /// Keeps the hold of a view for the next one of the same segment.
+    #[inline]
+    pub(crate) fn take_view(&mut self, view: View) -> Option<View> {
+        let of = view.keep().downcast_ref::<ForeignSegment>().map(std::ptr::from_ref);
+        let same = |there: &&mut Foreign| there.segment.as_ref().map(Arc::as_ptr) == of;
+        match self.foreign.iter_mut().find(same) {
+            Some(foreign) if of.is_some() && foreign.spare.is_none() => {
+                foreign.spare = view.into_keep().downcast().ok();
+                None
+            }
+            _ => Some(view),
+        }
+    }
+
+    /// Which of the peer's segments a descriptor names, offset and length.
+    #[inline]
+    fn locate(&self, from: &Descriptor, peer: &PeerHalf) -> Result<(usize, usize, usize), LaneError> {
         let range = Range::decode(from);
         check_recalled(range.recalled, peer)?;
-        let bad = |what| Err(TransportError::new(ErrorKind::Protocol, "descriptor of the peer", what));
-        let segment = match self.find(range.id) {
-            Some(Some(segment)) => segment,
-            Some(None) => {
-                return Err(TransportError::new(ErrorKind::Limit, "segment of the peer", "not mapped")
-                    .hint("descriptors or address space were short, or segment_bytes_max is too small"));
-            }
-            None => return bad("an unknown or freed segment"),
-        };
+        let bad = |what| Err(bad(what));
+        let Some(at) = self.position(range.id) else { return bad("an unknown or freed segment") };
+        let Some(segment) = &self.foreign[at].segment else { return Err(not_mapped()) };
         let (Ok(offset), Ok(len)) = (usize::try_from(range.offset), usize::try_from(range.len)) else {
             return bad("a range beyond the address space");
         };
         if offset > segment.len() || len > segment.len() - offset {
             return bad("a range outside its segment");
         }
-        Ok((segment, offset, len))
+        Ok((at, offset, len))
     }
 
     /// Goes on with a large fetch of what a descriptor names in later turns.
@@ -253,6 +291,17 @@ impl Segments {
     pub(crate) fn revoke_all(&mut self) {
         self.fetches.clear();
     }
+}
+
+#[cold]
+fn bad(what: &'static str) -> LaneError {
+    TransportError::new(ErrorKind::Protocol, "descriptor of the peer", what)
+}
+
+#[cold]
+fn not_mapped() -> LaneError {
+    TransportError::new(ErrorKind::Limit, "segment of the peer", "not mapped")
+        .hint("descriptors or address space were short, or segment_bytes_max is too small")
 }
 
 /// That the peer has not taken back what it described after it had recalled something for so many times. Of bytes that were read

@@ -177,6 +177,9 @@ macro_rules! forward {
             self.inner.view(from)
         }
     };
+    (@ Lane take_view) => {
+        fn take_view(&mut self, view: $crate::View) -> Option<$crate::View> { self.inner.take_view(view) }
+    };
     (@ Lane close) => { fn close(&mut self) { self.inner.close(); } };
 
     (@ Sink frame) => {

@@ -170,7 +170,7 @@ unsafe impl Sink for MeteredSink<'_> {
 unsafe impl Lane for MeteredLane {
     forward! { Lane:
     info, reclaim, flush, is_held_up, backlog, remark, has_more, handle_event, handle_timer, next_timer, unacknowledged, request_acknowledgement,
-    acknowledge, recover, revoke, redirect, cool, describe, describe_lent, crossings, memory, recall, pull, view, close }
+    acknowledge, recover, revoke, redirect, cool, describe, describe_lent, crossings, memory, recall, pull, view, take_view, close }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let len = body.iter().map(|part| part.len()).sum();

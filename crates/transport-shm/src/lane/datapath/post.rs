@@ -267,6 +267,11 @@ fn ring(bell: &Bell, socket: &GuardedFd) {
 /// At most 40 bytes of body as words, without a call.
 #[inline]
 fn words_of(bytes: &[u8]) -> [u64; PAYLOAD_WORDS] {
+    // A whole slot, as an envelope with a descriptor fills it.
+    if let Ok(all) = <&[u8; PAYLOAD_LEN]>::try_from(bytes) {
+        let (whole, _) = all.as_chunks::<8>();
+        return std::array::from_fn(|at| u64::from_le_bytes(whole[at]));
+    }
     let mut words = [0; PAYLOAD_WORDS];
     let Some(last) = bytes.last_chunk::<8>() else {
         words[0] = short_word(bytes);

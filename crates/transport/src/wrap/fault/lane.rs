@@ -215,7 +215,7 @@ fn is_probe(header: &Header) -> bool {
 // memory is the lane's inside, to which every call that ends a loan is passed on.
 unsafe impl Lane for FaultyLane {
     forward! { Lane:
-    info, is_held_up, backlog, remark, has_more, request_acknowledgement, acknowledge, revoke, redirect, recall, crossings, memory }
+    info, is_held_up, backlog, remark, has_more, request_acknowledgement, acknowledge, revoke, redirect, recall, take_view, crossings, memory }
 
     fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
         let settings = self.check().map_err(PostError::Dead)?;
