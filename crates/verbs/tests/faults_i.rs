@@ -623,24 +623,26 @@ fn i12_what_the_peer_can_limits_what_is_asked_of_it() {
     fake.finish();
 }
 
+/// Two ranks with a place for one operation each, and what they told each other.
+#[cfg(feature = "network")]
+fn two_ranks(fake: &Fake) -> ([sinew_verbs::network::Node; 2], [sinew_verbs::network::Introduction; 2]) {
+    use sinew_verbs::network::Node;
+    let make = |rank| Node::builder(&fake.pd, rank, 2).send_depth(1).receive_depth(1).build().unwrap();
+    let (zero, one) = (make(0), make(1));
+    let told = [zero.introductions().unwrap()[1].unwrap(), one.introductions().unwrap()[0].unwrap()];
+    let zero = zero.handshake(&[None, Some(told[1])]).map_err(|(_, error)| error).unwrap();
+    let one = one.handshake(&[Some(told[0]), None]).map_err(|(_, error)| error).unwrap();
+    ([zero, one], told)
+}
+
 #[cfg(feature = "network")]
 #[test]
 fn i15_a_full_queue_is_waited_for_and_the_barrier_goes_on() {
-    use sinew_verbs::network::{Node, barrier::BarrierError};
+    use sinew_verbs::network::barrier::BarrierError;
     let fake = Fake::new();
-    let made =
-        [0, 1].map(|rank| Node::builder(&fake.pd, rank, 2).send_depth(1).receive_depth(1).build().unwrap());
-    let told = made.each_ref().map(|node| node.introductions().unwrap());
+    let ([mut zero, mut one], told) = two_ranks(&fake);
     let target = fake.pd.expose(Memory::zeroed(8).unwrap(), RemoteAccess::WRITE).unwrap();
-    let [mut zero, mut one] = {
-        let [zero, one] = made;
-        let (to_zero, to_one) = (told[1][0], told[0][1]);
-        [
-            zero.handshake(&[None, to_zero]).map_err(|(_, error)| error).unwrap(),
-            one.handshake(&[to_one, None]).map_err(|(_, error)| error).unwrap(),
-        ]
-    };
-    let qp = told[1][0].unwrap().endpoint.qp_num;
+    let qp = told[1].endpoint.qp_num;
     fake.control.hold(qp, Hold::REQUESTS);
     // The one place of the queue is taken, and its operation does not end.
     let out = one.submit(0, Operation::write(fake.pd.allocate(8).unwrap(), target.remote())).unwrap();
@@ -658,5 +660,28 @@ fn i15_a_full_queue_is_waited_for_and_the_barrier_goes_on() {
     let (epoch, zero) = other.join().unwrap().unwrap();
     assert_eq!(epoch, 1, "the barrier that was entered before is the one that is passed");
     drop((out, zero, one, target));
+    fake.finish();
+}
+
+#[cfg(feature = "network")]
+#[test]
+fn i15_what_a_rank_told_before_its_connection_was_cut_is_told_again() {
+    use sinew_verbs::network::barrier::BarrierError;
+    let fake = Fake::new();
+    let ([mut zero, mut one], told) = two_ranks(&fake);
+    // What rank 0 tells does not arrive: it has passed, and rank 1 has not.
+    fake.control.hold(told[0].endpoint.qp_num, Hold::REQUESTS);
+    let soon = Duration::from_millis(20);
+    assert!(one.barrier_all(soon).is_err());
+    assert_eq!(zero.barrier_all(Duration::from_secs(60)).unwrap(), 1);
+    let error = one.barrier_all(soon).unwrap_err();
+    assert!(matches!(error, BarrierError::TimedOut { rank: 0, queue_full: false, epoch: 1, .. }), "{error}");
+    let (to_zero, to_one) = (zero.reset(1).unwrap(), one.reset(0).unwrap());
+    fake.control.release(told[0].endpoint.qp_num);
+    let (to_zero, to_one) = (zero.introduction(to_zero), one.introduction(to_one));
+    one.reconnect(0, &to_zero).unwrap();
+    zero.reconnect(1, &to_one).unwrap();
+    assert_eq!(one.barrier_all(Duration::from_secs(10)).unwrap(), 1, "rank 0 does not enter it again");
+    drop((zero, one));
     fake.finish();
 }

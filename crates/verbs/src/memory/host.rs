@@ -367,6 +367,10 @@ mod tests {
                 // SAFETY: the memory is this test's own.
                 unsafe { memory.start().as_ptr().write(7) };
                 assert_eq!(bytes(&memory)[0], 7);
+                let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap_or_default();
+                let start = format!("{:x} ", memory.start().as_ptr() as usize);
+                let line = maps.lines().find(|line| line.starts_with(&start));
+                assert!(line.is_none_or(|line| line.contains(" bind")), "{line:?}");
             }
             Err(error) => {
                 let errno = error.errno();
