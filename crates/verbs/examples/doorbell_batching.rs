@@ -7,16 +7,15 @@
 //! cargo run --release --example doorbell_batching -- localhost
 //! ```
 //!
-//! What it shows: [`Hub::post_batch`] takes operations of an iterator and rings the device's doorbell once for each 16 of them, where [`Hub::post`] rings
-//! for each. Only one of 16 is signaled: its completion ends those before it, and their buffers come back with it. A device of software gains little; on a
-//! card each doorbell is a write over the bus.
+//! What it shows: a [`Pipe`] posts a list of buffers with one doorbell ([`Pipe::post_all`]), where [`Pipe::post`] rings for each. Only one of 16 is signaled: its completion ends
+//! those before it, and all buffers come back in one run. A device of software gains little; on a card each doorbell is a write over the bus.
 
 mod meeting;
 
 use clap::Parser;
 use meeting::{Meeting, Options, Result};
-use sinew_verbs::hub::{Hub, Member, Operation};
-use sinew_verbs::memory::{BufferPool, Memory, RemoteAccess, RemoteRegion};
+use sinew_verbs::hub::{Pipe, Verb};
+use sinew_verbs::memory::{Buffer, Memory, RemoteAccess, RemoteRegion};
 use sinew_verbs::qp::{Endpoint, Rc};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -38,6 +37,8 @@ struct Arguments {
 const DEPTH: u32 = 64;
 /// One of so many is signaled.
 const SIGNALED: u64 = 16;
+/// Writes of one doorbell.
+const BATCH: u64 = 16;
 
 fn main() -> ExitCode {
     meeting::exit("doorbell_batching", run(&Arguments::parse()))
@@ -47,21 +48,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.common;
     let context = options.open()?;
     let pd = context.protection_domain()?;
-    let mut hub: Hub<Rc> = Hub::new(&context, DEPTH + 1)?;
-    let builder = hub.queue_pair(&pd).send_depth(DEPTH).receive_depth(1);
-    let prepared = builder.remote_access(RemoteAccess::WRITE).build()?;
-    let member = hub.add(prepared)?;
+    let mut pipe: Pipe<Rc> = Pipe::new(&pd, DEPTH, 1, |qp| Ok(qp.remote_access(RemoteAccess::WRITE)))?;
 
     // Both sides expose memory; the client's stays as it is.
     let exposed = pd.expose(Memory::zeroed(arguments.size as usize)?, RemoteAccess::WRITE)?;
     let mut meeting = options.meet()?;
-    let theirs = meeting.swap(hub.endpoint(member)?.to_bytes())?;
-    hub.connect(member, &Endpoint::from_bytes(&theirs)?)?;
+    let theirs = meeting.swap(pipe.endpoint()?.to_bytes())?;
+    pipe.connect(&Endpoint::from_bytes(&theirs)?)?;
     let remote = RemoteRegion::from_bytes(&meeting.swap(exposed.remote().to_bytes())?)?;
 
     if options.is_client() {
-        let pool = pd.pool(DEPTH as usize, arguments.size as usize)?;
-        let mut writer = Writer { hub, member, pool, remote };
+        let free = (0..DEPTH).map(|_| pd.allocate(arguments.size as usize));
+        let mut writer = Writer { pipe, free: free.collect::<sinew_verbs::Result<_>>()?, remote };
         for (name, batched) in [("one by one", false), ("in batches", true)] {
             let taken = writer.write(arguments.writes, batched)?;
             let each = taken.as_nanos() / u128::from(arguments.writes);
@@ -77,40 +75,39 @@ fn finish(meeting: &mut Meeting) -> Result<()> {
 }
 
 struct Writer {
-    hub: Hub<Rc>,
-    member: Member,
+    pipe: Pipe<Rc>,
     /// As many buffers as the send queue has places: while there is a buffer, there is a place.
-    pool: BufferPool,
+    free: Vec<Buffer>,
     remote: RemoteRegion,
 }
 
 impl Writer {
     /// Writes so many times, and waits for all; how long it took.
     fn write(&mut self, count: u64, batched: bool) -> Result<Duration> {
-        let Self { hub, member, pool, remote } = self;
-        let next = |number: u64| {
-            let write = Operation::write(pool.take()?, *remote);
+        let Self { pipe, free, remote } = self;
+        let write = Verb::write(*remote);
+        let verb = |number: u64| {
             let is_signaled = (number + 1).is_multiple_of(SIGNALED) || number + 1 == count;
-            Some(if is_signaled { write } else { write.unsignaled() })
+            if is_signaled { write } else { write.unsignaled() }
         };
-        let (mut posted, mut ended) = (0, 0);
+        let mut batch = Vec::with_capacity(BATCH as usize);
+        let mut posted = 0;
         let start = Instant::now();
-        while ended < count {
-            if batched && pool.available() > 0 {
-                posted += hub.post_batch(*member, &mut (posted..count).map_while(next))? as u64;
-            }
-            while !batched
-                && posted < count
-                && let Some(write) = next(posted)
+        while posted < count || !pipe.is_idle() {
+            if batched {
+                let next = (count - posted).min(BATCH).min(free.len() as u64);
+                batch.extend(free.drain(..next as usize));
+                let first = posted;
+                posted += pipe.post_all(&mut batch, |place| verb(first + place as u64))? as u64;
+            } else if posted < count
+                && let Some(buffer) = free.pop()
             {
-                hub.post(*member, write)?;
+                pipe.post(buffer, verb(posted))?;
                 posted += 1;
             }
-            while let Some(completed) = hub.poll()? {
-                completed.result()?;
-                ended += 1;
-                // Its buffer goes back to the pool here.
-            }
+            let ended = pipe.poll()?;
+            ended.result()?;
+            ended.append_to(free);
         }
         Ok(start.elapsed())
     }

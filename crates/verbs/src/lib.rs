@@ -24,6 +24,7 @@
 //! | [`SharedReceiveQueue`](srq::SharedReceiveQueue) | the domain | with the last queue pair of it |
 //! | [`QueuePair`](qp::QueuePair), [`PreparedQueuePair`](qp::PreparedQueuePair) | its completion queues, its shared receive queue, the domain | when it is dropped; what is posted is the caller's matter |
 //! | [`Hub`] | its queue pairs, and the memory of each operation that is out | when it is dropped: queue pairs first, then memory |
+//! | [`Pipe`](hub::Pipe) | its queue pair, and the buffers of what is out | the same |
 //! | [`Channel`], [`MultiChannel`], `network::Node` | the same; what was submitted and what is unpolled hold it too | with the last of these; waiting has the deadline |
 //! | [`cm::EventChannel`], [`cm::Id`], [`cm::Connection`] | an identifier its channel, and from the wish to connect on its queue pair (a hub's is the hub's); a connection both | when they are dropped; the device stays open as long as a [`Context`](device::Context) of it |
 //!

@@ -5,7 +5,7 @@ mod fake;
 
 use fake::{Channels, Fake};
 use sinew_verbs::channel::Work;
-use sinew_verbs::hub::{Hub, Member, Operation, Prepared};
+use sinew_verbs::hub::{Hub, Member, Operation, Pipe, Prepared, Verb};
 use sinew_verbs::memory::{Buffer, Memory, RemoteAccess};
 use sinew_verbs::qp::Rc;
 use sinew_verbs::{Error, Library, ProtectionDomain};
@@ -123,6 +123,27 @@ fn a_hub_allocates_nothing_for_prepared_requests() {
     };
     round(&mut hub);
     assert_eq!(allocations_of(|| (0..100).for_each(|_| round(&mut hub))), 0);
+}
+
+#[test]
+fn a_pipe_allocates_nothing_for_posts_and_their_completions() {
+    let (pd, ..) = connected();
+    for extended in [true, false] {
+        let mut pipe = Pipe::<Rc>::new(&pd, 32, 1, |qp| Ok(qp.extended(extended))).unwrap();
+        let own = pipe.endpoint().unwrap();
+        pipe.connect(&own).unwrap();
+        let mut buffers: Vec<Buffer> = (0..16).map(|_| pd.allocate(64).unwrap()).collect();
+        let mut round = |pipe: &mut Pipe<Rc>| {
+            let last = |place| if place == 15 { Verb::send() } else { Verb::send().unsignaled() };
+            assert_eq!(pipe.post_all(&mut buffers, last).unwrap(), 16);
+            pipe.poll().unwrap().append_to(&mut buffers);
+            pipe.post(buffers.remove(0), Verb::send().len(9)).unwrap();
+            buffers.extend(pipe.poll().unwrap());
+            assert!(buffers.len() == 16 && pipe.poll().unwrap().len() == 0);
+        };
+        round(&mut pipe);
+        assert_eq!(allocations_of(|| (0..100).for_each(|_| round(&mut pipe))), 0);
+    }
 }
 
 #[test]

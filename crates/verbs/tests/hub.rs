@@ -2,7 +2,7 @@
 
 mod common;
 
-use sinew_verbs::hub::{Completed, Ended, Hub, Member, Operation, Side};
+use sinew_verbs::hub::{Completed, Ended, Hub, Member, Operation, Pipe, Side, Verb};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 
 use sinew_verbs::qp::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCount, RnrRetry};
@@ -418,4 +418,83 @@ fn a_queue_pair_in_reset_takes_neither_receives_nor_sends() {
     hub.post_receive(a, rejected.operation, 0).unwrap();
     assert_eq!(hub.in_flight(a).unwrap(), (0, 1));
     assert!(hub.post(a, Operation::send(pd.allocate(8).unwrap())).is_err(), "it sends from RTS on");
+}
+
+#[test]
+fn a_pipe_sends_writes_and_reads_and_tells_of_what_fails() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    for extended in [true, false] {
+        let make = || {
+            Pipe::<Rc>::new(&pd, 32, 32, |qp| Ok(qp.extended(extended).remote_access(RemoteAccess::all())))
+                .unwrap()
+        };
+        let (mut a, mut b) = (make(), make());
+        for _ in 0..2 {
+            round_of_pipes(&pd, &mut a, &mut b);
+            // What the peer does not open ends it, until both are brought back.
+            let gone = pd.expose(Memory::zeroed(8).unwrap(), RemoteAccess::READ).unwrap();
+            a.post(pd.allocate(8).unwrap(), Verb::write(gone.remote())).unwrap();
+            a.post(pd.allocate(8).unwrap(), Verb::send().unsignaled()).unwrap();
+            let statuses = [Status::REMOTE_ACCESS, Status::FLUSHED];
+            for status in statuses {
+                let buffers = ended_of(&mut a, 1, Some(status));
+                assert_eq!(buffers[0].len(), 8);
+            }
+            assert!(a.reset().unwrap().is_empty());
+            drop(b.reset().unwrap());
+        }
+    }
+}
+
+/// Connects them; messages, a write and a read of a list, with one completion.
+fn round_of_pipes(pd: &ProtectionDomain, a: &mut Pipe<Rc>, b: &mut Pipe<Rc>) {
+    let region = pd.expose(Memory::zeroed(64).unwrap(), RemoteAccess::all()).unwrap();
+    for _ in 0..16 {
+        b.post_receive(pd.allocate(64).unwrap()).unwrap();
+    }
+    let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
+    a.connect(&to_b).unwrap();
+    b.connect(&to_a).unwrap();
+    let mut buffers: Vec<_> = (0..16).map(|_| pd.allocate(64).unwrap()).collect();
+    for (place, buffer) in buffers.iter_mut().enumerate() {
+        buffer.fill(place as u8);
+    }
+    let verb = |place| match place {
+        13 => Verb::write(region.remote()).len(8),
+        14 => Verb::read(region.remote()).fenced(),
+        15 => Verb::send(),
+        _ => Verb::send().unsignaled().len(1 + place as u32),
+    };
+    assert_eq!(a.post_all(&mut buffers, verb).unwrap(), 16);
+    let back = ended_of(a, 16, None);
+    assert_eq!((back[12][0], back[14][7], back[14][8]), (12, 13, 0), "in order; what was written was read");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for place in (0..13).chain([15]) {
+        let received = loop {
+            if let Some(received) = b.poll_received().unwrap() {
+                break received;
+            }
+            assert!(Instant::now() < deadline, "nothing comes");
+        };
+        let len = if place == 15 { 64 } else { 1 + u32::from(place) };
+        assert_eq!((received.buffer[0], received.result.unwrap().len), (place, Some(len)));
+    }
+    assert_eq!((a.is_idle(), b.in_flight(), a.strays() + b.strays()), (true, (0, 2), 0));
+}
+
+/// The next buffers of a pipe, all of which ended so.
+fn ended_of(pipe: &mut Pipe<Rc>, count: usize, status: Option<Status>) -> Vec<sinew_verbs::memory::Buffer> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut all = Vec::new();
+    while all.len() < count {
+        let run = pipe.poll().unwrap();
+        if run.len() > 0 {
+            assert_eq!(run.result().err().map(|error| error.status), status);
+        }
+        run.append_to(&mut all);
+        assert!(Instant::now() < deadline, "nothing ends");
+    }
+    assert_eq!(all.len(), count);
+    all
 }

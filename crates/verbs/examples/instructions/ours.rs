@@ -2,7 +2,7 @@
 
 use super::{BATCH, BYTES, Failure, Row};
 use sinew_verbs::cq::{CompletionQueue, WorkCompletion};
-use sinew_verbs::hub::{Hub, Member, Operation, Prepared};
+use sinew_verbs::hub::{Hub, Member, Operation, Pipe, Prepared, Verb};
 use sinew_verbs::memory::{Buffer, Gather, Memory, RemoteAccess, RemoteRegion};
 use sinew_verbs::qp::{QueuePair, Rc, SendRequest};
 use sinew_verbs::{Library, ProtectionDomain};
@@ -108,6 +108,68 @@ fn poll_until(
             completion.ok()?;
         }
         count -= got;
+    }
+    Ok(())
+}
+
+/// A pipe keeps the memory.
+pub(crate) fn pipe(row: Row, requests: u64) -> Result<(), Failure> {
+    let pd = domain()?;
+    let (buffers, remote) = memory(&pd)?;
+    let mut pipe = Pipe::<Rc>::new(&pd, 32, 1, |qp| Ok(qp.extended(row.is_extended)))?;
+    let own = pipe.endpoint()?;
+    pipe.connect(&own)?;
+    if row.is_batch {
+        pipe_batch(row, requests, &mut pipe, buffers, remote)
+    } else {
+        pipe_single(row, requests, &mut pipe, buffers, remote)
+    }
+}
+
+#[inline(never)]
+fn pipe_single(
+    row: Row,
+    requests: u64,
+    pipe: &mut Pipe<Rc>,
+    mut buffers: Vec<Buffer>,
+    remote: RemoteRegion,
+) -> Result<(), Failure> {
+    let verb = if row.is_write { Verb::write(remote) } else { Verb::send() };
+    for number in 0..requests {
+        let buffer = buffers.pop().ok_or("a buffer did not come back")?;
+        let verb = if row.is_signaled(number) { verb } else { verb.unsignaled() };
+        pipe.post(buffer, verb).map_err(|rejected| rejected.error)?;
+        if row.is_signaled(number) {
+            drain(pipe, &mut buffers)?;
+        }
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn pipe_batch(
+    row: Row,
+    requests: u64,
+    pipe: &mut Pipe<Rc>,
+    mut buffers: Vec<Buffer>,
+    remote: RemoteRegion,
+) -> Result<(), Failure> {
+    let verb = if row.is_write { Verb::write(remote) } else { Verb::send() };
+    let others = if row.signal_all { verb } else { verb.unsignaled() };
+    for _ in (0..requests).step_by(BATCH) {
+        pipe.post_all(&mut buffers, |place| if place == BATCH - 1 { verb } else { others })?;
+        drain(pipe, &mut buffers)?;
+    }
+    Ok(())
+}
+
+/// Until every buffer is here again.
+#[inline(always)]
+fn drain(pipe: &mut Pipe<Rc>, buffers: &mut Vec<Buffer>) -> Result<(), Failure> {
+    while buffers.len() < BATCH {
+        let ended = pipe.poll()?;
+        ended.result()?;
+        ended.append_to(buffers);
     }
     Ok(())
 }

@@ -36,6 +36,17 @@ pub(super) const fn wr_id(side: Side, member: Member, number: u32) -> u64 {
     side | (member.key as u64) << 32 | number as u64
 }
 
+/// Sends a queue pair to its error state, whose device failed.
+#[cold]
+pub(super) fn flush<S: Service>(qp: &QueuePair<S>) {
+    if let Err(error) = qp.fail() {
+        // A subscriber's panic would leave a request out that its poster does not know of.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
+        }));
+    }
+}
+
 /// Places of members, the last of which none has.
 pub(super) const PLACES: u32 = 1 << 19;
 
@@ -119,12 +130,7 @@ impl<S: Service, P> Held<S, P> {
     #[cold]
     pub(super) fn cut(&mut self) {
         self.sends.close();
-        if let Err(error) = self.qp.fail() {
-            // A subscriber's panic would leave a request out that its poster does not know of.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                tracing::error!(%error, "a queue pair whose device failed cannot be flushed; its memory stays until it is removed");
-            }));
-        }
+        flush(&self.qp);
     }
 }
 
@@ -181,7 +187,7 @@ impl<S: Service, P> Drop for Held<S, P> {
 }
 
 #[cold]
-fn not_up() -> Error {
+pub(super) fn not_up() -> Error {
     Error::invalid(
         "queue pair of a hub",
         "it is not connected",

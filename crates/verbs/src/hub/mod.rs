@@ -4,6 +4,8 @@
 //! [`Hub::new`], [`Hub::queue_pair`] with its options, [`Hub::add`], receives posted, endpoints exchanged, [`Hub::connect`]; then
 //! [`Hub::post`] and [`Hub::poll`].
 //!
+//! [`Pipe`] is the same for one queue pair, at less than half the cost: take it for a loop over one connection.
+//!
 //! # Memory
 //! What is posted moves into the hub and comes back with [`Completed`]. A hub that is dropped, also while requests are out, destroys its
 //! queue pairs first, and then drops their memory; what a device refuses to end stays for ever, counted
@@ -13,6 +15,7 @@ mod answer;
 mod ended;
 mod member;
 mod operation;
+mod pipe;
 mod poll;
 mod post;
 mod prepared;
@@ -34,12 +37,15 @@ pub use member::{Member, Side};
 pub use operation::{Held, Operation};
 use operation::{Kept, Stored};
 pub(crate) use operation::{NO_ELEMENTS, no_word, of_another_domain};
+pub use pipe::{Pipe, Received, Run, Verb};
 pub use post::{BatchRejected, Rejected};
 pub use prepared::Prepared;
 use std::fmt;
 pub(crate) use tracker::Tracker;
 
 /// Queue pairs of one service with a completion queue of their own. `Send`; one thread at a time uses it.
+///
+/// A loop over one connection that counts instructions takes a [`Pipe`]: an operation costs about 200 here, beside C's 70 to 150, and half of that there.
 ///
 /// No queue of it overruns: a place is free only when its completion was polled.
 ///

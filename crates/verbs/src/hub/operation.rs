@@ -107,10 +107,9 @@ impl Held {
         into: &mut Elements,
     ) -> Result<i32> {
         if let (Self::Buffer(buffer), None) = (self, len)
-            && buffer.is_of(pd)
-            && let Some(element) = buffer.element()
+            && let Some(element) = buffer.element_in(pd.identity())
         {
-            into[0].write(element);
+            into[0].write(*element);
             return Ok(1);
         }
         self.many_elements(len, pd, into)

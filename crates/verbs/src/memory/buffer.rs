@@ -27,17 +27,17 @@ pub struct Buffer(ManuallyDrop<Box<Range>>);
 /// A range of a region that nobody else has.
 #[derive(Debug)]
 pub(super) struct Range {
-    /// As requests name it; the length is [`BEYOND`] for one that no element can be.
+    /// As requests name it.
     element: sys::ibv_sge,
+    /// Its protection domain, by its identity; null for what no element can be: no bytes, which devices take for 2^31, and more than 2^32 - 1. So
+    /// that one comparison says that the element may go to the device.
+    domain: *const (),
     start: NonNull<u8>,
     len: usize,
     region: Arc<Registered>,
     /// Where it goes when it is dropped; nothing while it is there.
     home: Option<Arc<Home>>,
 }
-
-/// The length of no element.
-const BEYOND: u32 = u32::MAX;
 
 // SAFETY: the range is its owner's alone, as that of a `Box<[u8]>`; the region behind it is a counted handle of any thread.
 unsafe impl Send for Range {}
@@ -50,9 +50,11 @@ impl Range {
     /// # Safety
     /// It lies in the region, and no other range has any part of it.
     pub(super) unsafe fn new(start: NonNull<u8>, len: usize, region: Arc<Registered>) -> Self {
-        let length = u32::try_from(len).ok().filter(|len| *len > 0).unwrap_or(BEYOND);
-        let element = sys::ibv_sge { addr: start.as_ptr() as u64, length, lkey: region.lkey() };
-        Self { element, start, len, region, home: None }
+        let length = u32::try_from(len).ok().filter(|len| *len > 0);
+        let domain = if length.is_some() { region.domain() } else { std::ptr::null() };
+        let element =
+            sys::ibv_sge { addr: start.as_ptr() as u64, length: length.unwrap_or(0), lkey: region.lkey() };
+        Self { element, domain, start, len, region, home: None }
     }
 }
 
@@ -125,11 +127,17 @@ impl Buffer {
         Scatter::new(bytes, &self.0.region)
     }
 
-    /// Address, length and key of all of it, for a request; nothing when it is longer than an element can be, or empty: devices take no bytes for
-    /// 2^31.
+    /// Address, length and key of all of it, for a request to a queue pair of the domain of this identity; nothing when it is of another, longer than
+    /// an element can be, or empty.
     #[inline]
-    pub(crate) fn element(&self) -> Option<sys::ibv_sge> {
-        if self.0.element.length == BEYOND { None } else { Some(self.0.element) }
+    pub(crate) fn element_in(&self, domain: *const ()) -> Option<&sys::ibv_sge> {
+        if self.0.domain == domain { Some(&self.0.element) } else { None }
+    }
+
+    /// The same, whatever its domain; of no bytes where it cannot be an element.
+    #[inline]
+    pub(crate) fn element(&self) -> &sys::ibv_sge {
+        &self.0.element
     }
 
     /// The same of the first `len` bytes, which it has.

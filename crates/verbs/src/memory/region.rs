@@ -191,6 +191,11 @@ impl Registered {
         self.pd.is(pd)
     }
 
+    /// Which protection domain it is of: never null, and of no other domain while this is there.
+    pub(crate) fn domain(&self) -> *const () {
+        self.pd.identity()
+    }
+
     /// Whether no peer can reach it.
     pub(crate) const fn is_private(&self) -> bool {
         self.terms.remote.is_empty()

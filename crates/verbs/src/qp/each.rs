@@ -12,7 +12,29 @@ use std::mem::MaybeUninit;
 const LIST: usize = 16;
 
 /// An extended batch that was begun, taken back unless it is completed: also when the caller's iterator panics.
-struct Begun(*mut sys::ibv_qp_ex);
+pub(crate) struct Begun(*mut sys::ibv_qp_ex);
+
+impl Begun {
+    /// Begins one.
+    ///
+    /// # Safety
+    /// The queue pair is alive, posts extended batches, and is this thread's alone until the batch is completed or this is dropped.
+    #[inline(always)]
+    pub(crate) unsafe fn new(qp: *mut sys::ibv_qp_ex) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe { sys::ibv_wr_start_unchecked(qp) };
+        Self(qp)
+    }
+
+    /// Completes it. Answers as C does.
+    #[inline(always)]
+    pub(crate) fn complete(self) -> std::ffi::c_int {
+        let qp = self.0;
+        std::mem::forget(self);
+        // SAFETY: begun, and completed once.
+        unsafe { sys::ibv_wr_complete_unchecked(qp) }
+    }
+}
 
 impl Drop for Begun {
     fn drop(&mut self) {
@@ -53,8 +75,7 @@ impl<S: Service> QueuePair<S> {
     ) -> Result<usize, PostError> {
         let mut count = 0;
         // SAFETY: the queue pair is alive and borrowed for this thread alone.
-        unsafe { sys::ibv_wr_start_unchecked(extended) };
-        let begun = Begun(extended);
+        let begun = unsafe { Begun::new(extended) };
         for request in requests {
             if !self.takes(&request) {
                 return Err(self.refused(request.needs()));
@@ -63,10 +84,7 @@ impl<S: Service> QueuePair<S> {
             unsafe { write_request::<S>(extended, request.as_raw()) };
             count += 1;
         }
-        std::mem::forget(begun);
-        // SAFETY: begun above, and completed once.
-        let answer = unsafe { sys::ibv_wr_complete_unchecked(extended) };
-        match sys::Errno::check(answer) {
+        match sys::Errno::check(begun.complete()) {
             Ok(()) => Ok(count),
             Err(errno) => Err(self.post_failed("ibv_wr_complete", 0, errno, true)),
         }

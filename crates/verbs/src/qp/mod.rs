@@ -17,9 +17,11 @@ mod tuning;
 
 pub use attributes::{Attributes, Path, Route};
 pub use builder::QueuePairBuilder;
+pub(crate) use each::Begun;
 pub use endpoint::Endpoint;
 pub use pair::{Depths, QueuePair};
 pub use post::PostError;
+pub(crate) use post::write_request;
 pub(crate) use prepared::Plan;
 pub use prepared::PreparedQueuePair;
 pub use request::{Destination, ReceiveRequest, SendRequest};

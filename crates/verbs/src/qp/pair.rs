@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped, on
 /// whichever thread, before its queues, domain and device, which it holds; it leaves its groups before.
 ///
-/// Posting is `unsafe` here: memory and number of each request are the caller's. A [`Hub`](crate::Hub) or a
+/// Posting is `unsafe` here: memory and number of each request are the caller's. A [`Hub`](crate::Hub), a [`Pipe`](crate::hub::Pipe) or a
 /// [`Channel`](crate::Channel) keeps the memory, and is safe.
 #[doc(alias = "ibv_qp")]
 pub struct QueuePair<S: Service> {

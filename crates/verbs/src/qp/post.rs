@@ -64,7 +64,7 @@ impl<S: Service> QueuePair<S> {
     /// Until the completion of a request was polled, or the queue pair is destroyed: its memory stays registered and valid, bytes to be
     /// sent are not written, places to be filled are not touched; unless it is inline, for then its bytes are free when this returns. No element
     /// has a length of 0, which devices take for 2^31 bytes. A datagram says whom it goes to ([`to`](SendRequest::to)). An unsignaled request ends with the next signaled one of this queue pair. No more requests than the depth are out that were not
-    /// polled. The completion queue is not that of a hub or channel, which would take the completion for one of its own.
+    /// polled. The completion queue is not that of a hub, pipe or channel, which would take the completion for one of its own.
     #[doc(alias = "ibv_post_send")]
     #[doc(alias = "ibv_wr_start")]
     #[inline]
@@ -207,7 +207,7 @@ impl<S: Service> QueuePair<S> {
     }
 
     #[cold]
-    pub(super) fn post_failed(
+    pub(crate) fn post_failed(
         &self,
         call: &'static str,
         posted: usize,
@@ -267,7 +267,7 @@ impl<S: Service> QueuePair<S> {
     ///
     /// # Safety
     /// Until the completion of a request was polled, or the queue pair is destroyed: its places stay registered and valid and are not
-    /// touched, and none has a length of 0, which devices take for 2^31 bytes. No more receives than the depth are out that were not polled. The completion queue is not that of a hub or channel.
+    /// touched, and none has a length of 0, which devices take for 2^31 bytes. No more receives than the depth are out that were not polled. The completion queue is not that of a hub, pipe or channel.
     #[doc(alias = "ibv_post_recv")]
     #[inline]
     pub unsafe fn post_receives(
@@ -297,7 +297,7 @@ impl<S: Service> QueuePair<S> {
 /// # Safety
 /// As for the functions that it calls: a batch was started by this thread, and the queue pair was made for the operation.
 #[inline(always)]
-pub(super) unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
+pub(crate) unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
     // SAFETY: by the promise to this function. The unions are read as the operation wrote them: writes and reads have `rdma`, atomics
     // `atomic`, datagrams `ud`.
     unsafe {
