@@ -133,24 +133,29 @@ impl Program {
     }
 }
 
-/// Runs the mutants of `package` in `tree`, a copy that may be changed; those of `files` only, if there are any, and of a shard.
-pub(super) fn run(
-    workspace: &Workspace,
-    tree: &Path,
-    log: &Path,
-    package: &str,
-    files: &[String],
-    shard: Option<&str>,
-) -> Result<Found> {
+/// Which mutants run, and by which tests they are to be noticed.
+pub(super) struct Chosen<'a> {
+    pub(super) package: &'a str,
+    /// None: all of the package.
+    pub(super) files: &'a [String],
+    pub(super) shard: Option<&'a str>,
+    /// Only by the tests of the package itself, which stand first in the table.
+    pub(super) own: bool,
+}
+
+/// Runs mutants in `tree`, a copy that may be changed.
+pub(super) fn run(workspace: &Workspace, tree: &Path, log: &Path, chosen: &Chosen<'_>) -> Result<Found> {
+    let &Chosen { package, files, shard, own } = chosen;
     let Some(noticed) = NOTICED.iter().find(|noticed| noticed.package == package) else {
         bail!("no tests are known for {package}: add them to the table NOTICED in {}", file!());
     };
+    let by = if own { &noticed.by[..1] } else { noticed.by };
     let mutants = list(tree, log, package, files, shard)?;
     let root = workspace.members().find(|member| member.name == package).context("no such package")?;
     let folder = root.manifest_path.parent().context("a manifest in no folder")?;
     let folder = folder.strip_prefix(&workspace.root).unwrap_or(folder);
     let mut found = Found::default();
-    let (programs, numbers) = build(workspace, tree, log, &folder.join("src/lib.rs"), noticed, &mutants)?;
+    let (programs, numbers) = build(workspace, tree, log, &folder.join("src/lib.rs"), by, &mutants)?;
     found.left = (1..)
         .zip(&mutants)
         .filter(|(number, _)| !numbers.contains(number))
@@ -235,7 +240,7 @@ fn build(
     tree: &Path,
     log: &Path,
     root: &Path,
-    noticed: &Noticed,
+    by: &[Tests],
     mutants: &[Mutant],
 ) -> Result<(Vec<Program>, BTreeSet<u32>)> {
     let files: BTreeSet<&str> =
@@ -264,7 +269,7 @@ fn build(
             }
             let mut programs = Vec::new();
             let mut errors = Vec::new();
-            for tests in noticed.by {
+            for tests in by {
                 let (some, wrong) = build_once(workspace, tree, log, tests)?;
                 programs.extend(some);
                 errors.extend(wrong);

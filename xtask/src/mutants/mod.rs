@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// One build for all: minutes where one for each takes hours
     #[arg(long)]
     at_once: bool,
+    /// With `--at-once`: by the crate's own tests only, which is fast; what others would notice survives
+    #[arg(long, requires = "at_once")]
+    own: bool,
     /// Crates [default: sinew-wire sinew-proto]
     packages: Vec<String>,
 }
@@ -63,7 +66,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut found = at_once::Found::default();
     if options.at_once {
         for package in packages {
-            let one = at_once::run(workspace, &tree, &log, package, &options.file, options.shard.as_deref())?;
+            let chosen = at_once::Chosen {
+                package,
+                files: &options.file,
+                shard: options.shard.as_deref(),
+                own: options.own,
+            };
+            let one = at_once::run(workspace, &tree, &log, &chosen)?;
             found.absorb(one);
         }
     } else {

@@ -8,7 +8,9 @@ mod bundle;
 mod ending;
 mod failover;
 mod inbound;
+mod lanes;
 mod moves;
+mod replay;
 mod session;
 
 use super::lanes::{BUDGET, Proof};
@@ -49,7 +51,14 @@ pub(crate) struct State {
     pub(crate) released: Vec<Token>,
     pub(crate) revoked: Vec<Token>,
     pub(crate) closed: bool,
+    /// What was posted waits for the peer to read.
+    pub(crate) held_up: bool,
+    /// It is polled no more until something comes.
+    pub(crate) cooled: bool,
 }
+
+/// The transport whose lanes are polled in memory.
+pub(crate) const MEMORY: &str = "memory";
 
 /// The other end of a lane.
 #[derive(Clone, Default)]
@@ -137,6 +146,10 @@ unsafe impl Lane for WireLane {
         }
     }
 
+    fn is_held_up(&self) -> bool {
+        self.wire.state().held_up
+    }
+
     fn has_more(&self) -> bool {
         !self.wire.state().arriving.is_empty()
     }
@@ -160,6 +173,11 @@ unsafe impl Lane for WireLane {
 
     fn revoke(&mut self, token: Token) {
         self.wire.state().revoked.push(token);
+    }
+
+    fn cool(&mut self) -> bool {
+        self.wire.state().cooled = true;
+        true
     }
 
     fn close(&mut self) {
@@ -211,7 +229,7 @@ impl Rig {
         let info = LaneInfo {
             transport,
             peer: "a test".to_owned(),
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities { memory_polled: transport == MEMORY, ..Capabilities::default() },
             cost: Cost { latency_ns: 1000, per_byte_ps: 100, overhead_ns: 100 },
             limits: Limits { frame_max, borrowed_max: frame_max },
         };

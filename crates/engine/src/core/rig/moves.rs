@@ -1,6 +1,9 @@
 //! How a healthy session goes over to another lane, and which lanes are closed beside the one that carries it.
 
 use super::{Rig, Wire};
+use crate::OpError;
+use crate::core::lanes::RECENT;
+use crate::core::session::Standing;
 use crate::core::table::Key;
 use crate::core::{Core, Session};
 use sinew_wire::frame::{Header, Kind};
@@ -159,4 +162,36 @@ fn who_follows_offers_doubles_of_the_lane_that_it_hears_on() {
     first.take();
     rig.switches(two, &second, 2, 0);
     assert!(first.of(Kind::RESUME).is_empty());
+}
+
+/// A lane of five milliseconds carries the session, and one of a microsecond stands by.
+#[test]
+fn who_decides_goes_to_a_better_lane_that_the_peer_listens_on() {
+    let keeps: [(fn(&Rig, Key, Key), bool); 6] = [
+        (|_, _, _| (), true),
+        (|rig, _, two| rig.core(|core| core.lanes.get_mut(two).unwrap().proof.verified = false), false),
+        (|rig, _, two| rig.core(|core| core.lanes.get_mut(two).unwrap().extra = true), false),
+        (|rig, _, two| rig.core(|core| core.lanes.get_mut(two).unwrap().listening = false), false),
+        (|rig, one, _| session(rig, |session| session.moving_to = Some(one)), false),
+        (|rig, _, _| session(rig, |session| session.standing = Standing::Lost(OpError::Cancelled)), false),
+    ];
+    for (at, (keep, moves)) in keeps.into_iter().enumerate() {
+        for peer in [LESS, GREATER] {
+            let (rig, one, _first) = Rig::carried(peer);
+            let (two, _second) = rig.lane("loopback", 4096);
+            rig.core(|core| {
+                let proof = &mut core.lanes.get_mut(one).unwrap().proof;
+                (proof.rtt_ns, proof.recent) = (Some(5_300_000), [Some(5_300_000); RECENT]);
+                let slot = core.lanes.get_mut(two).unwrap();
+                slot.listening = true;
+                slot.proof.recent = [Some(1000); RECENT];
+            });
+            keep(&rig, one, two);
+            session(&rig, |session| session.ready = true);
+            rig.core(|core| core.consider_move(rig.session));
+            let moves = moves && peer == LESS;
+            assert_eq!(session(&rig, |session| session.moving_to == Some(two)), moves, "{at} {peer:?}");
+            assert_eq!(session(&rig, |session| session.ready), !moves, "{at}: what is sent now waits");
+        }
+    }
 }
