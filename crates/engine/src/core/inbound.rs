@@ -391,7 +391,10 @@ impl Core {
     pub(crate) fn return_bytes(&mut self, dst: u32, held: Held) {
         let Held { session: session_key, charge, cost } = held;
         let windows = self.config.windows;
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        // Of one that is over nothing more comes: it has no credit, and none is kept for it.
+        let Some(session) = self.sessions.get_mut(session_key).filter(|session| session.is_up()) else {
+            return;
+        };
         let mut due = false;
         if charge == Charge::Shared {
             session.granted_bytes.free(cost);
@@ -416,7 +419,10 @@ impl Core {
     pub(crate) fn return_envelope(&mut self, dst: u32, held: Held) {
         let Held { session: session_key, charge, .. } = held;
         let windows = self.config.windows;
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        // Of one that is over nothing more comes: it has no credit, and none is kept for it.
+        let Some(session) = self.sessions.get_mut(session_key).filter(|session| session.is_up()) else {
+            return;
+        };
         let mut due = false;
         if charge == Charge::Shared {
             session.granted_envelopes.free(1);

@@ -4,7 +4,7 @@ use super::{Rig, Wire};
 use crate::OpError;
 use crate::completion::{Match, Source};
 use crate::core::bundle::{Packing, messages_in};
-use crate::core::op::{Memory, SendState};
+use crate::core::op::{Memory, Op, RecvState, SendState};
 use crate::core::session::{Control, ControlBody, Standing};
 use crate::core::table::Key;
 use crate::core::{Core, Session, Started};
@@ -108,7 +108,7 @@ fn sends_and_receives_of_a_session_end_with_it_and_no_others() {
     let waits = send(&rig, eager(1));
     let released = send(&rig, eager(2));
     rig.core(|core| {
-        let Some(crate::core::op::Op::Send(op)) = core.ops.get_mut(released) else { panic!("it is there") };
+        let Some(Op::Send(op)) = core.ops.get_mut(released) else { panic!("it is there") };
         // Its receiver has it; only a lane has not let go.
         op.state = SendState::Releasing(Ok(()));
         op.references = 1;
@@ -142,6 +142,12 @@ fn what_had_arrived_whole_stays_and_what_was_announced_goes() {
     let take =
         || rig.core(|core| core.start_recv(1, Match::any_tag(), Memory::Owned(vec![0; 8].into()), None));
     assert!(matches!(take(), Started::Done(Ok(_), ..)));
+    let (waits, flows) = rig.core(|core| {
+        let endpoint = core.endpoint(1).unwrap();
+        (endpoint.matcher.has_unexpected(), endpoint.inflows.len())
+    });
+    assert!(!waits, "it can never be fetched");
+    assert_eq!(flows, 0, "nothing more comes of it");
     assert!(matches!(take(), Started::Pending(_)));
 }
 
@@ -265,4 +271,55 @@ fn a_closing_engine_says_goodbye_to_all() {
     assert_eq!(wire.state().ever.last().map(|header| header.kind), Some(Kind::GOODBYE));
     assert!(lost(&rig).is_some_and(|(reason, _)| reason.contains("this engine was closed")));
     assert!(rig.core(|core| core.closed && core.domains.is_empty() && core.endpoint(1).is_none()));
+}
+
+/// Another session with the same engine, which goes on.
+fn beside(rig: &Rig) -> Key {
+    rig.core(|core| {
+        let (peer, windows) = (core.sessions.get(rig.session).unwrap().peer.clone(), core.config.windows);
+        core.sessions.insert(Session::new(peer, Some("tcp"), 0, windows, windows))
+    })
+}
+
+#[test]
+fn a_session_takes_its_own_operations_and_lanes_with_it() {
+    let (rig, lane, wire) = Rig::carried(LESS);
+    rig.core(|core| core.create_endpoint(None)).unwrap();
+    let other = beside(&rig);
+    let (mine, first) = rig.unproven("one", 4096);
+    let (theirs, second) = rig.unproven("one", 4096);
+    rig.core(|core| {
+        core.lanes.get_mut(theirs).unwrap().session = other;
+        core.unproven.extend([mine, theirs]);
+    });
+    let fetch = |number: u64| {
+        let key = match rig
+            .core(|core| core.start_recv(1, Match::any_tag(), Memory::Owned(vec![0; 1000].into()), None))
+        {
+            Started::Pending(key) => key,
+            Started::Done(..) => panic!("nothing has come"),
+        };
+        let envelope = Header { dst: 1, src: 1, ..Header::control(Kind::ENVELOPE, 9) };
+        rig.comes(lane, &wire, envelope, &[number.to_le_bytes(), 1000_u64.to_le_bytes()].concat());
+        key
+    };
+    let (ends, goes_on) = (fetch(5), fetch(6));
+    rig.core(|core| {
+        let Some(Op::Recv(op)) = core.ops.get_mut(goes_on) else { panic!("it is there") };
+        let RecvState::Fetching(fetch) = &mut op.state else { panic!("it fetches") };
+        fetch.envelope.session = other;
+    });
+    let sends = rig.core(|core| {
+        let flow = core.sessions.get_mut(other).unwrap().flow_to(5);
+        core.start_send(other, flow, eager(5), None, Memory::Owned(vec![1; 10].into()), false)
+    });
+    let over = send(&rig, eager(7));
+    rig.core(|core| core.finish_send(over, Ok(())));
+    rig.core(|core| core.lose_session(rig.session, "a test"));
+    assert!(first.state().closed && !second.state().closed);
+    assert!(rig.core(|core| core.lanes.get(mine).is_none() && core.lanes.get(theirs).is_some()));
+    let received = |key| rig.core(|core| core.collect_recv(key)).map(|(result, ..)| result.is_err());
+    assert_eq!((received(ends), received(goes_on)), (Some(true), None));
+    assert!(rig.core(|core| core.collect_send(sends)).is_none());
+    assert!(matches!(rig.core(|core| core.collect_send(over)), Some((Ok(()), _))), "it had ended before");
 }

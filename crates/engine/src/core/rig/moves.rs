@@ -76,7 +76,15 @@ fn a_move_to_a_lane_that_is_lost_is_given_up() {
     rig.core(Core::progress);
     assert!(session(&rig, |session| session.moving_to.is_none()));
     assert_eq!(active(&rig), Some(one));
+    // Not when another one is lost.
+    let (rig, _one, _first) = Rig::carried(GREATER);
+    let ((two, second), (three, third)) = (rig.lane("two", 4096), rig.lane("three", 4096));
+    rig.switches(two, &second, 2, 0);
+    third.state().over = Some(sinew_transport::ErrorKind::Broken);
+    rig.core(|core| core.poll_lane(three, 64));
+    assert!(session(&rig, |session| session.moving_to == Some(two)));
     // The same when it is gone without a word.
+    let (rig, _one, _first) = Rig::carried(GREATER);
     session(&rig, |session| session.moving_to = Some(two));
     assert!(rig.core(|core| core.try_move(rig.session)));
     assert!(session(&rig, |session| session.moving_to.is_none()));
@@ -105,9 +113,12 @@ fn what_waits_to_be_sent_again_is_the_first_of_the_next_leg() {
 
 #[test]
 fn of_two_lanes_of_one_transport_who_decides_closes_the_one_that_neither_needs() {
-    for (peer, transport, closes) in [(LESS, "one", true), (LESS, "other", false), (GREATER, "one", false)] {
+    let cases = [(LESS, "one", true), (LESS, "other", false), (GREATER, "one", false)];
+    for ((peer, transport, closes), many) in cases.into_iter().flat_map(|case| [(case, false), (case, true)])
+    {
         let (rig, one, _first) = Rig::carried(peer);
         let (two, second) = rig.lane(transport, 4096);
+        let further = many.then(|| rig.lane("further", 4096));
         assert!(lives(&rig, two), "the peer has not said that it can do without it");
         spare(&rig, two, &second);
         assert!(lives(&rig, one));
@@ -116,7 +127,8 @@ fn of_two_lanes_of_one_transport_who_decides_closes_the_one_that_neither_needs()
         assert_eq!(lives(&rig, two), !closes, "{transport}, decides: {}", peer == LESS);
         if closes {
             assert_eq!(second.state().ever.last().map(|header| header.kind), Some(Kind::LANE_DOWN));
-            assert_eq!(session(&rig, |session| session.lanes.clone()), [one]);
+            let left: Vec<Key> = [one].into_iter().chain(further.map(|(lane, _)| lane)).collect();
+            assert_eq!(session(&rig, |session| session.lanes.clone()), left);
         }
     }
 }
@@ -145,17 +157,19 @@ fn a_double_is_not_closed_while_the_peer_needs_it_or_the_session_moves() {
 
 #[test]
 fn who_follows_offers_doubles_of_the_lane_that_it_hears_on() {
-    let (rig, one, first) = Rig::carried(GREATER);
-    let (two, second) = rig.lane("one", 4096);
-    let (_other, third) = rig.lane("other", 4096);
-    for wire in [&first, &second, &third] {
-        wire.take();
+    for many in [false, true] {
+        let (rig, one, first) = Rig::carried(GREATER);
+        let (two, second) = rig.lane("one", 4096);
+        let other = many.then(|| rig.lane("other", 4096).1);
+        let all = [Some(first.clone()), Some(second.clone()), other.clone()];
+        all.iter().flatten().for_each(|wire| drop(wire.take()));
+        rig.switches(two, &second, 2, 0);
+        let offered = first.of(Kind::RESUME);
+        assert_eq!(offered.len(), 1, "{one:?} can be closed now");
+        assert_eq!((offered[0].src, offered[0].dst), (2, 0), "while the leg runs on another");
+        assert!(second.of(Kind::RESUME).is_empty());
+        assert!(other.is_none_or(|wire| wire.of(Kind::RESUME).is_empty()));
     }
-    rig.switches(two, &second, 2, 0);
-    let offered = first.of(Kind::RESUME);
-    assert_eq!(offered.len(), 1, "{one:?} can be closed now");
-    assert_eq!((offered[0].src, offered[0].dst), (2, 0), "while the leg runs on another");
-    assert!(second.of(Kind::RESUME).is_empty() && third.of(Kind::RESUME).is_empty());
     // Who decides offers nothing.
     let (rig, _one, first) = Rig::carried(LESS);
     let (two, second) = rig.lane("one", 4096);
@@ -167,7 +181,8 @@ fn who_follows_offers_doubles_of_the_lane_that_it_hears_on() {
 /// A lane of five milliseconds carries the session, and one of a microsecond stands by.
 #[test]
 fn who_decides_goes_to_a_better_lane_that_the_peer_listens_on() {
-    let keeps: [(fn(&Rig, Key, Key), bool); 6] = [
+    type Keep = fn(&Rig, Key, Key);
+    let keeps: [(Keep, bool); 6] = [
         (|_, _, _| (), true),
         (|rig, _, two| rig.core(|core| core.lanes.get_mut(two).unwrap().proof.verified = false), false),
         (|rig, _, two| rig.core(|core| core.lanes.get_mut(two).unwrap().extra = true), false),

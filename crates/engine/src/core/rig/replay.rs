@@ -12,7 +12,11 @@ fn eager() -> Header {
     Header { kind: Kind::EAGER, flags: Flags(0), dst: 5, src: 1, tag: 9 }
 }
 
-/// A session that has sent a message over a wide lane, which is lost; its next lane takes frames up to `frame_max`. What goes there.
+/// What a short message before it costs.
+const BEFORE: u64 = 100 + 64;
+
+/// A session that has sent a message over a wide lane, behind a short one, which is lost; its next lane takes frames up to `frame_max`.
+/// What goes there behind the short one.
 fn goes_on(len: usize, frame_max: usize) -> (Rig, Vec<(Header, Vec<u8>)>) {
     let rig = Rig::new(LESS);
     let (wide, first) = rig.lane("wide", 64 << 10);
@@ -20,8 +24,10 @@ fn goes_on(len: usize, frame_max: usize) -> (Rig, Vec<(Header, Vec<u8>)>) {
     rig.switches(wide, &first, 1, 0);
     rig.core(|core| {
         let flow = core.sessions.get_mut(rig.session).unwrap().flow_to(5);
-        let memory = Memory::Owned((0..len).map(|at| at as u8).collect::<Vec<u8>>().into());
-        core.start_send(rig.session, flow, eager(), None, memory, false);
+        for len in [100, len] {
+            let memory = Memory::Owned((0..len).map(|at| at as u8).collect::<Vec<u8>>().into());
+            core.start_send(rig.session, flow, eager(), None, memory, false);
+        }
         core.progress();
     });
     let sent: Vec<Kind> = first.state().posted.iter().map(|(header, _)| header.kind).collect();
@@ -32,7 +38,9 @@ fn goes_on(len: usize, frame_max: usize) -> (Rig, Vec<(Header, Vec<u8>)>) {
     rig.resumes(next, &second, 1, 0);
     second.take();
     rig.core(|core| core.progress());
-    let went = second.take();
+    let mut went = second.take();
+    let short = went.remove(0);
+    assert_eq!((short.0.kind, short.1.len()), (Kind::EAGER, 100));
     (rig, went)
 }
 
@@ -41,7 +49,7 @@ fn a_message_goes_whole_where_it_fits_and_is_announced_where_not() {
     let (rig, went) = goes_on(4096, 4096);
     assert_eq!(went.len(), 1);
     assert_eq!((went[0].0.kind, went[0].1.len()), (Kind::EAGER, 4096));
-    assert_eq!(rig.core(|core| core.counters.replayed), 1);
+    assert_eq!(rig.core(|core| core.counters.replayed), 2);
     let (rig, went) = goes_on(4097, 4096);
     assert_eq!(went.len(), 1);
     assert_eq!(went[0].0.kind, Kind::ENVELOPE);
@@ -53,11 +61,11 @@ fn a_message_goes_whole_where_it_fits_and_is_announced_where_not() {
         assert_eq!(op.memory.len(), 4097);
         let (session, windows) = (core.sessions.get(rig.session).unwrap(), core.config.windows);
         // It pays as an envelope, not for bytes.
-        assert_eq!(session.bytes.available(), windows.session_bytes);
-        assert_eq!(session.flows[0].bytes.available(), windows.endpoint_bytes);
+        assert_eq!(session.bytes.available(), windows.session_bytes - BEFORE);
+        assert_eq!(session.flows[0].bytes.available(), windows.endpoint_bytes - BEFORE);
         assert_eq!(session.envelopes.available(), windows.session_envelopes - 1);
         assert_eq!(session.flows[0].envelopes.available(), windows.endpoint_envelopes - 1);
-        assert_eq!((session.sent, session.buffered), (1, 4097 + 256));
+        assert_eq!((session.sent, session.buffered), (2, 4097 + 256));
     });
 }
 
