@@ -99,26 +99,31 @@ impl<S: Service> QueuePair<S> {
         if !self.takes(&request) {
             return Err(self.refused(request.needs()));
         }
-        let mut bad = std::ptr::null_mut();
-        let answer = match self.pair.extended {
-            // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
-            // (`sys::supports`), which the request is of; between start and completion nothing of the caller's runs and nothing panics.
-            Some(extended) => unsafe {
-                sys::ibv_wr_start_unchecked(extended.as_ptr());
-                write_request::<S>(extended.as_ptr(), request.as_raw());
-                sys::ibv_wr_complete_unchecked(extended.as_ptr())
-            },
-            None => {
-                // A copy, so that the request lies in memory only where the device asks for that.
-                let mut list = *request.as_raw();
-                // SAFETY: the queue pair is alive, the list of one lives through the call; its memory is the caller's promise; the context
-                // was looked at when it was opened.
-                unsafe { sys::ibv_post_send_unchecked(self.as_raw(), &raw mut list, &raw mut bad) }
-            }
+        let Some(extended) = self.pair.extended else {
+            // A copy, so that the request lies in memory only where the device asks for that.
+            let mut list = *request.as_raw();
+            let mut bad = std::ptr::null_mut();
+            // SAFETY: the queue pair is alive, the list of one lives through the call; its memory is the caller's promise; the context
+            // was looked at when it was opened.
+            let answer = unsafe { sys::ibv_post_send_unchecked(self.as_raw(), &raw mut list, &raw mut bad) };
+            return self.posted(answer, bad.is_null());
         };
+        // SAFETY: the queue pair is alive and borrowed for this thread alone; it has the functions of its operations
+        // (`sys::supports`), which the request is of; between start and completion nothing of the caller's runs and nothing panics.
+        let answer = unsafe {
+            sys::ibv_wr_start_unchecked(extended.as_ptr());
+            write_request::<S>(extended.as_ptr(), request.as_raw());
+            sys::ibv_wr_complete_unchecked(extended.as_ptr())
+        };
+        self.posted(answer, true)
+    }
+
+    /// What the device answered for one request.
+    #[inline(always)]
+    fn posted(&self, answer: std::ffi::c_int, is_uncertain: bool) -> std::result::Result<(), PostError> {
         match sys::Errno::check(answer) {
             Ok(()) => Ok(()),
-            Err(errno) => Err(self.post_failed("ibv_post_send", 0, errno, bad.is_null())),
+            Err(errno) => Err(self.post_failed("ibv_post_send", 0, errno, is_uncertain)),
         }
     }
 
