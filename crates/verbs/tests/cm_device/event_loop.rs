@@ -148,6 +148,12 @@ impl Loop {
                     }
                 }
                 Ok(Progress::Same(id, _)) => Peer::Connecting(id, until),
+                // While the kernel withdrew another over iWARP, for which it waits, it gave this one up.
+                Err(not) if fate(which) == Fate::Forgotten => {
+                    assert!(matches!(not.error, ConnectError::Failed(_)), "{not}");
+                    self.over(not.back, which, Fate::Forgotten);
+                    return;
+                }
                 Err(not) => {
                     let ConnectError::Rejected { private_data, .. } = &not.error else { panic!("{not}") };
                     assert!(private_data.starts_with(&[which, 1, 2]), "{private_data:?}");
