@@ -4,7 +4,7 @@ use super::{PATIENCE, place};
 use sinew_verbs::ProtectionDomain;
 use sinew_verbs::cm::{
     Address, ConnectError, Connecting, ConnectionParameters, Disconnecting, Ended, Established, Event,
-    EventChannel, Id, IdNumber, Listening, Notice, PortSpace, Progress, Requested, ResolvingAddress,
+    EventChannel, Id, IdNumber, Listening, NotDone, Notice, PortSpace, Progress, Requested, ResolvingAddress,
     ResolvingRoute, Waits,
 };
 use sinew_verbs::device::Context;
@@ -148,18 +148,7 @@ impl Loop {
                     }
                 }
                 Ok(Progress::Same(id, _)) => Peer::Connecting(id, until),
-                // While the kernel withdrew another over iWARP, for which it waits, it gave this one up.
-                Err(not) if fate(which) == Fate::Forgotten => {
-                    assert!(matches!(not.error, ConnectError::Failed(_)), "{not}");
-                    self.over(not.back, which, Fate::Forgotten);
-                    return;
-                }
-                Err(not) => {
-                    let ConnectError::Rejected { private_data, .. } = &not.error else { panic!("{not}") };
-                    assert!(private_data.starts_with(&[which, 1, 2]), "{private_data:?}");
-                    self.over(not.back, which, Fate::Refused);
-                    return;
-                }
+                Err(not) => return self.not_connected(not, which),
             },
             Peer::Up(id) => match id.handle(notice).expect("never fails") {
                 Progress::Next(id) => {
@@ -180,6 +169,18 @@ impl Loop {
             },
         };
         self.peers.insert(number, (which, next));
+    }
+
+    fn not_connected(&mut self, not: NotDone<Member>, which: u8) {
+        match (&not.error, fate(which)) {
+            (ConnectError::Rejected { private_data, .. }, Fate::Refused) => {
+                assert!(private_data.starts_with(&[which, 1, 2]), "{private_data:?}");
+            }
+            // While the kernel withdrew another over iWARP, for which it waits, it gave this one up.
+            (ConnectError::Failed(_), Fate::Forgotten) => {}
+            _ => panic!("{not}"),
+        }
+        self.over(not.back, which, fate(which));
     }
 
     /// One side has seen the end of a connection.
