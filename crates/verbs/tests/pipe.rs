@@ -532,15 +532,15 @@ fn a_device_that_makes_completions_up_or_fails_keeps_nobody_and_frees_nothing() 
         let Pipes { mut a, b, .. } = Pipes::new(&fake, 8, false);
         a.post(one(&fake), Verb::send()).unwrap();
         // SAFETY: the device is open, and nobody else calls it meanwhile.
-        let poll = unsafe { &mut (*fake.context.as_raw()).ops.poll_cq };
-        let own = poll.replace(endless);
+        let set_poll = |poll| unsafe { std::mem::replace(&mut (*fake.context.as_raw()).ops.poll_cq, poll) };
+        let own = set_poll(Some(endless));
         assert_eq!(a.poll().unwrap().len(), 0);
         assert!(a.poll_received().unwrap().is_none());
         assert!(a.strays() >= 16);
-        *poll = Some(too_many);
+        set_poll(Some(too_many));
         assert!(matches!(a.reset().map(|back| back.len()), Ok(1)), "also a queue that never empties is left");
         assert!(matches!(a.poll(), Err(Error::Call { .. })));
-        *poll = own;
+        set_poll(own);
         drop((a, b));
     });
 }
