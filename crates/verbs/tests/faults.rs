@@ -3,6 +3,7 @@
 
 mod fake;
 
+use fake::lies::{completion, endless, poll_by, too_many};
 use fake::{Channels, Fake, Pair, must_end, range};
 use sinew_verbs::channel::{Channel, ScopeError, Work};
 use sinew_verbs::hub::{Held, Hub, Operation, Prepared};
@@ -254,13 +255,6 @@ fn a_shared_receive_that_is_told_of_twice_ends_no_later_one() {
     fake.finish();
 }
 
-fn completion(wr_id: u64, qp_num: u32) -> sys::ibv_wc {
-    let mut wc = sys::ibv_wc::zeroed();
-    wc.wr_id = wr_id;
-    wc.qp_num = qp_num;
-    wc
-}
-
 #[test]
 fn completions_of_others_requests_end_none_of_a_hubs() {
     let fake = Fake::new();
@@ -302,25 +296,6 @@ fn a_completion_with_an_unknown_number_or_told_twice_ends_nothing() {
     fake.control.break_qp(pair.a_qp);
     drop((pair, ended));
     fake.finish();
-}
-
-/// A device that says that a completion of nothing is there, as often as it is asked.
-unsafe extern "C" fn endless(_: *mut sys::ibv_cq, room: c_int, places: *mut sys::ibv_wc) -> c_int {
-    for place in 0..room {
-        // SAFETY: there is room for so many.
-        unsafe { *places.add(place as usize) = completion(0xdead_beef, 1) };
-    }
-    room
-}
-
-/// A device that says that there are more than were asked for.
-unsafe extern "C" fn too_many(_: *mut sys::ibv_cq, room: c_int, _: *mut sys::ibv_wc) -> c_int {
-    room + 1
-}
-
-fn poll_by(fake: &Fake, poll: unsafe extern "C" fn(*mut sys::ibv_cq, c_int, *mut sys::ibv_wc) -> c_int) {
-    // SAFETY: the device is open, and nobody else calls it meanwhile.
-    unsafe { (*fake.context.as_raw()).ops.poll_cq = Some(poll) };
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod fake;
 
+use fake::lies::{completion, endless, poll_by, too_many};
 use fake::{Fake, must_end, range};
 use sinew_verbs::Error;
 use sinew_verbs::hub::{Pipe, Verb};
@@ -472,12 +473,6 @@ fn a_panic_while_a_list_is_posted_posts_nothing_and_leaves_the_list() {
     });
 }
 
-fn completion(wr_id: u64, qp_num: u32) -> sys::ibv_wc {
-    let mut wc = sys::ibv_wc::zeroed();
-    (wc.wr_id, wc.qp_num) = (wr_id, qp_num);
-    wc
-}
-
 #[test]
 fn a_completion_of_nothing_that_is_out_ends_nothing() {
     let fake = Fake::new();
@@ -511,36 +506,20 @@ fn a_completion_of_nothing_that_is_out_ends_nothing() {
     fake.finish();
 }
 
-/// A device that says that a completion of nothing is there, as often as it is asked.
-unsafe extern "C" fn endless(_: *mut sys::ibv_cq, room: c_int, places: *mut sys::ibv_wc) -> c_int {
-    for place in 0..room {
-        // SAFETY: there is room for so many.
-        unsafe { *places.add(place as usize) = completion(0xdead_beef, 1) };
-    }
-    room
-}
-
-/// A device that says that there are more than were asked for.
-unsafe extern "C" fn too_many(_: *mut sys::ibv_cq, room: c_int, _: *mut sys::ibv_wc) -> c_int {
-    room + 1
-}
-
 #[test]
 fn a_device_that_makes_completions_up_or_fails_keeps_nobody_and_frees_nothing() {
     must_end(|| {
         let fake = Fake::with(DeviceOptions::legacy(0));
         let Pipes { mut a, b, .. } = Pipes::new(&fake, 8, false);
         a.post(one(&fake), Verb::send()).unwrap();
-        // SAFETY: the device is open, and nobody else calls it meanwhile.
-        let set_poll = |poll| unsafe { std::mem::replace(&mut (*fake.context.as_raw()).ops.poll_cq, poll) };
-        let own = set_poll(Some(endless));
+        let own = poll_by(&fake, endless).expect("the device's own function");
         assert_eq!(a.poll().unwrap().len(), 0);
         assert!(a.poll_received().unwrap().is_none());
         assert!(a.strays() >= 16);
-        set_poll(Some(too_many));
+        poll_by(&fake, too_many);
         assert!(matches!(a.reset().map(|back| back.len()), Ok(1)), "also a queue that never empties is left");
         assert!(matches!(a.poll(), Err(Error::Call { .. })));
-        set_poll(own);
+        poll_by(&fake, own);
         drop((a, b));
     });
 }

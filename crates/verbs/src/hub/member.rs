@@ -174,15 +174,18 @@ impl<S: Service, P> Drop for Held<S, P> {
             },
             // The device may touch what requests hold: the payloads stay for ever, and the queue pair's own drop counts it.
             Err((qp, _)) => {
-                if self.out() > 0 {
-                    tracing::error!(
-                        requests = self.out(),
-                        "memory of requests stays with a device that refuses to end them"
-                    );
-                }
+                tell_kept(self.out());
                 drop(qp);
             }
         }
+    }
+}
+
+/// Says that memory of so many requests is never freed.
+#[cold]
+pub(super) fn tell_kept(requests: u32) {
+    if requests > 0 {
+        tracing::error!(requests, "memory of requests stays with a device that refuses to end them");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Queue pairs and channels on a device inside the process, of which a test sees what it may still touch.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod lies;
+
 use sinew_verbs::channel::{Channel, PreparedChannel};
 use sinew_verbs::device::Context;
 use sinew_verbs::hub::{Completed, Hub, Member};

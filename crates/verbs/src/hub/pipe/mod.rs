@@ -16,7 +16,7 @@ mod receive;
 mod run;
 mod verb;
 
-use super::member::flush;
+use super::member::{flush, tell_kept};
 use super::ring::Ring;
 use crate::cq::{CompletionQueue, WorkCompletion};
 use crate::error::{Error, Result};
@@ -265,12 +265,7 @@ impl<S: Connected> Drop for Pipe<S> {
             // The device may touch the buffers: they stay for ever, and the queue pair's own drop counts it.
             Err((qp, _)) => {
                 let (sends, receives) = self.in_flight();
-                if sends + receives > 0 {
-                    tracing::error!(
-                        requests = sends + receives,
-                        "memory of requests stays with a device that refuses to end them"
-                    );
-                }
+                tell_kept(sends + receives);
                 drop(qp);
             }
         }
