@@ -1,7 +1,8 @@
 //! `cargo xtask test`: the one command that proves a checkout. It passes on a fresh machine and needs nobody to answer it.
 //!
 //! Called by people and by `.ci/run`. It runs every step, prints one line for each with its time, then every SKIP with its
-//! reason, then every failure, and at last `N passed, N failed, N skipped`. A step with nothing to do has failed.
+//! reason, then every test that passed only when it was run again, then every failure, and at last `N passed, N failed, N skipped`. A step
+//! with nothing to do has failed.
 
 pub(crate) mod campaigns;
 mod no_c;
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// Stop after the first step that fails
     #[arg(long)]
     fail_fast: bool,
+    /// Run no failed test again (else one that passes the second time is told as FLAKY; a few of them fail nothing)
+    #[arg(long)]
+    strict: bool,
     /// Who runs the tests [default: nextest where it is installed]
     #[arg(long)]
     runner: Option<Runner>,
@@ -39,6 +43,8 @@ pub(crate) struct Options {
 struct Context {
     workspace: Workspace,
     long: bool,
+    /// Whether tests that fail are run a second time.
+    again: bool,
     runner: Runner,
     /// The folder of logs.
     logs: PathBuf,
@@ -114,7 +120,9 @@ fn context(options: &Options) -> Result<Context> {
     let installed = if crate::setup::has("cargo-nextest") { Runner::Nextest } else { Runner::Cargo };
     let skip_log = logs.join("skips");
     println!("logs: {}", workspace.relative(&logs));
-    Ok(Context { long: options.long, runner: options.runner.unwrap_or(installed), skip_log, logs, workspace })
+    let again = !options.strict && !options.long;
+    let runner = options.runner.unwrap_or(installed);
+    Ok(Context { long: options.long, again, runner, skip_log, logs, workspace })
 }
 
 fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
@@ -131,6 +139,11 @@ fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
     if outcome.passed + outcome.failures.len() + outcome.skips.len() == 0 {
         outcome.failures.push("nothing to do: an empty step proves nothing".to_owned());
     }
+    if outcome.flaky.len() > FLAKY {
+        outcome
+            .failures
+            .push(format!("{} tests passed only the second time: more than chance", outcome.flaky.len()));
+    }
     for failure in &mut outcome.failures {
         *failure = format!("{}: {failure}", step.name);
     }
@@ -142,13 +155,16 @@ fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
         begun.elapsed().as_secs_f64(),
         outcome.note
     );
-    if !outcome.failures.is_empty() {
+    if !outcome.failures.is_empty() || !outcome.flaky.is_empty() {
         for failure in outcome.failures.iter().take(SHOWN) {
             println!("       failed: {failure}");
         }
+        for name in &outcome.flaky {
+            println!("       flaky: {name}");
+        }
         let log =
             std::fs::read_to_string(context.logs.join(format!("{}.log", step.name))).unwrap_or_default();
-        for line in panics(&log) {
+        for line in outcome::panics(&log) {
             println!("       | {line}");
         }
     }
@@ -156,25 +172,23 @@ fn one_step(step: &Step, context: &Context, so_far: &Outcome) -> Outcome {
     outcome
 }
 
-/// Failures of a step, and panics in its log, that are shown at once: a reader of a cut log sees them too.
-const SHOWN: usize = 8;
+/// Tests of one step that may fail at first and pass the second time. These machines are shared: now and then another's load ends a test
+/// that waits with a deadline. More than these have a cause.
+const FLAKY: usize = 3;
 
-/// Where and why the tests of a log panicked.
-fn panics(log: &str) -> Vec<&str> {
-    let lines: Vec<&str> = log.lines().collect();
-    let places = (0..lines.len()).filter(|&at| lines[at].contains(" panicked at "));
-    places.take(SHOWN).flat_map(|at| &lines[at..lines.len().min(at + 4)]).map(|line| line.trim()).collect()
-}
+/// Failures of a step that are shown at once: a reader of a cut log sees them too.
+const SHOWN: usize = 8;
 
 fn conclude(total: Outcome, elapsed: Duration) -> Result<()> {
     println!();
-    for skip in &total.skips {
-        println!("SKIP {}: {}", skip.name, skip.reason);
-    }
-    for failure in &total.failures {
-        println!("FAILED {failure}");
-    }
+    total.tell();
     println!("{} tests and checks in {} s", total.passed + total.failures.len(), elapsed.as_secs());
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skips.len());
+    println!(
+        "{} passed ({} of them the second time), {} failed, {} skipped",
+        total.passed,
+        total.flaky.len(),
+        total.failures.len(),
+        total.skips.len()
+    );
     if total.failures.is_empty() { Ok(()) } else { std::process::exit(1) }
 }

@@ -4,7 +4,7 @@
 
 use crate::process::Finished;
 use anyhow::{Result, bail};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A test that did not run, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub(crate) struct Outcome {
     pub(crate) skips: Vec<Skip>,
     /// Names of the tests that passed, as the runner prints them, the crate in front where it says so.
     pub(crate) passed_names: Vec<String>,
+    /// Names of those among them that failed at first and passed when they were run again.
+    pub(crate) flaky: Vec<String>,
     /// What else the reader should see.
     pub(crate) note: String,
 }
@@ -47,12 +49,7 @@ impl Outcome {
     /// # Errors
     /// When something failed or nothing ran.
     pub(crate) fn conclude(self, name: &str) -> Result<()> {
-        for skip in &self.skips {
-            println!("SKIP {}: {}", skip.name, skip.reason);
-        }
-        for failure in &self.failures {
-            println!("FAILED {failure}");
-        }
+        self.tell();
         println!("{name}: {}", self.note);
         println!("{} passed, {} failed, {} skipped", self.passed, self.failures.len(), self.skips.len());
         if !self.failures.is_empty() || self.passed == 0 {
@@ -61,12 +58,30 @@ impl Outcome {
         Ok(())
     }
 
+    /// Prints what did not run, what passed only when it was run again, and what failed.
+    pub(crate) fn tell(&self) {
+        skips_by_reason(&self.skips).iter().for_each(|line| println!("{line}"));
+        for name in &self.flaky {
+            println!("FLAKY {name}: failed at first, passed when it was run again");
+        }
+        for failure in &self.failures {
+            println!("FAILED {failure}");
+        }
+    }
+
+    /// What a second run of the same tests makes of this result: what fails twice has failed, what passes then is flaky.
+    pub(crate) fn and_again(self, mut second: Self) -> Self {
+        second.flaky.extend(self.failures.into_iter().filter(|name| !second.failures.contains(name)));
+        second
+    }
+
     /// Adds another result to this one.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.passed += other.passed;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
         self.passed_names.extend(other.passed_names);
+        self.flaky.extend(other.flaky);
         if !other.note.is_empty() {
             if !self.note.is_empty() {
                 self.note.push_str("; ");
@@ -74,6 +89,29 @@ impl Outcome {
             self.note.push_str(&other.note);
         }
     }
+}
+
+/// Each reason with the tests that gave it, those of one module on one line.
+fn skips_by_reason(skips: &[Skip]) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for skip in skips {
+        reasons.entry(&skip.reason).or_default().insert(&skip.name);
+    }
+    let mut lines = Vec::new();
+    for (reason, names) in reasons {
+        if let (Some(name), 1) = (names.first(), names.len()) {
+            lines.push(format!("SKIP {name}: {reason}"));
+            continue;
+        }
+        lines.push(format!("SKIP {} tests: {reason}", names.len()));
+        let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for name in names {
+            let (module, test) = name.rsplit_once("::").unwrap_or(("", name));
+            modules.entry(module).or_default().push(test);
+        }
+        lines.extend(modules.iter().map(|(module, tests)| format!("     {module}: {}", tests.join(", "))));
+    }
+    lines
 }
 
 /// Who ran the tests. nextest repeats the lines of libtest inside its own.
@@ -110,6 +148,11 @@ fn read_at(runner: Runner, place: &str, output: &str, skip_log: &str) -> Outcome
         match result {
             Some(Test::Passed(name)) => {
                 outcome.passed += 1;
+                outcome.passed_names.push(name);
+            }
+            Some(Test::PassedAgain(name)) => {
+                outcome.passed += 1;
+                outcome.flaky.push(name.clone());
                 outcome.passed_names.push(name);
             }
             Some(Test::Failed(name)) if !outcome.failures.contains(&name) => outcome.failures.push(name),
@@ -191,6 +234,16 @@ fn told(finished: &Finished, reason: &str) -> String {
     format!("{reason}\n{}\n(whole output: {})", finished.tail(40), finished.log.display())
 }
 
+/// Panics of a log that are shown at once.
+const PANICS: usize = 8;
+
+/// Where and why the tests of a log panicked.
+pub(crate) fn panics(log: &str) -> Vec<&str> {
+    let lines: Vec<&str> = log.lines().collect();
+    let places = (0..lines.len()).filter(|&at| lines[at].contains(" panicked at "));
+    places.take(PANICS).flat_map(|at| &lines[at..lines.len().min(at + 4)]).map(|line| line.trim()).collect()
+}
+
 /// The name of the function in the full name of a test.
 pub(crate) fn last_segment(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
@@ -204,6 +257,8 @@ pub(crate) const CHILD: &str = "a child of";
 
 enum Test {
     Passed(String),
+    /// It had failed before, in the same run.
+    PassedAgain(String),
     Failed(String),
     Ignored(String, String),
 }
@@ -246,16 +301,21 @@ fn nextest(line: &str) -> Option<Test> {
     // The path of a test in a program names the program no more than that of one in a library names the library.
     let place = if file.is_empty() || file.contains('/') { String::new() } else { format!("{file}::") };
     let name = format!("{}::{place}{test}", krate.replace('-', "_"));
-    match verdict {
-        "SKIP" => Some(Test::Ignored(name, IGNORED.to_owned())),
-        "PASS" | "LEAK" | "FLAKY" => Some(Test::Passed(name)),
-        "FAIL" | "TIMEOUT" | "ABORT" | "LEAK-FAIL" => Some(Test::Failed(format!("{name} ({verdict})"))),
-        _ if verdict.starts_with("SIG") || verdict.starts_with("TRY") => {
-            Some(Test::Failed(format!("{name} ({verdict})")))
-        }
+    let failed = || Some(Test::Failed(format!("{name} ({verdict})")));
+    match (verdict.strip_prefix(LAST_TRY), verdict) {
+        (Some("PASS" | "LEAK"), _) => Some(Test::PassedAgain(name)),
+        (Some("SLOW" | "TRMNTG"), _) => None,
+        (Some(_), _) | (None, "FAIL" | "TIMEOUT" | "ABORT" | "LEAK-FAIL") => failed(),
+        (None, "SKIP") => Some(Test::Ignored(name, IGNORED.to_owned())),
+        (None, "PASS" | "LEAK") => Some(Test::Passed(name)),
+        // A try that is not the last says nothing yet.
+        (None, signal) if signal.starts_with("SIG") => failed(),
         _ => None,
     }
 }
+
+/// How nextest marks the last of the two tries that the profile `ci` gives a test.
+const LAST_TRY: &str = "TRY 2 ";
 
 /// `SKIP name: reason`; a line that gives no name is a skip all the same.
 fn skip(line: &str) -> Option<Skip> {
@@ -302,6 +362,46 @@ mod tests {
         assert_eq!(outcome.passed_names, ["sinew_base::tests::a"]);
         assert_eq!((outcome.passed, outcome.skips.len()), (1, 1));
         assert_eq!(outcome.failures, ["sinew_base::it::b (SIGKILL)", "sinew_base::it::c (FAIL)"]);
+    }
+
+    /// What nextest 0.9 printed of tests that it tried twice.
+    const TWICE: &str = "  TRY 1 ABRT [   0.013s] (───) fl-x tests::abort\n  TRY 2 ABRT [   0.010s] (1/4) fl-x tests::abort\n  TRY 1 FAIL [   0.212s] (───) fl-x tests::flaky\n  TRY 2 PASS [   0.019s] (2/4) fl-x tests::flaky\n        PASS [   0.005s] (3/4) fl-x tests::good\n        SLOW [>  2.000s] (───) fl-x tests::slow\nTRY 1 TRMNTG [>  4.000s] (───) fl-x tests::slow\n   TRY 1 TMT [   4.005s] (───) fl-x tests::slow\n  TRY 2 SLOW [>  2.000s] (───) fl-x tests::slow\n   TRY 2 TMT [   4.005s] (4/4) fl-x tests::slow\n     Summary [   4.320s] 4 tests run: 2 passed (1 flaky), 2 failed, 0 skipped\n   FLAKY 2/2 [   0.019s] (2/4) fl-x tests::flaky\n  TRY 2 ABRT [   0.010s] (1/4) fl-x tests::abort\n   TRY 2 TMT [   4.005s] (4/4) fl-x tests::slow\n";
+
+    #[test]
+    fn a_test_that_passes_the_second_time_is_told_apart() {
+        let outcome = read(Runner::Nextest, TWICE, "");
+        assert_eq!((outcome.passed, outcome.flaky), (2, vec!["fl_x::tests::flaky".to_owned()]));
+        assert_eq!(outcome.passed_names, ["fl_x::tests::flaky", "fl_x::tests::good"]);
+        assert_eq!(outcome.failures, ["fl_x::tests::abort (TRY 2 ABRT)", "fl_x::tests::slow (TRY 2 TMT)"]);
+    }
+
+    #[test]
+    fn of_two_runs_the_second_counts_and_the_first_is_remembered() {
+        let failed = |names: &[&str]| Outcome {
+            passed: 1,
+            failures: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Outcome::default()
+        };
+        let both = failed(&["a", "b"]).and_again(failed(&["b", "c"]));
+        assert_eq!(
+            (both.passed, both.failures, both.flaky),
+            (1, vec!["b".into(), "c".into()], vec!["a".into()])
+        );
+    }
+
+    #[test]
+    fn skips_of_one_reason_are_told_together() {
+        let skip = |name: &str, reason: &str| Skip { name: name.into(), reason: reason.into() };
+        let skips = [
+            skip("a::m::x", "[r] no"),
+            skip("b", "[s] none"),
+            skip("a::n::z", "[r] no"),
+            skip("a::m::y", "[r] no"),
+        ];
+        assert_eq!(
+            skips_by_reason(&skips),
+            ["SKIP 3 tests: [r] no", "     a::m: x, y", "     a::n: z", "SKIP b: [s] none"]
+        );
     }
 
     #[test]

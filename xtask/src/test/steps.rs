@@ -41,7 +41,7 @@ pub(super) const ALL: [Step; 26] = [
     Step {
         name: "vm",
         what: "tests in a guest whose kernel has RDMA devices",
-        run: |context, so_far| vm::step(&context.workspace, &context.logs, so_far),
+        run: |context, so_far| vm::step(&context.workspace, &context.logs, so_far, context.again),
     },
     Step {
         name: "loom",
@@ -148,7 +148,9 @@ fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
             let what = ["--workspace", "--all-features", "--lib", "--bins", "--tests", "--no-fail-fast"];
             match context.runner {
                 Runner::Nextest => {
-                    cargo.args(["nextest", "run"]).args(what);
+                    cargo
+                        .args(["nextest", "run", "--profile", if context.again { "ci" } else { "default" }])
+                        .args(what);
                     cargo.args([
                         "--success-output=immediate",
                         "--failure-output=immediate",

@@ -64,7 +64,7 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if filter.is_none() && options.binaries.is_empty() {
         outcome.absorb(promises::keep(workspace, &made)?);
     }
-    let inside = Inside { workspace, made, logs, filter: None };
+    let inside = Inside { workspace, made, logs, filter: None, again: false };
     outcome.absorb(if options.binaries.is_empty() {
         inside.chosen(suites, filter)?
     } else {
@@ -73,11 +73,11 @@ pub(super) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     outcome.conclude("vm")
 }
 
-/// The step of the test command. A machine that cannot have a guest skips it.
+/// The step of the test command. A machine that cannot have a guest skips it. With `again` a program of which a test failed is run once more.
 ///
 /// # Errors
 /// When the list of suites is wrong, a program does not build, or a guest cannot be started.
-pub(crate) fn step(workspace: &Workspace, logs: &Path, so_far: &Outcome) -> Result<Outcome> {
+pub(crate) fn step(workspace: &Workspace, logs: &Path, so_far: &Outcome, again: bool) -> Result<Outcome> {
     let suites = suites::all(workspace)?;
     let made = build::make(workspace, false, &logs.join("vm-build.log"));
     let tried = made.and_then(|made| Ok((promises::keep(workspace, &made)?, made)));
@@ -88,7 +88,7 @@ pub(crate) fn step(workspace: &Workspace, logs: &Path, so_far: &Outcome) -> Resu
             None => return Err(error),
         },
     };
-    let inside = Inside { workspace, made, logs: logs.to_owned(), filter: None };
+    let inside = Inside { workspace, made, logs: logs.to_owned(), filter: None, again };
     outcome.absorb(inside.chosen(suites, None)?);
     // What is not run anywhere has been told once, by whoever did not run it first.
     outcome.skips.retain(|skip| {
@@ -104,6 +104,8 @@ struct Inside<'a> {
     logs: PathBuf,
     /// A part of the names of tests.
     filter: Option<&'a str>,
+    /// Whether programs of which a test failed are run once more, in a new guest.
+    again: bool,
 }
 
 /// One program and its guest.
@@ -160,7 +162,12 @@ impl<'a> Inside<'a> {
             environment: environment.collect(),
             limits: suite.limits(),
         };
-        if suite.pair { self.pair(&program) } else { self.one(&program) }
+        let run = |log: &str| if suite.pair { self.pair(&program, log) } else { self.one(&program, log) };
+        let first = run(&suite.name)?;
+        if !self.again || first.failures.is_empty() {
+            return Ok(first);
+        }
+        Ok(first.and_again(run(&format!("{}-again", suite.name))?))
     }
 
     fn binaries(&self, paths: &[PathBuf]) -> Result<Outcome> {
@@ -169,7 +176,7 @@ impl<'a> Inside<'a> {
             let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let name = file.rsplit_once('-').map_or(file.as_str(), |(name, _)| name);
-            total.absorb(self.one(&Program {
+            let program = Program {
                 name,
                 path: &path,
                 folder: std::env::current_dir()?,
@@ -178,7 +185,8 @@ impl<'a> Inside<'a> {
                 wire: false,
                 environment: Vec::new(),
                 limits: BINARY_LIMITS,
-            })?);
+            };
+            total.absorb(self.one(&program, name)?);
         }
         Ok(total)
     }
@@ -201,31 +209,31 @@ impl<'a> Inside<'a> {
         }
     }
 
-    fn one(&self, program: &Program<'_>) -> Result<Outcome> {
+    fn one(&self, program: &Program<'_>, log: &str) -> Result<Outcome> {
         let begun = Instant::now();
         let output = Output::default();
         let ended = in_one(&self.made, &self.job(program), program.limits, output.sinks())?;
-        let outcome = self.read(program, program.name, &ended, &output)?;
+        let outcome = self.read(program, log, &ended, &output)?;
         report(program.name, &outcome, begun.elapsed());
         Ok(outcome)
     }
 
-    fn pair(&self, program: &Program<'_>) -> Result<Outcome> {
+    fn pair(&self, program: &Program<'_>, log: &str) -> Result<Outcome> {
         let begun = Instant::now();
         let outputs = [Output::default(), Output::default()];
         let jobs = [self.job(program), self.job(program)];
         let sinks = [outputs[0].sinks(), outputs[1].sinks()];
         let ended = in_two(&self.made, &jobs, program.limits, sinks)?;
-        let names = [1, 2].map(|number| format!("{}-{number}", program.name));
-        let first = self.read(program, &names[0], &ended[0], &outputs[0])?;
-        let second = self.read(program, &names[1], &ended[1], &outputs[1])?;
+        let logs = [1, 2].map(|number| format!("{log}-{number}"));
+        let first = self.read(program, &logs[0], &ended[0], &outputs[0])?;
+        let second = self.read(program, &logs[1], &ended[1], &outputs[1])?;
         let outcome = of_both(first, second);
         report(program.name, &outcome, begun.elapsed());
         Ok(outcome)
     }
 
-    /// Keeps what a program wrote, and counts it.
-    fn read(&self, program: &Program<'_>, name: &str, ended: &Ended, output: &Output) -> Result<Outcome> {
+    /// Keeps what a program wrote in the log of that name, and counts it.
+    fn read(&self, program: &Program<'_>, log: &str, ended: &Ended, output: &Output) -> Result<Outcome> {
         let mut text = output.text();
         let reason = match ended.end {
             End::Exited(0) => None,
@@ -237,7 +245,7 @@ impl<'a> Inside<'a> {
                 Some("the guest died".to_owned())
             }
         };
-        let log = self.logs.join(format!("vm-{name}.log"));
+        let log = self.logs.join(format!("vm-{log}.log"));
         std::fs::write(&log, &text).with_context(|| format!("cannot write {}", log.display()))?;
         let finished = Finished { ok: reason.is_none(), output: text, reason, log };
         let mut outcome = outcome::counted_at(&program.place, &finished, &ended.skips);
@@ -246,7 +254,10 @@ impl<'a> Inside<'a> {
             outcome.failures.clear();
         }
         for failure in &mut outcome.failures {
-            *failure = format!("{name}: {failure}");
+            *failure = format!("{}: {failure}", program.name);
+        }
+        if !outcome.failures.is_empty() {
+            outcome::panics(&finished.output).iter().for_each(|line| println!("       | {line}"));
         }
         Ok(outcome)
     }
