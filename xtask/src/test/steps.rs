@@ -140,7 +140,7 @@ fn no_features(context: &Context, _: &Outcome) -> Result<Outcome> {
 
 fn tests(context: &Context, _: &Outcome) -> Result<Outcome> {
     let finished =
-        run_cargo(context, "tests", if context.long { 60 * MINUTE } else { 20 * MINUTE }, |cargo| {
+        run_cargo(context, "tests", if context.long { 60 * MINUTE } else { 40 * MINUTE }, |cargo| {
             cargo.env("XTASK_SKIP_LOG", &context.skip_log);
             if context.long {
                 cargo.env("XTASK_LONG", "1");
