@@ -227,6 +227,51 @@ fn the_answer_of_an_atomic_has_a_place_of_eight_bytes_or_is_refused() {
     ));
 }
 
+/// A peer writes and reads the first three bytes of each word, while two threads write the others, and look at all.
+#[test]
+fn threads_and_a_peer_in_the_same_exposed_words_neither_race_nor_lose_a_byte() {
+    const WORDS: usize = 4;
+    let rounds = if cfg!(miri) { 3_u8 } else { 100 };
+    let fake = Fake::new();
+    let mut pair = Pair::new(&fake);
+    let region = fake.pd.expose(Memory::zeroed(WORDS * 8).unwrap(), RemoteAccess::all()).unwrap();
+    std::thread::scope(|threads| {
+        for own in [3..6, 6..8] {
+            let region = region.clone();
+            threads.spawn(move || {
+                let mut seen = [0; WORDS * 8];
+                for round in 1..=rounds {
+                    for word in 0..WORDS {
+                        region.write_at(word * 8 + own.start, &vec![round; own.len()]).unwrap();
+                        let whole = region.load(word * 8, Ordering::Relaxed).unwrap().to_ne_bytes();
+                        assert!(whole[own.clone()].iter().all(|byte| *byte == round), "{whole:?} in {round}");
+                    }
+                    region.read_at(1, &mut seen[1..]).unwrap();
+                    assert!(seen.chunks(8).all(|word| word[own.start] == round), "{seen:?} in {round}");
+                }
+            });
+        }
+        for round in 1..=rounds {
+            let mut bytes = fake.pd.allocate(3).unwrap();
+            for word in 0..WORDS as u64 {
+                bytes.fill(round);
+                let place = region.remote().slice(word * 8, 3).unwrap();
+                pair.hub.post(pair.a, Operation::write(bytes, place)).unwrap();
+                bytes = pair.ended().remove(0).held.into_buffer().unwrap();
+                bytes.fill(0);
+                pair.hub.post(pair.a, Operation::read(bytes, place)).unwrap();
+                bytes = pair.ended().remove(0).held.into_buffer().unwrap();
+                assert_eq!(bytes[..], [round; 3]);
+            }
+        }
+    });
+    let mut all = [0; WORDS * 8];
+    region.read_at(0, &mut all).unwrap();
+    assert_eq!(all, [rounds; WORDS * 8]);
+    drop((pair, region));
+    fake.finish();
+}
+
 #[test]
 fn a_shared_receive_that_is_told_of_twice_ends_no_later_one() {
     let fake = Fake::new();

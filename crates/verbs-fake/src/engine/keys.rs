@@ -4,17 +4,22 @@
 //! without the right to it is refused here.
 #![allow(unsafe_code)]
 
-use crate::engine::bytes;
+use crate::engine::bytes::{self, Words};
 use crate::fault::Touch;
 use crate::request::{Data, Piece};
 use crate::world::{Key, Memory, Mr, Pointer, State};
 use core::ops::Range;
 use sinew_verbs_sys as sys;
 
+/// Any right of peers.
+const REMOTE: u32 =
+    sys::IBV_ACCESS_REMOTE_READ | sys::IBV_ACCESS_REMOTE_WRITE | sys::IBV_ACCESS_REMOTE_ATOMIC;
+
 /// Memory that was checked, valid while the world stays locked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     memory: Memory,
+    words: Words,
     pub(crate) len: usize,
 }
 
@@ -32,13 +37,24 @@ impl Mr {
         }
         let (offset, len) =
             (usize::try_from(offset).map_err(|_| Denied)?, usize::try_from(len).map_err(|_| Denied)?);
+        let words = match self.memory {
+            Memory::Host(base) if self.is_shared() => {
+                Words::of(base.0, usize::try_from(self.len).map_err(|_| Denied)?)
+            }
+            _ => Words::default(),
+        };
         let memory = match self.memory {
             Memory::Host(base) => Memory::Host(Pointer(base.0.wrapping_add(offset))),
             Memory::Mapped(base) => Memory::Mapped(Pointer(base.0.wrapping_add(offset))),
             Memory::Device(id, start) => Memory::Device(id, start + offset),
             Memory::Null => Memory::Null,
         };
-        Ok(Span { memory, len })
+        Ok(Span { memory, words, len })
+    }
+
+    /// Whether peers may touch it, by its key or by that of a window.
+    const fn is_shared(&self) -> bool {
+        self.access & (REMOTE | sys::IBV_ACCESS_MW_BIND) != 0
     }
 }
 
@@ -91,7 +107,7 @@ impl State {
         match span.memory {
             // SAFETY: the span lies in a region that is registered, and whoever registered it promised that its memory stays.
             // A mapping stays as long as its region.
-            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_out(at.0, span.len) },
+            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_out(at.0, span.len, span.words) },
             Memory::Device(id, at) => self
                 .dms
                 .get(&id)
@@ -106,7 +122,7 @@ impl State {
         let from = &from[..from.len().min(span.len)];
         match span.memory {
             // SAFETY: as in `read`; that it may be written was checked with the key.
-            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_in(at.0, from) },
+            Memory::Host(at) | Memory::Mapped(at) => unsafe { bytes::copy_in(at.0, from, span.words) },
             Memory::Device(id, at) => {
                 if let Some(place) = self.dms.get_mut(&id).and_then(|dm| dm.get_mut(at..at + from.len())) {
                     place.copy_from_slice(from);
@@ -193,10 +209,8 @@ impl State {
 
     /// Memory of this process that peers may touch by a key: addresses of regions with remote access.
     pub(crate) fn exposed(&self) -> Vec<Range<usize>> {
-        let remote =
-            sys::IBV_ACCESS_REMOTE_READ | sys::IBV_ACCESS_REMOTE_WRITE | sys::IBV_ACCESS_REMOTE_ATOMIC;
         let of = |mr: &Mr| match mr.memory {
-            Memory::Host(base) if mr.access & remote != 0 => Some(
+            Memory::Host(base) if mr.access & REMOTE != 0 => Some(
                 base.0.addr()..base.0.addr().saturating_add(usize::try_from(mr.len).unwrap_or(usize::MAX)),
             ),
             _ => None,

@@ -3,6 +3,7 @@
 
 use super::region::Registered;
 use super::remote::RemoteRegion;
+use super::words::Words;
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,9 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Owned memory with remote access. `Clone` is another handle to the same memory; `Send` and `Sync`.
 ///
 /// Whoever knows [`remote`](Self::remote) and has a queue pair of the same protection domain can reach it, at any time, until the last
-/// handle is dropped. So its bytes are never a slice: they are copied in and out, or loaded and stored as whole words. Copies
-/// may be torn by a peer that writes meanwhile; words are not. What a peer wrote before it told so (by a message, or by a
-/// word that is loaded with `Acquire`) is seen.
+/// handle is dropped. So its bytes are never a slice: they are copied in and out, or loaded and stored as whole words. What a peer wrote before
+/// it told so (by a message, or by a word that is loaded with `Acquire`) is seen.
+///
+/// Threads may do all of that at once, on the same bytes: nothing here is a data race. Whole words at addresses that are multiples of eight are
+/// moved whole by copies too, in no order; beside a thread or a peer that writes meanwhile, a copy may be old in one word and new in the next. A
+/// copy into a part of a word leaves the rest of it as it is.
 #[derive(Clone, Debug)]
 #[doc(alias = "ibv_mr")]
 pub struct ExposedRegion {
@@ -50,11 +54,10 @@ impl ExposedRegion {
         self.region.remote()
     }
 
-    /// Where `len` bytes from `offset` on begin.
-    fn at(&self, offset: usize, len: usize) -> Result<*mut u8> {
-        within(&self.region, offset, len)?;
-        // SAFETY: inside the region.
-        Ok(unsafe { self.region.start().as_ptr().add(offset) })
+    fn words(&self) -> Words<'_> {
+        // SAFETY: exposed memory is owned by its registration, which is alive as long as `self`; its bytes are not reached but by devices and through
+        // here, always with the same arguments.
+        unsafe { Words::new(self.region.start(), self.region.len()) }
     }
 
     /// Copies bytes from `offset` on out of it.
@@ -62,10 +65,7 @@ impl ExposedRegion {
     /// # Errors
     /// [`Error::Invalid`] when the region does not enclose them.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
-        let from = self.at(offset, into.len())?;
-        // SAFETY: `from` has as many bytes, valid while the region is; `into` is this process's own and cannot overlap it.
-        unsafe { sinew_base::copy::from_shared(from, into.as_mut_ptr(), into.len()) };
-        Ok(())
+        self.words().read(offset, into).ok_or_else(|| outside(&self.region, offset, into.len()))
     }
 
     /// Copies bytes into it from `offset` on.
@@ -73,24 +73,18 @@ impl ExposedRegion {
     /// # Errors
     /// [`Error::Invalid`] when the region does not enclose them.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        let to = self.at(offset, bytes.len())?;
-        // SAFETY: as for reading, the other way.
-        unsafe { sinew_base::copy::to_shared(bytes.as_ptr(), to, bytes.len()) };
-        Ok(())
+        self.words().write(offset, bytes).ok_or_else(|| outside(&self.region, offset, bytes.len()))
     }
 
     fn word(&self, offset: usize) -> Result<&AtomicU64> {
-        let at = self.at(offset, 8)?;
-        if !(at as usize).is_multiple_of(8) {
-            return Err(Error::invalid(
+        within(&self.region, offset, 8)?;
+        self.words().word(offset).ok_or_else(|| {
+            Error::invalid(
                 "word of exposed memory",
                 format!("offset {offset} is not at a multiple of 8 bytes"),
                 "take an offset that is",
-            ));
-        }
-        // SAFETY: eight bytes inside the region, aligned, alive as long as `self`; nobody has them as anything but atomics,
-        // volatile copies, or by a device.
-        Ok(unsafe { AtomicU64::from_ptr(at.cast()) })
+            )
+        })
     }
 
     /// The word of 8 bytes at `offset`, in the machine's order.
@@ -182,11 +176,16 @@ fn within(region: &Registered, offset: usize, len: usize) -> Result<()> {
     if offset.checked_add(len).is_some_and(|end| end <= region.len()) {
         return Ok(());
     }
-    Err(Error::invalid(
+    Err(outside(region, offset, len))
+}
+
+#[cold]
+fn outside(region: &Registered, offset: usize, len: usize) -> Error {
+    Error::invalid(
         "range of exposed memory",
         format!("{len} bytes at offset {offset} of {}", region.len()),
         "stay inside of the region",
-    ))
+    )
 }
 
 impl ExposedPart {

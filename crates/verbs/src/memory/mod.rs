@@ -21,6 +21,7 @@ mod pool;
 mod region;
 mod remote;
 mod window;
+mod words;
 
 pub use access::{RegistrationFlags, RemoteAccess};
 pub use advise::Advice;
