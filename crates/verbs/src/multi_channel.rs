@@ -63,14 +63,17 @@ impl MultiChannelBuilder<'_> {
     /// [`Error::Invalid`] for no peers, or more requests than a completion queue has; otherwise as for a channel.
     pub fn build(self) -> Result<PreparedMultiChannel> {
         let core = self.recipe.build(self.pd, self.peers, self.without)?;
-        Ok(PreparedMultiChannel { channels: MultiChannel { core, recipe: self.recipe } })
+        let connected = vec![None; self.peers as usize];
+        Ok(PreparedMultiChannel { channels: MultiChannel { core, recipe: self.recipe }, connected })
     }
 }
 
-/// Channels that are not connected.
+/// Channels that are not connected, or not all of them.
 #[derive(Debug)]
 pub struct PreparedMultiChannel {
     channels: MultiChannel,
+    /// To which endpoint each is connected already.
+    connected: Vec<Option<Endpoint>>,
 }
 
 impl PreparedMultiChannel {
@@ -90,9 +93,12 @@ impl PreparedMultiChannel {
 
     /// Connects to the peers whose endpoints these are, in order.
     ///
+    /// Where one cannot be connected to, those before it stay connected: a second call goes on with the one that failed, and with those behind it.
+    ///
     /// # Errors
     /// Itself with [`Error::Invalid`] when there are more or fewer endpoints than peers (nothing was connected then); with [`Error::Peer`] or
-    /// [`Error::Transition`] for the first that cannot be connected to.
+    /// [`Error::Transition`] for the first that cannot be connected to; with [`Error::Invalid`] for a peer that is connected already, to another endpoint than
+    /// this one ([`reset`](Self::reset)).
     pub fn handshake(self, endpoints: &[Endpoint]) -> std::result::Result<MultiChannel, (Self, Error)> {
         let peers = self.channels.peers();
         if endpoints.len() != peers as usize {
@@ -105,17 +111,55 @@ impl PreparedMultiChannel {
 
     /// The same, with nothing for the peer without a connection; which peer failed.
     pub(crate) fn handshake_by_peer(
-        self,
+        mut self,
         endpoints: &[Option<Endpoint>],
     ) -> std::result::Result<MultiChannel, (Self, u32, Error)> {
         for (peer, endpoint) in (0..).zip(endpoints) {
             if let Some(endpoint) = endpoint
-                && let Err(error) = self.channels.core.connect(peer, endpoint)
+                && let Err(error) = self.connect(peer, endpoint)
             {
                 return Err((self, peer, error));
             }
         }
         Ok(self.channels)
+    }
+
+    fn connect(&mut self, peer: u32, endpoint: &Endpoint) -> Result<()> {
+        let Some(connected) = self.connected.get_mut(peer as usize) else {
+            return self.channels.core.connect(peer, endpoint);
+        };
+        match connected {
+            Some(to) if to == endpoint => return Ok(()),
+            Some(to) => {
+                return Err(Error::invalid(
+                    "handshake",
+                    format!("peer {peer} is connected to queue pair {} already", to.qp_num),
+                    "give the same endpoint as before, or reset that peer and tell it the new one of this side",
+                ));
+            }
+            None => self.channels.core.connect(peer, endpoint)?,
+        }
+        *connected = Some(*endpoint);
+        Ok(())
+    }
+
+    /// Whether a handshake that failed later has connected that peer.
+    #[must_use]
+    pub fn is_connected(&self, peer: u32) -> bool {
+        self.connected.get(peer as usize).is_some_and(Option::is_some)
+    }
+
+    /// Takes one peer's connection back, as far as it came: it can be connected to any endpoint then. Says the endpoint that the peer needs now; what it was
+    /// told before is of no use. Receives that were posted for the peer end as flushed.
+    ///
+    /// # Errors
+    /// As for [`MultiChannel::reset`].
+    pub fn reset(&mut self, peer: u32) -> Result<Endpoint> {
+        let endpoint = self.channels.reset(peer)?;
+        if let Some(connected) = self.connected.get_mut(peer as usize) {
+            *connected = None;
+        }
+        Ok(endpoint)
     }
 
     /// Posts a receive on owned memory before the peer can send.

@@ -19,7 +19,7 @@ use sinew_verbs::hub::{Completed, Held, Hub, Member, Operation, Side};
 use sinew_verbs::memory::Buffer;
 use sinew_verbs::qp::Ud;
 use sinew_verbs::qp::state::State;
-use sinew_verbs::qp::{QueuePair, Rc, ReceiveRequest, SendRequest};
+use sinew_verbs::qp::{QueuePair, QueuePairMut, Rc, ReceiveRequest, SendRequest};
 use sinew_verbs::{Error, Library, ProtectionDomain};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ impl Station {
     }
 
     /// Sends and waits for the acknowledgement.
-    fn send(&mut self, pair: &mut QueuePair<Rc>, message: &[u8]) {
+    fn send(&mut self, mut pair: QueuePairMut<'_, Rc>, message: &[u8]) {
         let mut bytes = pair.protection_domain().allocate(64).expect("a buffer");
         bytes[..message.len()].copy_from_slice(message);
         let list = [bytes.gather(message.len()).expect("some bytes")];

@@ -5,6 +5,7 @@ mod common;
 use sinew_verbs::channel::{Channel, Pieces, Places, Work};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 use sinew_verbs::multi_channel::{MultiChannel, PeerRegion};
+use sinew_verbs::qp::Endpoint;
 use sinew_verbs::work::Status;
 use sinew_verbs::{Error, ProtectionDomain};
 use std::time::Duration;
@@ -124,6 +125,37 @@ fn a_silent_peer_is_cut_short_alone() {
     });
     assert!(forgotten.is_err());
     assert!(hub.broken(0).is_some() && hub.broken(1).is_none() && hub.broken(2).is_some());
+}
+
+#[test]
+fn a_handshake_that_failed_at_one_peer_goes_on_with_those_that_are_left() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().unwrap();
+    let hub = MultiChannel::builder(&pd, PEERS).build().unwrap();
+    let peers: Vec<_> = (0..PEERS).map(|_| Channel::builder(&pd).build().unwrap()).collect();
+    let to_peers: Vec<_> = peers.iter().map(|peer| peer.endpoint().unwrap()).collect();
+    let to_hub = hub.endpoints().unwrap();
+    // The guest's port is one of Ethernet, which needs a GID.
+    let nowhere = Endpoint { gid: None, ..to_peers[1] };
+    let (hub, error) = hub.handshake(&[to_peers[0], nowhere, to_peers[2]]).unwrap_err();
+    assert!(matches!(error, Error::Peer { .. }), "{error}");
+    assert!(hub.is_connected(0) && !hub.is_connected(1) && !hub.is_connected(2));
+    let mut hub = hub.handshake(&to_peers).map_err(|(_, error)| error).unwrap();
+    let message = pd.adopt(b"at last".to_vec()).unwrap();
+    let receives: Vec<_> = peers
+        .into_iter()
+        .zip(&to_hub)
+        .map(|(peer, to_hub)| {
+            let peer = peer.handshake(to_hub).map_err(|(_, error)| error).unwrap();
+            let receive = peer.submit_receive(pd.allocate(8).unwrap()).unwrap();
+            (peer, receive)
+        })
+        .collect();
+    assert!(hub.multicast_send(0..PEERS, message.gather(7).unwrap()).iter().all(Result::is_ok));
+    for (_peer, receive) in receives {
+        let finished = receive.wait(Duration::from_secs(10)).map_err(|(_, error)| error).unwrap();
+        assert_eq!(finished.held.into_buffer().unwrap()[..7], *b"at last");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::progress::NotDone;
 use super::wait::Deadline;
 use crate::error::{Error, Result};
 use crate::hub::Member;
-use crate::qp::{QueuePair, Rc};
+use crate::qp::{QueuePair, QueuePairMut, Rc};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub enum Ended {
 }
 
 impl Connection {
-    /// The queue pair, to post.
+    /// The queue pair, to post; it stays this connection's.
     #[must_use]
-    pub const fn queue_pair_mut(&mut self) -> &mut QueuePair<Rc> {
+    pub const fn queue_pair_mut(&mut self) -> QueuePairMut<'_, Rc> {
         self.id.queue_pair_mut()
     }
 }

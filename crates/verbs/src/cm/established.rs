@@ -8,7 +8,7 @@ use super::peer::{Done, Said};
 use super::progress::{Progress, Waits};
 use crate::error::Result;
 use crate::hub::Member;
-use crate::qp::{QueuePair, Rc};
+use crate::qp::{QueuePair, QueuePairMut, Rc};
 use std::convert::Infallible;
 
 /// A whole connection.
@@ -78,10 +78,10 @@ impl<Q> Id<Established<Q>> {
 }
 
 impl Id<Established<QueuePair<Rc>>> {
-    /// The queue pair, to post.
+    /// The queue pair, to post; it stays this connection's until [it is over](Id::<Disconnected<QueuePair<Rc>>>::into_queue_pair).
     #[must_use]
-    pub const fn queue_pair_mut(&mut self) -> &mut QueuePair<Rc> {
-        &mut self.state.queue_pair
+    pub const fn queue_pair_mut(&mut self) -> QueuePairMut<'_, Rc> {
+        QueuePairMut::new(&mut self.state.queue_pair)
     }
 }
 

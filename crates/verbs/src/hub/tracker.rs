@@ -224,7 +224,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         S: Connected,
     {
         let held = self.members.get_mut(member)?;
-        held.plan.as_ref().ok_or_else(by_hand)?.connect(&held.qp, peer)?;
+        held.plan.as_mut().ok_or_else(by_hand)?.connect(&held.qp, peer)?;
         held.sends.open();
         Ok(())
     }

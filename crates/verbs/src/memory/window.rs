@@ -14,7 +14,7 @@ use super::remote::{RemoteKey, RemoteRegion};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
-use crate::qp::{Atomics, QueuePair, SendRequest};
+use crate::qp::{Atomics, QueuePairMut, SendRequest};
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::ops::Range;
@@ -202,20 +202,21 @@ impl MemoryWindow {
     /// [`Error::Full`] when the send queue is full; [`Error::Call`] otherwise.
     ///
     /// # Safety
-    /// As for [`QueuePair::post`]: until the request has ended, a handle of this window is there. `wr_id` and a place of the queues are the caller's. The queue pair
+    /// As for [`QueuePair::post`](crate::qp::QueuePair::post): until the request has ended, a handle of this window is there. `wr_id` and a place of the queues are the caller's. The queue pair
     /// is of the window's protection domain.
     #[doc(alias = "ibv_bind_mw")]
     #[doc(alias = "ibv_wr_bind_mw")]
     #[doc(alias = "ibv_inc_rkey")]
-    pub unsafe fn bind<S: Atomics>(
+    pub unsafe fn bind<'qp, S: Atomics>(
         &self,
-        qp: &mut QueuePair<S>,
+        qp: impl Into<QueuePairMut<'qp, S>>,
         wr_id: u64,
         signaled: bool,
         region: &ExposedRegion,
         range: Range<usize>,
         access: RemoteAccess,
     ) -> Result<RemoteRegion> {
+        let mut qp = qp.into();
         if self.shared.kind == WindowType::One {
             let (info, place) = self.part(region, &range, access)?;
             // SAFETY: the caller's promise.
@@ -237,7 +238,13 @@ impl MemoryWindow {
     ///
     /// # Safety
     /// As of [`bind`](Self::bind).
-    pub unsafe fn unbind<S: Atomics>(&self, qp: &mut QueuePair<S>, wr_id: u64, signaled: bool) -> Result<()> {
+    pub unsafe fn unbind<'qp, S: Atomics>(
+        &self,
+        qp: impl Into<QueuePairMut<'qp, S>>,
+        wr_id: u64,
+        signaled: bool,
+    ) -> Result<()> {
+        let mut qp = qp.into();
         if self.shared.kind == WindowType::One {
             // No bytes of a region that it holds: some libraries follow the pointer of a region even then, and crash without one.
             let Some(held) = self.state().held.last().cloned() else {

@@ -7,5 +7,6 @@ pub mod barrier;
 pub mod config;
 pub mod exchange;
 mod node;
+mod operations;
 
 pub use node::{Introduction, NetworkError, Node, NodeBuilder, NodeScope, PreparedNode};

@@ -15,7 +15,7 @@ use crate::pd::ProtectionDomain;
 use crate::qp::Endpoint;
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -246,8 +246,8 @@ impl PreparedNode {
     }
 }
 
-/// A rank with its connections to all others. Peers are ranks: everything of [`MultiChannel`] is here by `Deref`; this rank itself has no
-/// connection.
+/// A rank with its connections to all others. Peers are ranks: what [`MultiChannel`] does is here too, and what it answers by `Deref`; this rank itself
+/// has no connection.
 pub struct Node {
     channels: MultiChannel,
     rank: u32,
@@ -313,6 +313,11 @@ impl Node {
             algorithm: BarrierAlgorithm::BinaryTree,
             layout: CellLayout { world_size, groups_max: 64 },
         }
+    }
+
+    /// Within the module: channels are not exchanged.
+    pub(super) const fn channels_mut(&mut self) -> &mut MultiChannel {
+        &mut self.channels
     }
 
     /// This rank.
@@ -412,7 +417,7 @@ impl Node {
         Ok(())
     }
 
-    /// What a rank needs to know to connect anew, after [`MultiChannel::reset`] has said the endpoint.
+    /// What a rank needs to know to connect anew, after [`reset`](Self::reset) has said the endpoint.
     #[must_use]
     pub fn introduction(&self, endpoint: Endpoint) -> Introduction {
         Introduction { endpoint, cells: self.bindings.cells.remote() }
@@ -424,12 +429,6 @@ impl Deref for Node {
 
     fn deref(&self) -> &MultiChannel {
         &self.channels
-    }
-}
-
-impl DerefMut for Node {
-    fn deref_mut(&mut self) -> &mut MultiChannel {
-        &mut self.channels
     }
 }
 

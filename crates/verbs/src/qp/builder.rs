@@ -278,7 +278,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         let choice = self.choose()?;
         let options = self.options;
         let qp = self.build_raw()?;
-        let plan = Plan { options, choice, psn: PacketSequenceNumber::default() };
+        let plan = Plan { options, choice, psn: PacketSequenceNumber::default(), ready_for: None };
         let mut prepared = PreparedQueuePair { qp, plan };
         prepared.plan.init(&prepared.qp)?;
         Ok(prepared)

@@ -27,12 +27,15 @@ pub(crate) struct Plan {
     pub(super) choice: Choice,
     /// Number of its first packet; drawn anew each time that it comes to INIT.
     pub(super) psn: PacketSequenceNumber,
+    /// The peer that it is ready to receive from, while it cannot send to it yet.
+    pub(super) ready_for: Option<Endpoint>,
 }
 
 impl Plan {
     /// From RESET to INIT.
     pub(crate) fn init<S: Service>(&mut self, qp: &QueuePair<S>) -> Result<()> {
         self.psn = self.options.psn.unwrap_or_else(PacketSequenceNumber::random);
+        self.ready_for = None;
         let attributes = Attributes::new()
             .set_state(State::INIT)
             .set_pkey_index(self.options.pkey_index)
@@ -61,8 +64,8 @@ impl Plan {
         Ok(self.options.responder_resources.min(u8::try_from(most).unwrap_or(u8::MAX)))
     }
 
-    /// From INIT to RTR and RTS, towards a peer.
-    pub(crate) fn connect<S: Connected>(&self, qp: &QueuePair<S>, peer: &Endpoint) -> Result<()> {
+    /// From INIT to RTR and RTS, towards a peer; from RTR, where a call before came as far as that.
+    pub(crate) fn connect<S: Connected>(&mut self, qp: &QueuePair<S>, peer: &Endpoint) -> Result<()> {
         let context = qp.protection_domain().context();
         let port = context.port(self.choice.port)?;
         let options = &self.options;
@@ -93,8 +96,13 @@ impl Plan {
                 .set_rnr_retries(options.rnr_retries)
                 .set_initiator_depth(depth);
         }
-        qp.modify(&ready)?;
-        qp.modify(&sending)
+        if self.ready_for != Some(*peer) {
+            qp.modify(&ready)?;
+            self.ready_for = Some(*peer);
+        }
+        qp.modify(&sending)?;
+        self.ready_for = None;
+        Ok(())
     }
 
     fn route(&self, peer: &Endpoint, layer: LinkLayer) -> Result<Option<Route>> {
@@ -194,9 +202,9 @@ impl<S: Connected> PreparedQueuePair<S> {
     /// # Errors
     /// Itself with [`Error::Peer`] when the endpoint cannot be connected to (it has no GID where ours needs one, or the other way
     /// round), and [`Error::Transition`] when the device refuses, with the route's hint where the peer's GID cannot be reached.
-    /// [`reset`](Self::reset) makes a second attempt possible.
+    /// A second attempt goes on where the first one failed; [`reset`](Self::reset) makes one with another endpoint possible where that is refused.
     #[expect(clippy::result_large_err, reason = "it gives the queue pair back")]
-    pub fn connect(self, peer: &Endpoint) -> std::result::Result<QueuePair<S>, (Self, Error)> {
+    pub fn connect(mut self, peer: &Endpoint) -> std::result::Result<QueuePair<S>, (Self, Error)> {
         match self.plan.connect(&self.qp, peer) {
             Ok(()) => Ok(self.qp),
             Err(error) => Err((self, error)),
