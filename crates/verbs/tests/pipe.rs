@@ -1,7 +1,12 @@
 //! Pipes: one queue pair, whose operations end in the order posted; no buffer is lost, and none is the caller's while the device may touch it. On a device inside the process.
-#![allow(unsafe_code, reason = "a device that refuses a request in the middle of a list")]
+#![allow(unsafe_code, reason = "a device that refuses a request in the middle of a list, a signal")]
 
+mod common;
+#[path = "pipe/events.rs"]
+mod events;
 mod fake;
+#[path = "pipe/inline.rs"]
+mod inline;
 
 use fake::lies::{completion, endless, poll_by, too_many};
 use fake::{Fake, must_end, range};
@@ -29,7 +34,7 @@ impl Pipes {
     fn new(fake: &Fake, depth: u32, extended: bool) -> Self {
         let make = || {
             Pipe::<Rc>::new(&fake.pd, depth, 32, |qp| {
-                Ok(qp.extended(extended).remote_access(RemoteAccess::all()))
+                Ok(qp.extended(extended).inline_capacity(64).remote_access(RemoteAccess::all()))
             })
             .unwrap()
         };
@@ -79,7 +84,7 @@ fn both(test: impl Fn(&Fake, Pipes)) {
 }
 
 /// All that has ended, each with success.
-fn ended(pipe: &mut Pipe<Rc>) -> Vec<Buffer> {
+fn ended<E>(pipe: &mut Pipe<Rc, E>) -> Vec<Buffer> {
     let mut all = Vec::new();
     loop {
         let run = pipe.poll().unwrap();
@@ -96,7 +101,7 @@ fn ended_now(pipe: &mut Pipe<Rc>) -> usize {
     pipe.poll().unwrap().len()
 }
 
-fn received(pipe: &mut Pipe<Rc>) -> Vec<(u8, Option<u32>, Option<u32>)> {
+fn received<E>(pipe: &mut Pipe<Rc, E>) -> Vec<(u8, Option<u32>, Option<u32>)> {
     let mut all = Vec::new();
     while let Some(received) = pipe.poll_received().unwrap() {
         let success = received.result.unwrap();

@@ -37,7 +37,7 @@ pub use member::{Member, Side};
 pub use operation::{Held, Operation};
 use operation::{Kept, Stored};
 pub(crate) use operation::{NO_ELEMENTS, no_word, of_another_domain};
-pub use pipe::{Pipe, Received, Run, Verb};
+pub use pipe::{NoEvents, OwnEvents, Pipe, Received, Run, SharedEvents, Verb};
 pub use post::{BatchRejected, Rejected};
 pub use prepared::Prepared;
 use std::fmt;

@@ -373,6 +373,10 @@ unsafe fn write_inline(qp: *mut sys::ibv_qp_ex, list: *const sys::ibv_sge, len: 
             let addr = std::ptr::with_exposed_provenance_mut(sge.addr as usize);
             *piece = sys::ibv_data_buf { addr, length: sge.length as usize };
         }
+        // One piece by itself: librxe takes a list for a message of no bytes (rdma-core 44 and later).
+        if let [piece] = pieces[..len] {
+            return sys::ibv_wr_set_inline_data_unchecked(qp, piece.addr, piece.length);
+        }
         sys::ibv_wr_set_inline_data_list_unchecked(qp, len, pieces.as_ptr());
     }
 }

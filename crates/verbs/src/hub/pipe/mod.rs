@@ -1,14 +1,17 @@
 //! One queue pair with completion queues of its own: the fastest safe posting.
 //!
 //! # Order of use
-//! [`Pipe::new`], receives posted, endpoints exchanged, [`Pipe::connect`]; then [`Pipe::post`] or [`Pipe::post_all`], and [`Pipe::poll`].
+//! [`Pipe::new`], receives posted, endpoints exchanged, [`Pipe::connect`]; then [`Pipe::post`] or [`Pipe::post_all`], and [`Pipe::poll`]. One that sleeps is made by
+//! [`Pipe::with_events`], and waits by [`Pipe::wait`](Pipe::<S, OwnEvents>::wait).
 //!
 //! # Memory
 //! As with a [`Hub`](super::Hub): what is posted moves into the pipe and comes back when it has ended. A completion says that all before it have ended too; nothing is looked up,
 //! and a number that was counted on is all that a completion changes. A pipe that is dropped destroys its queue pair first, and then drops the memory of what was out; what a device
-//! refuses to end stays for ever, counted. Forgetting a pipe leaks the memory with it.
+//! refuses to end stays for ever, counted. Forgetting a pipe leaks the memory with it. Inline bytes are the driver's during the call alone.
 #![allow(unsafe_code)]
 
+mod events;
+mod inline;
 mod list;
 mod places;
 mod post;
@@ -18,12 +21,14 @@ mod verb;
 
 use super::member::{flush, tell_kept};
 use super::ring::Ring;
-use crate::cq::{CompletionQueue, WorkCompletion};
+use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::pd::ProtectionDomain;
 use crate::qp::{Connected, Endpoint, Operations, Plan, QueuePair, QueuePairBuilder};
 use crate::work::WorkError;
+pub use events::{NoEvents, OwnEvents, SharedEvents};
+use inline::Inlines;
 use list::List;
 use places::Places;
 pub use receive::Received;
@@ -38,7 +43,11 @@ const BATCH: usize = 16;
 /// One queue pair of a connection, whose operations are of one buffer each and end in the order posted. `Send`; one thread at a time uses it.
 ///
 /// The fastest safe way to post: for loops over one connection, posting and polling costs what C's does. Take a [`Hub`](super::Hub) for several queue pairs in one loop, for
-/// sleeping until something ends, for datagrams, atomics, windows, inline or shared memory, and operations of several buffers.
+/// datagrams, shared memory and operations of several buffers; and for atomics and windows: an atomic has two words beside its memory and a window is no buffer, which each [`Verb`] and each
+/// place would have room for, and each post would ask for.
+///
+/// `E` says how it tells that something has ended: only to who polls ([`NoEvents`]), at a channel of its own, where it sleeps ([`OwnEvents`]), or at one that it shares with others
+/// ([`SharedEvents`]).
 ///
 /// No queue of it overruns: a place is free only when its buffer was taken back. Dropped on whichever thread, it ends its queue pair first; nothing waits for the peer.
 ///
@@ -62,7 +71,7 @@ const BATCH: usize = 16;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Pipe<S: Connected> {
+pub struct Pipe<S: Connected, E = NoEvents> {
     /// Destroyed before the buffers of what is out go.
     qp: ManuallyDrop<QueuePair<S>>,
     /// Its number, which completions name.
@@ -71,6 +80,8 @@ pub struct Pipe<S: Connected> {
     domain: *const (),
     /// Closed until it is connected.
     sends: ManuallyDrop<Places>,
+    /// Sends that have no buffer, beside.
+    inlines: Inlines,
     receives: ManuallyDrop<Ring<Buffer>>,
     plan: Plan,
     list: List,
@@ -79,12 +90,13 @@ pub struct Pipe<S: Connected> {
     /// The number of the send that failed last, and why.
     failed: Option<(u64, WorkError)>,
     strays: u64,
+    events: E,
 }
 
 // SAFETY: the pointer is compared, and never followed; the rest is of any thread.
-unsafe impl<S: Connected> Send for Pipe<S> {}
+unsafe impl<S: Connected, E: Send> Send for Pipe<S, E> {}
 // SAFETY: the same; shared references only ask.
-unsafe impl<S: Connected> Sync for Pipe<S> {}
+unsafe impl<S: Connected, E: Sync> Sync for Pipe<S, E> {}
 
 /// A completion queue and what was read of it.
 struct Reader {
@@ -142,8 +154,28 @@ impl<S: Connected> Pipe<S> {
         receives: u32,
         options: impl for<'a> FnOnce(QueuePairBuilder<'a, S>) -> Result<QueuePairBuilder<'a, S>>,
     ) -> Result<Self> {
-        let queue = |entries: u32| pd.context().completion_queue(entries.max(1)).build();
-        let (sent, received) = (queue(sends)?, queue(receives)?);
+        Self::make(pd, (sends, receives), None, NoEvents::NEW, options)
+    }
+}
+
+impl<S: Connected, E> Pipe<S, E> {
+    /// With queues so deep, sends and receives; a channel, and the words that events of the two completion queues come with.
+    fn make(
+        pd: &ProtectionDomain,
+        (sends, receives): (u32, u32),
+        channel: Option<(&CompletionChannel, [u64; 2])>,
+        events: E,
+        options: impl for<'a> FnOnce(QueuePairBuilder<'a, S>) -> Result<QueuePairBuilder<'a, S>>,
+    ) -> Result<Self> {
+        let queue = |entries: u32, which: usize| {
+            let queue = pd.context().completion_queue(entries.max(1));
+            match channel {
+                Some((channel, cookies)) => queue.channel(channel, cookies[which]),
+                None => queue,
+            }
+            .build()
+        };
+        let (sent, received) = (queue(sends, 0)?, queue(receives, 1)?);
         let builder = pd.queue_pair(&sent).receive_completion_queue(&received);
         let prepared = options(builder.send_depth(sends).receive_depth(receives))?.build()?;
         let (qp, plan) = prepared.into_parts();
@@ -170,6 +202,7 @@ impl<S: Connected> Pipe<S> {
             number: qp.number(),
             qp: ManuallyDrop::new(qp),
             sends: ManuallyDrop::new(Places::new(sends)),
+            inlines: Inlines::new(if depths.inline > 0 { sends } else { 0 }),
             receives: ManuallyDrop::new(Ring::new(receives)),
             plan,
             list: List::new(),
@@ -177,6 +210,7 @@ impl<S: Connected> Pipe<S> {
             received: Reader::new(received),
             failed: None,
             strays: 0,
+            events,
         })
     }
 
@@ -207,7 +241,8 @@ impl<S: Connected> Pipe<S> {
     /// Sends and receives that are out.
     #[must_use]
     pub fn in_flight(&self) -> (u32, u32) {
-        (self.sends.out() as u32, self.receives.len())
+        let sends = self.sends.out() + self.inlines.out_behind(self.sends.oldest());
+        (sends as u32, self.receives.len())
     }
 
     /// Whether nothing is out.
@@ -230,13 +265,15 @@ impl<S: Connected> Pipe<S> {
         self.qp.fail()
     }
 
-    /// Brings it back for a new connection. The memory of what was out comes back, sends first, of unknown fate.
+    /// Brings it back for a new connection. The memory of what was out comes back, sends first, of unknown fate; inline sends have none.
     ///
     /// # Errors
     /// [`Error::Transition`] when the device refuses: what is out stays with the pipe.
     pub fn reset(&mut self) -> Result<Vec<Buffer>> {
         self.plan.reset(&self.qp)?;
         self.sends.close();
+        self.inlines.clear();
+        self.sends.set_aside(0);
         let mut back = self.sends.drain();
         back.extend(self.receives.drain());
         self.sent.empty();
@@ -252,7 +289,7 @@ impl<S: Connected> Pipe<S> {
     }
 }
 
-impl<S: Connected> Drop for Pipe<S> {
+impl<S: Connected, E> Drop for Pipe<S, E> {
     fn drop(&mut self) {
         // SAFETY: taken once, here.
         let qp = unsafe { ManuallyDrop::take(&mut self.qp) };
@@ -264,15 +301,14 @@ impl<S: Connected> Drop for Pipe<S> {
             },
             // The device may touch the buffers: they stay for ever, and the queue pair's own drop counts it.
             Err((qp, _)) => {
-                let (sends, receives) = self.in_flight();
-                tell_kept(sends + receives);
+                tell_kept(self.sends.out() as u32 + self.receives.len());
                 drop(qp);
             }
         }
     }
 }
 
-impl<S: Connected> fmt::Debug for Pipe<S> {
+impl<S: Connected, E> fmt::Debug for Pipe<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipe").field("queue_pair", &*self.qp).finish_non_exhaustive()
     }

@@ -17,7 +17,10 @@ pub(super) struct Places {
     /// One less than their number, which is a power of two.
     mask: usize,
     depth: u64,
-    /// How many may be taken: the depth, or none while the queue is closed.
+    is_open: bool,
+    /// How many the queue has taken for requests without a buffer.
+    aside: u64,
+    /// How many may be taken: the rest of the depth, or none while the queue is closed.
     limit: u64,
     /// The number that there is no room for: `limit` behind `tail`, so that a post compares once.
     full_at: u64,
@@ -31,16 +34,35 @@ impl Places {
     pub(super) fn new(depth: u32) -> Self {
         let buffers: Box<[_]> = (0..depth.next_power_of_two()).map(|_| MaybeUninit::uninit()).collect();
         let mask = buffers.len() - 1;
-        Self { buffers, mask, depth: depth.into(), limit: 0, full_at: 0, tail: 0, done: 0, head: 0 }
+        let depth = depth.into();
+        Self {
+            buffers,
+            mask,
+            depth,
+            is_open: false,
+            aside: 0,
+            limit: 0,
+            full_at: 0,
+            tail: 0,
+            done: 0,
+            head: 0,
+        }
     }
 
     pub(super) const fn open(&mut self) {
-        self.limit = self.depth;
-        self.set_tail(self.tail);
+        self.is_open = true;
+        self.set_aside(self.aside);
     }
 
     pub(super) const fn close(&mut self) {
-        self.limit = 0;
+        self.is_open = false;
+        self.set_aside(self.aside);
+    }
+
+    /// So many of the queue's places are taken by requests without a buffer: of those that have room, when they are more than before.
+    pub(super) const fn set_aside(&mut self, aside: u64) {
+        self.aside = aside;
+        self.limit = if self.is_open { self.depth.saturating_sub(aside) } else { 0 };
         self.set_tail(self.tail);
     }
 
@@ -51,7 +73,7 @@ impl Places {
     }
 
     pub(super) const fn is_open(&self) -> bool {
-        self.limit > 0
+        self.is_open
     }
 
     pub(super) const fn depth(&self) -> u32 {

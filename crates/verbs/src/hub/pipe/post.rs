@@ -42,7 +42,7 @@ fn element_of<'e>(
 /// What was not posted, apart: the way without errors has nothing of its size.
 type Refusal = Option<Box<Rejected<Option<Buffer>>>>;
 
-impl<S: Connected> Pipe<S> {
+impl<S: Connected, E> Pipe<S, E> {
     /// Posts a buffer. Never blocks, never allocates.
     ///
     /// # Errors
@@ -116,6 +116,7 @@ impl<S: Connected> Pipe<S> {
     /// What is no plain element: an empty message, or a mistake.
     #[cold]
     fn post_otherwise(&mut self, buffer: Buffer, verb: Verb<S>) -> Refusal {
+        self.count_inlines();
         if let Err(error) = self.ready() {
             return Some(Box::new(Rejected { operation: Some(buffer), error }));
         }
@@ -135,7 +136,7 @@ impl<S: Connected> Pipe<S> {
 
     /// Whether it can send now.
     #[cold]
-    fn ready(&self) -> Result<()> {
+    pub(super) fn ready(&self) -> Result<()> {
         let depth = self.sends.depth();
         if self.sends.room() > 0 {
             return Ok(());

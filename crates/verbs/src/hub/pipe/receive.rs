@@ -3,6 +3,7 @@
 
 use super::super::{Rejected, Success};
 use super::Pipe;
+use crate::cq::WorkCompletion;
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::qp::{Connected, ReceiveRequest};
@@ -18,7 +19,7 @@ pub struct Received {
     pub result: std::result::Result<Success, WorkError>,
 }
 
-impl<S: Connected> Pipe<S> {
+impl<S: Connected, E> Pipe<S, E> {
     /// Posts a receive: a message of up to the buffer's length goes there. Never blocks, never allocates.
     ///
     /// # Errors
@@ -56,16 +57,24 @@ impl<S: Connected> Pipe<S> {
     /// # Errors
     /// [`Error::Call`] when the device failed: what is out stays with the pipe.
     pub fn poll_received(&mut self) -> Result<Option<Received>> {
+        let Some((completion, number)) = self.next_received()? else { return Ok(None) };
+        self.received.skip();
+        let Some(buffer) = self.receives.end_one(number) else { return Ok(None) };
+        let result = completion.ok().map(|()| Success::of(&completion, false));
+        Ok(Some(Received { buffer, result }))
+    }
+
+    /// The completion of a receive that comes next, and the receive's number. It stays the next.
+    pub(super) fn next_received(&mut self) -> Result<Option<(WorkCompletion, u32)>> {
         // A device that makes completions up keeps nobody here.
         for _ in 0..self.received.queue.entries() {
             let Some(completion) = self.received.peek()? else { break };
-            self.received.skip();
             let is_ours = completion.qp_num() == self.number;
             let number = u32::try_from(completion.wr_id()).ok().filter(|_| is_ours);
-            if let Some(buffer) = number.and_then(|number| self.receives.end_one(number)) {
-                let result = completion.ok().map(|()| Success::of(&completion, false));
-                return Ok(Some(Received { buffer, result }));
+            if let Some(number) = number.filter(|number| self.receives.has(*number)) {
+                return Ok(Some((completion, number)));
             }
+            self.received.skip();
             self.strays += 1;
         }
         Ok(None)
