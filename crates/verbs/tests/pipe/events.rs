@@ -254,7 +254,8 @@ fn failures_and_inline_sends() {
     assert!(a.reset().unwrap().is_empty() && b.reset().unwrap().is_empty());
     let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
     b.post_receive(one(&fake)).unwrap();
-    (a.connect(&to_b).unwrap(), b.connect(&to_a).unwrap());
+    a.connect(&to_b).unwrap();
+    b.connect(&to_a).unwrap();
     a.post_inline(b"well", Verb::send()).unwrap();
     must_be(true, a.wait(None));
     assert!(a.poll().unwrap().len() == 0 && a.is_idle());
@@ -308,9 +309,11 @@ fn a_shared_channel_tells_whose_queues_have_something() {
     let make = |cookie| Pipe::<Rc>::with_channel(&fake.pd, 8, 8, &channel, cookie, |qp| Ok(qp)).unwrap();
     let (mut a, mut b) = (make(7), make(8));
     let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
-    (a.connect(&to_b).unwrap(), b.connect(&to_a).unwrap());
+    a.connect(&to_b).unwrap();
+    b.connect(&to_a).unwrap();
     b.post_receive(one(&fake)).unwrap();
-    (a.arm(false).unwrap(), b.arm(false).unwrap());
+    a.arm(false).unwrap();
+    b.arm(false).unwrap();
     assert_eq!(channel.event().unwrap(), None);
     a.post(one(&fake), Verb::send()).unwrap();
     let mut cookies = [(); 2].map(|()| channel.wait(Some(PATIENCE)).unwrap().unwrap().cookie);
@@ -533,8 +536,10 @@ fn what_a_pipe_of_a_device_does_by_a_shared_channel_is_told_there() {
     let (mut a, mut b) = (make(7), make(8));
     let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
     b.post_receive(pd.allocate(8).unwrap()).unwrap();
-    (a.connect(&to_b).unwrap(), b.connect(&to_a).unwrap());
-    (a.arm(false).unwrap(), b.arm(false).unwrap());
+    a.connect(&to_b).unwrap();
+    b.connect(&to_a).unwrap();
+    a.arm(false).unwrap();
+    b.arm(false).unwrap();
     a.post(pd.allocate(8).unwrap(), Verb::send()).unwrap();
     let mut cookies = [(); 2].map(|()| channel.wait(Some(PATIENCE)).unwrap().unwrap().cookie);
     cookies.sort_unstable();

@@ -243,7 +243,8 @@ fn inline_bytes_go_over_a_device_from_memory_that_is_not_registered() {
             b.post_receive(pd.allocate(64).unwrap()).unwrap();
         }
         let (to_a, to_b) = (a.endpoint().unwrap(), b.endpoint().unwrap());
-        (a.connect(&to_b).unwrap(), b.connect(&to_a).unwrap());
+        a.connect(&to_b).unwrap();
+        b.connect(&to_a).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut word = [0; 64];
         for round in 0..15_u8 {

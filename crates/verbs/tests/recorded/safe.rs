@@ -302,7 +302,8 @@ fn requests(library: &Library, setup: &Setup, extended: bool) {
     let (mut one, mut other) = ([key.scatter(one).unwrap()], [key.scatter(&mut other[..64]).unwrap()]);
     let mut receives = [ReceiveRequest::new(0x51, &mut one), ReceiveRequest::new(0x52, &mut other)];
     let message = [key.gather(&first[..16]).unwrap()];
-    let mut raw = [message[0].as_raw(), key.gather(&second[..16]).unwrap().as_raw()];
+    let both = [key.gather(&first[..16]).unwrap(), key.gather(&second[..16]).unwrap()];
+    let mut raw = [both[0].as_raw(), both[1].as_raw()];
     let word = key.gather(&third[..8]).unwrap().as_raw();
     let (mut swapped, mut added) = (word, word);
     // SAFETY: requests are done one after the other, and this waits for their completions before their memory goes.
@@ -312,7 +313,7 @@ fn requests(library: &Library, setup: &Setup, extended: bool) {
     let word = remote.slice(8, 8).unwrap();
     let mut batch = [
         SendRequest::send_with_immediate(3, &message, 0x0a0b_0c0d).solicited(),
-        SendRequest::write(4, &message, remote).inline(),
+        SendRequest::write(4, &both, remote).inline(),
         SendRequest::write_with_immediate(5, &message, remote, 0x0102_0304),
         SendRequest::read(6, &mut places, remote).fenced(),
         SendRequest::compare_swap(7, &mut swapped, word, 3, 4),

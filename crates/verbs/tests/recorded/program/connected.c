@@ -102,7 +102,7 @@ static int batch_linked(struct ibv_qp *qp, struct ibv_sge *pieces, struct ibv_mr
 		.imm_data = htobe32(0x01020304), .wr.rdma = { .remote_addr = remote, .rkey = mr->rkey },
 	};
 	struct ibv_send_wr write = {
-		.wr_id = 4, .next = &write_imm, .sg_list = pieces, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE,
+		.wr_id = 4, .next = &write_imm, .sg_list = pieces, .num_sge = 2, .opcode = IBV_WR_RDMA_WRITE,
 		.send_flags = IBV_SEND_INLINE, .wr.rdma = { .remote_addr = remote, .rkey = mr->rkey },
 	};
 	struct ibv_send_wr send = {
@@ -116,7 +116,10 @@ static int batch_linked(struct ibv_qp *qp, struct ibv_sge *pieces, struct ibv_mr
 
 static int batch_extended(struct ibv_qp_ex *qp, struct ibv_sge *pieces, struct ibv_mr *mr, uint64_t remote)
 {
-	struct ibv_data_buf shown = { .addr = (void *)(uintptr_t)pieces->addr, .length = pieces->length };
+	struct ibv_data_buf shown[] = {
+		{ .addr = (void *)(uintptr_t)pieces[0].addr, .length = pieces[0].length },
+		{ .addr = (void *)(uintptr_t)pieces[1].addr, .length = pieces[1].length },
+	};
 
 	ibv_wr_start(qp);
 	qp->wr_id = 3;
@@ -126,7 +129,7 @@ static int batch_extended(struct ibv_qp_ex *qp, struct ibv_sge *pieces, struct i
 	qp->wr_id = 4;
 	qp->wr_flags = IBV_SEND_INLINE;
 	ibv_wr_rdma_write(qp, mr->rkey, remote);
-	ibv_wr_set_inline_data_list(qp, 1, &shown);
+	ibv_wr_set_inline_data_list(qp, 2, shown);
 	qp->wr_id = 5;
 	qp->wr_flags = 0;
 	ibv_wr_rdma_write_imm(qp, mr->rkey, remote, htobe32(0x01020304));

@@ -88,7 +88,7 @@ int srd(const struct setup *setup)
 	extended->wr_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
 	ibv_wr_send(extended);
 	ibv_wr_set_ud_addr(extended, ah, qp[1]->qp_num, QKEY);
-	ibv_wr_set_inline_data_list(extended, 1, &shown);
+	ibv_wr_set_inline_data(extended, shown.addr, shown.length);
 	CHECK(!ibv_wr_complete(extended));
 	struct ibv_wc wc[16];
 	CHECK(ibv_poll_cq(cq, 16, wc) == 6);
