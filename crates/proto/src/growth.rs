@@ -480,6 +480,10 @@ mod tests {
         assert_eq!(low(312_500 / 40 + 1).0, 2);
         assert_eq!(low(312_500 / 40 - 1).0, 1);
         assert_eq!(low(0).1.growth.why(), Why::Idle);
+        // Just as much: two looks make the odd byte even.
+        let mut script = Script::grown(3);
+        let wanted: Vec<usize> = (0..81).map(|at| script.looks(25, 3, 7812 + at % 2, false)).collect();
+        assert_eq!(wanted[79..], [3, 2]);
         // One lane is taken to have carried half of what two did: 10 MB/s, of which half is five.
         let (two, mut script) = low(TEN - 1);
         assert_eq!((two, script.looks(2100, 2, TEN / 2, false)), (2, 2));

@@ -25,11 +25,11 @@ impl Wake for Breaks {
     }
 }
 
-/// A waker that panics when the receive ends.
-fn watch(receive: &mut RecvOp) {
+/// A waker that panics when the operation ends.
+fn watch(operation: &mut (impl Future + Unpin)) {
     let breaks = Arc::new(Breaks::default());
     let waker = Waker::from(Arc::clone(&breaks));
-    assert!(Pin::new(receive).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(Pin::new(operation).poll(&mut Context::from_waker(&waker)).is_pending());
     breaks.0.store(true, Ordering::SeqCst);
 }
 
@@ -335,6 +335,31 @@ fn a_message_on_loan_goes_back_although_a_waker_panicked_before_it_was_shown() {
         });
         has_two(&p, receive);
     }
+}
+
+/// On its lane there is the word before it that ends a send of which a waker waits: the same look finds both.
+#[test]
+fn a_message_on_loan_goes_back_although_a_waker_panicked_in_the_look_that_finds_it() {
+    const LEN: usize = 1 << 20;
+    let p = warm();
+    p.to_b.send(9, b"who I am").unwrap();
+    let to_a = p.b.reply_to(p.b.recv(9, &mut [0; 8]).unwrap().source).unwrap();
+    let mut first = to_a.post_send(5, to_a.alloc(LEN).unwrap()).unwrap();
+    watch(&mut first);
+    p.there.progress();
+    drop(p.a.recv_message(5, LEN).unwrap());
+    let mut sent = p.to_b.post_send(4, p.to_b.alloc(LEN).unwrap()).unwrap();
+    p.here.progress();
+    let look = || p.b.recv_message(4, LEN);
+    assert!(catch_unwind(AssertUnwindSafe(look)).is_err(), "the panic goes on to its owner");
+    let message = look().expect("it is there");
+    assert!(message.is_lent());
+    drop(message);
+    until("the sender has its memory again", || {
+        p.here.progress();
+        sent.try_wait().is_some_and(|done| done.is_ok())
+    });
+    assert!(first.try_wait().expect("it had ended").is_ok());
 }
 
 #[test]

@@ -175,6 +175,10 @@ impl<'a> Finder<'a> {
             self.blanked.push((self.offset(span.start()), self.offset(span.end())));
         }
         let Some(first) = block.stmts.first() else { return true };
+        if tokens(&signature.output).contains("impl ") {
+            // It has one type, that of the first form: what it answers instead would have another.
+            return true;
+        }
         let start = first.span().start();
         let forms: String = self
             .take("FnValue", start)
@@ -299,6 +303,17 @@ mod tests {
             replacement: replacement.to_owned(),
             span: Extent { start: Place { line, column } },
         }
+    }
+
+    #[test]
+    fn an_answer_whose_type_is_not_said_is_left_out_and_what_makes_it_is_not() {
+        let text = "fn even(n: u32) -> impl Iterator<Item = u32> {\n    (0..n).filter(|at| at % 2 == 0)\n}\n";
+        let mutants =
+            [mutant("FnValue", (2, 5), "::std::iter::empty()"), mutant("BinaryOperator", (2, 31), "!=")];
+        let numbered: Vec<(u32, &Mutant)> = (1..).zip(&mutants).collect();
+        let (spliced, placed) = splice(text, &numbered, &BTreeSet::new()).unwrap();
+        assert_eq!(placed, BTreeSet::from([2]));
+        assert!(!spliced.contains("empty"), "{spliced}");
     }
 
     #[test]

@@ -125,6 +125,8 @@ mod tests {
         assert_eq!(bytes(&memory, 4096), data);
         let two = [IoSlice::new(&data[..50_000]), IoSlice::new(&data[50_000..])];
         assert!(matches!(Memory::lent(&two, data.len(), 100_000), Memory::Owned(_)));
+        let long = [IoSlice::new(&data[..PART_FROM]), IoSlice::new(&data[..PART_FROM])];
+        assert!(matches!(Memory::lent(&long, 2 * PART_FROM, 100), Memory::Gathered(_)), "just long enough");
         assert!(matches!(Memory::lent(&two[..1], 50_000, 100), Memory::Borrowed { .. }));
         assert_eq!(Memory::lent(&[], 0, 100).len(), 0);
     }

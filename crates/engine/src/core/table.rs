@@ -169,4 +169,30 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.len(), 1);
     }
+
+    #[test]
+    fn an_entry_goes_once_whichever_way_and_its_place_is_used_again() {
+        for goes in [Table::forget, Table::discard, |table: &mut Table<u32>, key| {
+            assert!(table.remove(key) != Some(0))
+        }] {
+            let mut table = Table::default();
+            let (one, two) = (table.insert(1), table.insert(2));
+            goes(&mut table, one);
+            goes(&mut table, one);
+            goes(&mut table, Key::new(7, 1));
+            assert_eq!((table.len(), table.get(one), table.get(two)), (1, None, Some(&2)));
+            // What is there now is another.
+            let three = table.insert(3);
+            assert_eq!((three.index(), three != one), (one.index(), true));
+            goes(&mut table, one);
+            assert_eq!((table.len(), table.get(three)), (2, Some(&3)));
+            goes(&mut table, three);
+            // A free place has nothing to take out.
+            let free = table.next_key();
+            goes(&mut table, free);
+            assert_eq!(table.len(), 1);
+            let (four, five) = (table.insert(4), table.insert(5));
+            assert_eq!((four.index(), five.index(), table.len()), (0, 2, 3));
+        }
+    }
 }

@@ -105,7 +105,6 @@ impl HandshakeError {
     /// The text that goes to the peer: nothing about this engine that the peer does not know or need.
     pub(super) fn tell(&self) -> String {
         match self {
-            Self::ProofFailed | Self::NotFresh => String::new(),
             Self::UnknownEngine { .. } => "another engine listens here".into(),
             Self::AnotherIncarnation { .. } => "the engine was restarted".into(),
             Self::OtherMode { ours, .. } => format!("here {ours} is accepted"),
@@ -116,6 +115,7 @@ impl HandshakeError {
             Self::Malformed(error) => error.to_string(),
             Self::OutOfOrder { expected, found } => format!("{found} came instead of {expected}"),
             Self::OtherSession { .. } => "the answer is for another session".into(),
+            // Of a proof that fails a stranger learns nothing.
             _ => String::new(),
         }
     }

@@ -1,10 +1,13 @@
 //! Messages that share frames: packing, what is left of several bundles, and what that costs.
 
-use super::Rig;
+use super::{Rig, Wire};
 use crate::core::bundle::{Origin, Packing, Taking};
+use crate::core::op::Memory;
 use crate::core::table::Key;
+use crate::core::{Core, Started};
 use sinew_transport::Body;
 use sinew_wire::frame::{Flags, Header, Kind};
+use sinew_wire::hello::Features;
 use std::cell::RefCell;
 
 /// What is counted for a message beside its bytes.
@@ -19,7 +22,7 @@ const fn origin(number: u64) -> Origin {
 }
 
 /// The frame in which messages of these tags go, each with a byte for its tag, so often as its tag says.
-fn frame(tags: impl IntoIterator<Item = u64>) -> (Header, Vec<u8>) {
+pub(super) fn frame(tags: impl IntoIterator<Item = u64>) -> (Header, Vec<u8>) {
     let mut packing = Packing::default();
     let mut count = 0;
     for tag in tags {
@@ -145,6 +148,54 @@ fn what_is_no_bundle_is_not_taken_in() {
     assert!(taking.open(origin(0), &good, Body::from_slice(&body), u64::MAX));
 }
 
+/// The length of a message of this tag that waits, and its place in what its session brings.
+fn taken(rig: &Rig, tag: u64) -> (usize, u64) {
+    let memory = Memory::Owned(vec![0; 8].into());
+    match rig.core(|core| core.start_recv(1, tag.into(), memory, None)) {
+        Started::Done(Ok(info), _, number) => (info.len, number),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_left_of_a_bundle_waits_as_if_each_message_had_come_alone() {
+    let (rig, lane, _wire) = Rig::carried([0; 16]);
+    rig.core(|core| core.create_endpoint(None)).unwrap();
+    let (bundle, body) = frame([1, 2, 3]);
+    rig.core(|core| {
+        let from = Origin { session: rig.session, lane, engine: 3, number: 100 };
+        assert!(core.taking.open(from, &Header { dst: 1, ..bundle }, Body::from_slice(&body), u64::MAX));
+        core.spill_bundles();
+        assert!(core.taking.is_empty());
+    });
+    assert_eq!([3, 2, 1].map(|tag| taken(&rig, tag)), [(3, 102), (2, 101), (1, 100)]);
+}
+
+/// It was taken in with all the credit that there was: more cannot be left of it, but for a fault.
+#[test]
+fn a_bundle_that_costs_more_than_is_granted_ends_its_session_and_nothing_of_it_comes_later() {
+    let (rig, lane, wire) = Rig::carried([0; 16]);
+    rig.core(|core| core.create_endpoint(None)).unwrap();
+    let windows = rig.core(|core| core.config.windows);
+    let fits = windows.endpoint_bytes / 4064;
+    for _ in 0..fits {
+        rig.comes(lane, &wire, Header { dst: 1, ..header(7) }, &[0; 4000]);
+    }
+    let left = windows.endpoint_bytes - fits * 4064;
+    let cost = 100 + OVERHEAD;
+    let more = left / cost;
+    assert!(more < 32, "a bundle is not enough");
+    let (bundle, body) = frame(std::iter::repeat_n(100, more as usize + 2));
+    rig.core(|core| {
+        let from = Origin { session: rig.session, lane, engine: 3, number: 100 };
+        assert!(core.taking.open(from, &Header { dst: 1, ..bundle }, Body::from_slice(&body), u64::MAX));
+        core.spill_bundles();
+        assert!(!core.sessions.get(rig.session).unwrap().is_up());
+        let endpoint = core.endpoint(1).unwrap();
+        assert_eq!((endpoint.messages_received, endpoint.inflows.len()), (fits + more + 1, 0));
+    });
+}
+
 /// The whole way: each message of a bundle has its place, and is counted as if it had come alone.
 #[test]
 fn a_bundle_that_comes_the_long_way_is_its_messages() {
@@ -152,17 +203,101 @@ fn a_bundle_that_comes_the_long_way_is_its_messages() {
     rig.core(|core| core.create_endpoint(None)).unwrap();
     let (bundle, body) = frame([1, 2, 3]);
     rig.comes(lane, &wire, Header { dst: 1, ..bundle }, &body);
+    // Frame 1, of up to 32 messages.
+    let first = 32;
+    assert_eq!([3, 2, 1].map(|tag| taken(&rig, tag)), [3, 2, 1].map(|tag| (tag as usize, first + tag - 1)));
+    rig.comes(lane, &wire, Header { dst: 1, ..bundle }, &body);
     let held = rig.core(|core| {
         let session = core.sessions.get(rig.session).unwrap();
-        assert_eq!(session.received, 1, "a frame");
+        assert_eq!(session.received, 2, "frames");
         let windows = core.config.windows;
         let key = rig.session;
         let endpoint = core.endpoint(1).unwrap();
-        assert_eq!((endpoint.messages_received, endpoint.bytes_received), (3, 6));
+        assert_eq!((endpoint.messages_received, endpoint.bytes_received), (6, 12));
         let mut credit = endpoint.inflow(key, &windows).bytes;
         // What waits is held: as much as is left of the window fits beside it.
         let rest = windows.endpoint_bytes - 3 * OVERHEAD - 6;
+        credit.announce();
         (credit.receive(rest).is_ok(), credit.receive(1).is_ok())
     });
     assert_eq!(held, (true, false));
+}
+
+/// A session whose peer takes bundles, and messages of endpoint 1 that share a frame with the next progress.
+fn staging() -> (Rig, Wire, impl Fn(&mut Core, u64) -> bool) {
+    let (rig, _lane, wire) = Rig::carried([0; 16]);
+    let session = rig.session;
+    rig.core(|core| {
+        core.create_endpoint(None).unwrap();
+        core.progress();
+        let state = core.sessions.get_mut(session).unwrap();
+        state.peer.features = Features::BUNDLES;
+        assert_eq!(state.flow_to(5), 0);
+    });
+    wire.take();
+    let stage = move |core: &mut Core, tag: u64| {
+        let header = Header { dst: 5, src: 1, ..header(tag) };
+        core.send_quick(session, 0, &header, &[tag as u8; 10], true)
+    };
+    (rig, wire, stage)
+}
+
+#[test]
+fn messages_that_are_staged_share_a_frame_that_goes_with_the_next_progress() {
+    let (rig, wire, stage) = staging();
+    let sent = || {
+        rig.core(|core| {
+            let session = core.sessions.get(rig.session).unwrap().sent;
+            let endpoint = core.endpoint(1).unwrap();
+            (session, endpoint.messages_sent, endpoint.bytes_sent)
+        })
+    };
+    let before = sent();
+    rig.core(|core| {
+        assert!(core.flush_bundle() && wire.take().is_empty(), "there is none");
+        assert!(stage(core, 1) && stage(core, 2));
+        assert!(wire.take().is_empty());
+        assert!(core.flush_bundle());
+        let posted = wire.take();
+        assert_eq!(posted.len(), 1);
+        assert_eq!((posted[0].0.kind, posted[0].0.tag, posted[0].0.dst), (Kind::BUNDLE, 2, 5));
+        assert!(core.flush_bundle() && wire.take().is_empty(), "once");
+        assert!(stage(core, 3));
+    });
+    rig.core(|core| core.progress());
+    assert_eq!(wire.take().iter().map(|(header, _)| header.kind).collect::<Vec<_>>(), [Kind::EAGER]);
+    assert_eq!(sent(), (before.0 + 2, 3, 30));
+}
+
+#[test]
+fn a_bundle_that_finds_no_room_goes_before_all_that_comes_later() {
+    let (rig, wire, stage) = staging();
+    let sent = || rig.core(|core| core.sessions.get(rig.session).unwrap().sent);
+    let waits = || {
+        rig.core(|core| core.sessions.get(rig.session).unwrap().parked.as_ref().map(|parked| parked.count()))
+    };
+    // Something has gone before.
+    assert!(rig.core(|core| stage(core, 9)));
+    rig.core(|core| core.progress());
+    wire.take();
+    let before = sent();
+    wire.state().full = true;
+    rig.core(|core| {
+        assert!(stage(core, 1) && stage(core, 2));
+        assert!(!core.flush_bundle());
+    });
+    assert_eq!(waits(), Some(2));
+    assert!(!rig.core(|core| stage(core, 3)), "behind it");
+    rig.core(|core| {
+        let memory = Memory::Owned(vec![1; 10].into());
+        core.start_send(rig.session, 0, Header { dst: 5, src: 1, ..header(4) }, None, memory, true);
+        core.progress();
+    });
+    assert_eq!((waits(), sent()), (Some(2), before));
+    wire.state().full = false;
+    rig.core(|core| core.progress());
+    let went: Vec<(Kind, u64)> = wire.take().iter().map(|(header, _)| (header.kind, header.tag)).collect();
+    assert_eq!(went, [(Kind::BUNDLE, 2), (Kind::EAGER, 4)]);
+    assert_eq!((waits(), sent()), (None, before + 2));
+    assert!(rig.core(|core| stage(core, 5)));
 }

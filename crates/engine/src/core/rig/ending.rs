@@ -240,27 +240,47 @@ fn so_many_sessions_that_are_over_are_remembered_and_the_oldest_goes() {
     rig.core(|core| core.create_endpoint(None)).unwrap();
     rig.comes(lane, &wire, eager(1), b"whole");
     rig.core(|core| core.lose_session(rig.session, "a test"));
-    let other = |rig: &Rig| {
+    lose_others(&rig, 1023);
+    let waiting =
+        || rig.core(|core| core.endpoint(1).is_some_and(|endpoint| endpoint.matcher.has_unexpected()));
+    assert!(lost(&rig).is_some() && waiting());
+    lose_others(&rig, 1);
+    assert!(rig.core(|core| core.sessions.get(rig.session).is_none()), "one more");
+    assert!(!waiting(), "nor what it had brought");
+}
+
+/// Further sessions with the same engine that are over.
+fn lose_others(rig: &Rig, count: usize) {
+    let (peer, windows) =
+        rig.core(|core| (core.sessions.get(rig.session).unwrap().peer.clone(), core.config.windows));
+    for _ in 0..count {
         rig.core(|core| {
-            let (peer, windows) = (core.sessions.get(rig.session).unwrap().peer.clone(), core.config.windows);
-            let key = core.sessions.insert(Session::new(peer, None, 1, windows, windows));
+            let key = core.sessions.insert(Session::new(peer.clone(), None, 1, windows, windows));
             core.lose_session(key, "a test");
         });
-    };
-    for _ in 0..1023 {
-        other(&rig);
     }
-    let waiting = |rig: &Rig| {
-        rig.core(|core| core.endpoint(1).is_some_and(|endpoint| endpoint.matcher.has_unexpected()))
-    };
-    assert!(lost(&rig).is_some() && waiting(&rig));
-    rig.core(|core| {
-        let (peer, windows) = (core.sessions.get(rig.session).unwrap().peer.clone(), core.config.windows);
-        let key = core.sessions.insert(Session::new(peer, None, 1, windows, windows));
-        core.lose_session(key, "a test");
-    });
-    assert!(rig.core(|core| core.sessions.get(rig.session).is_none()), "one more");
-    assert!(!waiting(&rig), "nor what it had brought");
+}
+
+/// What was tried is of the next session with the same engine, too, if there is one.
+#[test]
+fn what_was_tried_for_a_session_is_forgotten_with_it_unless_another_follows() {
+    for follows in [false, true] {
+        let (rig, ..) = Rig::carried(LESS);
+        let (id, peer) = session(&rig, |session| (session.id(), session.peer.clone()));
+        rig.core(|core| {
+            core.history.insert(id, Vec::new());
+            core.lose_session(rig.session, "a test");
+            if follows {
+                let windows = core.config.windows;
+                let next = core.sessions.insert(Session::new(peer, None, 1, windows, windows));
+                core.session_of.insert(id, next);
+            }
+        });
+        lose_others(&rig, 1023);
+        assert!(rig.core(|core| core.history.contains_key(&id)), "it is remembered");
+        lose_others(&rig, 1);
+        assert_eq!(rig.core(|core| core.history.contains_key(&id)), follows);
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What a peer's frames may say, and what they are answered: sizes, numbers and names are its word, and credit is counted to the byte.
 
-use super::{Rig, Wire};
+use super::{Rig, Wire, words};
 use crate::completion::Match;
 use crate::core::Started;
-use crate::core::op::{Memory, Op, RecvState};
+use crate::core::op::Memory;
 use crate::core::rendezvous::Status;
 use crate::core::session::{Control, ControlBody};
 use crate::core::table::Key;
@@ -12,65 +12,44 @@ use sinew_wire::frame::{Flags, Header, Kind};
 const LESS: [u8; 16] = [0; 16];
 
 /// A rig with an endpoint, which has number 1.
-fn rig() -> (Rig, Key, Wire) {
+pub(super) fn rig() -> (Rig, Key, Wire) {
     let (rig, lane, wire) = Rig::carried(LESS);
     assert_eq!(rig.core(|core| core.create_endpoint(Some("first"))).unwrap(), 1);
     (rig, lane, wire)
 }
 
-fn is_up(rig: &Rig) -> bool {
+pub(super) fn is_up(rig: &Rig) -> bool {
     rig.core(|core| core.sessions.get(rig.session).is_some_and(|session| session.is_up()))
 }
 
 /// The frame comes, and what the engine answers goes out.
-fn answers(rig: &Rig, lane: Key, wire: &Wire, header: Header, body: &[u8]) -> Vec<(Header, Vec<u8>)> {
+pub(super) fn answers(
+    rig: &Rig,
+    lane: Key,
+    wire: &Wire,
+    header: Header,
+    body: &[u8],
+) -> Vec<(Header, Vec<u8>)> {
     wire.take();
     rig.comes(lane, wire, header, body);
     rig.core(|core| core.progress());
     wire.take()
 }
 
-fn eager(dst: u32, flags: Flags) -> Header {
+pub(super) fn eager(dst: u32, flags: Flags) -> Header {
     Header { kind: Kind::EAGER, flags, dst, src: 3, tag: 9 }
 }
 
-fn words(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
-}
-
-fn envelope(dst: u32, flags: Flags) -> Header {
+pub(super) fn envelope(dst: u32, flags: Flags) -> Header {
     Header { dst, src: 3, flags, ..Header::control(Kind::ENVELOPE, 9) }
-}
-
-/// A receive of anything for endpoint 1.
-fn post(rig: &Rig, room: usize) -> Key {
-    let memory = Memory::Owned(vec![0; room].into());
-    match rig.core(|core| core.start_recv(1, Match::any_tag(), memory, None)) {
-        Started::Pending(key) => key,
-        Started::Done(result, ..) => panic!("a message was there: {result:?}"),
-    }
-}
-
-/// The bytes that a receive has got.
-fn got(rig: &Rig, key: Key) -> Option<Vec<u8>> {
-    rig.core(|core| match core.ops.get(key) {
-        Some(Op::Recv(op)) => match &op.state {
-            RecvState::Finished(Ok(info)) => {
-                let Memory::Owned(buf) = &op.memory else { return None };
-                Some(buf.as_slice()[..info.len.min(buf.len())].to_vec())
-            }
-            _ => None,
-        },
-        _ => None,
-    })
 }
 
 #[test]
 fn a_message_says_its_immediate_in_eight_bytes_or_ends_the_session() {
     let (rig, lane, wire) = rig();
-    let key = post(&rig, 64);
+    let key = rig.post(Match::any_tag(), 64);
     rig.comes(lane, &wire, eager(1, Flags::IMMEDIATE), &words(&[77, 5]));
-    assert_eq!(got(&rig, key), Some(words(&[5])));
+    assert_eq!(rig.got(key), Some(words(&[5])));
     rig.comes(lane, &wire, eager(1, Flags::IMMEDIATE), &words(&[77])[..7]);
     assert!(!is_up(&rig));
 }
@@ -101,72 +80,6 @@ fn a_message_for_nobody_is_answered_and_costs_what_it_says() {
         rig.core(|core| core.sessions.get_mut(rig.session).unwrap().granted_bytes.announce()),
         window + spent + cost
     );
-}
-
-/// As the peer counts it, whichever way the message has come.
-#[test]
-fn credit_is_announced_when_half_a_window_has_been_received() {
-    for places in [false, true] {
-        let (rig, lane, wire) = rig();
-        wire.state().places = places;
-        let windows = rig.core(|core| core.config.windows);
-        let (cost, mut spent) = (4000 + 64, 0);
-        let comes = |flags| {
-            let key = post(&rig, 4096);
-            let said = answers(&rig, lane, &wire, eager(1, flags), &[1; 4000]);
-            assert_eq!(got(&rig, key), Some(vec![1; 4000]));
-            rig.core(|core| core.ops.remove(key));
-            said
-        };
-        let said = loop {
-            let said = comes(Flags(0));
-            spent += cost;
-            if spent >= windows.endpoint_bytes.min(windows.session_bytes) / 2 {
-                break said;
-            }
-            assert!(said.is_empty(), "{spent}, placed: {places}");
-        };
-        let numbers: Vec<(u32, u64)> = said
-            .iter()
-            .filter(|(header, _)| header.kind == Kind::CREDIT)
-            .map(|(header, body)| (header.dst, u64::from_le_bytes(body[..8].try_into().unwrap())))
-            .collect();
-        let (session, endpoint) = (windows.session_bytes + spent, windows.endpoint_bytes + spent);
-        assert_eq!(numbers, [(0, session), (1, endpoint)], "placed: {places}");
-        // What is paid from the reserve is the endpoint's alone.
-        let said = comes(Flags::RESERVE);
-        let numbers: Vec<(u32, &[u8])> = said.iter().map(|(header, body)| (header.dst, &body[..])).collect();
-        assert_eq!(numbers.len(), 2, "it is half spent by one");
-        assert_eq!(numbers[0].1[..8], words(&[session]));
-        assert_eq!(numbers[1].1[..8], words(&[endpoint]));
-        assert_eq!(numbers[1].1[16..24], words(&[windows.endpoint_bytes / 16 + cost]));
-        let counted = rig.core(|core| {
-            core.endpoint(1).map(|endpoint| (endpoint.messages_received, endpoint.bytes_received))
-        });
-        assert_eq!(counted, Some((spent / cost + 1, (spent / cost + 1) * 4000)));
-    }
-}
-
-#[test]
-fn what_waits_for_a_receive_holds_its_credit_until_it_is_taken() {
-    let (rig, lane, wire) = rig();
-    let window = rig.core(|core| core.config.windows.endpoint_bytes);
-    let cost = 4000 + 64;
-    for _ in 0..window / cost {
-        assert!(answers(&rig, lane, &wire, eager(1, Flags(0)), &[1; 4000]).is_empty());
-    }
-    let mut announced = Vec::new();
-    for taken in 1..=window / cost {
-        let memory = Memory::Owned(vec![0; 4096].into());
-        let started = rig.core(|core| core.start_recv(1, Match::any_tag(), memory, None));
-        assert!(matches!(started, Started::Done(Ok(_), ..)));
-        rig.core(|core| core.progress());
-        if !wire.of(Kind::CREDIT).is_empty() {
-            announced.push(taken);
-        }
-    }
-    assert_eq!(announced.first(), Some(&(window / 2).div_ceil(cost)), "with half of it");
-    assert!(is_up(&rig));
 }
 
 #[test]
@@ -219,45 +132,6 @@ fn an_envelope_for_nobody_is_over_at_once() {
         answers(&rig, lane, &wire, envelope(2, Flags(0)), &words(&[6 + number, 1000]));
         assert!(is_up(&rig), "{number} of {granted}");
     }
-}
-
-#[test]
-fn credit_has_two_numbers_at_least() {
-    let (rig, lane, wire) = rig();
-    let flow = rig.core(|core| core.sessions.get_mut(rig.session).unwrap().flow_to(8)) as usize;
-    let credit = |dst| Header { dst, ..Header::control(Kind::CREDIT, 0) };
-    let bytes = |rig: &Rig| {
-        rig.core(|core| {
-            let session = core.sessions.get(rig.session).unwrap();
-            let flow = &session.flows[flow];
-            [
-                session.bytes,
-                session.envelopes,
-                flow.bytes,
-                flow.envelopes,
-                flow.reserve_bytes,
-                flow.reserve_envelopes,
-            ]
-            .map(|credit| credit.available())
-        })
-    };
-    let before = bytes(&rig);
-    rig.comes(lane, &wire, credit(0), &words(&[before[0] + 1, before[1] + 2]));
-    rig.comes(lane, &wire, credit(8), &words(&[before[2] + 3, before[3] + 4]));
-    assert_eq!(
-        bytes(&rig),
-        [before[0] + 1, before[1] + 2, before[2] + 3, before[3] + 4, before[4], before[5]]
-    );
-    rig.comes(lane, &wire, credit(8), &words(&[0, 0, before[4] + 5, before[5] + 6]));
-    rig.comes(lane, &wire, credit(9), &words(&[1 << 40; 4]));
-    assert_eq!(
-        bytes(&rig)[2..],
-        [before[2] + 3, before[3] + 4, before[4] + 5, before[5] + 6],
-        "limits only go up"
-    );
-    assert!(is_up(&rig));
-    rig.comes(lane, &wire, credit(0), &words(&[1, 2])[..15]);
-    assert!(!is_up(&rig));
 }
 
 #[test]
@@ -377,9 +251,9 @@ fn what_comes_counts_as_traffic_and_what_nobody_waited_for_is_counted() {
     let memory = Memory::Owned(vec![0; 64].into());
     let waited = rig.core(|core| core.start_recv(1, Match::any_tag(), memory, None));
     assert!(matches!(waited, Started::Done(Ok(_), ..)));
-    let key = post(&rig, 64);
+    let key = rig.post(Match::any_tag(), 64);
     rig.comes(lane, &wire, eager(1, Flags(0)), &[2; 10]);
-    assert_eq!(got(&rig, key), Some(vec![2; 10]));
+    assert_eq!(rig.got(key), Some(vec![2; 10]));
     assert_eq!(traffic(), before + 3);
     assert_eq!(rig.core(|core| core.counters.unexpected), 1);
 }
@@ -396,110 +270,6 @@ fn unknown_frames_are_skipped_if_they_are_optional_and_end_the_session_if_not() 
         assert!(is_up(&rig), "{kind:?}");
         rig.comes(lane, &wire, Header::control(kind, 0), &[]);
         assert!(!is_up(&rig), "{kind:?}");
-    }
-}
-
-#[test]
-fn envelopes_from_the_reserve_are_counted_apart() {
-    let (rig, lane, wire) = rig();
-    let windows = rig.core(|core| core.config.windows);
-    let mut number = 0;
-    let mut announce = |flags| {
-        number += 1;
-        rig.comes(lane, &wire, envelope(1, flags), &words(&[number, 1000]));
-        is_up(&rig)
-    };
-    assert!(announce(Flags::RESERVE) && announce(Flags::RESERVE));
-    for _ in 0..windows.endpoint_envelopes {
-        assert!(announce(Flags(0)));
-    }
-    let counted = rig
-        .core(|core| core.endpoint(1).map(|endpoint| (endpoint.messages_received, endpoint.bytes_received)));
-    assert_eq!(counted, Some((windows.endpoint_envelopes + 2, (windows.endpoint_envelopes + 2) * 1000)));
-    assert!(!announce(Flags::RESERVE), "it has two");
-}
-
-/// Whoever sleeps until there is credit is woken by each kind of it, and by no more than there is.
-#[test]
-fn each_kind_of_credit_is_news_once() {
-    let (rig, lane, wire) = rig();
-    let limits = rig.core(|core| {
-        let session = core.sessions.get_mut(rig.session).unwrap();
-        let flow = session.flow_to(8) as usize;
-        let flow = &session.flows[flow];
-        [flow.bytes, flow.envelopes, flow.reserve_bytes, flow.reserve_envelopes]
-            .map(|credit| credit.available())
-    });
-    let whole = rig.core(|core| {
-        let session = core.sessions.get(rig.session).unwrap();
-        [session.bytes, session.envelopes].map(|credit| credit.available())
-    });
-    let is_news = |dst, numbers: &[u64]| {
-        let header = Header { dst, ..Header::control(Kind::CREDIT, 0) };
-        wire.state().arriving.push_back((header, words(numbers)));
-        rig.core(|core| {
-            core.effects = crate::core::Effects::default();
-            core.poll_lane(lane, 64);
-            core.effects.any()
-        })
-    };
-    assert!(!is_news(8, &limits) && !is_news(0, &whole) && !is_news(9, &[1 << 40; 4]));
-    let mut now = limits;
-    for kind in 0..4 {
-        now[kind] += 1;
-        assert!(is_news(8, &now), "{kind}");
-        assert!(!is_news(8, &now), "{kind} again");
-    }
-    let mut now = whole;
-    for kind in 0..2 {
-        now[kind] += 1;
-        assert!(is_news(0, &now), "{kind} of all");
-        assert!(!is_news(0, &now), "{kind} of all again");
-    }
-}
-
-#[test]
-fn what_waits_for_credit_goes_when_it_comes() {
-    let (rig, lane, wire) = rig();
-    let window = rig.core(|core| core.config.windows.endpoint_bytes);
-    let fits = window / 4064;
-    let send = || {
-        rig.core(|core| {
-            let flow = core.sessions.get_mut(rig.session).unwrap().flow_to(5);
-            let header = Header { src: 1, ..eager(5, Flags(0)) };
-            core.start_send(rig.session, flow, header, None, Memory::Owned(vec![1; 4000].into()), false);
-            core.progress();
-        });
-    };
-    (0..=fits).for_each(|_| send());
-    assert_eq!(wire.of(Kind::EAGER).len() as u64, fits);
-    rig.core(|core| core.progress());
-    assert!(wire.take().is_empty());
-    let credit = Header { dst: 5, ..Header::control(Kind::CREDIT, 0) };
-    rig.comes(lane, &wire, credit, &words(&[window + 4064, 0]));
-    rig.core(|core| core.progress());
-    assert_eq!(wire.of(Kind::EAGER).len(), 1);
-}
-
-#[test]
-fn envelopes_of_several_endpoints_come_back_together() {
-    let (rig, lane, wire) = rig();
-    assert_eq!(rig.core(|core| core.create_endpoint(None)).unwrap(), 2);
-    let windows = rig.core(|core| core.config.windows);
-    let half = windows.session_envelopes / 2;
-    assert!(half / 2 < windows.endpoint_envelopes / 2, "the endpoints have less to say");
-    for number in 0..half {
-        rig.comes(lane, &wire, envelope(1 + number as u32 % 2, Flags(0)), &words(&[number, 1000]));
-    }
-    for number in 0..half {
-        let said = answers(&rig, lane, &wire, Header::control(Kind::WITHDRAW, number), &[]);
-        let credit: Vec<&[u8]> =
-            said.iter().filter(|(header, _)| header.dst == 0).map(|(_, body)| &body[8..16]).collect();
-        if number + 1 < half {
-            assert!(credit.is_empty(), "{number} of {half}");
-        } else {
-            assert_eq!(credit, [words(&[windows.session_envelopes + half])]);
-        }
     }
 }
 
@@ -526,7 +296,7 @@ fn a_lane_counts_what_it_brings_and_takes() {
     rig.comes(lane, &wire, Header::control(Kind::WITHDRAW, 1), &[]);
     assert_eq!(received(), before + 1);
     wire.state().places = true;
-    post(&rig, 64);
+    rig.post(Match::any_tag(), 64);
     rig.comes(lane, &wire, eager(1, Flags(0)), &[2; 10]);
     assert_eq!(received(), before + 2);
     let sent = || {

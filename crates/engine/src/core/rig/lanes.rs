@@ -1,9 +1,11 @@
 //! How lanes are polled: what is left over when a budget is spent, what ended meanwhile, and which are polled no more.
 
+use super::bundle::frame;
 use super::{MEMORY, Rig, Wire};
+use crate::core::bundle::Origin;
 use crate::core::lanes::BUDGET;
 use crate::core::table::Key;
-use sinew_transport::Token;
+use sinew_transport::{Body, Token};
 use sinew_wire::frame::{Flags, Header, Kind};
 
 const LESS: [u8; 16] = [0; 16];
@@ -44,6 +46,29 @@ fn what_a_budget_leaves_is_taken_later_though_no_descriptor_tells_of_it() {
         assert_eq!((core.poll_lane(lane, 1), core.poll_lane(two, 1)), (1, 1));
         assert_eq!(core.poll_behind(BUDGET), 2);
         assert!(core.behind.is_empty());
+    });
+}
+
+/// What it brings is younger than what is left of its bundles, and is for whoever takes those.
+#[test]
+fn a_lane_with_something_left_of_a_bundle_is_left_out_and_no_other() {
+    let (rig, one, first) = Rig::carried(LESS);
+    let (two, second) = rig.lane("two", 4096);
+    rig.core(|core| core.create_endpoint(None)).unwrap();
+    let (bundle, body) = frame([1, 2]);
+    first.state().arriving.push_back((eager(), Vec::new()));
+    second.state().arriving.push_back((Header::control(Kind::LANE_DOWN, 77), Vec::new()));
+    rig.core(|core| {
+        let origin = Origin { session: rig.session, lane: one, engine: 1, number: 0 };
+        let bundle = Header { dst: 1, ..bundle };
+        assert!(core.taking.open(origin, &bundle, Body::from_slice(&body), u64::MAX));
+        assert_eq!(core.poll_lane(one, BUDGET), 0);
+        assert_eq!((first.state().arriving.len(), core.counters.unexpected), (1, 0));
+        assert_eq!(core.poll_lane(two, BUDGET), 1);
+        assert!(core.taking.is_empty());
+        assert_eq!(core.counters.unexpected, 2, "they came before that");
+        assert_eq!(core.poll_lane(one, BUDGET), 1);
+        assert_eq!(core.counters.unexpected, 3);
     });
 }
 

@@ -5,190 +5,72 @@
 #![allow(unsafe_code)]
 
 mod bundle;
+mod credit;
 mod ending;
 mod failover;
+mod fetched;
 mod inbound;
 mod lanes;
 mod moves;
+mod outbound;
+mod receives;
+mod rendezvous;
 mod replay;
+mod sends;
 mod session;
+mod short_ways;
+mod stripes;
+mod wire;
+mod withdrawn;
 
 use super::lanes::{BUDGET, Proof};
+use super::op::{Memory, Op, RecvState};
 use super::session::{PeerEngine, Session, SessionId};
 use super::table::Key;
-use super::{Core, LaneSlot, SELF_OWNER};
+use super::{Core, LaneSlot, Owner, Receiving, Started, Taken};
+use crate::completion::Match;
 use crate::{Engine, EngineOptions, Progress, Security};
 use sinew_transport::loopback::Loopback;
-use sinew_transport::{
-    Body, Capabilities, Cost, ErrorKind, Lane, LaneError, LaneInfo, Limits, PostError, Sink, Token,
-    Unacknowledged, UnacknowledgedBody,
-};
-use sinew_wire::frame::{Header, Kind};
+use sinew_transport::{Capabilities, Cost, LaneInfo, Limits};
+use sinew_wire::frame::{Flags, Header, Kind};
 use sinew_wire::hello::Features;
-use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Wake;
+use wire::WireLane;
 
-/// What a test sees and says of a lane.
-#[derive(Default)]
-pub(crate) struct State {
-    /// What the core has posted and nobody has acknowledged.
-    pub(crate) posted: Vec<(Header, Vec<u8>)>,
-    /// All that was ever posted.
-    pub(crate) ever: Vec<Header>,
-    /// What comes next.
-    pub(crate) arriving: VecDeque<(Header, Vec<u8>)>,
-    /// Whole messages go into the memory of their receive.
-    pub(crate) places: bool,
-    /// There is no room.
-    pub(crate) full: bool,
-    /// The lane is over for this reason.
-    pub(crate) over: Option<ErrorKind>,
-    /// How often the peer was asked what it has.
-    pub(crate) asked: u32,
-    /// Memory that the lane lets go of at its next poll.
-    pub(crate) released: Vec<Token>,
-    pub(crate) revoked: Vec<Token>,
-    pub(crate) closed: bool,
-    /// What was posted waits for the peer to read.
-    pub(crate) held_up: bool,
-    /// It is polled no more until something comes.
-    pub(crate) cooled: bool,
+pub(crate) use wire::Wire;
+
+/// A whole message for endpoint 1.
+fn eager(tag: u64) -> Header {
+    Header { kind: Kind::EAGER, flags: Flags(0), dst: 1, src: 3, tag }
+}
+
+/// A message for endpoint 1 that is announced.
+fn envelope(tag: u64) -> Header {
+    Header { dst: 1, src: 3, ..Header::control(Kind::ENVELOPE, tag) }
+}
+
+/// Numbers of 64 bits, one after the other.
+fn words(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// The transport whose lanes are polled in memory.
 pub(crate) const MEMORY: &str = "memory";
 
-/// The other end of a lane.
-#[derive(Clone, Default)]
-pub(crate) struct Wire(Arc<Mutex<State>>);
-
-impl Wire {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
-    }
-
-    /// What was posted since the last call of this; the peer has it.
-    pub(crate) fn take(&self) -> Vec<(Header, Vec<u8>)> {
-        std::mem::take(&mut self.state().posted)
-    }
-
-    /// The headers of what was posted of these kinds since the last call; the peer has all.
-    pub(crate) fn of(&self, kind: Kind) -> Vec<Header> {
-        self.take().into_iter().map(|(header, _)| header).filter(|header| header.kind == kind).collect()
-    }
-}
-
-struct WireLane {
-    info: LaneInfo,
-    wire: Wire,
-}
-
-// SAFETY: it copies what it is lent during the call, and writes to a target before it tells that it has.
-unsafe impl Lane for WireLane {
-    fn info(&self) -> &LaneInfo {
-        &self.info
-    }
-
-    fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
-        let mut state = self.wire.state();
-        if state.full {
-            return Err(PostError::Full);
-        }
-        let bytes: Vec<u8> = body.iter().flat_map(|part| part.iter().copied()).collect();
-        if bytes.len() > self.info.limits.frame_max {
-            return Err(PostError::TooLarge);
-        }
-        state.ever.push(*header);
-        state.posted.push((*header, bytes));
-        Ok(())
-    }
-
-    unsafe fn try_post_borrowed(
-        &mut self,
-        header: &Header,
-        data: NonNull<u8>,
-        len: usize,
-        _token: Token,
-    ) -> Result<(), PostError> {
-        // SAFETY: readable for `len` bytes during the call, by this method's contract.
-        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr(), len) };
-        self.try_post(header, &[IoSlice::new(bytes)])
-    }
-
-    fn reclaim(&mut self, _token: Token) {}
-
-    fn flush(&mut self) -> Result<(), LaneError> {
-        Ok(())
-    }
-
-    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
-        let mut done = 0;
-        while done < budget {
-            let Some((header, bytes)) = self.wire.state().arriving.pop_front() else { break };
-            let places = self.wire.state().places && header.kind == Kind::EAGER;
-            if let Some((target, _)) = places.then(|| sink.place_message(&header, bytes.len())).flatten() {
-                // SAFETY: writable for that many bytes until `placed`, which is told at once.
-                unsafe { target.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-                sink.placed(&header, bytes.len());
-            } else {
-                sink.frame(&header, Body::from_slice(&bytes));
-            }
-            done += 1;
-        }
-        let released = std::mem::take(&mut self.wire.state().released);
-        done += released.len();
-        released.into_iter().for_each(|token| sink.released(token));
-        match self.wire.state().over {
-            Some(kind) if done == 0 => Err(LaneError::new(kind, "poll", "")),
-            _ => Ok(done),
-        }
-    }
-
-    fn is_held_up(&self) -> bool {
-        self.wire.state().held_up
-    }
-
-    fn has_more(&self) -> bool {
-        !self.wire.state().arriving.is_empty()
-    }
-
-    fn unacknowledged(&self) -> u64 {
-        self.wire.state().posted.len() as u64
-    }
-
-    fn request_acknowledgement(&mut self) {
-        self.wire.state().asked += 1;
-    }
-
-    fn recover(&mut self) -> Vec<Unacknowledged> {
-        let posted = self.wire.take().into_iter();
-        posted
-            .map(|(header, bytes)| Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) })
-            .collect()
-    }
-
-    unsafe fn redirect(&mut self, _from: Token, _target: NonNull<u8>, _to: Token) {}
-
-    fn revoke(&mut self, token: Token) {
-        self.wire.state().revoked.push(token);
-    }
-
-    fn cool(&mut self) -> bool {
-        self.wire.state().cooled = true;
-        true
-    }
-
-    fn close(&mut self) {
-        self.wire.state().closed = true;
-    }
-}
-
 /// An engine with one session, whose peer is this test.
 pub(crate) struct Rig {
     engine: Engine,
     pub(crate) session: Key,
+}
+
+/// Nobody reads what a test has left in a lane: the engine need not wait for that.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.engine.shared().with_in_drop(Core::shut_down);
+    }
 }
 
 impl Rig {
@@ -233,7 +115,7 @@ impl Rig {
             cost: Cost { latency_ns: 1000, per_byte_ps: 100, overhead_ns: 100 },
             limits: Limits { frame_max, borrowed_max: frame_max },
         };
-        let lane = Box::new(WireLane { info, wire: wire.clone() });
+        let lane = Box::new(WireLane::new(info, wire.clone()));
         let key = self.core(|core| {
             let proof = Proof {
                 verified: true,
@@ -241,7 +123,8 @@ impl Rig {
                 ..Proof::new(0, 0, core.surroundings.now(), None)
             };
             let number = core.lanes.len() as u32 + 1;
-            let slot = LaneSlot::new(lane, transport, (SELF_OWNER, self.session), proof);
+            let owner = core.new_owner(Owner::Lane(core.lanes.next_key()));
+            let slot = LaneSlot::new(lane, transport, (owner, self.session), proof);
             core.lanes.insert(LaneSlot { number, ..slot })
         });
         (key, wire)
@@ -266,11 +149,109 @@ impl Rig {
 
     /// A lane that carries the session both ways: `leg` is the first of both sides.
     pub(crate) fn carried(peer: [u8; 16]) -> (Self, Key, Wire) {
+        Self::carried_by(peer, "one")
+    }
+
+    fn carried_by(peer: [u8; 16], transport: &'static str) -> (Self, Key, Wire) {
         let rig = Self::new(peer);
-        let (lane, wire) = rig.lane("one", 4096);
+        let (lane, wire) = rig.lane(transport, 4096);
         rig.resumes(lane, &wire, 0, 0);
         rig.switches(lane, &wire, 1, 0);
         wire.take();
         (rig, lane, wire)
+    }
+
+    /// A lane in memory that has just brought something, and endpoint 1: where short ways are tried.
+    pub(crate) fn hot() -> (Self, Key, Wire) {
+        let (rig, lane, wire) = Self::carried_by([0; 16], MEMORY);
+        rig.core(|core| {
+            core.create_endpoint(None).expect("an endpoint");
+            core.heat(lane);
+        });
+        rig.comes(lane, &wire, Header::control(Kind::WITHDRAW, 1), &[]);
+        rig.core(Core::progress);
+        wire.take();
+        (rig, lane, wire)
+    }
+
+    /// A receive of endpoint 1 for which no message waits.
+    pub(crate) fn post(&self, pattern: impl Into<Match>, room: usize) -> Key {
+        self.post_into(pattern, Memory::Owned(vec![0; room].into()))
+    }
+
+    pub(crate) fn post_into(&self, pattern: impl Into<Match>, memory: Memory) -> Key {
+        let pattern = pattern.into();
+        match self.core(|core| core.start_recv(1, pattern, memory, None)) {
+            Started::Pending(key) => key,
+            Started::Done(result, ..) => panic!("a message was there: {result:?}"),
+        }
+    }
+
+    pub(crate) fn is_posted(&self, key: Key) -> bool {
+        self.core(|core| core.is_posted(key))
+    }
+
+    /// The bytes that a receive has got.
+    pub(crate) fn got(&self, key: Key) -> Option<Vec<u8>> {
+        self.core(|core| {
+            let Some(Op::Recv(op)) = core.ops.get(key) else { return None };
+            let (RecvState::Finished(Ok(info)), Memory::Owned(buf)) = (&op.state, &op.memory) else {
+                return None;
+            };
+            Some(buf.as_slice()[..info.len].to_vec())
+        })
+    }
+
+    /// A lane writes to where it was told that a receive lies.
+    pub(crate) fn writes(&self, key: Key, bytes: &[u8]) {
+        self.core(|core| {
+            let Some(Op::Recv(op)) = core.ops.get(key) else { panic!("it is there") };
+            assert!(bytes.len() <= op.memory.len());
+            // SAFETY: the receive is in the table, so its memory is lent, and has room for them.
+            unsafe { op.memory.data().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        });
+    }
+
+    /// One turn of a call that waits for a message at endpoint 1; what becomes an operation is over when this returns.
+    pub(crate) fn in_turn<R>(
+        &self,
+        pattern: impl Into<Match>,
+        buf: &mut [u8],
+        look: impl FnOnce(Option<Taken>) -> R,
+    ) -> R {
+        let data = NonNull::from(&mut *buf).cast();
+        let receiving = Receiving { endpoint: 1, pattern: pattern.into(), data, room: buf.len() };
+        // SAFETY: `buf` is borrowed until `Ends` has taken an operation that refers to it out of the table.
+        let taken = self.core(|core| unsafe { core.recv_in_turn(&receiving) });
+        let _ends = match taken {
+            Some(Taken::Pending(key)) => Some(Ends(self, key)),
+            _ => None,
+        };
+        look(taken)
+    }
+}
+
+/// Takes a receive out of the engine.
+struct Ends<'a>(&'a Rig, Key);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.core(|core| core.cancel_recv(self.1));
+    }
+}
+
+/// What a test is woken by, and how often it was.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn times(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
     }
 }

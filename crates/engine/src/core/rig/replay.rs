@@ -106,6 +106,29 @@ fn a_fragment_goes_in_parts_that_count_as_frames() {
     });
 }
 
+/// What the lost lane had copied is divided alike, and each part is what the whole was.
+#[test]
+fn a_copied_fragment_goes_in_parts_of_its_kind() {
+    let (rig, one, first) = Rig::carried(LESS);
+    let (two, second) = rig.lane("two", 4096);
+    let whole: Vec<u8> = (0..10_000_u32).map(|at| (at / 7) as u8).collect();
+    rig.core(|core| {
+        let session = core.sessions.get_mut(rig.session).unwrap();
+        session.sent = 1;
+        let body = UnacknowledgedBody::Owned(whole.clone());
+        session.replay.push_back(Unacknowledged { header: Header::push(7, 50_000), body });
+    });
+    first.state().over = Some(ErrorKind::Broken);
+    rig.core(|core| core.poll_lane(one, 64));
+    rig.resumes(two, &second, 1, 0);
+    second.take();
+    rig.core(|core| core.progress());
+    let went = second.take();
+    let headers: Vec<Header> = went.iter().map(|(header, _)| *header).collect();
+    assert_eq!(headers, [50_000, 54_096, 58_192].map(|at| Header::push(7, at)));
+    assert_eq!(went.iter().flat_map(|(_, body)| body.iter().copied()).collect::<Vec<u8>>(), whole);
+}
+
 /// What a message was paid from says nothing of what its envelope is paid from.
 #[test]
 fn an_envelope_in_the_place_of_a_message_from_the_reserve_is_paid_from_what_is_shared() {

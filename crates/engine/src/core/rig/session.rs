@@ -29,14 +29,14 @@ fn charge_envelope(session: &Session, flow: u32) -> Option<Charge> {
 }
 
 /// A time that a test sets.
-struct Clock(Mutex<Instant>);
+pub(super) struct Clock(Mutex<Instant>);
 
 impl Clock {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(Rig::new([0; 16]).core(|core| core.surroundings.now())))
     }
 
-    fn passes(&self, ms: u64) {
+    pub(super) fn passes(&self, ms: u64) {
         *self.0.lock().unwrap() += Duration::from_millis(ms);
     }
 }

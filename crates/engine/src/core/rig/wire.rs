@@ -1,0 +1,275 @@
+//! A lane whose other end a test holds: what it was told, and what it is to do.
+#![allow(unsafe_code)]
+
+use sinew_transport::{
+    Backlog, Body, Descriptor, ErrorKind, Lane, LaneError, LaneInfo, Peek, Peeked, PostError, Pull, Sink,
+    Token, Unacknowledged, UnacknowledgedBody, View,
+};
+use sinew_wire::frame::{Header, Kind};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a test sees and says of a lane.
+#[derive(Default)]
+pub(crate) struct State {
+    /// What the core has posted and nobody has acknowledged.
+    pub(crate) posted: Vec<(Header, Vec<u8>)>,
+    /// All that was ever posted.
+    pub(crate) ever: Vec<Header>,
+    /// What comes next.
+    pub(crate) arriving: VecDeque<(Header, Vec<u8>)>,
+    /// Whole messages go into the memory of their receive.
+    pub(crate) places: bool,
+    /// There is no room.
+    pub(crate) full: bool,
+    /// Nothing can be posted or flushed any more.
+    pub(crate) dead: bool,
+    /// How often what was held back was sent, and what has come acknowledged.
+    pub(crate) flushed: u32,
+    pub(crate) acknowledged: u32,
+    /// The lane is over for this reason.
+    pub(crate) over: Option<ErrorKind>,
+    /// How often the peer was asked what it has.
+    pub(crate) asked: u32,
+    /// Memory that the lane lets go of at its next poll.
+    pub(crate) released: Vec<Token>,
+    pub(crate) revoked: Vec<Token>,
+    /// Memory that a sender has back.
+    pub(crate) reclaimed: Vec<Token>,
+    /// How often what was described was taken back.
+    pub(crate) recalled: u32,
+    /// Messages under way whose memory was changed: from whom, to whom.
+    pub(crate) redirected: Vec<(Token, Token)>,
+    /// It knows its queue, which is all that was posted.
+    pub(crate) counts: bool,
+    /// The next frame is shown where it lies.
+    pub(crate) peeks: bool,
+    /// What a pull answers; it brings sevens.
+    pub(crate) pulls: Option<Pull>,
+    /// Pulls so far: for whom, and how many bytes.
+    pub(crate) pulled: Vec<(Token, usize)>,
+    /// Pulls that end with the next poll, and whether well.
+    pub(crate) pull_ends: Vec<(Token, bool)>,
+    /// What a view shows.
+    pub(crate) views: Option<Arc<Vec<u8>>>,
+    pub(crate) closed: bool,
+    /// What was posted waits for the peer to read.
+    pub(crate) held_up: bool,
+    /// It is polled no more until something comes.
+    pub(crate) cooled: bool,
+}
+
+/// The other end of a lane.
+#[derive(Clone, Default)]
+pub(crate) struct Wire(Arc<Mutex<State>>);
+
+impl Wire {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A test that fails still ends its engine.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was posted since the last call of this; the peer has it.
+    pub(crate) fn take(&self) -> Vec<(Header, Vec<u8>)> {
+        std::mem::take(&mut self.state().posted)
+    }
+
+    /// The headers of what was posted of these kinds since the last call; the peer has all.
+    pub(crate) fn of(&self, kind: Kind) -> Vec<Header> {
+        self.take().into_iter().map(|(header, _)| header).filter(|header| header.kind == kind).collect()
+    }
+}
+
+pub(super) struct WireLane {
+    info: LaneInfo,
+    wire: Wire,
+    /// The frame that is being shown.
+    shown: Option<(Header, Vec<u8>)>,
+}
+
+impl WireLane {
+    pub(super) fn new(info: LaneInfo, wire: Wire) -> Self {
+        Self { info, wire, shown: None }
+    }
+}
+
+// SAFETY: it copies what it is lent during the call, and writes to a target before it tells that it has.
+unsafe impl Lane for WireLane {
+    fn info(&self) -> &LaneInfo {
+        &self.info
+    }
+
+    fn try_post(&mut self, header: &Header, body: &[IoSlice<'_>]) -> Result<(), PostError> {
+        let mut state = self.wire.state();
+        if state.dead {
+            return Err(PostError::Dead(LaneError::new(ErrorKind::Broken, "post", "")));
+        }
+        if state.full {
+            return Err(PostError::Full);
+        }
+        let bytes: Vec<u8> = body.iter().flat_map(|part| part.iter().copied()).collect();
+        if bytes.len() > self.info.limits.frame_max {
+            return Err(PostError::TooLarge);
+        }
+        state.ever.push(*header);
+        state.posted.push((*header, bytes));
+        Ok(())
+    }
+
+    unsafe fn try_post_borrowed(
+        &mut self,
+        header: &Header,
+        data: NonNull<u8>,
+        len: usize,
+        _token: Token,
+    ) -> Result<(), PostError> {
+        // SAFETY: readable for `len` bytes during the call, by this method's contract.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr(), len) };
+        self.try_post(header, &[IoSlice::new(bytes)])
+    }
+
+    fn reclaim(&mut self, token: Token) {
+        self.wire.state().reclaimed.push(token);
+    }
+
+    fn recall(&mut self) {
+        self.wire.state().recalled += 1;
+    }
+
+    fn peek(&mut self, take: bool, _looks: u32) -> Peek<'_> {
+        if take {
+            self.shown = None;
+        }
+        let mut state = self.wire.state();
+        if !state.peeks {
+            return Peek::Poll;
+        }
+        if self.shown.is_none() {
+            self.shown = state.arriving.pop_front();
+        }
+        match &self.shown {
+            Some((header, bytes)) => Peek::Frame(Peeked { header: *header, body: Body::from_slice(bytes) }),
+            None => Peek::Nothing,
+        }
+    }
+
+    fn take_peeked(&mut self) {
+        self.shown = None;
+    }
+
+    unsafe fn pull(
+        &mut self,
+        _from: &Descriptor,
+        target: NonNull<u8>,
+        len: usize,
+        token: Token,
+    ) -> Result<Pull, LaneError> {
+        let mut state = self.wire.state();
+        state.pulled.push((token, len));
+        let Some(pull) = state.pulls.clone() else {
+            return Err(LaneError::new(ErrorKind::Unsupported, "pull", ""));
+        };
+        if pull != Pull::Declined {
+            // SAFETY: writable for that many bytes until this returns, says the contract.
+            unsafe { target.as_ptr().write_bytes(7, len) };
+        }
+        Ok(pull)
+    }
+
+    fn view(&mut self, _from: &Descriptor) -> Result<View, LaneError> {
+        let Some(bytes) = self.wire.state().views.clone() else {
+            return Err(LaneError::new(ErrorKind::Unsupported, "view", ""));
+        };
+        let data = NonNull::from(&bytes[..]).cast();
+        // SAFETY: readable while the view keeps them, and never written.
+        Ok(unsafe { View::new(data, bytes.len(), bytes) })
+    }
+
+    fn flush(&mut self) -> Result<(), LaneError> {
+        let mut state = self.wire.state();
+        state.flushed += 1;
+        if state.dead { Err(LaneError::new(ErrorKind::Broken, "flush", "")) } else { Ok(()) }
+    }
+
+    fn acknowledge(&mut self) {
+        self.wire.state().acknowledged += 1;
+    }
+
+    fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        let mut done = 0;
+        while done < budget {
+            let next = self.shown.take().or_else(|| self.wire.state().arriving.pop_front());
+            let Some((header, bytes)) = next else { break };
+            let places = self.wire.state().places && header.kind == Kind::EAGER;
+            if let Some((target, _)) = places.then(|| sink.place_message(&header, bytes.len())).flatten() {
+                // SAFETY: writable for that many bytes until `placed`, which is told at once.
+                unsafe { target.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                sink.placed(&header, bytes.len());
+            } else {
+                sink.frame(&header, Body::from_slice(&bytes));
+            }
+            done += 1;
+        }
+        let released = std::mem::take(&mut self.wire.state().released);
+        done += released.len();
+        released.into_iter().for_each(|token| sink.released(token));
+        let ended = std::mem::take(&mut self.wire.state().pull_ends);
+        done += ended.len();
+        for (token, well) in ended {
+            let broken = || LaneError::new(ErrorKind::Broken, "pull", "");
+            sink.pulled(token, if well { Ok(()) } else { Err(broken()) });
+        }
+        match self.wire.state().over {
+            Some(kind) if done == 0 => Err(LaneError::new(kind, "poll", "")),
+            _ => Ok(done),
+        }
+    }
+
+    fn is_held_up(&self) -> bool {
+        self.wire.state().held_up
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        let state = self.wire.state();
+        let queued = state.posted.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        state.counts.then_some(Backlog { arrived: 0, queued })
+    }
+
+    fn has_more(&self) -> bool {
+        self.shown.is_some() || !self.wire.state().arriving.is_empty()
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        self.wire.state().posted.len() as u64
+    }
+
+    fn request_acknowledgement(&mut self) {
+        self.wire.state().asked += 1;
+    }
+
+    fn recover(&mut self) -> Vec<Unacknowledged> {
+        let posted = self.wire.take().into_iter();
+        posted
+            .map(|(header, bytes)| Unacknowledged { header, body: UnacknowledgedBody::Owned(bytes) })
+            .collect()
+    }
+
+    unsafe fn redirect(&mut self, from: Token, _target: NonNull<u8>, to: Token) {
+        self.wire.state().redirected.push((from, to));
+    }
+
+    fn revoke(&mut self, token: Token) {
+        self.wire.state().revoked.push(token);
+    }
+
+    fn cool(&mut self) -> bool {
+        self.wire.state().cooled = true;
+        true
+    }
+
+    fn close(&mut self) {
+        self.wire.state().closed = true;
+    }
+}
