@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hub::{Hub, Member};
+use crate::qp::Ud;
 
 /// A library whose list of devices has the device: as of any real one, an identifier ends when it is dropped.
 fn library() -> Library {
@@ -321,6 +322,89 @@ fn a_connection_does_not_end_by_another_s_end_and_does_by_that_of_its_device() {
     let id = same(&channel, id);
     fake::raise(id.as_raw(), &Raised::of(Kind::DEVICE_REMOVAL));
     assert_eq!(next(&channel, id).number(), 5);
+}
+
+fn joining(channel: &EventChannel) -> Id<Joining, Ud> {
+    channel.id(PortSpace::UDP).unwrap().bind(at()).unwrap().join(&at().into()).unwrap()
+}
+
+/// The number of what an error says that went wrong, and that a group was.
+fn group_error(error: &ConnectError) -> Option<i32> {
+    match error {
+        ConnectError::Failed(error) if error.to_string().contains("rdma_join_multicast") => error.errno(),
+        _ => None,
+    }
+}
+
+/// How many identifiers were destroyed since calls were asked for.
+fn destroyed() -> usize {
+    fake::calls().iter().filter(|call| *call == "destroy_id").count()
+}
+
+#[test]
+fn a_group_that_cannot_be_joined_says_why_and_leaves_nothing() {
+    let library = library();
+    let channel = library.event_channel().unwrap();
+    for (raised, errno) in [
+        (Raised::of(Kind::MULTICAST_ERROR).status(-libc::ENETUNREACH).group(), libc::ENETUNREACH),
+        // As the kernel raises it where the subnet manager says no.
+        (Raised::of(Kind::MULTICAST_ERROR), libc::EHOSTUNREACH),
+        (Raised::of(Kind::DEVICE_REMOVAL), libc::ENODEV),
+    ] {
+        fake::answer([raised.clone()]);
+        let id = joining(&channel);
+        fake::calls();
+        let not = left(&channel, id);
+        assert_eq!(group_error(&not.error), Some(errno), "{raised:?}: {not}");
+        assert_eq!(destroyed(), 1, "{raised:?}");
+        fake::answer([raised.clone()]);
+        let error = Group::join(&library, at(), at(), LONG).unwrap_err();
+        assert_eq!(group_error(&error), Some(errno), "{raised:?}: {error}");
+        assert_eq!(destroyed(), 1, "{raised:?}");
+    }
+    // One that joins says how it is addressed, and not what failed before it did.
+    fake::answer([Raised::of(Kind::MULTICAST_JOIN)]);
+    assert_eq!(next(&channel, joining(&channel)).attributes().qp_num, 0);
+    assert_eq!(library.leaked_objects(), 0);
+}
+
+#[test]
+fn a_group_that_the_network_has_lost_is_left_and_another_s_loss_changes_nothing() {
+    let library = library();
+    let channel = library.event_channel().unwrap();
+    let join = || {
+        fake::answer([Raised::of(Kind::MULTICAST_JOIN).group()]);
+        let id = joining(&channel);
+        let raw = id.as_raw();
+        (next(&channel, id), raw)
+    };
+    for (kind, status, errno) in [
+        (Kind::MULTICAST_ERROR, -libc::ENETDOWN, libc::ENETDOWN),
+        (Kind::MULTICAST_ERROR, 0, libc::EHOSTUNREACH),
+        (Kind::DEVICE_REMOVAL, 0, libc::ENODEV),
+    ] {
+        let ((lost, at_lost), (kept, at_kept)) = (join(), join());
+        assert_eq!((lost.attributes().qp_num, lost.attributes().qkey), (0xff_ffff, fake::QKEY));
+        // What says nothing of a group that is joined.
+        fake::raise(at_kept, &Raised::of(Kind::ADDR_CHANGE));
+        let kept = same(&channel, kept);
+        fake::raise(at_lost, &Raised::of(kind).status(status).group());
+        let Ok(Progress::Same(kept, notice)) = kept.handle(notice(&channel)) else {
+            panic!("it is another's loss")
+        };
+        assert_eq!((notice.id(), notice.private_data()), (Some(Waits::number(&lost)), &[][..]));
+        fake::calls();
+        let Err(not) = lost.handle(notice) else { panic!("it is there still") };
+        assert_eq!(group_error(&not.error), Some(errno), "{not}");
+        assert_eq!(destroyed(), 1, "it is left");
+        drop(kept);
+        assert_eq!(destroyed(), 1);
+    }
+    // It is joined anew by another identifier.
+    assert_eq!(join().0.attributes().path.lid, 0xc001);
+    let calls = fake::calls();
+    assert!(!calls.iter().any(|call| call == "DEADLOCK" || call == "USE AFTER END"), "{calls:?}");
+    assert_eq!(library.leaked_objects(), 0);
 }
 
 #[test]

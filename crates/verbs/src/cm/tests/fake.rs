@@ -24,6 +24,8 @@ pub(super) struct Raised {
     pub(super) status: i32,
     pub(super) data: Vec<u8>,
     pub(super) conn: Option<sys::rdma_conn_param>,
+    /// Says how the datagrams of a group are addressed.
+    pub(super) group: bool,
 }
 
 impl Raised {
@@ -43,6 +45,11 @@ impl Raised {
 
     pub(super) fn conn(mut self, conn: sys::rdma_conn_param) -> Self {
         self.conn = Some(conn);
+        self
+    }
+
+    pub(super) fn group(mut self) -> Self {
+        self.group = true;
         self
     }
 }
@@ -102,6 +109,9 @@ pub(super) fn called(name: &'static str, more: &str) -> c_int {
         -1
     })
 }
+
+/// The queue key that is proposed for datagrams.
+pub(super) const QKEY: u32 = 0x0123_4567;
 
 /// A channel: what C sees comes first.
 #[repr(C)]
@@ -178,10 +188,23 @@ unsafe fn push(
     conn.private_data = if data.is_empty() { null() } else { data.as_ptr().cast() };
     conn.private_data_len = u8::try_from(data.len()).unwrap();
     raw.param.conn = conn;
+    if raised.group {
+        raw.param.ud = group();
+    }
     // SAFETY: by the caller.
     let channel = unsafe { channel_of(of) };
     channel.queue.lock().unwrap().push_back(Box::new(Event { raw, of: of.cast(), data }));
     rustix::io::write(&channel.ready, &1u64.to_ne_bytes()).unwrap();
+}
+
+/// How the datagrams of a group are addressed. The word of who joined stands where private data does otherwise: it is no address.
+fn group() -> sys::rdma_ud_param {
+    let mut told = sys::rdma_ud_param::zeroed();
+    (told.private_data, told.private_data_len) = (std::ptr::without_provenance(16), 9);
+    (told.qp_num, told.qkey) = (0xff_ffff, QKEY);
+    (told.ah_attr.is_global, told.ah_attr.port_num, told.ah_attr.dlid) = (1, 1, 0xc001);
+    told.ah_attr.grh.dgid.raw = [0xff; 16];
+    told
 }
 
 /// Answers a call that ends with an event: by the script, or well.
@@ -314,9 +337,20 @@ unsafe extern "C" fn migrate(id: *mut sys::rdma_cm_id, channel: *mut sys::rdma_e
 }
 
 unsafe extern "C" fn bind(id: *mut sys::rdma_cm_id, address: *mut libc::sockaddr) -> c_int {
-    // SAFETY: the caller's address is as long as the largest.
-    unsafe { (*id).route.addr.src.storage = *address.cast::<libc::sockaddr_storage>() };
+    // SAFETY: the caller's address is as long as the largest; the identifier is of the fake.
+    unsafe {
+        (*id).route.addr.src.storage = *address.cast::<libc::sockaddr_storage>();
+        // An address that is bound is that of a device.
+        if is_of_datagrams(id) {
+            ((*id).verbs, (*id).port_num) = (device::context(), 1);
+        }
+    }
     called("bind_addr", "")
+}
+
+unsafe fn is_of_datagrams(id: *mut sys::rdma_cm_id) -> bool {
+    // SAFETY: of the fake.
+    unsafe { (*id).qp_type == sys::IbvQpType::UD }
 }
 
 unsafe extern "C" fn listen(_: *mut sys::rdma_cm_id, backlog: c_int) -> c_int {
@@ -419,7 +453,7 @@ unsafe extern "C" fn free_devices(list: *mut *mut sys::ibv_context) {
 }
 
 unsafe extern "C" fn init_qp_attr(
-    _: *mut sys::rdma_cm_id,
+    id: *mut sys::rdma_cm_id,
     attributes: *mut sys::ibv_qp_attr,
     mask: *mut c_int,
 ) -> c_int {
@@ -431,7 +465,9 @@ unsafe extern "C" fn init_qp_attr(
         (*attributes).max_dest_rd_atomic = 99;
         (*attributes).max_rd_atomic = 99;
         (*attributes).dest_qp_num = 42;
+        ((*attributes).port_num, (*attributes).qkey) = (1, QKEY);
         *mask = match ((*attributes).qp_state, iwarp) {
+            (sys::IbvQpState::INIT, false) if is_of_datagrams(id) => 0x71,
             (sys::IbvQpState::INIT, false) => 0x39,
             (sys::IbvQpState::RTR, false) => 1 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 15 | 1 << 17 | 1 << 20,
             (_, false) => 1 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 16,
