@@ -19,6 +19,10 @@ pub enum Kind {
     ProtectionDomain,
     /// A thread domain.
     ThreadDomain,
+    /// A domain of extended connections.
+    XrcDomain,
+    /// A rule of steering.
+    Flow,
     /// A memory region.
     MemoryRegion,
     /// A memory window.

@@ -82,6 +82,8 @@ pub(crate) struct Send {
     pub(crate) compare_add: u64,
     pub(crate) swap: u64,
     pub(crate) target: Option<Target>,
+    /// The peer's shared receive queue that an extended connection names.
+    pub(crate) srq: u32,
     pub(crate) bind: Option<Bind>,
     pub(crate) touches: Vec<Touch>,
 }
@@ -99,6 +101,7 @@ impl Send {
             compare_add: 0,
             swap: 0,
             target: None,
+            srq: 0,
             bind: None,
             touches: Vec::new(),
         }

@@ -169,6 +169,20 @@ pub(crate) struct Srq {
     pub(crate) queue: VecDeque<Receive>,
     pub(crate) used: u32,
     pub(crate) unacked_async: u32,
+    /// Of extended connections: their domain, and where its receives complete.
+    pub(crate) extended: Option<(u32, u32)>,
+}
+
+/// A rule that steers frames to a queue pair of raw packets.
+pub(crate) struct Flow {
+    /// Number of the queue pair.
+    pub(crate) qp: u32,
+    pub(crate) port: u8,
+    pub(crate) priority: u16,
+    pub(crate) kind: sys::IbvFlowAttrType,
+    /// Which bits of the beginning of a frame it looks at, and what they are to be.
+    pub(crate) mask: [u8; 14],
+    pub(crate) value: [u8; 14],
 }
 
 pub(crate) struct Ah {
@@ -224,6 +238,8 @@ pub(crate) struct Qp {
     pub(crate) unacked_async: u32,
     /// Of a connection, as the vendor numbers them.
     pub(crate) extensions: u32,
+    /// Of the receiving side of an extended connection: its domain.
+    pub(crate) xrcd: Option<u32>,
 }
 
 #[derive(Default)]
@@ -249,6 +265,9 @@ pub(crate) struct State {
     pub(crate) cqs: BTreeMap<u32, Cq>,
     pub(crate) srqs: BTreeMap<u32, Srq>,
     pub(crate) ahs: BTreeMap<u32, Ah>,
+    pub(crate) flows: BTreeMap<u32, Flow>,
+    /// Domains of extended connections, with their contexts.
+    pub(crate) xrcds: BTreeMap<u32, u32>,
     /// By number.
     pub(crate) qps: BTreeMap<u32, Qp>,
     /// Group and number of a queue pair.

@@ -14,6 +14,7 @@
 //! | [`Context`](device::Context) | the library | with the last thing made from it |
 //! | [`AsyncEvents`](device::AsyncEvents) | the context | when it is dropped; events that nobody took wait for the next stream |
 //! | [`ProtectionDomain`] | the context | with the last region, queue pair, window, address handle and shared receive queue of it |
+//! | [`ThreadDomain`] | the context | with the last protection domain for it |
 //! | [`Buffer`](memory::Buffer), [`BufferPool`](memory::BufferPool), [`ExposedRegion`](memory::ExposedRegion), [`ForeignRegion`](memory::ForeignRegion), their parts | the registration; that holds the domain, and the memory if it is its own | the registration with its last part, then the memory |
 //! | [`BorrowedRegion`](memory::BorrowedRegion) | the domain, and borrows the memory | when it is dropped, before the borrow does |
 //! | [`DeviceMemory`](memory::DeviceMemory) | the context | with the last region of it |
@@ -21,8 +22,10 @@
 //! | [`AddressHandle`](ah::AddressHandle) | the domain | with its last handle, or the last operation that names it |
 //! | [`CompletionChannel`](cq::CompletionChannel) | the context | with the last queue of it |
 //! | [`CompletionQueue`](cq::CompletionQueue) | the context, its channel | with the last queue pair and [`Poller`](cq::Poller) of it |
-//! | [`SharedReceiveQueue`](srq::SharedReceiveQueue) | the domain | with the last queue pair of it |
-//! | [`QueuePair`](qp::QueuePair), [`PreparedQueuePair`](qp::PreparedQueuePair) | its completion queues, its shared receive queue, the domain | when it is dropped; what is posted is the caller's matter |
+//! | [`SharedReceiveQueue`](srq::SharedReceiveQueue) | the domain; one of extended connections its [`XrcDomain`](qp::xrc::XrcDomain) and completion queue too | with the last queue pair of it |
+//! | [`XrcDomain`](qp::xrc::XrcDomain) | the context | with the last receiver and shared receive queue of it |
+//! | [`XrcReceiver`](qp::xrc::XrcReceiver) | its domain of extended connections | when it is dropped |
+//! | [`QueuePair`](qp::QueuePair), [`PreparedQueuePair`](qp::PreparedQueuePair) | its completion queues, its shared receive queue, the domain; groups and rules of steering end with it | when it is dropped; what is posted is the caller's matter |
 //! | [`Hub`] | its queue pairs, and the memory of each operation that is out | when it is dropped: queue pairs first, then memory |
 //! | [`Pipe`](hub::Pipe) | its queue pair, and the buffers of what is out | the same |
 //! | [`Channel`], [`MultiChannel`], `network::Node` | the same; what was submitted and what is unpolled hold it too | with the last of these; waiting has the deadline |
@@ -54,6 +57,7 @@ mod number;
 mod pd;
 pub mod qp;
 pub mod srq;
+mod thread_domain;
 mod wait;
 pub mod work;
 
@@ -64,3 +68,4 @@ pub use library::{Library, devices, open_device};
 pub use multi_channel::MultiChannel;
 pub use pd::ProtectionDomain;
 pub use sinew_verbs_sys as sys;
+pub use thread_domain::ThreadDomain;

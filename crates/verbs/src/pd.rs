@@ -7,6 +7,7 @@ use crate::memory::{
     BorrowedRegion, Buffer, BufferPool, ExposedRegion, ForeignRegion, Kept, Memory, PageSize, Registered,
     RegistrationFlags, RemoteAccess, Terms,
 };
+use crate::thread_domain::ThreadDomain;
 use sinew_verbs_sys as sys;
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -28,6 +29,8 @@ struct Allocated {
     pd: NonNull<sys::ibv_pd>,
     /// Whether it is ours to free.
     owned: bool,
+    /// What a domain for one thread is made of, which ends after it.
+    of: Option<(ProtectionDomain, ThreadDomain)>,
 }
 
 // SAFETY: a protection domain may be used by any thread.
@@ -44,8 +47,8 @@ impl Drop for Allocated {
         let answer = unsafe { (self.context.table().ibv_dealloc_pd)(self.pd.as_ptr()) };
         if let Err(errno) = sys::Errno::check(answer) {
             self.context.library().leaked("ibv_dealloc_pd", &self.context.name(), errno.0);
-            // The device must not be closed under it.
-            std::mem::forget(self.context.clone());
+            // The device must not be closed under it, nor end what it is made of.
+            std::mem::forget((self.context.clone(), self.of.take()));
         }
     }
 }
@@ -61,7 +64,9 @@ impl Context {
         let pd = unsafe { (self.table().ibv_alloc_pd)(self.as_raw()) };
         let pd =
             NonNull::new(pd).ok_or_else(|| Error::call("ibv_alloc_pd", self.name(), sys::Errno::last().0))?;
-        Ok(ProtectionDomain { shared: Arc::new(Allocated { context: self.clone(), pd, owned: true }) })
+        Ok(ProtectionDomain {
+            shared: Arc::new(Allocated { context: self.clone(), pd, owned: true, of: None }),
+        })
     }
 }
 
@@ -71,7 +76,13 @@ impl ProtectionDomain {
     /// # Safety
     /// `pd` is a domain of this context for as long as `context` is open.
     pub unsafe fn from_raw(context: &Context, pd: NonNull<sys::ibv_pd>) -> Self {
-        Self { shared: Arc::new(Allocated { context: context.clone(), pd, owned: false }) }
+        Self { shared: Arc::new(Allocated { context: context.clone(), pd, owned: false, of: None }) }
+    }
+
+    /// A domain that was just made of this one and a thread domain.
+    pub(crate) fn parent(&self, pd: NonNull<sys::ibv_pd>, thread: &ThreadDomain) -> Self {
+        let of = Some((self.clone(), thread.clone()));
+        Self { shared: Arc::new(Allocated { context: self.context().clone(), pd, owned: true, of }) }
     }
 
     /// The device.

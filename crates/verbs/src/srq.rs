@@ -5,9 +5,11 @@
 //! by itself.
 #![allow(unsafe_code)]
 
+use crate::cq::{CompletionQueue, Reservation};
 use crate::device::{Capabilities, Context, ObjectId};
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
+use crate::qp::xrc::XrcDomain;
 use crate::qp::{PostError, ReceiveRequest, link_receives};
 use sinew_verbs_sys as sys;
 use std::fmt;
@@ -31,6 +33,8 @@ struct Made {
     srq: NonNull<sys::ibv_srq>,
     requests: AtomicU32,
     elements: u32,
+    /// Of extended connections: their domain, and where its receives complete.
+    extended: Option<(XrcDomain, Reservation)>,
 }
 
 // SAFETY: a shared receive queue may be used and destroyed by any thread; drivers lock it.
@@ -44,7 +48,7 @@ impl Drop for Made {
         let answer = unsafe { (self.pd.table().ibv_destroy_srq)(self.srq.as_ptr()) };
         if let Err(errno) = sys::Errno::check(answer) {
             self.pd.context().library().leaked("ibv_destroy_srq", &self.pd.context().name(), errno.0);
-            std::mem::forget(self.pd.clone());
+            std::mem::forget((self.pd.clone(), self.extended.take()));
         }
     }
 }
@@ -56,6 +60,7 @@ pub struct SharedReceiveQueueBuilder<'a> {
     requests: u32,
     elements: u32,
     limit: u32,
+    extended: Option<(&'a XrcDomain, &'a CompletionQueue)>,
 }
 
 /// What a shared receive queue says of itself.
@@ -74,11 +79,11 @@ impl ProtectionDomain {
     /// A shared receive queue of at least `requests` receives; the device may give more. One element each by default.
     #[must_use]
     pub const fn shared_receive_queue(&self, requests: u32) -> SharedReceiveQueueBuilder<'_> {
-        SharedReceiveQueueBuilder { pd: self, requests, elements: 1, limit: 0 }
+        SharedReceiveQueueBuilder { pd: self, requests, elements: 1, limit: 0, extended: None }
     }
 }
 
-impl SharedReceiveQueueBuilder<'_> {
+impl<'a> SharedReceiveQueueBuilder<'a> {
     /// Elements (pieces of memory) that a receive may have; 1 by default.
     #[must_use]
     pub const fn elements(mut self, elements: u32) -> Self {
@@ -94,15 +99,23 @@ impl SharedReceiveQueueBuilder<'_> {
         self
     }
 
+    /// Of extended connections: peers name it by its [`number`](SharedReceiveQueue::number), whichever [`XrcReceiver`](crate::qp::xrc::XrcReceiver) of this
+    /// domain they come by. Its receives complete in this queue.
+    #[must_use]
+    pub const fn extended(mut self, domain: &'a XrcDomain, completions: &'a CompletionQueue) -> Self {
+        self.extended = Some((domain, completions));
+        self
+    }
+
     /// Makes it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for no requests, no elements, or a limit above the requests; [`Error::Unsupported`] where the device has
+    /// [`Error::Invalid`] for no requests, no elements, a limit above the requests, what is of another context, or a completion queue without room; [`Error::Unsupported`] where the device has
     /// none; [`Error::Call`] with `EINVAL` for more than it can, `ENOMEM` when it has no room.
     #[doc(alias = "ibv_create_srq")]
     #[doc(alias = "ibv_create_srq_ex")]
     pub fn build(self) -> Result<SharedReceiveQueue> {
-        let Self { pd, requests, elements, limit } = self;
+        let Self { pd, requests, elements, limit, extended } = self;
         if requests == 0 || elements == 0 || limit > requests {
             return Err(Error::invalid(
                 "shared receive queue",
@@ -115,7 +128,16 @@ impl SharedReceiveQueueBuilder<'_> {
         attributes.comp_mask = sys::IBV_SRQ_INIT_ATTR_TYPE | sys::IBV_SRQ_INIT_ATTR_PD;
         attributes.srq_type = sys::IbvSrqType::BASIC;
         attributes.pd = pd.as_raw();
-        // SAFETY: domain and context are alive, the attributes are a local.
+        // Given back when anything below fails.
+        let extended = extended
+            .map(|(domain, completions)| of_extended(pd, requests, domain, completions))
+            .transpose()?;
+        if let Some((domain, completions)) = &extended {
+            attributes.comp_mask |= sys::IBV_SRQ_INIT_ATTR_XRCD | sys::IBV_SRQ_INIT_ATTR_CQ;
+            attributes.srq_type = sys::IbvSrqType::XRC;
+            (attributes.xrcd, attributes.cq) = (domain.as_raw(), completions.queue().as_raw());
+        }
+        // SAFETY: what the attributes name is alive, and of this context; they are a local.
         let srq = unsafe { pd.table().create_srq_ex(pd.context().as_raw(), &mut attributes) };
         let srq = srq.and_then(|srq| NonNull::new(srq).ok_or(sys::Errno::UNKNOWN)).map_err(|errno| {
             let object = format_args!("{requests} receives in {}", pd.context().name());
@@ -124,12 +146,46 @@ impl SharedReceiveQueueBuilder<'_> {
         // What was given is written back, by some drivers not: then it is what was asked for.
         let given = attributes.attr.max_wr.max(requests);
         let elements = attributes.attr.max_sge.max(elements);
-        let made = Made { pd: pd.clone(), srq, requests: AtomicU32::new(given), elements };
+        let made = Made { pd: pd.clone(), srq, requests: AtomicU32::new(given), elements, extended };
         Ok(SharedReceiveQueue { shared: Arc::new(made) })
     }
 }
 
+/// What one of extended connections holds.
+fn of_extended(
+    pd: &ProtectionDomain,
+    requests: u32,
+    domain: &XrcDomain,
+    completions: &CompletionQueue,
+) -> Result<(XrcDomain, Reservation)> {
+    if !domain.context().is(pd.context()) || !completions.context().is(pd.context()) {
+        return Err(Error::invalid(
+            "shared receive queue",
+            "its domain of extended connections or its completion queue is of another context",
+            "make all from one context",
+        ));
+    }
+    Ok((domain.clone(), completions.reserve(requests)?))
+}
+
 impl SharedReceiveQueue {
+    /// Whether it is of extended connections.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.shared.extended.is_some()
+    }
+
+    /// The number by which peers of extended connections name it.
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the device.
+    #[doc(alias = "ibv_get_srq_num")]
+    pub fn number(&self) -> Result<u32> {
+        // SAFETY: the queue is alive.
+        unsafe { sys::ibv_get_srq_num(self.as_raw()) }
+            .map_err(|errno| Error::call("ibv_get_srq_num", self.context().name(), errno.0))
+    }
+
     /// The protection domain.
     #[must_use]
     pub fn protection_domain(&self) -> &ProtectionDomain {
@@ -174,7 +230,7 @@ impl SharedReceiveQueue {
             made.pd.context().library().leaked("ibv_destroy_srq", &made.pd.context().name(), errno.0);
         })?;
         // SAFETY: read out of a value that is not dropped, once; the rest of it needs no drop.
-        drop(unsafe { std::ptr::read(&raw const made.pd) });
+        drop(unsafe { (std::ptr::read(&raw const made.pd), std::ptr::read(&raw const made.extended)) });
         Ok(())
     }
 
@@ -235,6 +291,13 @@ impl SharedReceiveQueue {
     pub fn resize(&self, requests: u32) -> Result<()> {
         if requests == 0 {
             return Err(Error::invalid("shared receive queue", "0 receives", "take at least 1"));
+        }
+        if self.is_extended() && requests > self.requests() {
+            return Err(Error::invalid(
+                "shared receive queue",
+                "its completion queue has room for as many as it was made for",
+                "make a longer one anew",
+            ));
         }
         let attributes = sys::ibv_srq_attr { max_wr: requests, max_sge: 0, srq_limit: 0 };
         match self.modify(attributes, sys::IBV_SRQ_MAX_WR) {

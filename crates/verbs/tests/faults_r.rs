@@ -13,7 +13,7 @@
 //! | R9 port 1 must be up | `r9_…` |
 //! | R10 handshake | `r10_…` |
 //! | R11 connection manager | `cm::tests::r11` |
-//! | R12 what was missing | `r12_…`; groups: `cm_device::a_group_s_messages_…`; ECE and rates: `rates_and_extensions_…`; no XRC, raw packets, thread domains: not promised either |
+//! | R12 what was missing | `r12_…`; groups: `cm_device::a_group_s_messages_…`; ECE and rates: `rates_and_extensions_…`; extended connections, raw packets, domains for one thread: `tests/extended.rs` |
 //! | R13 no safe level | the hub and channels themselves: `tests/hub.rs`, `tests/channel.rs`; `r13_…` for what is chosen by itself |
 //! | R14 a lock for each event, calls that are not batched | `r14_…` |
 //! | R15 what its CI could not run | `findings::r15_…`: the guest (`tests/queue_pairs.rs`, `tests/hub.rs`) runs atomics, UC, UD and inline on a real kernel's device |

@@ -5,6 +5,7 @@
 use crate::engine::complete::Arrival;
 use crate::engine::keys::{Denied, Span};
 use crate::engine::run::{DONE, Outcome};
+use crate::object::qp::NOTHING;
 use crate::request::{Receive, Send, Target, total};
 use crate::world::{About, State, Waiting};
 use sinew_verbs_sys as sys;
@@ -38,7 +39,8 @@ impl State {
         let (device, port) = self.route(qp.device, qp.attr.port_num, &qp.attr.ah_attr)?;
         let peer = self.qps.get(&qp.attr.dest_qp_num)?;
         let listens = [QpState::RTR, QpState::RTS, QpState::SQD, QpState::SQE].contains(&peer.state);
-        let connected = peer.attr.dest_qp_num == number && peer.kind == qp.kind;
+        let answering = if qp.kind == Type::XRC_SEND { Type::XRC_RECV } else { qp.kind };
+        let connected = peer.attr.dest_qp_num == number && peer.kind == answering;
         // Packets whose numbers the peer does not expect are dropped.
         let in_step = peer.attr.rq_psn == qp.attr.sq_psn;
         let there = peer.device == device && peer.attr.port_num == port;
@@ -81,13 +83,37 @@ impl State {
         if self.qps.get(&peer).is_some_and(|peer| peer.hold.incoming) {
             return if reliable { Outcome::Wait(Waiting::Held) } else { DONE };
         }
+        if kind == Type::XRC_SEND && !self.name_queue(peer, send.srq) {
+            return Outcome::Done(Status::REM_INV_REQ_ERR);
+        }
         let outcome = match send.opcode {
             Wr::SEND | Wr::SEND_WITH_IMM | Wr::SEND_WITH_INV => self.deliver(number, peer, send, &bytes),
             Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM => self.write_remote(peer, send, &bytes),
             Wr::RDMA_READ => self.read_remote(pd, peer, send),
             _ => self.change_remote(pd, peer, send),
         };
+        if kind == Type::XRC_SEND {
+            self.forget_queue(peer);
+        }
         if reliable { outcome } else { DONE }
+    }
+
+    /// The receiving side of an extended connection has what the named queue has, for one request: domain, receives, completion queue.
+    fn name_queue(&mut self, peer: u32, srq: u32) -> bool {
+        let named =
+            self.srqs.get(&srq).and_then(|found| found.extended.map(|(xrcd, cq)| (xrcd, cq, found.pd)));
+        let (Some((xrcd, cq, pd)), Some(peer)) = (named, self.qps.get_mut(&peer)) else { return false };
+        if peer.xrcd != Some(xrcd) {
+            return false;
+        }
+        (peer.pd, peer.srq, peer.recv_cq) = (pd, Some(srq), cq);
+        true
+    }
+
+    fn forget_queue(&mut self, peer: u32) {
+        if let Some(peer) = self.qps.get_mut(&peer) {
+            (peer.pd, peer.srq, peer.recv_cq) = (NOTHING, None, NOTHING);
+        }
     }
 
     /// Takes the next receive of a queue pair.

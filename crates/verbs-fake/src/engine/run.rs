@@ -85,7 +85,7 @@ impl State {
         self.end_send(number, send, status);
         if status != Status::SUCCESS {
             match kind {
-                Type::RC => self.fail(number),
+                Type::RC | Type::XRC_SEND => self.fail(number),
                 // What fails towards one peer does not stop what goes to others.
                 Type::DRIVER => {}
                 _ => self.stop_sending(number),
@@ -144,7 +144,19 @@ impl State {
         if send.data.len() as u64 > u64::from(max) {
             return Outcome::Done(Status::LOC_LEN_ERR);
         }
-        if kind == Type::UD { self.send_datagram(number, send) } else { self.send_connected(number, send) }
+        match kind {
+            Type::UD => self.send_datagram(number, send),
+            Type::RAW_PACKET => self.send_raw(number, send),
+            _ => self.send_connected(number, send),
+        }
+    }
+
+    /// A frame, as it is.
+    fn send_raw(&mut self, number: u32, send: &Send) -> Outcome {
+        let Some((pd, device)) = self.qps.get(&number).map(|qp| (qp.pd, qp.device)) else { return DONE };
+        let Ok(frame) = self.gather(pd, &send.data) else { return Outcome::Done(Status::LOC_PROT_ERR) };
+        self.send_frame(device, &frame);
+        DONE
     }
 
     fn local_invalidate(&mut self, pd: u32, rkey: u32) -> Outcome {

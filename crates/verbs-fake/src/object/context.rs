@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::fault::{Fault, Kind};
 use crate::notify::Notifier;
 use crate::object::handle::{Entered, enter, hand_out, minus_one, pointer};
-use crate::object::{cq, dm, mr, mw, pd, post, qp, query, srq, tuning};
+use crate::object::{cq, dm, flow, mr, mw, pd, post, qp, query, srq, tuning};
 use crate::options::DeviceOptions;
 use crate::world::{Context, State};
 use core::ffi::c_int;
@@ -66,6 +66,11 @@ fn extended(options: &DeviceOptions) -> sys::verbs_context {
     whole.modify_cq = Some(cq::modify);
     whole.modify_qp_rate_limit = Some(tuning::limit_rate);
     whole.get_srq_num = Some(srq::num);
+    whole.create_srq_ex = Some(srq::create_ex);
+    whole.open_xrcd = Some(pd::open_xrcd);
+    whole.close_xrcd = Some(pd::close_xrcd);
+    whole.ibv_create_flow = Some(flow::create);
+    whole.ibv_destroy_flow = Some(flow::destroy);
     if options.device_memory > 0 {
         whole.alloc_dm = Some(dm::alloc);
         whole.free_dm = Some(dm::free);

@@ -144,7 +144,8 @@ pub(crate) unsafe extern "C" fn destroy(cq: *mut sys::ibv_cq) -> c_int {
 
 impl State {
     fn destroy_cq(&mut self, handle: u32) -> Result<(), c_int> {
-        if self.qps.values().any(|qp| qp.send_cq == handle || qp.recv_cq == handle) {
+        let of_shared = self.srqs.values().any(|srq| srq.extended.is_some_and(|(_, cq)| cq == handle));
+        if of_shared || self.qps.values().any(|qp| qp.send_cq == handle || qp.recv_cq == handle) {
             return Err(libc::EBUSY);
         }
         let cq = self.cqs.get(&handle).ok_or(libc::EINVAL)?;

@@ -34,6 +34,8 @@ objects! {
     sys::ibv_device = sys::ibv_device,
     sys::ibv_pd = sys::ibv_pd,
     sys::ibv_td = sys::ibv_td,
+    sys::ibv_xrcd = sys::ibv_xrcd,
+    sys::ibv_flow = sys::ibv_flow,
     sys::ibv_mr = sys::ibv_mr,
     sys::ibv_mw = sys::ibv_mw,
     sys::ibv_dm = sys::ibv_dm,

@@ -11,6 +11,7 @@ pub(crate) mod device;
 pub(crate) mod dm;
 pub(crate) mod efa;
 pub(crate) mod event;
+pub(crate) mod flow;
 pub(crate) mod handle;
 pub(crate) mod mr;
 pub(crate) mod mw;

@@ -85,3 +85,38 @@ pub(crate) unsafe extern "C" fn alloc_parent(
         Ok(hand_out(entered.world, &mut entered.state, Kind::ProtectionDomain, id, pd))
     }))
 }
+
+pub(crate) unsafe extern "C" fn open_xrcd(
+    context: *mut sys::ibv_context,
+    attr: *mut sys::ibv_xrcd_init_attr,
+) -> *mut sys::ibv_xrcd {
+    // SAFETY: the caller's promise: a context of this device, and its attributes.
+    pointer(unsafe { enter(context, Call::OpenXrcd) }.and_then(|mut entered| {
+        // SAFETY: as above.
+        let attr = unsafe { *attr };
+        let needed = sys::IBV_XRCD_INIT_ATTR_FD | sys::IBV_XRCD_INIT_ATTR_OFLAGS;
+        if attr.comp_mask != needed || (attr.fd == -1 && attr.oflags & libc::O_CREAT == 0) {
+            return Err(libc::EINVAL);
+        }
+        let id = entered.state.next_id();
+        entered.state.xrcds.insert(id, entered.id);
+        let xrcd = sys::ibv_xrcd { context };
+        Ok(hand_out(entered.world, &mut entered.state, Kind::XrcDomain, id, xrcd))
+    }))
+}
+
+pub(crate) unsafe extern "C" fn close_xrcd(xrcd: *mut sys::ibv_xrcd) -> c_int {
+    // SAFETY: the caller's promise: a domain of this device.
+    number(unsafe { enter(xrcd, Call::CloseXrcd) }.and_then(|mut entered| {
+        let id = entered.id;
+        let state = &mut entered.state;
+        let used = state.qps.values().any(|qp| qp.xrcd == Some(id))
+            || state.srqs.values().any(|srq| srq.extended.is_some_and(|(domain, _)| domain == id));
+        if used {
+            return Err(libc::EBUSY);
+        }
+        state.xrcds.remove(&id);
+        state.live.remove(&id);
+        Ok(())
+    }))
+}

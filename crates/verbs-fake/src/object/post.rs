@@ -58,6 +58,10 @@ unsafe fn copied(wr: &sys::ibv_send_wr, kind: Type) -> Result<Send, c_int> {
         Data::Inline(bytes)
     };
     send.imm = wr.imm_data;
+    if kind == Type::XRC_SEND {
+        // SAFETY: the type of the queue pair says that it is valid.
+        send.srq = unsafe { wr.qp_type.xrc.remote_srqn };
+    }
     // SAFETY: the opcode and the type of the queue pair say which members are valid.
     unsafe {
         match wr.opcode {
@@ -126,7 +130,9 @@ impl State {
         let state_takes =
             ![sys::IbvQpState::RESET, sys::IbvQpState::INIT, sys::IbvQpState::RTR].contains(&qp.state);
         let connected = qp.kind != Type::UD && qp.kind != Type::DRIVER;
+        let reliable = qp.kind == Type::RC || qp.kind == Type::XRC_SEND;
         let type_takes = match send.opcode {
+            opcode if qp.kind == Type::RAW_PACKET => opcode == Wr::SEND,
             Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::RDMA_READ if qp.kind == Type::DRIVER => {
                 send.target.is_some()
             }
@@ -134,9 +140,9 @@ impl State {
             Wr::RDMA_WRITE | Wr::RDMA_WRITE_WITH_IMM | Wr::SEND_WITH_INV | Wr::LOCAL_INV | Wr::BIND_MW => {
                 connected
             }
-            Wr::RDMA_READ => qp.kind == Type::RC,
+            Wr::RDMA_READ => reliable,
             Wr::ATOMIC_CMP_AND_SWP | Wr::ATOMIC_FETCH_AND_ADD => {
-                qp.kind == Type::RC && atomics != sys::IbvAtomicCap::NONE
+                reliable && atomics != sys::IbvAtomicCap::NONE
             }
             _ => false,
         };

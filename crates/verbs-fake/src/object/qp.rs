@@ -10,6 +10,9 @@ use core::ffi::c_int;
 use sinew_verbs_sys as sys;
 use std::collections::VecDeque;
 
+/// The handle of what is not there.
+pub(crate) const NOTHING: u32 = 0;
+
 /// What a queue pair is made of, by handles.
 struct Wanted {
     init: sys::ibv_qp_init_attr,
@@ -20,6 +23,8 @@ struct Wanted {
     operations: u64,
     /// By the functions of libefa, which make queue pairs of the driver's own type.
     by_efa: bool,
+    /// Of the receiving side of an extended connection, which has neither domain nor queues.
+    xrcd: Option<u32>,
 }
 
 /// # Safety
@@ -32,8 +37,10 @@ unsafe fn wanted(
 ) -> Result<Wanted, c_int> {
     // SAFETY: the caller's promise.
     let (send_cq, recv_cq, srq) = unsafe { (id_of(init.send_cq), id_of(init.recv_cq), id_of(init.srq)) };
+    // What receives nothing needs no queue for it: it has its own name for none.
+    let recv_cq = if init.qp_type == sys::IbvQpType::XRC_SEND { Some(NOTHING) } else { recv_cq };
     let (send_cq, recv_cq) = (send_cq.ok_or(libc::EINVAL)?, recv_cq.ok_or(libc::EINVAL)?);
-    Ok(Wanted { init, pd, send_cq, recv_cq, srq, operations, by_efa })
+    Ok(Wanted { init, pd, send_cq, recv_cq, srq, operations, by_efa, xrcd: None })
 }
 
 pub(crate) unsafe extern "C" fn create(
@@ -45,7 +52,8 @@ pub(crate) unsafe extern "C" fn create(
         // SAFETY: as above.
         let wanted = unsafe { wanted(*init, pd, 0, false)? };
         let pd_id = entered.id;
-        make(entered, pd_id, &wanted)
+        let context = entered.state.context_of_pd(pd_id)?;
+        make(entered, context, pd_id, &wanted)
     }))
 }
 
@@ -67,6 +75,10 @@ pub(super) unsafe fn make_extended(
     ex: &sys::ibv_qp_init_attr_ex,
     by_efa: bool,
 ) -> Result<*mut sys::ibv_qp, c_int> {
+    if ex.qp_type == sys::IbvQpType::XRC_RECV {
+        // SAFETY: the caller's promise.
+        return unsafe { make_extended_receiver(entered, ex) };
+    }
     let known = sys::IBV_QP_INIT_ATTR_PD | sys::IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
     if ex.comp_mask & !known != 0 {
         return Err(libc::EOPNOTSUPP);
@@ -87,7 +99,35 @@ pub(super) unsafe fn make_extended(
     };
     // SAFETY: the caller's promise.
     let (wanted, pd) = unsafe { (wanted(legacy, ex.pd, operations, by_efa)?, find(ex.pd).1) };
-    make(entered, pd, &wanted)
+    let context = entered.state.context_of_pd(pd)?;
+    make(entered, context, pd, &wanted)
+}
+
+/// # Safety
+/// The attributes name live objects of this device.
+unsafe fn make_extended_receiver(
+    entered: Entered,
+    ex: &sys::ibv_qp_init_attr_ex,
+) -> Result<*mut sys::ibv_qp, c_int> {
+    // SAFETY: the caller's promise.
+    let xrcd = unsafe { id_of(ex.xrcd) };
+    if ex.comp_mask != sys::IBV_QP_INIT_ATTR_XRCD || xrcd.is_none() {
+        return Err(libc::EINVAL);
+    }
+    let mut init = sys::ibv_qp_init_attr::zeroed();
+    (init.qp_context, init.qp_type) = (ex.qp_context, ex.qp_type);
+    let wanted = Wanted {
+        init,
+        pd: core::ptr::null_mut(),
+        send_cq: NOTHING,
+        recv_cq: NOTHING,
+        srq: None,
+        operations: 0,
+        by_efa: false,
+        xrcd,
+    };
+    let context = entered.id;
+    make(entered, context, NOTHING, &wanted)
 }
 
 /// A queue pair that only the functions of libefa make.
@@ -102,7 +142,8 @@ pub(super) unsafe fn make_driver(
     // SAFETY: the caller's promise.
     let wanted = unsafe { wanted(init, pd, 0, true)? };
     let pd_id = entered.id;
-    make(entered, pd_id, &wanted)
+    let context = entered.state.context_of_pd(pd_id)?;
+    make(entered, context, pd_id, &wanted)
 }
 
 fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int> {
@@ -114,7 +155,14 @@ fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int
     let known: &[sys::IbvQpType] = match (options.efa.is_some(), wanted.by_efa) {
         (true, true) => &[sys::IbvQpType::UD, sys::IbvQpType::DRIVER],
         (true, false) => &[sys::IbvQpType::UD],
-        (false, _) => &[sys::IbvQpType::RC, sys::IbvQpType::UC, sys::IbvQpType::UD],
+        (false, _) => &[
+            sys::IbvQpType::RC,
+            sys::IbvQpType::UC,
+            sys::IbvQpType::UD,
+            sys::IbvQpType::RAW_PACKET,
+            sys::IbvQpType::XRC_SEND,
+            sys::IbvQpType::XRC_RECV,
+        ],
     };
     if !known.contains(&wanted.init.qp_type) {
         return Err(libc::EOPNOTSUPP);
@@ -122,7 +170,8 @@ fn check_sizes(state: &State, context: u32, wanted: &Wanted) -> Result<(), c_int
     if too_deep || too_wide || cap.max_inline_data > options.max_inline {
         return Err(libc::EINVAL);
     }
-    if !state.cqs.contains_key(&wanted.send_cq) || !state.cqs.contains_key(&wanted.recv_cq) {
+    let is_there = |cq: u32| cq == NOTHING || state.cqs.contains_key(&cq);
+    if !is_there(wanted.send_cq) || !is_there(wanted.recv_cq) {
         return Err(libc::EINVAL);
     }
     let atomics = sys::IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | sys::IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
@@ -145,9 +194,8 @@ pub(crate) fn fresh(kind: sys::IbvQpType) -> sys::ibv_qp_attr {
     attr
 }
 
-fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_qp, c_int> {
+fn make(mut entered: Entered, context: u32, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_qp, c_int> {
     let Entered { world, state, .. } = &mut entered;
-    let context = state.context_of_pd(pd)?;
     check_sizes(state, context, wanted)?;
     let device = state.contexts.get(&context).ok_or(libc::EINVAL)?.device;
     let id = state.next_id();
@@ -182,6 +230,7 @@ fn make(mut entered: Entered, pd: u32, wanted: &Wanted) -> Result<*mut sys::ibv_
         batch: None,
         unacked_async: 0,
         extensions: tuning::EXTENSIONS,
+        xrcd: wanted.xrcd,
     };
     let qp_num = State::qp_num(id);
     state.qps.insert(qp_num, qp);
@@ -361,7 +410,8 @@ pub(crate) unsafe extern "C" fn destroy(qp: *mut sys::ibv_qp) -> c_int {
 impl State {
     fn destroy_qp(&mut self, id: u32) -> Result<(), c_int> {
         let number = Self::qp_num(id);
-        if self.multicast.iter().any(|(_, member)| *member == number) {
+        let steered = self.flows.values().any(|flow| flow.qp == number);
+        if steered || self.multicast.iter().any(|(_, member)| *member == number) {
             return Err(libc::EBUSY);
         }
         let qp = self.qp(id)?;

@@ -29,8 +29,19 @@ const fn needs(needs: u32, allows: u32) -> Option<Masks> {
 }
 
 fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
-    let (rc, ud) = (kind == Type::RC, kind == Type::UD || kind == Type::DRIVER);
-    let initial = if ud { PKEY | PORT | QKEY } else { PKEY | PORT | ACCESS };
+    let ud = kind == Type::UD || kind == Type::DRIVER;
+    let (answers, sends) = match kind {
+        Type::RC => (true, true),
+        Type::XRC_SEND => (false, true),
+        Type::XRC_RECV => (true, false),
+        _ => (false, false),
+    };
+    let raw = kind == Type::RAW_PACKET;
+    let initial = match kind {
+        Type::RAW_PACKET => PORT,
+        _ if ud => PKEY | PORT | QKEY,
+        _ => PKEY | PORT | ACCESS,
+    };
     let running = match kind {
         Type::UD => CUR | QKEY,
         Type::DRIVER => CUR | QKEY | sys::IBV_QP_RNR_RETRY,
@@ -41,10 +52,11 @@ fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
         (_, State::RESET | State::ERR) => needs(0, if from == State::RTS { CUR } else { 0 }),
         (State::RESET, State::INIT) => needs(initial, 0),
         (State::INIT, State::INIT) => needs(0, initial),
+        (State::INIT, State::RTR) | (State::RTR, State::RTS) if raw => needs(0, 0),
         (State::INIT, State::RTR) if ud => needs(0, PKEY | QKEY),
         (State::INIT, State::RTR) => {
             let both = AV | sys::IBV_QP_PATH_MTU | sys::IBV_QP_DEST_QPN | sys::IBV_QP_RQ_PSN;
-            let reliable = if rc { sys::IBV_QP_MAX_DEST_RD_ATOMIC | RNR_TIMER } else { 0 };
+            let reliable = if answers { sys::IBV_QP_MAX_DEST_RD_ATOMIC | RNR_TIMER } else { 0 };
             needs(both | reliable, ALT | ACCESS | PKEY)
         }
         (State::RTR, State::RTS) => {
@@ -52,7 +64,8 @@ fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
                 | sys::IBV_QP_RETRY_CNT
                 | sys::IBV_QP_RNR_RETRY
                 | sys::IBV_QP_MAX_QP_RD_ATOMIC;
-            needs(SQ_PSN | if rc { reliable } else { 0 }, running)
+            let of_receiver = if answers && !sends { sys::IBV_QP_TIMEOUT } else { 0 };
+            needs(SQ_PSN | of_receiver | if sends { reliable } else { 0 }, running)
         }
         (State::RTS, State::RTS) => needs(0, running | sys::IBV_QP_RATE_LIMIT),
         (State::SQD, State::RTS) => needs(0, running),
@@ -66,7 +79,7 @@ fn masks(kind: Type, from: State, to: State) -> Option<Masks> {
                 | sys::IBV_QP_MAX_QP_RD_ATOMIC
                 | sys::IBV_QP_MAX_DEST_RD_ATOMIC
                 | RNR_TIMER;
-            needs(0, AV | ALT | ACCESS | PKEY | MIG | if rc { reliable } else { 0 })
+            needs(0, AV | ALT | ACCESS | PKEY | MIG | if kind == Type::RC { reliable } else { 0 })
         }
         (State::SQE, State::RTS) if kind == Type::UD => needs(0, CUR | QKEY),
         (State::SQE, State::RTS) if kind == Type::UC => needs(0, CUR | ACCESS),

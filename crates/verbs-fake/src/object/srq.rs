@@ -3,7 +3,7 @@
 
 use crate::call::Call;
 use crate::fault::{Fault, Kind};
-use crate::object::handle::{enter, hand_out, number, pointer};
+use crate::object::handle::{Entered, enter, hand_out, id_of, number, pointer};
 use crate::request::Receive;
 use crate::world::{About, Srq, State};
 use core::ffi::c_int;
@@ -15,34 +15,69 @@ pub(crate) unsafe extern "C" fn create(
     init: *mut sys::ibv_srq_init_attr,
 ) -> *mut sys::ibv_srq {
     // SAFETY: the caller's promise: a domain of this device, and how to make it.
-    pointer(unsafe { enter(pd, Call::CreateSrq) }.and_then(|mut entered| {
+    pointer(unsafe { enter(pd, Call::CreateSrq) }.and_then(|entered| {
         // SAFETY: as above.
         let init = unsafe { *init };
-        let context = entered.state.context_of_pd(entered.id)?;
-        let options = &entered.state.device_of(context)?.options;
-        let attr = init.attr;
-        if attr.max_wr == 0 || attr.max_wr > options.max_srq_wr || attr.max_sge > options.max_sge {
-            return Err(libc::EINVAL);
-        }
-        if entered.state.srqs.len() >= options.max_srq as usize {
-            return Err(libc::ENOMEM);
-        }
-        let id = entered.state.next_id();
-        let srq = Srq {
-            pd: entered.id,
-            max_wr: attr.max_wr,
-            max_sge: attr.max_sge,
-            limit: 0,
-            queue: VecDeque::new(),
-            used: 0,
-            unacked_async: 0,
-        };
-        entered.state.srqs.insert(id, srq);
-        let mut object = sys::ibv_srq::zeroed();
-        object.context = entered.state.pointer(context);
-        (object.srq_context, object.pd, object.handle) = (init.srq_context, pd, id);
-        Ok(hand_out(entered.world, &mut entered.state, Kind::SharedReceiveQueue, id, object))
+        let pd_id = entered.id;
+        make(entered, pd_id, pd, init, None)
     }))
+}
+
+pub(crate) unsafe extern "C" fn create_ex(
+    context: *mut sys::ibv_context,
+    init: *mut sys::ibv_srq_init_attr_ex,
+) -> *mut sys::ibv_srq {
+    // SAFETY: the caller's promise: a context of this device, and how to make it, of live objects.
+    pointer(unsafe { enter(context, Call::CreateSrqEx) }.and_then(|entered| {
+        // SAFETY: as above.
+        let (init, pd, xrcd, cq) =
+            unsafe { (*init, id_of((*init).pd), id_of((*init).xrcd), id_of((*init).cq)) };
+        let needed = sys::IBV_SRQ_INIT_ATTR_TYPE
+            | sys::IBV_SRQ_INIT_ATTR_PD
+            | sys::IBV_SRQ_INIT_ATTR_XRCD
+            | sys::IBV_SRQ_INIT_ATTR_CQ;
+        if init.comp_mask != needed || init.srq_type != sys::IbvSrqType::XRC {
+            return Err(libc::EOPNOTSUPP);
+        }
+        let (Some(pd), Some(xrcd), Some(cq)) = (pd, xrcd, cq) else { return Err(libc::EINVAL) };
+        let legacy = sys::ibv_srq_init_attr { srq_context: init.srq_context, attr: init.attr };
+        make(entered, pd, init.pd, legacy, Some((xrcd, cq)))
+    }))
+}
+
+fn make(
+    mut entered: Entered,
+    pd_id: u32,
+    pd: *mut sys::ibv_pd,
+    init: sys::ibv_srq_init_attr,
+    extended: Option<(u32, u32)>,
+) -> Result<*mut sys::ibv_srq, c_int> {
+    let Entered { world, state, .. } = &mut entered;
+    let context = state.context_of_pd(pd_id)?;
+    let options = &state.device_of(context)?.options;
+    let attr = init.attr;
+    if attr.max_wr == 0 || attr.max_wr > options.max_srq_wr || attr.max_sge > options.max_sge {
+        return Err(libc::EINVAL);
+    }
+    if state.srqs.len() >= options.max_srq as usize {
+        return Err(libc::ENOMEM);
+    }
+    let id = state.next_id();
+    let srq = Srq {
+        pd: pd_id,
+        max_wr: attr.max_wr,
+        max_sge: attr.max_sge,
+        limit: 0,
+        queue: VecDeque::new(),
+        used: 0,
+        unacked_async: 0,
+        extended,
+    };
+    state.srqs.insert(id, srq);
+    let mut object = sys::ibv_srq::zeroed();
+    object.context = state.pointer(context);
+    (object.srq_context, object.pd, object.handle) = (init.srq_context, pd, id);
+    Ok(hand_out(world, state, Kind::SharedReceiveQueue, id, object))
 }
 
 pub(crate) unsafe extern "C" fn modify(

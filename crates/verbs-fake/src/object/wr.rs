@@ -25,6 +25,7 @@ pub(crate) fn known_operations(kind: Type) -> u64 {
         | sys::IBV_QP_EX_WITH_LOCAL_INV
         | sys::IBV_QP_EX_WITH_BIND_MW;
     match kind {
+        Type::RAW_PACKET => sys::IBV_QP_EX_WITH_SEND,
         Type::UD => sends,
         Type::DRIVER => {
             sends
@@ -64,6 +65,7 @@ pub(crate) fn functions(operations: u64, kind: Type) -> sys::ibv_qp_ex {
     qp.wr_set_inline_data = Some(set_inline);
     qp.wr_set_inline_data_list = Some(set_inline_list);
     qp.wr_set_ud_addr = [Type::UD, Type::DRIVER].contains(&kind).then_some(set_ud_addr as _);
+    qp.wr_set_xrc_srqn = (kind == Type::XRC_SEND).then_some(set_xrc_srqn as _);
     qp.wr_send = with(sys::IBV_QP_EX_WITH_SEND).then_some(send as _);
     qp.wr_send_imm = with(sys::IBV_QP_EX_WITH_SEND_WITH_IMM).then_some(send_imm as _);
     qp.wr_send_inv = with(sys::IBV_QP_EX_WITH_SEND_WITH_INV).then_some(send_inv as _);
@@ -257,6 +259,15 @@ unsafe extern "C" fn set_inline_list(qp: *mut sys::ibv_qp_ex, count: usize, list
     }
     let set = |send: &mut Send| {
         send.data = Data::Inline(bytes);
+        Ok(())
+    };
+    // SAFETY: the caller's promise: a queue pair of this device.
+    unsafe { change(qp, set) };
+}
+
+unsafe extern "C" fn set_xrc_srqn(qp: *mut sys::ibv_qp_ex, number: u32) {
+    let set = |send: &mut Send| {
+        send.srq = number;
         Ok(())
     };
     // SAFETY: the caller's promise: a queue pair of this device.

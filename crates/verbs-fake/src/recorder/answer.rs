@@ -18,7 +18,8 @@ macro_rules! plain {
 }
 
 plain! {
-    (), c_int, isize, u64, u32, *const c_char, *mut *mut sys::ibv_device, *mut sys::ibv_pd, *mut sys::ibv_td, *mut sys::ibv_mw,
+    (), c_int, isize, u64, u32, *const c_char, *mut *mut sys::ibv_device, *mut sys::ibv_pd, *mut sys::ibv_td, *mut sys::ibv_mw, *mut sys::ibv_xrcd,
+    *mut sys::ibv_flow,
     *mut sys::ibv_cq, *mut sys::ibv_srq, *mut sys::ibv_ah, *mut sys::ibv_comp_channel,
 }
 

@@ -84,6 +84,7 @@ codes!(
     sys::IbvMigState,
     sys::IbvWrOpcode,
     sys::IbvMwType,
+    sys::IbvSrqType,
     sys::IbvAdviseMrAdvice,
     sys::IbvWcStatus,
     sys::IbvWcOpcode,
@@ -100,6 +101,7 @@ objects! {
     sys::ibv_mw = "mw",
     sys::ibv_dm = "dm",
     sys::ibv_td = "td",
+    sys::ibv_flow = "flow",
     sys::ibv_cq = "cq",
     sys::ibv_cq_ex = "cq",
     sys::ibv_comp_channel = "channel",
@@ -122,6 +124,10 @@ structures! {
     ibv_rx_hash_conf { rx_hash_function, rx_hash_key_len, rx_hash_key, rx_hash_fields_mask }
     ibv_srq_attr { max_wr, max_sge, srq_limit }
     ibv_srq_init_attr { srq_context, attr }
+    ibv_tm_cap { max_num_tags, max_ops }
+    ibv_srq_init_attr_ex { srq_context, attr, comp_mask, srq_type, pd, xrcd, cq, tm_cap }
+    ibv_xrcd_init_attr { comp_mask, fd, oflags }
+    ibv_send_wr_xrc { remote_srqn }
     ibv_global_route { dgid, flow_label, sgid_index, hop_limit, traffic_class }
     ibv_ah_attr { grh, dlid, sl, src_path_bits, static_rate, is_global, port_num }
     ibv_qp_attr {
@@ -282,6 +288,24 @@ impl Argument for *mut sys::ibv_async_event {
     }
 }
 
+/// A rule of steering: its head, and every byte of its layers.
+impl Argument for *mut sys::ibv_flow_attr {
+    unsafe fn put(self, tape: &mut Tape, out: &mut String) {
+        // SAFETY: the caller's promise: a rule, whose size says how long its layers are. Bytes between fields are zero, as both sides write them.
+        unsafe {
+            let sys::ibv_flow_attr { comp_mask, r#type, size, priority, num_of_specs, port, flags } = *self;
+            for number in
+                [comp_mask, r#type.0, size.into(), priority.into(), num_of_specs.into(), port.into(), flags]
+            {
+                number.put(tape, out);
+                out.push(' ');
+            }
+            let layers = usize::from(size).saturating_sub(size_of::<sys::ibv_flow_attr>());
+            bytes(self.add(1).cast(), layers, out);
+        }
+    }
+}
+
 /// What values of a device are wanted.
 impl Argument for *mut sys::ibv_values_ex {
     unsafe fn put(self, tape: &mut Tape, out: &mut String) {
@@ -349,6 +373,9 @@ impl Argument for (*mut sys::ibv_send_wr, sys::IbvQpType) {
                         wr.wr.ud.put(tape, out)
                     }
                     _ => out.push('-'),
+                }
+                if kind == sys::IbvQpType::XRC_SEND {
+                    wr.qp_type.xrc.put(tape, out);
                 }
                 out.push_str(" }");
                 next = wr.next;

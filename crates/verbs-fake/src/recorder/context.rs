@@ -88,5 +88,10 @@ functions! {
     alloc_td(context: *mut sys::ibv_context, attr: *mut sys::ibv_td_init_attr) of context => *mut sys::ibv_td;
     dealloc_td(td: *mut sys::ibv_td) of (*td).context => c_int;
     alloc_parent_domain(context: *mut sys::ibv_context, attr: *mut sys::ibv_parent_domain_init_attr) of context => *mut sys::ibv_pd;
+    create_srq_ex(context: *mut sys::ibv_context, init: *mut sys::ibv_srq_init_attr_ex) of context => *mut sys::ibv_srq;
+    open_xrcd(context: *mut sys::ibv_context, attr: *mut sys::ibv_xrcd_init_attr) of context => *mut sys::ibv_xrcd;
+    close_xrcd(xrcd: *mut sys::ibv_xrcd) of (*xrcd).context => c_int;
+    ibv_create_flow(qp: *mut sys::ibv_qp, rule: *mut sys::ibv_flow_attr) of (*qp).context => *mut sys::ibv_flow;
+    ibv_destroy_flow(flow: *mut sys::ibv_flow) of (*flow).context => c_int;
     get_srq_num(srq: *mut sys::ibv_srq, number: *mut u32) of (*srq).context, [srq, Place(number)] => c_int;
 }

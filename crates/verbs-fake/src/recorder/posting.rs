@@ -65,6 +65,7 @@ posting! {
     wr_local_inv(rkey: u32) request;
     wr_bind_mw(mw: *mut sys::ibv_mw, rkey: u32, info: *const sys::ibv_mw_bind_info) request;
     wr_set_ud_addr(ah: *mut sys::ibv_ah, qp_num: u32, qkey: u32);
+    wr_set_xrc_srqn(number: u32);
     wr_set_sge(lkey: u32, addr: u64, len: u32);
     wr_set_sge_list(count: usize, list: *const sys::ibv_sge) [Pieces(list, count)];
     wr_set_inline_data(addr: *mut c_void, len: usize) [Bytes(addr, len)];

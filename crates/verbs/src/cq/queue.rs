@@ -7,7 +7,6 @@ use super::poller::Poller;
 use crate::device::{Context, ObjectId};
 use crate::error::{Error, Result};
 use sinew_verbs_sys as sys;
-use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -72,6 +71,7 @@ pub struct CompletionQueueBuilder<'a> {
     channel: Option<(&'a CompletionChannel, u64)>,
     vector: u32,
     fields: Fields,
+    is_of_one_thread: bool,
 }
 
 impl Context {
@@ -80,7 +80,15 @@ impl Context {
     #[doc(alias = "ibv_create_cq")]
     #[doc(alias = "ibv_create_cq_ex")]
     pub const fn completion_queue(&self, entries: u32) -> CompletionQueueBuilder<'_> {
-        CompletionQueueBuilder { context: self, entries, channel: None, vector: 0, fields: Fields::empty() }
+        let fields = Fields::empty();
+        CompletionQueueBuilder {
+            context: self,
+            entries,
+            channel: None,
+            vector: 0,
+            fields,
+            is_of_one_thread: false,
+        }
     }
 }
 
@@ -106,6 +114,17 @@ impl<'a> CompletionQueueBuilder<'a> {
         self
     }
 
+    /// For one thread: the driver does not lock it. It is polled as an extended queue.
+    ///
+    /// # Safety
+    /// Only one thread at a time calls anything of the queue, its end included, although its type is `Sync`; a queue pair's end and its changes of state call it too.
+    #[must_use]
+    #[doc(alias = "IBV_CREATE_CQ_ATTR_SINGLE_THREADED")]
+    pub const unsafe fn of_one_thread(mut self) -> Self {
+        self.is_of_one_thread = true;
+        self
+    }
+
     /// Makes it.
     ///
     /// # Errors
@@ -113,7 +132,7 @@ impl<'a> CompletionQueueBuilder<'a> {
     /// ABI can say, both times at once, a vector that there is not, or a channel of another device; [`Error::Call`] when the device
     /// has no room.
     pub fn build(self) -> Result<CompletionQueue> {
-        let Self { context, entries, channel, vector, fields } = self;
+        let Self { context, entries, channel, vector, fields, is_of_one_thread } = self;
         let cqe = i32::try_from(entries).ok().filter(|entries| *entries > 0).ok_or_else(|| {
             Error::invalid("completion queue", format!("{entries} entries"), "take 1 to 2147483647")
         })?;
@@ -135,7 +154,7 @@ impl<'a> CompletionQueueBuilder<'a> {
             channel.map(|(channel, cookie)| Subscription::new(channel, context, cookie)).transpose()?;
         let raw_channel = channel.map_or(std::ptr::null_mut(), |(channel, _)| channel.as_raw());
         let cookie = subscription.as_ref().map_or(std::ptr::null_mut(), Subscription::as_raw);
-        let made = if fields.is_empty() {
+        let made = if fields.is_empty() && !is_of_one_thread {
             // SAFETY: the context is open, and the channel of it is held by the subscription.
             let cq = unsafe {
                 (context.table().ibv_create_cq)(context.as_raw(), cqe, cookie, raw_channel, vector as i32)
@@ -144,8 +163,16 @@ impl<'a> CompletionQueueBuilder<'a> {
             let cq = NonNull::new(cq);
             cq.map(|cq| (cq, None)).ok_or_else(|| Error::call("ibv_create_cq", object, sys::Errno::last().0))
         } else {
-            let extended = extended(context, entries, cookie, raw_channel, vector, fields);
-            extended.map(|extended| (extended.cast::<sys::ibv_cq>(), Some(extended)))
+            let mut attributes = sys::ibv_cq_init_attr_ex::zeroed();
+            (attributes.cqe, attributes.comp_vector) = (entries, vector);
+            (attributes.cq_context, attributes.channel) = (cookie, raw_channel);
+            attributes.wc_flags = sys::IBV_WC_STANDARD_FLAGS | fields.bits();
+            if is_of_one_thread {
+                attributes.comp_mask = sys::IBV_CQ_INIT_ATTR_MASK_FLAGS;
+                attributes.flags = sys::IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+            }
+            extended(context, &mut attributes)
+                .map(|extended| (extended.cast::<sys::ibv_cq>(), Some(extended)))
         };
         let (cq, extended) = match made {
             Ok(made) => made,
@@ -174,29 +201,18 @@ impl<'a> CompletionQueueBuilder<'a> {
     }
 }
 
-fn extended(
-    context: &Context,
-    entries: u32,
-    cookie: *mut c_void,
-    channel: *mut sys::ibv_comp_channel,
-    vector: u32,
-    fields: Fields,
-) -> Result<NonNull<sys::ibv_cq_ex>> {
-    let mut attributes = sys::ibv_cq_init_attr_ex::zeroed();
-    attributes.cqe = entries;
-    attributes.cq_context = cookie;
-    attributes.channel = channel;
-    attributes.comp_vector = vector;
-    attributes.wc_flags = sys::IBV_WC_STANDARD_FLAGS | fields.bits();
-    // SAFETY: the context is open, the attributes are a local, the channel is held by the caller's subscription.
-    let cq = unsafe { sys::ibv_create_cq_ex(context.as_raw(), &mut attributes) };
+/// Makes an extended queue. The channel that the attributes name is held by the caller's subscription.
+fn extended(context: &Context, attributes: &mut sys::ibv_cq_init_attr_ex) -> Result<NonNull<sys::ibv_cq_ex>> {
+    // SAFETY: the context is open, the channel is alive.
+    let cq = unsafe { sys::ibv_create_cq_ex(context.as_raw(), attributes) };
     cq.and_then(|cq| NonNull::new(cq).ok_or(sys::Errno::UNKNOWN)).map_err(|errno| match errno.0 {
         libc::EOPNOTSUPP | libc::ENOSYS => Error::Unsupported {
-            what: "telling timestamps of completions (extended completion queues)",
+            what: "telling timestamps of completions, or doing without locks (extended completion queues)",
             object: context.name().to_owned(),
         },
         number => {
-            Error::call("ibv_create_cq_ex", format_args!("{entries} entries in {}", context.name()), number)
+            let object = format_args!("{} entries in {}", attributes.cqe, context.name());
+            Error::call("ibv_create_cq_ex", object, number)
         }
     })
 }

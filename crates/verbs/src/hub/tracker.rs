@@ -12,7 +12,7 @@ use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::pd::ProtectionDomain;
-use crate::qp::state::State;
+use crate::qp::state::{ServiceType, State};
 use crate::qp::{
     Connected, Datagram, Endpoint, Operations, Plan, PreparedQueuePair, QueuePair, QueuePairBuilder,
     ReceiveRequest, SendRequest, Service,
@@ -175,6 +175,13 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     }
 
     fn take_in(&mut self, qp: QueuePair<S>, plan: Option<Plan>) -> Result<Member> {
+        if S::TYPE == ServiceType::XRC_SEND {
+            return Err(Error::invalid(
+                "queue pair",
+                "its requests name a queue of the peer's, which operations of a hub do not",
+                "post to it by hand (`QueuePair::post`)",
+            ));
+        }
         if !qp.send_completion_queue().is(&self.queue) || !qp.receive_completion_queue().is(&self.queue) {
             return Err(Error::invalid(
                 "queue pair",
@@ -216,7 +223,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
 
     pub(crate) fn endpoint(&self, member: Member) -> Result<Endpoint> {
         let held = self.members.get(member)?;
-        held.plan.as_ref().ok_or_else(by_hand)?.endpoint(&held.qp)
+        held.plan.as_ref().ok_or_else(by_hand)?.endpoint(&*held.qp)
     }
 
     pub(crate) fn connect(&mut self, member: Member, peer: &Endpoint) -> Result<()>
@@ -224,7 +231,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         S: Connected,
     {
         let held = self.members.get_mut(member)?;
-        held.plan.as_mut().ok_or_else(by_hand)?.connect(&held.qp, peer)?;
+        held.plan.as_mut().ok_or_else(by_hand)?.connect(&*held.qp, peer)?;
         held.sends.open();
         Ok(())
     }
@@ -234,7 +241,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
         S: Datagram,
     {
         let held = self.members.get_mut(member)?;
-        held.plan.as_ref().ok_or_else(by_hand)?.activate(&held.qp)?;
+        held.plan.as_ref().ok_or_else(by_hand)?.activate(&*held.qp)?;
         held.sends.open();
         Ok(())
     }
@@ -501,7 +508,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
     /// [`Error::Transition`] when the device refuses: what is out is still the device's.
     pub(crate) fn reset(&mut self, member: Member) -> Result<Vec<P>> {
         let held = self.members.get_mut(member)?;
-        held.plan.as_mut().ok_or_else(by_hand)?.reset(&held.qp)?;
+        held.plan.as_mut().ok_or_else(by_hand)?.reset(&*held.qp)?;
         held.sends.close();
         let mut back: Vec<P> = held.sends.drain().collect();
         back.extend(held.receives.drain());

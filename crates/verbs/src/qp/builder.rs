@@ -5,8 +5,9 @@ use super::config::{AckTimeout, MinRnrTimer, Mtu, PacketSequenceNumber, RetryCou
 use super::pair::{Depths, QueuePair};
 use super::prepared::{Plan, PreparedQueuePair};
 use super::service::{Atomics, Connected, Operations, Service};
+use super::state::ServiceType;
 use crate::cq::CompletionQueue;
-use crate::device::{Capabilities, Choice};
+use crate::device::{Capabilities, Choice, Context};
 use crate::error::{Error, Result};
 use crate::memory::RemoteAccess;
 use crate::pd::ProtectionDomain;
@@ -57,7 +58,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    const DEFAULT: Self = Self {
+    pub(super) const DEFAULT: Self = Self {
         port: None,
         gid_index: None,
         pkey_index: 0,
@@ -275,8 +276,8 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     /// [`Error::Invalid`] for a depth of nothing or beyond the device, a completion queue without room or of another device, a
     /// GID that there is not; [`Error::Call`] when the device has no more.
     pub fn build(self) -> Result<PreparedQueuePair<S>> {
-        let choice = self.choose()?;
         let options = self.options;
+        let choice = options.choose(self.pd.context())?;
         let qp = self.build_raw()?;
         let plan = Plan { options, choice, psn: PacketSequenceNumber::default(), ready_for: None };
         let mut prepared = PreparedQueuePair { qp, plan };
@@ -288,9 +289,19 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     ///
     /// # Errors
     /// As for [`build`](Self::build).
-    pub fn build_raw(self) -> Result<QueuePair<S>> {
+    pub fn build_raw(mut self) -> Result<QueuePair<S>> {
         let context = self.pd.context();
         let attributes = context.attributes()?;
+        if S::TYPE == ServiceType::XRC_SEND {
+            self.depths.receive = 0;
+            if self.shared.is_some() {
+                return Err(Error::invalid(
+                    "shared receive queue",
+                    "the sending side of an extended connection receives nothing",
+                    "leave it out, and name the peer's with each request (`to_queue`)",
+                ));
+            }
+        }
         let Depths { send, receive, send_elements, receive_elements, .. } = self.depths;
         let most = attributes.requests_max();
         if send > most || receive > most || (send == 0 && receive == 0 && self.shared.is_none()) {
@@ -311,11 +322,12 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 "take less, or copy the pieces together",
             ));
         }
-        if self.shared.is_some_and(|shared| !shared.context().is(context) || receive > 0) {
+        let fits = |shared: &SharedReceiveQueue| shared.context().is(context) && !shared.is_extended();
+        if self.shared.is_some_and(|shared| !fits(shared) || receive > 0) {
             return Err(Error::invalid(
                 "shared receive queue",
-                "it is of another context, or a receive queue of its own was asked for too",
-                "make both from one context, and say no `receive_depth`",
+                "it is of another context or of extended connections, or a receive queue of its own was asked for too",
+                "make a plain one from the same context, and say no `receive_depth`",
             ));
         }
         for queue in [self.send, self.receive] {
@@ -327,7 +339,7 @@ impl<S: Service> QueuePairBuilder<'_, S> {
                 ));
             }
         }
-        if S::TYPE == super::state::ServiceType::DRIVER {
+        if S::TYPE == ServiceType::DRIVER {
             return self.build_reliable_datagrams();
         }
         // Given back when anything below fails.
@@ -396,7 +408,9 @@ impl<S: Service> QueuePairBuilder<'_, S> {
     pub(super) fn raw_attributes(&self) -> sys::ibv_qp_init_attr_ex {
         let mut attributes = sys::ibv_qp_init_attr_ex::zeroed();
         attributes.send_cq = self.send.as_raw();
-        attributes.recv_cq = self.receive.as_raw();
+        if S::TYPE != ServiceType::XRC_SEND {
+            attributes.recv_cq = self.receive.as_raw();
+        }
         attributes.srq = self.shared.map_or(std::ptr::null_mut(), SharedReceiveQueue::as_raw);
         attributes.cap = sys::ibv_qp_cap {
             max_send_wr: self.depths.send,
@@ -411,11 +425,12 @@ impl<S: Service> QueuePairBuilder<'_, S> {
         attributes.comp_mask = sys::IBV_QP_INIT_ATTR_PD;
         attributes
     }
+}
 
-    fn choose(&self) -> Result<Choice> {
-        let context = self.pd.context();
-        let mut choice = context.choose_gid(self.options.port)?;
-        if let Some(index) = self.options.gid_index {
+impl Options {
+    pub(super) fn choose(&self, context: &Context) -> Result<Choice> {
+        let mut choice = context.choose_gid(self.port)?;
+        if let Some(index) = self.gid_index {
             let mut entries = context.gid_table()?;
             entries.retain(|entry| entry.port == choice.port && entry.index == index);
             let entry = entries.pop().ok_or_else(|| {

@@ -5,6 +5,7 @@ mod builder;
 pub mod config;
 mod each;
 pub mod endpoint;
+pub mod flow;
 mod lent;
 mod multicast;
 mod pair;
@@ -15,6 +16,7 @@ mod request;
 mod service;
 pub mod state;
 mod tuning;
+pub mod xrc;
 
 pub use attributes::{Attributes, Path, Route};
 pub use builder::QueuePairBuilder;
@@ -28,6 +30,8 @@ pub(crate) use prepared::Plan;
 pub use prepared::PreparedQueuePair;
 pub use request::{Destination, ReceiveRequest, SendRequest};
 pub(crate) use request::{link_receives, needs};
-pub use service::{Atomics, Connected, Datagram, Operations, Rc, Reads, Service, Srd, Uc, Ud, Writes};
+pub use service::{
+    Atomics, Connected, Datagram, Operations, RawPacket, Rc, Reads, Service, Srd, Uc, Ud, Writes, XrcSend,
+};
 pub(crate) use service::{Destined, Way};
 pub use tuning::{DataOrder, Extensions, RateLimit, Transfer};

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::attributes::Attributes;
+use super::flow::Flows;
 use super::multicast::{Groups, raw_gid};
 use super::service::{Operations, Service};
 use super::state::{AttributeMask, ServiceType, State, diagnose};
@@ -18,7 +19,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped, on
-/// whichever thread, before its queues, domain and device, which it holds; it leaves its groups before.
+/// whichever thread, before its queues, domain and device, which it holds; it leaves its groups, and ends its rules of steering, before.
 ///
 /// Posting is `unsafe` here: memory and number of each request are the caller's. A [`Hub`](crate::Hub), a [`Pipe`](crate::hub::Pipe) or a
 /// [`Channel`](crate::Channel) keeps the memory, and is safe.
@@ -39,9 +40,95 @@ pub(super) struct Pair {
     receive: Reservation,
     shared: Option<SharedReceiveQueue>,
     groups: Groups,
+    flows: Flows,
     /// Whether a hub counts its requests.
     is_kept: AtomicBool,
     pd: ProtectionDomain,
+}
+
+/// What has states: changed step by step, as a [`Plan`](super::Plan) says.
+pub(crate) trait Stepped {
+    fn context(&self) -> &Context;
+    fn number(&self) -> u32;
+    fn service_type(&self) -> ServiceType;
+    /// To any state.
+    fn change(&self, attributes: &Attributes) -> Result<()>;
+}
+
+impl<S: Service> Stepped for QueuePair<S> {
+    fn context(&self) -> &Context {
+        self.pair.context()
+    }
+
+    fn number(&self) -> u32 {
+        self.number()
+    }
+
+    fn service_type(&self) -> ServiceType {
+        S::TYPE
+    }
+
+    fn change(&self, attributes: &Attributes) -> Result<()> {
+        // SAFETY: the queue pair is alive.
+        unsafe { change(self.pair.context(), self.as_raw(), S::TYPE, attributes) }
+    }
+}
+
+/// What a queue pair is called in errors.
+///
+/// # Safety
+/// It is alive.
+pub(super) unsafe fn named(context: &Context, qp: *mut sys::ibv_qp) -> String {
+    // SAFETY: by the caller's promise; nobody writes the field.
+    format!("queue pair {:#x} of {}", unsafe { (*qp).qp_num }, context.name())
+}
+
+/// Changes a queue pair. The device's "invalid" is explained by the specification's table of states.
+///
+/// # Safety
+/// It is alive and of this context.
+pub(super) unsafe fn change(
+    context: &Context,
+    qp: *mut sys::ibv_qp,
+    service: ServiceType,
+    attributes: &Attributes,
+) -> Result<()> {
+    let mut raw = *attributes.as_raw();
+    let mask = attributes.mask();
+    // SAFETY: by the caller's promise, the attributes are a local. Whatever state it goes to, the device touches memory of posted requests only.
+    let answer = unsafe { (context.table().ibv_modify_qp)(qp, &mut raw, mask.bits() as i32) };
+    sys::Errno::check(answer).map_err(|errno| {
+        // SAFETY: by the caller's promise.
+        let now = unsafe { query(context, qp, AttributeMask::STATE) };
+        match now.ok().and_then(|attributes| attributes.state()) {
+            Some(current) => {
+                let next = attributes.state().unwrap_or(current);
+                let routed = attributes.is_routed();
+                Error::Transition(diagnose(service, current, next, mask, routed, errno.0))
+            }
+            // SAFETY: by the caller's promise.
+            None => Error::call("ibv_modify_qp", unsafe { named(context, qp) }, errno.0),
+        }
+    })
+}
+
+/// What the device says of a queue pair, of what the mask asks for.
+///
+/// # Safety
+/// It is alive and of this context.
+pub(super) unsafe fn query(
+    context: &Context,
+    qp: *mut sys::ibv_qp,
+    mask: AttributeMask,
+) -> Result<Attributes> {
+    let mut raw = sys::ibv_qp_attr::zeroed();
+    let mut made = sys::ibv_qp_init_attr::zeroed();
+    // SAFETY: by the caller's promise; both places are locals.
+    let answer = unsafe { (context.table().ibv_query_qp)(qp, &mut raw, mask.bits() as i32, &mut made) };
+    // SAFETY: by the caller's promise.
+    sys::Errno::check(answer)
+        .map_err(|errno| Error::call("ibv_query_qp", unsafe { named(context, qp) }, errno.0))?;
+    Ok(Attributes::from_raw(raw, mask))
 }
 
 /// How deep and how wide a queue pair is: as it was asked for.
@@ -78,6 +165,8 @@ impl Pair {
                 (self.pd.table().ibv_detach_mcast)(self.qp.as_ptr(), &raw const raw, lid)
             })
         });
+        // SAFETY: the device is open as long as the domain is held.
+        unsafe { self.flows.end_all() };
         // SAFETY: made by us; called until it succeeded once.
         sys::Errno::check(unsafe { (self.pd.table().ibv_destroy_qp)(self.qp.as_ptr()) })
     }
@@ -93,10 +182,11 @@ impl<S: Service> QueuePair<S> {
         (send, receive): (Reservation, Reservation),
         shared: Option<SharedReceiveQueue>,
     ) -> Self {
-        let groups = Groups::default();
+        let (groups, flows) = (Groups::default(), Flows::default());
         let is_kept = AtomicBool::new(false);
         let pd = pd.clone();
-        let pair = Pair { qp, extended, operations, depths, send, receive, shared, groups, is_kept, pd };
+        let pair =
+            Pair { qp, extended, operations, depths, send, receive, shared, groups, flows, is_kept, pd };
         Self { pair: ManuallyDrop::new(pair), service: PhantomData }
     }
 
@@ -159,8 +249,13 @@ impl<S: Service> QueuePair<S> {
         &self.pair.groups
     }
 
+    pub(super) fn flows(&self) -> &Flows {
+        &self.pair.flows
+    }
+
     pub(super) fn object(&self) -> String {
-        format!("queue pair {:#x} of {}", self.number(), self.pair.context().name())
+        // SAFETY: the queue pair is alive.
+        unsafe { named(self.pair.context(), self.as_raw()) }
     }
 
     /// Changes it. The device's "invalid" is explained by the specification's table of states.
@@ -177,38 +272,12 @@ impl<S: Service> QueuePair<S> {
                 "use `Hub::reset`, or remove it and make a new one",
             ));
         }
-        self.change(attributes)
+        Stepped::change(self, attributes)
     }
 
     /// A hub counts its requests from here on.
     pub(crate) fn set_kept(&self) {
         self.pair.is_kept.store(true, Ordering::Relaxed);
-    }
-
-    /// The same as [`modify`](Self::modify), to any state.
-    pub(super) fn change(&self, attributes: &Attributes) -> Result<()> {
-        let mut raw = *attributes.as_raw();
-        let mask = attributes.mask();
-        // SAFETY: the queue pair is alive, the attributes are a local. Whatever state it goes to, the device touches memory of posted requests only.
-        let answer =
-            unsafe { (self.pair.pd.table().ibv_modify_qp)(self.as_raw(), &mut raw, mask.bits() as i32) };
-        sys::Errno::check(answer).map_err(|errno| {
-            let current = self.query(AttributeMask::STATE).ok().and_then(|attributes| attributes.state());
-            match current {
-                Some(current) => {
-                    let next = attributes.state().unwrap_or(current);
-                    Error::Transition(diagnose(
-                        self.service_type(),
-                        current,
-                        next,
-                        mask,
-                        attributes.is_routed(),
-                        errno.0,
-                    ))
-                }
-                None => Error::call("ibv_modify_qp", self.object(), errno.0),
-            }
-        })
     }
 
     /// What the device says of it, of what the mask asks for; some devices say more.
@@ -217,14 +286,8 @@ impl<S: Service> QueuePair<S> {
     /// [`Error::Call`] from the device.
     #[doc(alias = "ibv_query_qp")]
     pub fn query(&self, mask: AttributeMask) -> Result<Attributes> {
-        let mut raw = sys::ibv_qp_attr::zeroed();
-        let mut made = sys::ibv_qp_init_attr::zeroed();
-        // SAFETY: the queue pair is alive, both places are locals.
-        let answer = unsafe {
-            (self.pair.pd.table().ibv_query_qp)(self.as_raw(), &mut raw, mask.bits() as i32, &mut made)
-        };
-        sys::Errno::check(answer).map_err(|errno| Error::call("ibv_query_qp", self.object(), errno.0))?;
-        Ok(Attributes::from_raw(raw, mask))
+        // SAFETY: the queue pair is alive.
+        unsafe { query(self.pair.context(), self.as_raw(), mask) }
     }
 
     /// The state that it is in, by the device.

@@ -304,7 +304,7 @@ impl<S: Service> QueuePair<S> {
 #[inline(always)]
 pub(crate) unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys::ibv_send_wr) {
     // SAFETY: by the promise to this function. The unions are read as the operation wrote them: writes and reads have `rdma`, atomics
-    // `atomic`, datagrams `ud`.
+    // `atomic`, datagrams `ud`; every request of extended connections has `xrc`.
     unsafe {
         (*qp).wr_id = wr.wr_id;
         (*qp).wr_flags = wr.send_flags;
@@ -342,6 +342,9 @@ pub(crate) unsafe fn write_request<S: Service>(qp: *mut sys::ibv_qp_ex, wr: &sys
                 let bind = wr.more.bind_mw;
                 return sys::ibv_wr_bind_mw_unchecked(qp, bind.mw, bind.rkey, &raw const bind.bind_info);
             }
+        }
+        if S::TYPE == ServiceType::XRC_SEND {
+            sys::ibv_wr_set_xrc_srqn_unchecked(qp, wr.qp_type.xrc.remote_srqn);
         }
         if S::TYPE == ServiceType::UD || S::TYPE == ServiceType::DRIVER {
             let ud = addressed_to(wr);

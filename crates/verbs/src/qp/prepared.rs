@@ -4,10 +4,10 @@ use super::attributes::{Attributes, Path, Route};
 use super::builder::Options;
 use super::config::PacketSequenceNumber;
 use super::endpoint::Endpoint;
-use super::pair::QueuePair;
+use super::pair::{QueuePair, Stepped};
 use super::post::PostError;
 use super::request::ReceiveRequest;
-use super::service::{Connected, Datagram, Service};
+use super::service::{Connected, Datagram, RawPacket, Service};
 use super::state::{ServiceType, State};
 use crate::device::{Choice, LinkLayer};
 use crate::error::{Error, Result};
@@ -33,22 +33,21 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// From RESET to INIT.
-    pub(crate) fn init<S: Service>(&mut self, qp: &QueuePair<S>) -> Result<()> {
+    pub(crate) fn init(&mut self, qp: &impl Stepped) -> Result<()> {
         self.psn = self.options.psn.unwrap_or_else(PacketSequenceNumber::random);
         self.ready_for = None;
-        let attributes = Attributes::new()
-            .set_state(State::INIT)
-            .set_pkey_index(self.options.pkey_index)
-            .set_port(self.choice.port);
-        qp.modify(&match S::TYPE {
+        let raw = Attributes::new().set_state(State::INIT).set_port(self.choice.port);
+        let attributes = raw.set_pkey_index(self.options.pkey_index);
+        qp.change(&match qp.service_type() {
+            ServiceType::RAW_PACKET => raw,
             ServiceType::UD | ServiceType::DRIVER => attributes.set_qkey(self.options.qkey),
             _ => attributes.set_access(self.options.access),
         })
     }
 
     /// What the other side needs to know.
-    pub(crate) fn endpoint<S: Service>(&self, qp: &QueuePair<S>) -> Result<Endpoint> {
-        let port = qp.protection_domain().context().port(self.choice.port)?;
+    pub(crate) fn endpoint(&self, qp: &impl Stepped) -> Result<Endpoint> {
+        let port = qp.context().port(self.choice.port)?;
         Ok(Endpoint {
             qp_num: qp.number(),
             lid: port.lid(),
@@ -59,14 +58,14 @@ impl Plan {
         })
     }
 
-    fn responder_resources<S: Service>(&self, qp: &QueuePair<S>) -> Result<u8> {
-        let most = qp.protection_domain().context().attributes()?.responder_resources_max();
+    fn responder_resources(&self, qp: &impl Stepped) -> Result<u8> {
+        let most = qp.context().attributes()?.responder_resources_max();
         Ok(self.options.responder_resources.min(u8::try_from(most).unwrap_or(u8::MAX)))
     }
 
-    /// From INIT to RTR and RTS, towards a peer; from RTR, where a call before came as far as that.
-    pub(crate) fn connect<S: Connected>(&mut self, qp: &QueuePair<S>, peer: &Endpoint) -> Result<()> {
-        let context = qp.protection_domain().context();
+    /// From INIT to RTR and RTS, towards a peer; from RTR, where a call before came as far as that. What only receives stays in RTR.
+    pub(crate) fn connect(&mut self, qp: &impl Stepped, peer: &Endpoint) -> Result<()> {
+        let context = qp.context();
         let port = context.port(self.choice.port)?;
         let options = &self.options;
         let path = Path {
@@ -84,12 +83,15 @@ impl Plan {
             .set_peer_qp_num(peer.qp_num)
             .set_receive_psn(peer.psn);
         let mut sending = Attributes::new().set_state(State::RTS).set_send_psn(self.psn);
-        if S::TYPE == ServiceType::RC {
-            let most = u8::try_from(context.attributes()?.initiator_depth_max()).unwrap_or(u8::MAX);
-            let depth = options.initiator_depth.min(peer.responder_resources).min(most);
+        let service = qp.service_type();
+        if service == ServiceType::RC || service == ServiceType::XRC_RECV {
             ready = ready
                 .set_responder_resources(self.responder_resources(qp)?)
                 .set_min_rnr_timer(options.min_rnr_timer);
+        }
+        if service == ServiceType::RC || service == ServiceType::XRC_SEND {
+            let most = u8::try_from(context.attributes()?.initiator_depth_max()).unwrap_or(u8::MAX);
+            let depth = options.initiator_depth.min(peer.responder_resources).min(most);
             sending = sending
                 .set_ack_timeout(options.ack_timeout)
                 .set_retries(options.retries)
@@ -97,10 +99,12 @@ impl Plan {
                 .set_initiator_depth(depth);
         }
         if self.ready_for != Some(*peer) {
-            qp.modify(&ready)?;
+            qp.change(&ready)?;
             self.ready_for = Some(*peer);
         }
-        qp.modify(&sending)?;
+        if service != ServiceType::XRC_RECV {
+            qp.change(&sending)?;
+        }
         self.ready_for = None;
         Ok(())
     }
@@ -133,13 +137,17 @@ impl Plan {
     }
 
     /// From INIT to RTR and RTS, towards anybody.
-    pub(crate) fn activate<S: Datagram>(&self, qp: &QueuePair<S>) -> Result<()> {
-        qp.modify(&Attributes::new().set_state(State::RTR))?;
-        qp.modify(&Attributes::new().set_state(State::RTS).set_send_psn(self.psn))
+    pub(crate) fn activate(&self, qp: &impl Stepped) -> Result<()> {
+        qp.change(&Attributes::new().set_state(State::RTR))?;
+        let sending = Attributes::new().set_state(State::RTS);
+        qp.change(&match qp.service_type() {
+            ServiceType::RAW_PACKET => sending,
+            _ => sending.set_send_psn(self.psn),
+        })
     }
 
     /// From any state to INIT again: nothing is out any more, nothing of the connection before is taken for the next one's.
-    pub(crate) fn reset<S: Service>(&mut self, qp: &QueuePair<S>) -> Result<()> {
+    pub(crate) fn reset(&mut self, qp: &impl Stepped) -> Result<()> {
         qp.change(&Attributes::new().set_state(State::RESET))?;
         self.init(qp)
     }
@@ -219,6 +227,20 @@ impl<S: Datagram> PreparedQueuePair<S> {
     /// Itself with [`Error::Transition`] when the device refuses.
     #[expect(clippy::result_large_err, reason = "it gives the queue pair back")]
     pub fn activate(self) -> std::result::Result<QueuePair<S>, (Self, Error)> {
+        match self.plan.activate(&self.qp) {
+            Ok(()) => Ok(self.qp),
+            Err(error) => Err((self, error)),
+        }
+    }
+}
+
+impl PreparedQueuePair<RawPacket> {
+    /// Brings it up: it sends frames as they are, and receives those that a rule steers to it ([`QueuePair::steer`]).
+    ///
+    /// # Errors
+    /// Itself with [`Error::Transition`] when the device refuses.
+    #[expect(clippy::result_large_err, reason = "it gives the queue pair back")]
+    pub fn activate(self) -> std::result::Result<QueuePair<RawPacket>, (Self, Error)> {
         match self.plan.activate(&self.qp) {
             Ok(()) => Ok(self.qp),
             Err(error) => Err((self, error)),

@@ -1,7 +1,7 @@
 //! Work requests: what a queue pair is asked to do.
 #![allow(unsafe_code)]
 
-use super::service::{Atomics, Datagram, Operations, Reads, Service, Writes};
+use super::service::{Atomics, Datagram, Operations, Reads, Service, Writes, XrcSend};
 use super::state::ServiceType;
 use crate::memory::{Binding, Gather, RemoteRegion, Scatter};
 use sinew_verbs_sys as sys;
@@ -79,7 +79,12 @@ impl<'list, S: Service> SendRequest<'list, S> {
             send_flags: 0,
             imm_data: 0,
             wr: sys::ibv_send_wr_wr::UNSET,
-            qp_type: sys::ibv_send_wr_qp_type::UNSET,
+            qp_type: match S::TYPE {
+                ServiceType::XRC_SEND => {
+                    sys::ibv_send_wr_qp_type { xrc: sys::ibv_send_wr_xrc { remote_srqn: 0 } }
+                }
+                _ => sys::ibv_send_wr_qp_type::UNSET,
+            },
             more: sys::ibv_send_wr_more::UNSET,
         };
         Self { raw, list: PhantomData, service: PhantomData }
@@ -249,6 +254,17 @@ impl<'list, S: Datagram> SendRequest<'list, S> {
             remote_qpn: destination.qp_num,
             remote_qkey: destination.qkey,
         });
+        self
+    }
+}
+
+impl SendRequest<'_, XrcSend> {
+    /// By the peer's shared queue of this number ([`number`](crate::srq::SharedReceiveQueue::number)), which each request names: messages and words take a receive
+    /// of it, and its protection domain decides which memory writes and reads reach. 0 by default.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_queue(mut self, number: u32) -> Self {
+        self.raw.qp_type.xrc = sys::ibv_send_wr_xrc { remote_srqn: number };
         self
     }
 }

@@ -105,6 +105,15 @@ pub enum Ud {}
 #[derive(Debug)]
 pub enum Srd {}
 
+/// Raw packets (Ethernet): whole frames, sent as they are and received as rules steer them ([`FlowRule`](super::flow::FlowRule)). Needs `CAP_NET_RAW`.
+#[derive(Debug)]
+pub enum RawPacket {}
+
+/// The sending side of an extended reliable connection: it goes to a process, and each request names a shared receive queue there
+/// ([`to_queue`](super::SendRequest::to_queue)). The other side is an [`XrcReceiver`](super::xrc::XrcReceiver).
+#[derive(Debug)]
+pub enum XrcSend {}
+
 bitflags::bitflags! {
     /// Operations that a queue pair can be made for (`IBV_QP_EX_WITH_*`).
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -159,10 +168,14 @@ macro_rules! service {
     (@type Uc) => { ServiceType::UC };
     (@type Ud) => { ServiceType::UD };
     (@type Srd) => { ServiceType::DRIVER };
+    (@type RawPacket) => { ServiceType::RAW_PACKET };
+    (@type XrcSend) => { ServiceType::XRC_SEND };
 }
 
 service!(Rc, (), true, Operations::all(), [Connected, Writes, Reads, Atomics]);
 service!(Uc, (), true, Operations::SENDS.union(Operations::WRITES), [Connected, Writes]);
+service!(RawPacket, (), true, Operations::SEND, []);
+service!(XrcSend, (), true, Operations::all(), [Connected, Writes, Reads, Atomics]);
 service!(Ud, Option<Destined>, true, Operations::SENDS, [Datagram]);
 service!(
     Srd,

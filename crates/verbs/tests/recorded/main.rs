@@ -1,6 +1,7 @@
 //! What the safe calls pass to a provider, against what a program in C passes to the same one: names, order, and every argument.
 //!
-//! For what no device of a kernel without hardware has: SRD, timestamps, on-demand paging, DMA-BUF, device memory, a second port; and
+//! For what no device of a kernel without hardware has: SRD, extended connections, raw packets, thread domains, timestamps, on-demand paging, DMA-BUF,
+//! device memory, a second port; and
 //! for every request of connected queue pairs. The provider is the recorder in front of the device in software; the program in
 //! `program/` is compiled with the headers of libibverbs (the installed ones, and those of newer suites where `cargo xtask test`
 //! has fetched them), whose macros and inlines it uses as every program in C does. Needs headers
@@ -137,6 +138,26 @@ fn rates_extensions_and_the_order_of_data_are_told_and_asked_as_c_does() {
 }
 
 #[test]
+fn domains_for_one_thread_are_made_as_c_does() {
+    same!(thread_domain, one_port);
+}
+
+#[test]
+fn extended_connections_are_made_and_posted_to_by_lists_as_c_does() {
+    same!(linked_extended_connection, one_port, "ibv_get_srq_num");
+}
+
+#[test]
+fn extended_connections_are_posted_to_by_extended_functions_as_c_does() {
+    same!(extended_extended_connection, one_port, "ibv_get_srq_num");
+}
+
+#[test]
+fn raw_packets_are_sent_and_steered_as_c_does() {
+    same!(raw_packets, one_port);
+}
+
+#[test]
 fn every_extended_attribute_is_the_one_that_c_reads() {
     let scenario = Scenario {
         name: "attributes",
@@ -187,6 +208,7 @@ fn every_scenario_of_the_program_is_compared() {
         include_str!("program/completions.c"),
         include_str!("program/connected.c"),
         include_str!("program/datagrams.c"),
+        include_str!("program/extended.c"),
         include_str!("program/memory.c"),
     ];
     let lines = sources.iter().flat_map(|source| source.lines());
@@ -196,7 +218,7 @@ fn every_scenario_of_the_program_is_compared() {
     let (compared, left_out): (Vec<_>, Vec<_>) = scenarios.partition(|name| {
         [format!("same!({name},"), format!("name: \"{name}\",")].iter().any(|use_of| tests.contains(use_of))
     });
-    assert!(left_out.is_empty() && compared.len() >= 19, "left out: {left_out:?}; compared: {compared:?}");
+    assert!(left_out.is_empty() && compared.len() >= 23, "left out: {left_out:?}; compared: {compared:?}");
 }
 
 #[test]

@@ -6,10 +6,11 @@ use sinew_verbs::cq::{CompletionQueue, Fields, WorkCompletion};
 use sinew_verbs::device::Context;
 use sinew_verbs::memory::{Advice, RegistrationFlags, RemoteAccess, WindowType};
 use sinew_verbs::qp::config::{AckTimeout, PacketSequenceNumber};
+use sinew_verbs::qp::flow::{Ethernet, FlowRule, Ipv4, Ipv6, Match, Ports};
 use sinew_verbs::qp::state::State;
 use sinew_verbs::qp::{
-    Attributes, DataOrder, Extensions, Path, PreparedQueuePair, QueuePair, RateLimit, Rc, ReceiveRequest,
-    Route, SendRequest, Srd, Transfer,
+    Attributes, DataOrder, Extensions, Path, PreparedQueuePair, QueuePair, RateLimit, RawPacket, Rc,
+    ReceiveRequest, Route, SendRequest, Srd, Transfer, XrcSend,
 };
 use sinew_verbs::{Library, ProtectionDomain};
 
@@ -410,6 +411,111 @@ pub(crate) fn tuning(library: &Library, _: &Setup) {
     assert_eq!(early.extensions().unwrap().options, 2);
     drop(early);
     drop(ends);
+    drop(queue);
+}
+
+pub(crate) fn thread_domain(library: &Library, setup: &Setup) {
+    let context = opened(library);
+    let pd = context.protection_domain().unwrap();
+    let thread = context.thread_domain().unwrap();
+    // SAFETY: this thread alone uses what is made in it, and for it.
+    let parent = unsafe { pd.for_thread(&thread) }.unwrap();
+    drop(thread);
+    // SAFETY: the same.
+    let queue = unsafe { context.completion_queue(64).of_one_thread() }.build().unwrap();
+    drop(parent.adopt_memory(setup.memory(0, 1024), RegistrationFlags::empty()).unwrap());
+    drop(queue);
+    // The last handles of the thread domain and of the plain one go with it.
+    drop(pd);
+    drop(parent);
+}
+
+fn extended_connection(library: &Library, setup: &Setup, extended: bool) {
+    let context = opened(library);
+    let pd = context.protection_domain().unwrap();
+    let queue = context.completion_queue(128).build().unwrap();
+    // SAFETY: nobody else uses these bytes.
+    let mut local = pd.borrow(unsafe { setup.bytes(1024).as_mut() }).unwrap();
+    let domain = context.xrc_domain(None).unwrap();
+    let receives = pd.shared_receive_queue(4).extended(&domain, &queue).build().unwrap();
+    let number = receives.number().unwrap();
+    let receiver = domain.receiver().port(1).gid_index(0).psn(psn()).remote_access(RemoteAccess::WRITE);
+    let mut receiver = receiver.build().unwrap();
+    let sender = pd.queue_pair::<XrcSend>(&queue).extended(extended).port(1).gid_index(0).psn(psn());
+    let sender = sender.build().unwrap();
+    receiver.connect(&sender.endpoint().unwrap()).unwrap();
+    let mut sender =
+        sender.connect(&receiver.endpoint().unwrap()).map_err(|(_, error)| error).expect("the way up");
+
+    let (key, bytes) = local.split();
+    let (sent, rest) = bytes.split_at_mut(256);
+    let mut places = [key.scatter(&mut rest[..64]).unwrap()];
+    let message = [key.gather(&sent[..16]).unwrap()];
+    // SAFETY: all of this waits for the completions before its memory goes.
+    unsafe {
+        receives.post_receive(ReceiveRequest::new(0x51, &mut places)).unwrap();
+        sender
+            .post(&mut [SendRequest::send_with_immediate(1, &message, 9).to_queue(number).signaled()])
+            .unwrap();
+    }
+    poll(&queue, 2);
+    drop(sender);
+    drop(receiver);
+    drop(receives);
+    drop(domain);
+    drop(local);
+    drop(queue);
+}
+
+pub(crate) fn linked_extended_connection(library: &Library, setup: &Setup) {
+    extended_connection(library, setup, false);
+}
+
+pub(crate) fn extended_extended_connection(library: &Library, setup: &Setup) {
+    extended_connection(library, setup, true);
+}
+
+pub(crate) fn raw_packets(library: &Library, setup: &Setup) {
+    let context = opened(library);
+    let pd = context.protection_domain().unwrap();
+    let queue = context.completion_queue(64).build().unwrap();
+    // SAFETY: nobody else uses these bytes.
+    let mut local = pd.borrow(unsafe { setup.bytes(1024).as_mut() }).unwrap();
+    let made = pd.queue_pair::<RawPacket>(&queue).port(1).build().unwrap();
+    let mut packets = made.activate().map_err(|(_, error)| error).unwrap();
+    let (key, bytes) = local.split();
+    let (sent, rest) = bytes.split_at_mut(256);
+    let mut places = [key.scatter(&mut rest[..128]).unwrap()];
+    // SAFETY: all of this waits for the completions before its memory goes.
+    unsafe { packets.post_receives(&mut [ReceiveRequest::new(0x51, &mut places)]) }.unwrap();
+
+    let ours = Ethernet {
+        destination: Match::exactly([2, 0, 0, 0, 0, 9]),
+        ether_type: Match::exactly(0x0800),
+        ..Ethernet::default()
+    };
+    let to = Ipv4 { destination: Match::ipv4([10, 1, 2, 3].into()), ..Ipv4::default() };
+    let port = Ports { destination: Match::exactly(4791), ..Ports::default() };
+    let rule = FlowRule::new().priority(3).ethernet(ours).ipv4(to).udp(port);
+    let from = Ipv6 {
+        source: Match::ipv6(1.into()),
+        flow_label: Match { value: 0x12345, mask: 0xf_ffff },
+        next_header: Match::exactly(17),
+        hop_limit: Match::exactly(1),
+        ..Ipv6::default()
+    };
+    let frame = [key.gather(&sent[..60]).unwrap()];
+    let flow = packets.steer(1, &rule).unwrap();
+    let second = packets.steer(1, &FlowRule::new().copied().ipv6(from)).unwrap();
+    let third = packets.steer(1, &FlowRule::sniffer()).unwrap();
+    // SAFETY: as above.
+    unsafe { packets.post(&mut [SendRequest::send(1, &frame).signaled()]) }.unwrap();
+    poll(&queue, 2);
+    packets.end_steering(third).unwrap();
+    // The others end with the queue pair, in the order in which they were put in force.
+    let _ = (flow, second);
+    drop(packets);
+    drop(local);
     drop(queue);
 }
 

@@ -219,7 +219,7 @@ impl<S: Connected, E> Pipe<S, E> {
     /// # Errors
     /// [`Error::Call`] when the port cannot be asked.
     pub fn endpoint(&self) -> Result<Endpoint> {
-        self.plan.endpoint(&self.qp)
+        self.plan.endpoint(&*self.qp)
     }
 
     /// Connects to the peer whose endpoint this is.
@@ -227,7 +227,7 @@ impl<S: Connected, E> Pipe<S, E> {
     /// # Errors
     /// As for [`PreparedQueuePair::connect`](crate::qp::PreparedQueuePair::connect).
     pub fn connect(&mut self, peer: &Endpoint) -> Result<()> {
-        self.plan.connect(&self.qp, peer)?;
+        self.plan.connect(&*self.qp, peer)?;
         self.sends.open();
         Ok(())
     }
@@ -270,7 +270,7 @@ impl<S: Connected, E> Pipe<S, E> {
     /// # Errors
     /// [`Error::Transition`] when the device refuses: what is out stays with the pipe.
     pub fn reset(&mut self) -> Result<Vec<Buffer>> {
-        self.plan.reset(&self.qp)?;
+        self.plan.reset(&*self.qp)?;
         self.sends.close();
         self.inlines.clear();
         self.sends.set_aside(0);
