@@ -10,7 +10,7 @@ use sinew_verbs_sys as sys;
 use std::mem::offset_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A field of a header: the bits that are looked at, and what they are to be. By default none is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -355,9 +355,13 @@ impl Flows {
     /// # Safety
     /// The device is open.
     pub(super) unsafe fn end_all(&self) {
-        let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.lock();
         // SAFETY: put in force by us, and taken out once: what succeeds is forgotten.
         flows.rules.retain(|(_, flow)| unsafe { sys::ibv_destroy_flow(flow.as_ptr()) }.is_err());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InForce> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -374,7 +378,7 @@ impl QueuePair<RawPacket> {
         let flow = unsafe { sys::ibv_create_flow(self.as_raw(), raw.as_mut_ptr().cast()) };
         let flow = flow.and_then(|flow| NonNull::new(flow).ok_or(sys::Errno::UNKNOWN));
         let flow = flow.map_err(|errno| Error::call("ibv_create_flow", self.object(), errno.0))?;
-        let mut flows = self.flows().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.flows().lock();
         flows.count += 1;
         let number = flows.count;
         flows.rules.push((number, flow));
@@ -387,7 +391,7 @@ impl QueuePair<RawPacket> {
     /// [`Error::Invalid`] for one that is not in force here; [`Error::Call`] from the device: it is in force still.
     #[doc(alias = "ibv_destroy_flow")]
     pub fn end_steering(&self, flow: Flow) -> Result<()> {
-        let mut flows = self.flows().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.flows().lock();
         let Some(place) = flows.rules.iter().position(|(number, _)| *number == flow.number) else {
             let cause = format!("{flow:?} does not steer to {} any more", self.object());
             return Err(Error::invalid(

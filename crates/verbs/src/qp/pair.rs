@@ -39,8 +39,8 @@ pub(super) struct Pair {
     send: Reservation,
     receive: Reservation,
     shared: Option<SharedReceiveQueue>,
-    groups: Groups,
-    flows: Flows,
+    /// Not in here itself, as queue pairs are moved about.
+    bound: Box<Bound>,
     /// Whether a hub counts its requests.
     is_kept: AtomicBool,
     pd: ProtectionDomain,
@@ -125,10 +125,18 @@ pub(super) unsafe fn query(
     let mut made = sys::ibv_qp_init_attr::zeroed();
     // SAFETY: by the caller's promise; both places are locals.
     let answer = unsafe { (context.table().ibv_query_qp)(qp, &mut raw, mask.bits() as i32, &mut made) };
-    // SAFETY: by the caller's promise.
-    sys::Errno::check(answer)
-        .map_err(|errno| Error::call("ibv_query_qp", unsafe { named(context, qp) }, errno.0))?;
+    sys::Errno::check(answer).map_err(|errno| {
+        // SAFETY: by the caller's promise.
+        Error::call("ibv_query_qp", unsafe { named(context, qp) }, errno.0)
+    })?;
     Ok(Attributes::from_raw(raw, mask))
+}
+
+/// What a device refuses to destroy a queue pair under: it ends before.
+#[derive(Default)]
+struct Bound {
+    groups: Groups,
+    flows: Flows,
 }
 
 /// How deep and how wide a queue pair is: as it was asked for.
@@ -158,7 +166,7 @@ impl Pair {
 
     /// Tells the device to forget it.
     fn destroy(&self) -> std::result::Result<(), sys::Errno> {
-        self.groups.leave_all(|gid, lid| {
+        self.bound.groups.leave_all(|gid, lid| {
             let raw = raw_gid(gid);
             // SAFETY: made by us, not destroyed yet; the address is a local.
             sys::Errno::check(unsafe {
@@ -166,7 +174,7 @@ impl Pair {
             })
         });
         // SAFETY: the device is open as long as the domain is held.
-        unsafe { self.flows.end_all() };
+        unsafe { self.bound.flows.end_all() };
         // SAFETY: made by us; called until it succeeded once.
         sys::Errno::check(unsafe { (self.pd.table().ibv_destroy_qp)(self.qp.as_ptr()) })
     }
@@ -182,11 +190,10 @@ impl<S: Service> QueuePair<S> {
         (send, receive): (Reservation, Reservation),
         shared: Option<SharedReceiveQueue>,
     ) -> Self {
-        let (groups, flows) = (Groups::default(), Flows::default());
+        let bound = Box::default();
         let is_kept = AtomicBool::new(false);
         let pd = pd.clone();
-        let pair =
-            Pair { qp, extended, operations, depths, send, receive, shared, groups, flows, is_kept, pd };
+        let pair = Pair { qp, extended, operations, depths, send, receive, shared, bound, is_kept, pd };
         Self { pair: ManuallyDrop::new(pair), service: PhantomData }
     }
 
@@ -246,11 +253,11 @@ impl<S: Service> QueuePair<S> {
     }
 
     pub(super) fn groups(&self) -> &Groups {
-        &self.pair.groups
+        &self.pair.bound.groups
     }
 
     pub(super) fn flows(&self) -> &Flows {
-        &self.pair.flows
+        &self.pair.bound.flows
     }
 
     pub(super) fn object(&self) -> String {
