@@ -5,11 +5,12 @@
 
 mod common;
 
-use sinew_verbs::cq::Fields;
+use sinew_verbs::cq::{CompletionQueue, Fields, WorkCompletion};
 use sinew_verbs::device::Context;
 use sinew_verbs::hub::{Completed, Hub, Operation, Side};
 use sinew_verbs::memory::{Memory, RemoteAccess};
-use sinew_verbs::qp::{Path, Rc, Srd};
+use sinew_verbs::qp::flow::{Ethernet, FlowRule, Match};
+use sinew_verbs::qp::{Path, RawPacket, Rc, ReceiveRequest, SendRequest, Srd, XrcSend};
 use sinew_verbs::work::Status;
 use sinew_verbs::{Error, ProtectionDomain};
 use std::fs::File;
@@ -204,5 +205,101 @@ fn memory_of_another_device_is_registered_where_the_device_takes_dmabufs() {
     match pd.register_dmabuf(buffer.as_fd(), 4096, 4096, 0x7000, access) {
         Ok(region) => assert_eq!((region.len(), region.remote().addr()), (4096, 0x7000)),
         Err(error) => skip("DMA-BUF", &error),
+    }
+}
+
+/// The numbers of as many completions as are expected, all successes.
+fn told(queue: &CompletionQueue, expected: usize) -> Vec<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut numbers = Vec::new();
+    while numbers.len() < expected {
+        let mut places = [WorkCompletion::EMPTY; 4];
+        let count = queue.poll_into(&mut places).expect("the device answers");
+        for completion in &places[..count] {
+            completion.ok().expect("success");
+            numbers.push(completion.wr_id());
+        }
+        assert!(Instant::now() < deadline, "only {numbers:?} ended");
+    }
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn an_extended_connection_carries_messages_where_the_device_has_them() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let domain = match context.xrc_domain(None) {
+        Ok(domain) => domain,
+        Err(error) => return skip("extended connections", &error),
+    };
+    let pd = context.protection_domain().expect("a domain");
+    let queue = context.completion_queue(64).build().expect("a queue");
+    let receives = pd.shared_receive_queue(4).extended(&domain, &queue).build().expect("a shared queue");
+    let mut receiver = domain.receiver().build().expect("a receiver");
+    let sender = pd.queue_pair::<XrcSend>(&queue).build().expect("a sender");
+    receiver.connect(&sender.endpoint().expect("an endpoint")).expect("the way up");
+    let way = sender.connect(&receiver.endpoint().expect("an endpoint"));
+    let mut sender = way.map_err(|(_, error)| error).expect("the way up");
+    let mut bytes = *b"by one connection__________________";
+    let mut region = pd.borrow(&mut bytes).expect("memory");
+    let (key, parts) = region.split();
+    let (message, rest) = parts.split_at_mut(17);
+    let mut place = [key.scatter(&mut rest[..17]).expect("a place")];
+    let message = [key.gather(message).expect("a message")];
+    // SAFETY: both end, by their completions, before their memory goes, and nobody looks at it meanwhile.
+    unsafe {
+        receives.post_receive(ReceiveRequest::new(1, &mut place)).expect("room");
+        let number = receives.number().expect("a number");
+        let request = SendRequest::send(2, &message).to_queue(number).signaled();
+        sender.post(&mut [request]).expect("room");
+    }
+    assert_eq!(told(&queue, 2), [1, 2]);
+    drop(region);
+    assert_eq!(bytes[..17], bytes[17..34]);
+}
+
+#[test]
+fn a_frame_is_sent_and_a_rule_put_in_force_where_the_device_has_raw_packets() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let pd = context.protection_domain().expect("a domain");
+    let queue = context.completion_queue(64).build().expect("a queue");
+    let prepared = match pd.queue_pair::<RawPacket>(&queue).build() {
+        Ok(prepared) => prepared,
+        Err(error) => return skip("raw packets", &error),
+    };
+    let port = prepared.choice().port;
+    let mut packets = prepared.activate().map_err(|(_, error)| error).expect("the way up");
+    // A type that is nobody's (RFC 5342, local experiments), between addresses that are nobody's.
+    let mine = Ethernet { ether_type: Match::exactly(0x88b5), ..Ethernet::default() };
+    let rule = packets.steer(port, &FlowRule::new().ethernet(mine)).expect("a rule");
+    let mut frame = [0; 64];
+    frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+    let mut region = pd.borrow(&mut frame).expect("memory");
+    let (key, bytes) = region.split();
+    let frame = [key.gather(bytes).expect("a frame")];
+    // SAFETY: it ends, by its completion, before its memory goes.
+    unsafe { packets.post(&mut [SendRequest::send(3, &frame).signaled()]) }.expect("room");
+    assert_eq!(told(&queue, 1), [3]);
+    packets.end_steering(rule).expect("its end");
+}
+
+#[test]
+fn what_is_made_for_one_thread_carries_messages_where_the_driver_has_thread_domains() {
+    let Some(context) = common::device(module_path!()) else { return };
+    let thread = match context.thread_domain() {
+        Ok(thread) => thread,
+        Err(error) => return skip("thread domains", &error),
+    };
+    let pd = context.protection_domain().expect("a domain");
+    // SAFETY: this thread alone uses what is made in it.
+    let pd = unsafe { pd.for_thread(&thread) }.expect("a domain for this thread");
+    let mut hub = Hub::<Rc>::new(&context, 64).expect("a hub");
+    let prepared = hub.queue_pair(&pd).build().expect("a queue pair");
+    let own = hub.add(prepared).expect("room");
+    hub.connect(own, &hub.endpoint(own).expect("an endpoint")).expect("the way to itself");
+    hub.post_receive(own, pd.allocate(8).expect("memory"), 0).expect("room");
+    hub.post(own, Operation::send(pd.allocate(8).expect("memory"))).expect("room");
+    for _ in 0..2 {
+        next(&mut hub).result.expect("success");
     }
 }
