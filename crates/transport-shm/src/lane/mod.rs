@@ -1,24 +1,25 @@
 //! The lane: a link's socket and two halves of shared memory.
 //!
-//! Called by the engine through [`Lane`]. This file is the lane's life: set-up, events, end. What happens to frames is in
-//! `datapath`, the exchange of halves in `setup.rs`.
+//! Called by the engine through [`Lane`]. This file is the lane's life: its calls and its end. What happens to frames is in
+//! `datapath`, what the socket says in `hearing.rs`, the exchange of halves in `setup.rs`.
 //!
 //! # Order of events
 //! Setting up (posts are full) → open → over. Over keeps the halves, so that [`Lane::recover`] can read back what the peer
 //! did not take; the first error is answered from then on.
 
 mod datapath;
+mod hearing;
 mod lent;
 mod segments;
 mod setup;
 
 use crate::half::{CLOSED, REFUSED};
 use crate::link::Peer;
-use crate::note::{NOTE_LEN, Note};
+use crate::note::NOTE_LEN;
 use crate::registry::Registry;
-use crate::segment::{Fetch, ForeignSegment};
+use crate::segment::Fetch;
 use crate::shared::sleep::HOT;
-use crate::sys::socket::{self, Moved};
+use crate::sys::socket;
 use crate::transport::{CAPABILITIES, COST};
 use datapath::Open;
 use rustix::fd::OwnedFd;
@@ -34,9 +35,6 @@ use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Notes read at one event: a peer that never stops talking must not keep the engine.
-const NOTES_AT_ONCE: usize = 256;
 
 /// A lane of the shared-memory transport.
 pub(crate) struct ShmLane {
@@ -97,39 +95,6 @@ impl ShmLane {
         Ok(lane)
     }
 
-    /// The next note of the peer. `Ok(None)`: none now. The flag says that the socket has ended.
-    fn read_note(&mut self) -> Result<Option<[u8; NOTE_LEN]>, TransportError> {
-        while self.note_len < NOTE_LEN && !self.deaf {
-            let rest = &mut self.note[self.note_len..];
-            match socket::receive(&self.socket, rest, &mut self.passed) {
-                Ok(Moved::Bytes(got)) => self.note_len += got,
-                Ok(Moved::Nothing) => return Ok(None),
-                Ok(Moved::End) => self.go_deaf(),
-                Err(errno) => {
-                    self.go_deaf();
-                    return Err(TransportError::os(errno, "receive", self.info.peer.clone()));
-                }
-            }
-        }
-        if self.note_len < NOTE_LEN {
-            return Ok(None);
-        }
-        self.note_len = 0;
-        Ok(Some(self.note))
-    }
-
-    /// Stops listening to the socket: it has ended.
-    fn go_deaf(&mut self) {
-        if !self.deaf && !self.registry.fork.forked() {
-            let _ = self.registry.poller.remove(&self.socket);
-        }
-        self.deaf = true;
-        if let Some(open) = &self.open {
-            open.watch.ended.store(true, Ordering::Relaxed);
-            self.registry.hints.set(open.bit);
-        }
-    }
-
     /// Ends the lane with `error`, unless it has ended before, and answers what it ended with.
     #[cold]
     fn end(&mut self, error: LaneError) -> LaneError {
@@ -142,98 +107,6 @@ impl ShmLane {
         }
         socket::finish(&self.socket);
         first
-    }
-
-    fn progress_setup(&mut self) -> Result<(), LaneError> {
-        if let Some(error) = &self.over {
-            return Err(error.clone());
-        }
-        let Some(mut setup) = self.setup.take() else { return Ok(()) };
-        let result = self.exchange(&mut setup);
-        match result {
-            Ok(true) => match setup.finish(&self.registry) {
-                Ok(open) => {
-                    self.live = true;
-                    self.open = Some(Box::new(open));
-                    Ok(())
-                }
-                Err(error) => Err(self.end(error)),
-            },
-            Ok(false) => {
-                self.setup = Some(setup);
-                Ok(())
-            }
-            Err(error) => {
-                setup.abandon(&self.registry);
-                Err(self.end(error))
-            }
-        }
-    }
-
-    /// Whether both sides have said what they have.
-    fn exchange(&mut self, setup: &mut Setup) -> Result<bool, TransportError> {
-        let sent = setup.push(&self.registry, &self.socket)?;
-        if !setup.is_answered() {
-            match self.read_note()? {
-                Some(bytes) => {
-                    let fds = std::mem::take(&mut self.passed);
-                    setup.handle_answer(Note::decode(&bytes)?, fds)?;
-                }
-                None if self.deaf => {
-                    return Err(TransportError::new(
-                        ErrorKind::Broken,
-                        "shared-memory lane",
-                        format!("{} went away during set-up", self.info.peer),
-                    ));
-                }
-                None => {}
-            }
-        }
-        Ok(sent && setup.is_answered())
-    }
-
-    /// Reads what the peer's socket has to say while the lane is open; the rest at the next event.
-    fn hear(&mut self) -> Result<(), LaneError> {
-        for _ in 0..NOTES_AT_ONCE {
-            let Some(bytes) = self.read_note()? else { return Ok(()) };
-            let fds = std::mem::take(&mut self.passed);
-            let Some(open) = &mut self.open else { return Ok(()) };
-            match Note::decode(&bytes)? {
-                Some(Note::Bell) => self.registry.hints.set(open.bit),
-                Some(Note::Setup(_)) => return Err(crate::note::broken("a second set-up")),
-                Some(Note::Segment { id, len }) => {
-                    open.segments.handle_segment(&self.registry.options, id, len, &fds)?;
-                }
-                Some(Note::Gone { id }) => open.segments.handle_gone(id),
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Before a descriptor is looked up: hears of its segment if that is still in the socket.
-    fn ready_to_resolve(&mut self, from: &Descriptor) -> Result<(), LaneError> {
-        if let Some(error) = &self.over {
-            return Err(error.clone());
-        }
-        if self.registry.fork.forked() {
-            return Err(crate::forked());
-        }
-        if self.open.as_ref().is_some_and(|open| !open.segments.knows(from))
-            && let Err(error) = self.hear()
-        {
-            return Err(self.end(error));
-        }
-        Ok(())
-    }
-
-    /// What a descriptor names.
-    fn resolve(&mut self, from: &Descriptor) -> Result<(&Arc<ForeignSegment>, usize, usize), LaneError> {
-        self.ready_to_resolve(from)?;
-        match &self.open {
-            Some(open) => open.segments.resolve(from, &open.watch.peer),
-            None => Err(before_setup()),
-        }
     }
 
     /// What a call answers when the lane is not live.
