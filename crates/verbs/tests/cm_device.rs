@@ -305,6 +305,44 @@ fn every_wait_ends_at_its_deadline() {
     Connector::new(&library).resolve(nowhere, short).unwrap_err();
 }
 
+/// A listener that has nobody's answer: over iWARP the kernel gives the peer up after 10 s, and until then keeps who asked.
+#[test]
+fn a_connect_that_nobody_answers_ends_at_its_deadline_and_one_that_is_dropped_keeps_nobody() {
+    let Some((library, address)) = place() else { return };
+    let (acceptor, at) = listen(&library, address);
+    let short = Duration::from_millis(300);
+    let (done, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let parameters = ConnectionParameters::new();
+        let resolved = Connector::new(&library).resolve(at, PATIENCE).unwrap();
+        let (_, pair) = station(resolved.context());
+        let not = resolved.connect(pair, &parameters, short).unwrap_err();
+        assert!(matches!(not.error, ConnectError::Failed(Error::TimedOut { .. })), "{not:?}");
+        done.send("a blocking connect").unwrap();
+        // In an event loop: what is dropped keeps neither who drops it nor the channel.
+        let channel = library.event_channel().unwrap();
+        let id = reach(&channel, &at.into());
+        let (hub, member, _) = hub_of(id.context());
+        let first = id.connect_member(&hub, member, &parameters).unwrap();
+        let id = reach(&channel, &at.into());
+        let (_, pair) = station(id.context());
+        let second = id.connect(pair, &parameters).unwrap();
+        drop(first);
+        let pair = second.into_queue_pair();
+        drop(reach(&channel, &at.into()));
+        done.send("an event loop").unwrap();
+        // The queue pairs themselves end when the kernel has let go.
+        drop((not.back, pair, hub, channel));
+        library
+    });
+    // Less than what the kernel waits for.
+    for _ in 0..2 {
+        ended.recv_timeout(Duration::from_secs(5)).expect("nobody waits for the peer");
+    }
+    drop(acceptor);
+    assert_eq!(thread.join().unwrap().leaked_objects(), 0);
+}
+
 #[test]
 fn a_listener_s_port_is_free_again_while_its_device_is_still_used() {
     let Some((library, address)) = place() else { return };

@@ -6,6 +6,7 @@ use super::channel::EventChannel;
 use super::devices;
 use super::event::{ConnectionAttributes, IdNumber};
 use super::parameters::{PortSpace, PrivateData};
+use super::reaper;
 use crate::device::Context;
 use crate::error::{Error, Result};
 use crate::library::Library;
@@ -15,7 +16,7 @@ use sinew_verbs_sys as sys;
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,27 +30,71 @@ pub(super) struct Owned {
     number: IdNumber,
     /// Where its events arrive now. Locked before the channel's own lock.
     channel: Mutex<EventChannel>,
+    /// Whether its end waits in the kernel for a peer that was asked.
+    is_waited_for: AtomicBool,
 }
 
-// SAFETY: an identifier may be used and destroyed by any thread; every call on it holds its channel's lock.
+// SAFETY: an identifier may be used and destroyed by any thread; every call on it but the last holds its channel's lock.
 unsafe impl Send for Owned {}
 // SAFETY: the same.
 unsafe impl Sync for Owned {}
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let channel = self.channel.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let library = channel.library().clone();
-        let Ok(table) = library.cm_table() else { return };
-        let held = channel.hold();
-        // SAFETY: owned, destroyed once. Its events that were taken are acknowledged, as they are under the lock that is held: so the
-        // call waits for nobody.
-        let answer = unsafe { (table.rdma_destroy_id)(self.id.as_ptr()) };
-        drop(held);
+        let channel = self.channel.get_mut().unwrap_or_else(PoisonError::into_inner).clone();
+        let dying = Dying { id: self.id, number: self.number, channel };
+        if *self.is_waited_for.get_mut() {
+            dying.forget_events();
+            if let Err(dying) = reaper::hand_over(dying) {
+                dying.end();
+            }
+        } else {
+            let channel = dying.channel.clone();
+            // Nobody has an event of it meanwhile that is not acknowledged: the call waits for nobody.
+            let held = channel.hold();
+            let answer = dying.destroy();
+            drop(held);
+            dying.destroyed(answer);
+        }
+    }
+}
+
+/// An identifier that nobody has any more, to be destroyed once.
+pub(super) struct Dying {
+    id: NonNull<sys::rdma_cm_id>,
+    number: IdNumber,
+    channel: EventChannel,
+}
+
+// SAFETY: as for one that is owned.
+unsafe impl Send for Dying {}
+
+impl Dying {
+    /// Events of it go to nobody from here on: they are acknowledged when they are taken, and told to none.
+    fn forget_events(&self) {
+        let _held = self.channel.hold();
+        // SAFETY: it lives, and is touched under its channel's lock. The word is the user's, and a number only.
+        unsafe { (*self.id.as_ptr()).context = std::ptr::without_provenance_mut(IdNumber::NOBODY.0) };
+    }
+
+    /// Destroys it without its channel's lock: others take events meanwhile, and of this one, too. The library waits for their acknowledgements, which follow under that lock.
+    pub(super) fn end(self) {
+        let answer = self.destroy();
+        self.destroyed(answer);
+    }
+
+    fn destroy(&self) -> c_int {
+        let Ok(table) = self.channel.library().cm_table() else { return 0 };
+        // SAFETY: owned by this alone, which is used up behind it; its channel is alive.
+        unsafe { (table.rdma_destroy_id)(self.id.as_ptr()) }
+    }
+
+    fn destroyed(self, answer: c_int) {
         if let Err(errno) = sys::Errno::check(answer) {
-            library.leaked("rdma_destroy_id", &format_args!("identifier {:?}", self.number), errno.0);
+            let object = format_args!("identifier {:?}", self.number);
+            self.channel.library().leaked("rdma_destroy_id", &object, errno.0);
             // It is still of its channel.
-            std::mem::forget(channel.clone());
+            std::mem::forget(self.channel);
         }
     }
 }
@@ -86,7 +131,8 @@ impl Base {
         let number = next_number();
         // SAFETY: it lives, and is touched under its channel's lock. The word is the user's, and a number only.
         unsafe { (*id.as_ptr()).context = std::ptr::without_provenance_mut(number.0) };
-        Self { owned: Arc::new(Owned { id, number, channel: Mutex::new(channel.clone()) }) }
+        let (channel, is_waited_for) = (Mutex::new(channel.clone()), AtomicBool::new(false));
+        Self { owned: Arc::new(Owned { id, number, channel, is_waited_for }) }
     }
 
     /// Its number, which events of it carry.
@@ -228,7 +274,24 @@ impl Base {
     pub(super) fn connect(&self, attributes: &ConnectionAttributes, private_data: &[u8]) -> Result<()> {
         let mut raw = self.told(attributes, private_data, PrivateData::Connect)?;
         // SAFETY: the identifier lives; parameters and private data live through the call and are copied.
-        self.call_on_device("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })
+        self.call_on_device("rdma_connect", |table, id| unsafe { (table.rdma_connect)(id, &mut raw) })?;
+        if self.is_of_iwarp()? {
+            self.owned.is_waited_for.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The peer has answered, or is given up: the end of this waits for it no more.
+    pub(super) fn answered(&self) {
+        self.owned.is_waited_for.store(false, Ordering::Relaxed);
+    }
+
+    fn is_of_iwarp(&self) -> Result<bool> {
+        // SAFETY: the identifier lives, and is read under its channel's lock; its device is open as long.
+        self.with(|_, id| unsafe {
+            let device = (*id).verbs.as_ref().and_then(|context| context.device.as_ref());
+            device.is_some_and(|device| device.transport_type == sys::IbvTransportType::IWARP)
+        })
     }
 
     /// Accepts the request that it came with; ends with `ESTABLISHED` or an error (rdma_accept(3)). The queue pair must be brought up before.

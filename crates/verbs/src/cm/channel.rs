@@ -1,7 +1,8 @@
 //! Where what happens to identifiers arrives: one descriptor for any number of them.
 //!
 //! Every event is copied and acknowledged before anybody sees it, under the lock of its channel. An identifier is destroyed and
-//! migrated under the same lock: so none of the library's waits for acknowledgements ever waits.
+//! migrated under the same lock: so none of the library's waits for acknowledgements ever waits. But for one whose end waits in the kernel (`reaper`): that ends without
+//! the lock, its events are told to nobody, and the library waits for who takes one of them at that moment.
 #![allow(unsafe_code)]
 
 use super::base::Base;
@@ -109,6 +110,26 @@ impl EventChannel {
     #[doc(alias = "rdma_get_cm_event")]
     #[doc(alias = "rdma_ack_cm_event")]
     pub fn event(&self) -> Result<Option<Event>> {
+        let (base, Asked { datagrams, listener, said, .. }) = loop {
+            match self.take()? {
+                None => return Ok(None),
+                // Of one that was dropped, and has not ended yet.
+                Some(Taken::Notice(notice)) if notice.id == Some(IdNumber::NOBODY) => {}
+                Some(Taken::Notice(notice)) => return Ok(Some(Event::Notice(notice))),
+                Some(Taken::Request(base, asked)) => break (base, asked),
+            }
+        };
+        // One whose device cannot be used is refused, as it is dropped.
+        let context = base.device()?;
+        Ok(Some(if datagrams {
+            Event::Inquiry(Inquiry::new(base, context, listener, said.private_data))
+        } else {
+            Event::Request(Id::new(base, Requested { context, listener, said }))
+        }))
+    }
+
+    /// Takes an event, copies and acknowledges it.
+    fn take(&self) -> Result<Option<Taken>> {
         let table = self.library().cm_table()?;
         let taking = self.hold();
         let mut raw = std::ptr::null_mut();
@@ -121,14 +142,15 @@ impl EventChannel {
             };
         }
         let Some(event) = NonNull::new(raw) else { return Ok(None) };
-        // SAFETY: the library's event until it is acknowledged, which is below; its identifiers live, as they end under this lock.
+        // SAFETY: the library's event until it is acknowledged, which is below; its identifiers live: they end under this lock, or the library's call that ends them waits for the
+        // acknowledgement.
         let copied = unsafe { copy(event.as_ref()) };
         let taken = match copied {
-            Copied::Notice(notice) => Ok(notice),
+            Copied::Notice(notice) => Taken::Notice(notice),
             // Nobody takes an event of the new identifier before it has its number. It is not dropped while the channel is held.
             // SAFETY: the library made it for this event and gives it out once; it is of this channel, as its listener, and the channel
             // is held.
-            Copied::Request(asked) => Err((unsafe { Base::own(self, asked.id) }, asked)),
+            Copied::Request(asked) => Taken::Request(unsafe { Base::own(self, asked.id) }, asked),
         };
         // SAFETY: taken once, acknowledged once; nothing points into it any more.
         let answer = sys::Errno::check(unsafe { (table.rdma_ack_cm_event)(event.as_ptr()) });
@@ -137,17 +159,7 @@ impl EventChannel {
         if let Err(errno) = answer {
             tracing::error!(errno = errno.0, "an event of a connection could not be acknowledged");
         }
-        let (base, Asked { datagrams, listener, said, .. }) = match taken {
-            Ok(notice) => return Ok(Some(Event::Notice(notice))),
-            Err(asked) => asked,
-        };
-        // One whose device cannot be used is refused, as it is dropped.
-        let context = base.device()?;
-        Ok(Some(if datagrams {
-            Event::Inquiry(Inquiry::new(base, context, listener, said.private_data))
-        } else {
-            Event::Request(Id::new(base, Requested { context, listener, said }))
-        }))
+        Ok(Some(taken))
     }
 
     /// Waits for an event; nothing when none came in time. `None` waits for ever. Signals do not end it.
@@ -195,6 +207,12 @@ impl fmt::Debug for EventChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EventChannel({})", std::os::fd::AsRawFd::as_raw_fd(&self.as_fd()))
     }
+}
+
+/// The same, acknowledged: the new identifier of a request has its number, and is owned.
+enum Taken {
+    Notice(Notice),
+    Request(Base, Asked),
 }
 
 /// An event that points nowhere, but to the identifier that it gives out.

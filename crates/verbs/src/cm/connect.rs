@@ -101,7 +101,7 @@ impl Resolved {
         self.id.initialize(queue_pair, parameters)
     }
 
-    /// Connects the queue pair. Blocks until the deadline at most; behind it the wish is withdrawn, for which the kernel waits over iWARP ([`Id`](super::Id)).
+    /// Connects the queue pair. Blocks until the deadline at most; behind it the wish is withdrawn. Over iWARP the end of the queue pair may wait then ([`Id`](super::Id)).
     ///
     /// # Errors
     /// The queue pair, in any state up to RTS (bring it to RESET before it is used again; receives that were posted to it are still posted), with
@@ -122,7 +122,7 @@ impl Resolved {
     }
 
     /// Connects a queue pair of a hub, so that all of it is safe: made by [`Hub::queue_pair`] and `build_raw`, [adopted](Hub::adopt), brought to INIT
-    /// ([`initialize`](Self::initialize) of [`Hub::queue_pair_of`]), receives posted; behind this it sends. Blocks until the deadline at most; behind it the wish is withdrawn, for which the kernel waits over iWARP ([`Id`](super::Id)).
+    /// ([`initialize`](Self::initialize) of [`Hub::queue_pair_of`]), receives posted; behind this it sends. Blocks until the deadline at most; behind it the wish is withdrawn. Over iWARP the end of the queue pair may wait then ([`Id`](super::Id)).
     ///
     /// # Errors
     /// As for [`connect`](Self::connect); [`Error::Invalid`](crate::Error::Invalid) for a member that was removed. The queue pair stays the hub's, in any state up to RTS: remove it.

@@ -16,6 +16,11 @@ pub use sinew_verbs_sys::RdmaCmEventType as EventKind;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdNumber(pub(super) usize);
 
+impl IdNumber {
+    /// No identifier's.
+    pub(super) const NOBODY: Self = Self(0);
+}
+
 impl fmt::Debug for IdNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)

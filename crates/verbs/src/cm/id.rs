@@ -8,6 +8,8 @@ use super::base::Base;
 use super::channel::EventChannel;
 use super::event::{EventKind, IdNumber, Notice};
 use super::parameters::PortSpace;
+#[cfg(doc)]
+use super::peer::Connecting;
 use super::progress::{NotDone, Progress, Verdict, Waits, judge};
 use crate::device::Context;
 use crate::error::{Error, Result};
@@ -22,9 +24,10 @@ use std::time::Duration;
 /// An identifier in state `T`, for connections (`Rc`) or for datagrams (`Ud`): a listener, or one end of a connection. `Send` and `Sync` where its state is.
 ///
 /// Dropped in any state, it is destroyed: what is under way ends, a request that was not answered is refused, the peer of a connection is told. That
-/// waits neither for peers nor for events, as those are acknowledged when they are taken; but for one thing: over iWARP the kernel lets go of a peer that
-/// was asked, and has not answered, only when it answers or the device gives it up (`siw`: 10 s), and until then other calls on the same channel wait too.
-/// Where that matters such identifiers have a channel of their own ([`migrate`](Self::migrate)), and are dropped on a thread that may wait.
+/// waits neither for peers nor for events, as those are acknowledged when they are taken. Over iWARP the kernel lets go of a peer that was asked, and has not answered, only when it
+/// answers or the device gives it up (`siw`: 10 s): such an identifier is ended by a thread of this crate, which keeps its channel meanwhile, and tells nobody of events of it. A queue
+/// pair that it was to connect may have to wait as long in its own end, whoever drops it, as its memory is in use until then: take it out
+/// ([`into_queue_pair`](Id::<Connecting<crate::qp::QueuePair<Rc>>>::into_queue_pair)), and drop it where that may wait.
 ///
 /// It has no queue pair of librdmacm's making (`rdma_create_qp`): queue pairs are made as everywhere, move into it when they are connected, and come out
 /// when that is over.

@@ -67,6 +67,7 @@ mod id;
 mod parameters;
 mod peer;
 mod progress;
+mod reaper;
 #[cfg(test)]
 mod tests;
 mod wait;

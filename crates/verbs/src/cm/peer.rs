@@ -300,8 +300,10 @@ impl<Q> Waits for Id<Connecting<Q>> {
             None => ("rdma_connect", &[EventKind::CONNECT_RESPONSE, EventKind::ESTABLISHED]),
             Some(_) => ("rdma_accept", &[EventKind::ESTABLISHED]),
         };
+        let is_removed = notice.kind == EventKind::DEVICE_REMOVAL;
         match judge(&self.base, notice, call, kinds) {
             Verdict::Good(notice) => {
+                self.base.answered();
                 let Connecting { queue_pair, mut bringing } = self.state;
                 let said = bringing.asked.take().unwrap_or_else(|| Said {
                     attributes: notice.parameters.connection().copied(),
@@ -311,7 +313,12 @@ impl<Q> Waits for Id<Connecting<Q>> {
                 Ok(Progress::Next(Id::new(self.base, Answered { queue_pair, bringing, said, is_left })))
             }
             Verdict::Nothing(notice) => Ok(Progress::Same(self, notice)),
-            Verdict::Failed(error) => Err(NotDone { back: self.state.queue_pair, error }),
+            Verdict::Failed(error) => {
+                if !is_removed {
+                    self.base.answered();
+                }
+                Err(NotDone { back: self.state.queue_pair, error })
+            }
         }
     }
 }

@@ -33,6 +33,14 @@ pub(super) fn context() -> *mut sys::ibv_context {
     CONTEXT.get()
 }
 
+/// How it speaks from here on.
+pub(super) fn speaks(transport: sys::IbvTransportType) {
+    let mut device = sys::ibv_device::zeroed();
+    device.transport_type = transport;
+    // SAFETY: this thread's, which nobody has opened yet.
+    unsafe { (*context()).device = Box::into_raw(Box::new(device)) };
+}
+
 unsafe extern "C" fn poll(_: *mut sys::ibv_cq, _: c_int, _: *mut sys::ibv_wc) -> c_int {
     0
 }

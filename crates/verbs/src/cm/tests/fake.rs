@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr::{null, null_mut};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex};
 use sys::{Errno, RdmaCmEventType as Kind};
 
 /// An event that the fake raises.
@@ -82,6 +82,64 @@ pub(super) fn fail(call: &'static str, errno: i32) {
 /// Connections are those of iWARP.
 pub(super) fn iwarp() {
     STATE.with_borrow_mut(|state| state.iwarp = true);
+    device::speaks(sys::IbvTransportType::IWARP);
+}
+
+/// How the end of an identifier goes, on whichever thread.
+#[derive(Clone, Copy)]
+pub(super) struct End(&'static Identifier);
+
+impl End {
+    /// Of this identifier.
+    pub(super) fn of(id: *mut sys::rdma_cm_id) -> Self {
+        // SAFETY: of the fake, which never frees it.
+        Self(unsafe { &*id.cast::<Identifier>() })
+    }
+
+    /// From here on the kernel waits for the peer, until it is [let go](Self::let_go).
+    pub(super) fn waits(self) -> Self {
+        *self.0.kept.lock().unwrap() = true;
+        self
+    }
+
+    /// The peer is given up.
+    pub(super) fn let_go(self) {
+        *self.0.kept.lock().unwrap() = false;
+        self.0.freed.notify_all();
+    }
+
+    /// It is refused then.
+    pub(super) fn fails(self, errno: i32) -> Self {
+        self.0.refusal.store(errno, Ordering::SeqCst);
+        self
+    }
+
+    /// Waits until the kernel has begun to wait for the peer.
+    pub(super) fn await_begun(self) {
+        let deadline = std::time::Instant::now() + super::LONG;
+        while !self.0.is_ending.load(Ordering::SeqCst) {
+            assert!(std::time::Instant::now() < deadline, "nobody ends it");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(super) fn has_come(self) -> bool {
+        self.0.dead.load(Ordering::SeqCst) != 0
+    }
+
+    /// Waits until it has come, or was refused.
+    pub(super) fn wait(self) {
+        let deadline = std::time::Instant::now() + super::LONG;
+        while !self.has_come() && self.0.refusal.load(Ordering::SeqCst) >= 0 {
+            assert!(std::time::Instant::now() < deadline, "it does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether it was destroyed while an event of it was not acknowledged, or twice.
+    pub(super) fn is_wrong(self) -> bool {
+        self.0.is_wrong.load(Ordering::SeqCst)
+    }
 }
 
 /// The list of devices has the device.
@@ -123,10 +181,17 @@ struct Channel {
 
 /// An identifier: what C sees comes first. It is never freed, so that a use after its end is seen and harmless.
 #[repr(C)]
-struct Identifier {
+pub(super) struct Identifier {
     raw: sys::rdma_cm_id,
     taken: AtomicU32,
     dead: AtomicU32,
+    is_ending: AtomicBool,
+    /// Whether its end waits in the kernel.
+    kept: Mutex<bool>,
+    freed: Condvar,
+    /// The number that its end fails with; negative when it has.
+    refusal: AtomicI32,
+    is_wrong: AtomicBool,
 }
 
 #[repr(C)]
@@ -150,7 +215,16 @@ fn new_identifier(channel: *mut sys::rdma_event_channel, space: sys::RdmaPortSpa
     raw.ps = space;
     let datagrams = matches!(space, sys::RdmaPortSpace::UDP | sys::RdmaPortSpace::IPOIB);
     raw.qp_type = if datagrams { sys::IbvQpType::UD } else { sys::IbvQpType::RC };
-    let id = Identifier { raw, taken: AtomicU32::new(0), dead: AtomicU32::new(0) };
+    let id = Identifier {
+        raw,
+        taken: AtomicU32::new(0),
+        dead: AtomicU32::new(0),
+        is_ending: AtomicBool::new(false),
+        kept: Mutex::new(false),
+        freed: Condvar::new(),
+        refusal: AtomicI32::new(0),
+        is_wrong: AtomicBool::new(false),
+    };
     Box::into_raw(Box::new(id)).cast()
 }
 
@@ -250,9 +324,11 @@ unsafe fn await_acknowledgements(id: *mut sys::rdma_cm_id) {
     let identifier = unsafe { &*id.cast::<Identifier>() };
     if identifier.taken.load(Ordering::SeqCst) != 0 {
         note("DEADLOCK");
+        identifier.is_wrong.store(true, Ordering::SeqCst);
     }
     if identifier.dead.load(Ordering::SeqCst) != 0 {
         note("USE AFTER END");
+        identifier.is_wrong.store(true, Ordering::SeqCst);
     }
 }
 
@@ -260,6 +336,21 @@ unsafe extern "C" fn destroy_id(id: *mut sys::rdma_cm_id) -> c_int {
     let answer = called("destroy_id", "");
     if answer != 0 {
         return answer;
+    }
+    let end = End::of(id);
+    end.0.is_ending.store(true, Ordering::SeqCst);
+    // As the kernel does: until the peer is given up, or for ever.
+    let kept = end.0.kept.lock().unwrap();
+    let answer = end.0.freed.wait_timeout_while(kept, 2 * super::LONG, |kept| *kept).unwrap();
+    if answer.1.timed_out() {
+        note("WAITED");
+    }
+    drop(answer);
+    let refusal = end.0.refusal.load(Ordering::SeqCst);
+    if refusal != 0 {
+        end.0.refusal.store(-refusal, Ordering::SeqCst);
+        Errno(refusal).set();
+        return -1;
     }
     // SAFETY: of the fake, and alive.
     unsafe {

@@ -4,6 +4,7 @@ mod device;
 mod events;
 mod fake;
 mod r11;
+mod withdrawn;
 
 use super::base::Base;
 use super::*;

@@ -52,7 +52,7 @@ impl<S: Connected> Pipe<S> {
         Pipe::make(pd, (sends, receives), Some((&channel, COOKIES)), events, options)
     }
 
-    /// The same as [`new`](Self::new); its events come by `channel`, with `cookie`, those of its sends as those of its receives. Arm it by [`arm`](Pipe::<S, SharedEvents>::arm).
+    /// The same as [`new`](Self::new); its events come by `channel`, with `cookie`, those of its sends as those of its receives. Arm it by [`arm`](Pipe::arm).
     ///
     /// # Errors
     /// As for [`new`](Self::new); [`Error::Invalid`](crate::Error::Invalid) for a channel of another context.

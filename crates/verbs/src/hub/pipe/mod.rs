@@ -2,7 +2,7 @@
 //!
 //! # Order of use
 //! [`Pipe::new`], receives posted, endpoints exchanged, [`Pipe::connect`]; then [`Pipe::post`] or [`Pipe::post_all`], and [`Pipe::poll`]. One that sleeps is made by
-//! [`Pipe::with_events`], and waits by [`Pipe::wait`](Pipe::<S, OwnEvents>::wait).
+//! [`Pipe::with_events`], and waits by [`Pipe::wait`].
 //!
 //! # Memory
 //! As with a [`Hub`](super::Hub): what is posted moves into the pipe and comes back when it has ended. A completion says that all before it have ended too; nothing is looked up,
