@@ -347,17 +347,58 @@ mod tests {
         }
     }
 
+    fn free_pages(kib: usize) -> u64 {
+        let free = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages");
+        std::fs::read_to_string(free).map_or(0, |text| text.trim().parse().unwrap_or(0))
+    }
+
+    /// Pages of 2 MiB that this test has set apart; given back when it is dropped, also when the test fails.
+    struct SetApart {
+        before: String,
+    }
+
+    const SETTING: &str = "/proc/sys/vm/nr_hugepages";
+
+    impl SetApart {
+        fn new(count: u64) -> Option<Self> {
+            let before = std::fs::read_to_string(SETTING).ok()?;
+            let more = before.trim().parse::<u64>().ok()? + count;
+            std::fs::write(SETTING, more.to_string()).ok()?;
+            Some(Self { before })
+        }
+    }
+
+    impl Drop for SetApart {
+        fn drop(&mut self) {
+            let _ = std::fs::write(SETTING, &self.before);
+        }
+    }
+
     #[test]
     fn pages_that_are_set_apart_are_those_or_an_error() {
-        for (size, kib) in [(PageSize::Huge2MiB, 2048), (PageSize::Huge1GiB, 1 << 20)] {
-            let free = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages");
-            let free =
-                std::fs::read_to_string(free).map_or(0, |text| text.trim().parse::<u64>().unwrap_or(0));
+        let look = |size, kib: usize| {
+            let free = free_pages(kib);
             match Memory::pages(1, size) {
-                Ok(memory) => assert!(free > 0 && memory.len() == kib << 10, "{size:?} of {free}"),
+                Ok(memory) => {
+                    assert!(free > 0 && memory.len() == kib << 10, "{size:?} of {free}");
+                    let flags = flags_of(&memory).unwrap_or_default();
+                    assert!(flags.is_empty() || flags.contains(" ht "), "others than these: {flags}");
+                    assert!(flags.is_empty() || flags.contains(" dc "), "inherited by children: {flags}");
+                }
                 Err(error) => assert!(error.errno().is_some() && free == 0, "{error}"),
             }
+        };
+        look(PageSize::Huge2MiB, 2048);
+        look(PageSize::Huge1GiB, 1 << 20);
+        let set_apart = SetApart::new(2);
+        if free_pages(2048) == 0 {
+            println!(
+                "SKIP pages_that_are_set_apart: [huge pages] none is, and this process may set none apart"
+            );
+            return;
         }
+        look(PageSize::Huge2MiB, 2048);
+        drop(set_apart);
     }
 
     #[test]
