@@ -85,7 +85,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
-        let number = numbered(session.received, 0);
+        let number = numbered(session.received);
         let cost = len as u64 + OVERHEAD;
         let shared = Charge::of(header) == Charge::Shared;
         if shared && session.granted_bytes.pass(cost).is_err() {

@@ -351,8 +351,7 @@ impl Core {
         if !unpack(&mut opened, header, body) {
             return Err("no bundle of messages");
         }
-        let Some(first) = self.sessions.get_mut(session_key).map(|session| numbered(session.received, 0))
-        else {
+        let Some(first) = self.sessions.get_mut(session_key).map(|session| numbered(session.received)) else {
             return Ok(());
         };
         for (at, (tag, data)) in opened.messages().enumerate() {

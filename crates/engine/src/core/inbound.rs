@@ -23,10 +23,10 @@ pub(crate) const OVERRUN: &str = "more unexpected bytes than granted";
 /// Control frames that may wait for room; a peer that provokes more without reading is closed.
 const OUTBOX_MAX: usize = 1 << 16;
 
-/// The place of a message in what its session brings: that of frame `frame`, and of the messages in it this one.
+/// The place of a frame's first message in what its session brings; the others in it come behind.
 #[inline(always)]
-pub(crate) const fn numbered(frame: u64, at: usize) -> u64 {
-    frame * MESSAGES_MAX as u64 + at as u64
+pub(crate) const fn numbered(frame: u64) -> u64 {
+    frame * MESSAGES_MAX as u64
 }
 
 /// What a message holds that waits for a receive.
@@ -58,7 +58,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(session_key) else { return Ok(()) };
         session.received += 1;
         session.traffic += 1;
-        let number = numbered(session.received, 0);
+        let number = numbered(session.received);
         self.arrive(session_key, header, number, body)
     }
 
@@ -221,7 +221,7 @@ impl Core {
         if session.kept.contains_key(&sender_op) {
             return Err("a message announced twice");
         }
-        let number = numbered(session.received, 0);
+        let number = numbered(session.received);
         let envelope = Envelope { session: session_key, lane, sender_op, number, len, descriptor, charge };
         let source = Source::new(session_key.0, session.peer.number, header.src);
         self.counters.envelopes += 1;

@@ -94,7 +94,7 @@ impl Permit {
 
     /// The place of the first message of the frame that came last.
     pub(crate) const fn number(&self) -> u64 {
-        numbered(self.before + self.all_frames(), 0)
+        numbered(self.before + self.all_frames())
     }
 
     /// The next message of the permit's lane.
@@ -148,7 +148,7 @@ impl Permit {
     /// Takes the bundle that was shown last in. `false`: it is left to the long way.
     #[inline(never)]
     pub(crate) fn open(&mut self, taking: &mut Taking, Peeked { header, body }: &Peeked<'_>) -> bool {
-        let number = numbered(self.before + self.all_frames() + 1, 0);
+        let number = numbered(self.before + self.all_frames() + 1);
         let from = Origin { session: self.session, lane: self.lane, engine: self.engine, number };
         let opened = header.dst == self.endpoint && taking.open(from, header, *body, self.credit);
         if opened {

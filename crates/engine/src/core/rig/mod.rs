@@ -4,6 +4,7 @@
 //! itself: what a test says has happened is all that has.
 #![allow(unsafe_code)]
 
+mod batch;
 mod bundle;
 mod credit;
 mod ending;
@@ -11,13 +12,17 @@ mod failover;
 mod fetched;
 mod inbound;
 mod lanes;
+mod loans;
 mod moves;
+mod operations;
 mod outbound;
+mod pushes;
 mod receives;
 mod rendezvous;
 mod replay;
 mod sends;
 mod session;
+mod short_sends;
 mod short_ways;
 mod stripes;
 mod wire;
@@ -27,8 +32,8 @@ use super::lanes::{BUDGET, Proof};
 use super::op::{Memory, Op, RecvState};
 use super::session::{PeerEngine, Session, SessionId};
 use super::table::Key;
-use super::{Core, LaneSlot, Owner, Receiving, Started, Taken};
-use crate::completion::Match;
+use super::{Core, Got, LaneSlot, Look, Owner, Receiving, Started, Tags, Taken};
+use crate::completion::{Completion, Match};
 use crate::{Engine, EngineOptions, Progress, Security};
 use sinew_transport::loopback::Loopback;
 use sinew_transport::{Capabilities, Cost, LaneInfo, Limits};
@@ -107,11 +112,21 @@ impl Rig {
 
     /// A lane that the session does not know yet.
     pub(crate) fn unproven(&self, transport: &'static str, frame_max: usize) -> (Key, Wire) {
+        let memory_polled = transport == MEMORY;
+        self.unproven_with(transport, frame_max, Capabilities { memory_polled, ..Capabilities::default() })
+    }
+
+    fn unproven_with(
+        &self,
+        transport: &'static str,
+        frame_max: usize,
+        capabilities: Capabilities,
+    ) -> (Key, Wire) {
         let wire = Wire::default();
         let info = LaneInfo {
             transport,
             peer: "a test".to_owned(),
-            capabilities: Capabilities { memory_polled: transport == MEMORY, ..Capabilities::default() },
+            capabilities,
             cost: Cost { latency_ns: 1000, per_byte_ps: 100, overhead_ns: 100 },
             limits: Limits { frame_max, borrowed_max: frame_max },
         };
@@ -210,6 +225,20 @@ impl Rig {
             // SAFETY: the receive is in the table, so its memory is lent, and has room for them.
             unsafe { op.memory.data().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         });
+    }
+
+    /// What a call that looks for a message of endpoint 1 takes the short way.
+    pub(crate) fn takes(core: &mut Core, pattern: impl Into<Match>, buf: &mut [u8]) -> Option<Completion> {
+        let (look, got) = Self::looks(core, 1, &pattern.into(), buf);
+        matches!(look, Look::Done).then(|| got.info())
+    }
+
+    fn looks(core: &mut Core, endpoint: u32, pattern: &Match, buf: &mut [u8]) -> (Look, Got) {
+        let (tags, mut got) = (Tags::of(pattern).expect("no source"), Got::NOTHING);
+        let memory = (NonNull::from(&mut *buf).cast(), buf.len());
+        // SAFETY: `buf` is borrowed meanwhile.
+        let look = unsafe { core.recv_quick(endpoint, tags, memory, &mut got) };
+        (look, got)
     }
 
     /// One turn of a call that waits for a message at endpoint 1; what becomes an operation is over when this returns.

@@ -148,7 +148,7 @@ fn what_is_paid_from_the_reserve_says_so_and_the_rest_waits_for_credit() {
 /// What the receiver has read and gives no credit for is not wanted; of what it has not read nothing is known yet.
 #[test]
 fn a_message_waits_longer_for_credit_while_the_peer_has_not_read_what_was_sent() {
-    for (unread, posted) in [(true, Err("credit")), (false, Err("envelope"))] {
+    for (unread, by_pump) in [(true, false), (false, false), (true, true), (false, true)] {
         let (rig, _lane, wire) = rig();
         let clock = Arc::new(Clock::new());
         rig.core(|core| core.surroundings = Arc::clone(&clock) as Arc<dyn Surroundings>);
@@ -160,19 +160,15 @@ fn a_message_waits_longer_for_credit_while_the_peer_has_not_read_what_was_sent()
             wire.state().posted.push((to_five(1), Vec::new()));
         }
         assert_eq!(post(&rig, 10), Err("credit"));
+        clock.passes(200);
+        if !by_pump {
+            assert_eq!(post(&rig, 10), Err(if unread { "credit" } else { "envelope" }));
+            continue;
+        }
         let key = start(&rig, to_five(9), owned(10));
         rig.core(Core::progress);
-        clock.passes(200);
-        rig.core(|core| core.pump(rig.session));
-        let announced = wire.of(Kind::ENVELOPE).len();
-        assert_eq!(announced, usize::from(!unread));
+        assert_eq!(wire.of(Kind::ENVELOPE).len(), usize::from(!unread));
         rig.core(|core| core.cancel_send(key));
-        rig.core(Core::progress);
-        wire.take();
-        if unread {
-            wire.state().posted.push((to_five(1), Vec::new()));
-        }
-        assert_eq!(post(&rig, 10), posted);
     }
 }
 
@@ -438,4 +434,24 @@ fn what_ended_while_a_session_was_pumped_is_forgotten_by_its_lane() {
         assert!(core.revoked.is_empty());
     });
     assert_eq!(wire.state().revoked, [Token(77)]);
+}
+
+/// Memory of the sender's own process, which the peer may read where it lies.
+#[test]
+fn memory_that_is_long_enough_is_lent_where_the_lane_can() {
+    for (len, lent) in [(4095, false), (4096, true)] {
+        let (rig, _lane, wire) = rig();
+        wire.state().lends = true;
+        // It starves: else one that fits a frame goes whole.
+        session(&rig, |session| {
+            let all = session.bytes.available();
+            session.bytes.take_afforded(all);
+        });
+        start(&rig, to_five(9), owned(len));
+        rig.core(Core::progress);
+        let went = wire.take();
+        assert_eq!(went.len(), 1);
+        assert_eq!((went[0].0.kind, went[0].0.flags.contains(Flags::DESCRIPTOR)), (Kind::ENVELOPE, lent));
+        assert_eq!(went[0].1[16..], if lent { vec![2; 24] } else { Vec::new() });
+    }
 }

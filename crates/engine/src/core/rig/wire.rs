@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use sinew_transport::{
-    Backlog, Body, Descriptor, ErrorKind, Lane, LaneError, LaneInfo, Peek, Peeked, PostError, Pull, Sink,
-    Token, Unacknowledged, UnacknowledgedBody, View,
+    Backlog, Body, Buf, Descriptor, ErrorKind, Lane, LaneError, LaneInfo, Peek, Peeked, PostError, Pull,
+    Sink, Token, Unacknowledged, UnacknowledgedBody, View,
 };
 use sinew_wire::frame::{Header, Kind};
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) full: bool,
     /// Nothing can be posted or flushed any more.
     pub(crate) dead: bool,
+    /// How often it was polled.
+    pub(crate) polls: u32,
     /// How often what was held back was sent, and what has come acknowledged.
     pub(crate) flushed: u32,
     pub(crate) acknowledged: u32,
@@ -52,6 +54,10 @@ pub(crate) struct State {
     pub(crate) pulled: Vec<(Token, usize)>,
     /// Pulls that end with the next poll, and whether well.
     pub(crate) pull_ends: Vec<(Token, bool)>,
+    /// What lies in the engine's pool can be described.
+    pub(crate) describes: bool,
+    /// So can memory of this process.
+    pub(crate) lends: bool,
     /// What a view shows.
     pub(crate) views: Option<Arc<Vec<u8>>>,
     pub(crate) closed: bool,
@@ -178,6 +184,14 @@ unsafe impl Lane for WireLane {
         Ok(pull)
     }
 
+    fn describe(&mut self, _buf: &Buf) -> Result<Option<Descriptor>, LaneError> {
+        Ok(self.wire.state().describes.then_some(Descriptor([1; 24])))
+    }
+
+    fn describe_lent(&mut self, _data: NonNull<u8>, _len: usize) -> Result<Option<Descriptor>, LaneError> {
+        Ok(self.wire.state().lends.then_some(Descriptor([2; 24])))
+    }
+
     fn view(&mut self, _from: &Descriptor) -> Result<View, LaneError> {
         let Some(bytes) = self.wire.state().views.clone() else {
             return Err(LaneError::new(ErrorKind::Unsupported, "view", ""));
@@ -198,6 +212,7 @@ unsafe impl Lane for WireLane {
     }
 
     fn poll(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
+        self.wire.state().polls += 1;
         let mut done = 0;
         while done < budget {
             let next = self.shown.take().or_else(|| self.wire.state().arriving.pop_front());
