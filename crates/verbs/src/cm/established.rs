@@ -4,7 +4,7 @@ use super::base::Base;
 use super::connection::Ended;
 use super::event::{ConnectionAttributes, EventKind, IdNumber, Notice};
 use super::id::Id;
-use super::peer::{Done, Said};
+use super::peer::{Done, Said, said};
 use super::progress::{Progress, Waits};
 use crate::error::Result;
 use crate::hub::Member;
@@ -64,17 +64,7 @@ impl<Q> Id<Established<Q>> {
         &self.state.queue_pair
     }
 
-    /// What the peer answered or asked for; nothing where it did not say.
-    #[must_use]
-    pub const fn peer_attributes(&self) -> Option<&ConnectionAttributes> {
-        self.state.said.attributes.as_ref()
-    }
-
-    /// What the peer said when it accepted or asked; padded with zeros over InfiniBand and RoCE.
-    #[must_use]
-    pub fn private_data(&self) -> &[u8] {
-        &self.state.said.private_data
-    }
+    said!();
 }
 
 impl Id<Established<QueuePair<Rc>>> {
@@ -133,6 +123,17 @@ fn how(base: &Base, notice: &Notice) -> Option<Ended> {
     }
 }
 
+/// Goes on as a connection that is over, where an event has ended it.
+fn over<T, Q>(id: Id<T>, notice: Notice, how: Option<Ended>, what: impl FnOnce(T) -> Q) -> Progress<Id<T>>
+where
+    Id<T>: Waits<Next = Id<Disconnected<Q>>>,
+{
+    match how {
+        Some(how) => Progress::Next(Id::new(id.base, Disconnected { queue_pair: what(id.state), how })),
+        None => Progress::Same(id, notice),
+    }
+}
+
 /// Ends when the peer ends it, which is answered, when the device is removed, or fails.
 impl<Q: Connectable> Waits for Id<Established<Q>> {
     type Next = Id<Disconnected<Q>>;
@@ -143,13 +144,8 @@ impl<Q: Connectable> Waits for Id<Established<Q>> {
     }
 
     fn handle(self, notice: Notice) -> Done<Progress<Self>, Infallible> {
-        Ok(match self.ended_by(&notice) {
-            Some(how) => {
-                let queue_pair = self.state.queue_pair;
-                Progress::Next(Id::new(self.base, Disconnected { queue_pair, how }))
-            }
-            None => Progress::Same(self, notice),
-        })
+        let how = self.ended_by(&notice);
+        Ok(over(self, notice, how, |state| state.queue_pair))
     }
 }
 
@@ -171,13 +167,8 @@ impl<Q> Waits for Id<Disconnecting<Q>> {
     }
 
     fn handle(self, notice: Notice) -> Done<Progress<Self>, Infallible> {
-        Ok(match how(&self.base, &notice) {
-            Some(how) => {
-                let queue_pair = self.state.queue_pair;
-                Progress::Next(Id::new(self.base, Disconnected { queue_pair, how }))
-            }
-            None => Progress::Same(self, notice),
-        })
+        let how = how(&self.base, &notice);
+        Ok(over(self, notice, how, |state| state.queue_pair))
     }
 }
 

@@ -120,6 +120,24 @@ macro_rules! initialize {
     };
 }
 
+/// What the peer has said, of a state that both sides have said yes in.
+macro_rules! said {
+    () => {
+        /// What the peer answered or asked for; nothing where it did not say.
+        #[must_use]
+        pub const fn peer_attributes(&self) -> Option<&ConnectionAttributes> {
+            self.state.said.attributes.as_ref()
+        }
+
+        /// What the peer said when it accepted or asked; padded with zeros over InfiniBand and RoCE.
+        #[must_use]
+        pub fn private_data(&self) -> &[u8] {
+            &self.state.said.private_data
+        }
+    };
+}
+pub(super) use said;
+
 impl Id<RouteResolved> {
     initialize!();
 
@@ -324,17 +342,7 @@ impl<Q> Waits for Id<Connecting<Q>> {
 }
 
 impl<Q> Id<Answered<Q>> {
-    /// What the peer answered or asked for; nothing where it did not say.
-    #[must_use]
-    pub const fn peer_attributes(&self) -> Option<&ConnectionAttributes> {
-        self.state.said.attributes.as_ref()
-    }
-
-    /// What the peer said when it accepted or asked; padded with zeros over InfiniBand and RoCE.
-    #[must_use]
-    pub fn private_data(&self) -> &[u8] {
-        &self.state.said.private_data
-    }
+    said!();
 
     /// Thinks better of it: the peer is told that it is not to be. The queue pair is in any state up to RTS.
     #[must_use]

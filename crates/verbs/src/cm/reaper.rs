@@ -47,6 +47,8 @@ pub(super) fn hand_over(dying: Dying) -> Result<(), Dying> {
     if !reaper.is_running {
         let thread = std::thread::Builder::new().name("sinew-cm-reaper".to_owned());
         if let Err(error) = thread.spawn(run) {
+            // A subscriber is the user's, and may drop identifiers too.
+            drop(reaper);
             tracing::debug!(%error, "no thread to end an identifier");
             return Err(dying);
         }
