@@ -153,13 +153,12 @@ impl PreparedMultiChannel {
     /// told before is of no use. Receives that were posted for the peer end as flushed.
     ///
     /// # Errors
-    /// As for [`MultiChannel::reset`].
+    /// As for [`MultiChannel::reset`]. The peer counts as not connected then, as nobody knows how far it came: reset it again.
     pub fn reset(&mut self, peer: u32) -> Result<Endpoint> {
-        let endpoint = self.channels.reset(peer)?;
         if let Some(connected) = self.connected.get_mut(peer as usize) {
             *connected = None;
         }
-        Ok(endpoint)
+        self.channels.reset(peer)
     }
 
     /// Posts a receive on owned memory before the peer can send.

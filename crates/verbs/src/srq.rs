@@ -292,7 +292,9 @@ impl SharedReceiveQueue {
         if requests == 0 {
             return Err(Error::invalid("shared receive queue", "0 receives", "take at least 1"));
         }
-        if self.is_extended() && requests > self.requests() {
+        if let Some((_, completions)) = &self.shared.extended
+            && requests > completions.entries()
+        {
             return Err(Error::invalid(
                 "shared receive queue",
                 "its completion queue has room for as many as it was made for",

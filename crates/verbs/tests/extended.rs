@@ -7,7 +7,7 @@ mod fake;
 use fake::Fake;
 use sinew_verbs::cq::{CompletionQueue, WorkCompletion};
 use sinew_verbs::device::Context;
-use sinew_verbs::hub::Hub;
+use sinew_verbs::hub::{Hub, Pipe};
 use sinew_verbs::memory::{Memory, RemoteAccess};
 use sinew_verbs::qp::flow::{Ethernet, FlowRule, Match};
 use sinew_verbs::qp::state::State;
@@ -169,13 +169,20 @@ fn what_extended_connections_do_not_have_is_refused_with_a_remedy() {
     let sender = fake.pd.queue_pair::<XrcSend>(&all.sent).shared_receive_queue(&plain).build().unwrap_err();
     refused(sender, "to_queue");
     refused(receives.resize(9).unwrap_err(), "completion queue");
+    // Shorter, and as long as it was made.
     receives.resize(7).unwrap();
+    receives.resize(8).unwrap();
+    assert_eq!(receives.requests(), 8);
     let short = fake.context.completion_queue(4).build().unwrap();
     let room = fake.pd.shared_receive_queue(5).extended(&all.domain, &short).build().unwrap_err();
     refused(room, "longer");
     let mut hub = Hub::<XrcSend>::new(&fake.context, 16).unwrap();
     let prepared = hub.queue_pair(&fake.pd).build().unwrap();
     refused(hub.add(prepared).unwrap_err(), "by hand");
+    for extended in [true, false] {
+        let pipe = Pipe::<XrcSend>::new(&fake.pd, 8, 0, |qp| Ok(qp.extended(extended)));
+        refused(pipe.map(drop).unwrap_err(), "by hand");
+    }
     let other = Fake::new();
     let domain = other.context.xrc_domain(None).unwrap();
     let mixed = fake.pd.shared_receive_queue(4).extended(&domain, &short).build().unwrap_err();
@@ -252,7 +259,10 @@ fn frames_go_where_a_rule_steers_them_as_long_as_it_is_in_force() {
     one.end_steering(mine).unwrap();
     assert_eq!(send(), [vec![], vec![(1, Ok(()))]], "it fits no other rule");
     assert!(matches!(one.end_steering(mine).unwrap_err(), Error::Invalid { .. }));
+    // Each has the second rule of its queue pair.
+    let second = one.steer(1, &to([2, 0, 0, 0, 0, 3])).unwrap();
     assert!(matches!(one.end_steering(foreign).unwrap_err(), Error::Invalid { .. }));
+    one.end_steering(second).unwrap();
     two.end_steering(others).unwrap();
     assert_eq!(send(), [vec![], vec![]]);
     // The rule that is left ends with its queue pair.

@@ -101,6 +101,26 @@ fn a_peer_that_is_connected_takes_another_endpoint_after_it_was_reset_only() {
 }
 
 #[test]
+fn a_peer_whose_reset_failed_half_way_is_not_taken_for_connected() {
+    // To INIT, or then to ask the port.
+    for (call, step) in [(Call::ModifyQp, 1), (Call::QueryPort, 0)] {
+        let fake = Fake::new();
+        let Star { hub, peers, to_peers } = Star::new(&fake);
+        fake.control.refuse(Call::ModifyQp, Refusal { times: 1, ..Refusal::after(5, libc::EIO) });
+        let (mut hub, _) = hub.handshake(&to_peers).unwrap_err();
+        fake.control.refuse_nothing();
+        fake.control.refuse(call, Refusal { times: 1, ..Refusal::after(step, libc::EIO) });
+        hub.reset(0).unwrap_err();
+        assert!(!hub.is_connected(0) && hub.is_connected(1));
+        let mut to_hub = hub.endpoints().unwrap();
+        to_hub[0] = hub.reset(0).unwrap();
+        let hub = hub.handshake(&to_peers).map_err(|(_, error)| error).unwrap();
+        all_hear(&fake, hub, peers, &to_hub);
+        fake.finish();
+    }
+}
+
+#[test]
 fn one_connection_goes_on_where_the_device_refused_it_whatever_keeps_it() {
     let fake = Fake::new();
     for step in 0..2 {

@@ -13,7 +13,8 @@ use fake::{Fake, must_end, range};
 use sinew_verbs::Error;
 use sinew_verbs::hub::{Pipe, Verb};
 use sinew_verbs::memory::{Buffer, Memory, RemoteAccess};
-use sinew_verbs::qp::Rc;
+use sinew_verbs::qp::state::State;
+use sinew_verbs::qp::{Attributes, Rc};
 use sinew_verbs::work::Status;
 use sinew_verbs_fake::{Alteration, Call, DeviceOptions, Hold, Refusal};
 use sinew_verbs_sys as sys;
@@ -554,4 +555,15 @@ fn a_pipe_may_go_to_another_thread() {
     });
     drop((a.join().unwrap(), b));
     fake.finish();
+}
+
+#[test]
+fn safe_code_does_not_reset_a_queue_pair_below_its_pipe() {
+    both(|fake, mut pipes| {
+        pipes.b.post_receive(one(fake)).unwrap();
+        let reset = Attributes::new().set_state(State::RESET);
+        let error = pipes.b.queue_pair().modify(&reset).unwrap_err();
+        assert!(error.to_string().contains("Pipe::reset"), "{error}");
+        assert_eq!((pipes.b.in_flight(), pipes.b.reset().unwrap().len()), ((0, 1), 1));
+    });
 }

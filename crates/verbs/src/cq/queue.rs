@@ -478,6 +478,10 @@ impl Reservation {
     pub(crate) const fn queue(&self) -> &CompletionQueue {
         &self.queue
     }
+
+    pub(crate) const fn entries(&self) -> u32 {
+        self.entries
+    }
 }
 
 impl Drop for Reservation {

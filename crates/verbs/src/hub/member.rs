@@ -189,6 +189,16 @@ pub(super) fn tell_kept(requests: u32) {
     }
 }
 
+/// Of the sending side of an extended connection.
+#[cold]
+pub(super) fn names_no_queue(what: &str) -> Error {
+    Error::invalid(
+        "queue pair",
+        format!("its requests name a queue of the peer's, which operations of {what} do not"),
+        "post to it by hand (`QueuePair::post`)",
+    )
+}
+
 #[cold]
 pub(super) fn not_up() -> Error {
     Error::invalid(

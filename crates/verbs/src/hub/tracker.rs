@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::ended::Payload;
-use super::member::{ALL, Held, Member, Members, Side, parts, wr_id};
+use super::member::{ALL, Held, Member, Members, Side, names_no_queue, parts, wr_id};
 use super::ring::Ring;
 use super::shared::Shared;
 use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
@@ -176,11 +176,7 @@ impl<S: Service, P: Payload> Tracker<S, P> {
 
     fn take_in(&mut self, qp: QueuePair<S>, plan: Option<Plan>) -> Result<Member> {
         if S::TYPE == ServiceType::XRC_SEND {
-            return Err(Error::invalid(
-                "queue pair",
-                "its requests name a queue of the peer's, which operations of a hub do not",
-                "post to it by hand (`QueuePair::post`)",
-            ));
+            return Err(names_no_queue("a hub"));
         }
         if !qp.send_completion_queue().is(&self.queue) || !qp.receive_completion_queue().is(&self.queue) {
             return Err(Error::invalid(

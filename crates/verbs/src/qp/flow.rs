@@ -10,6 +10,7 @@ use sinew_verbs_sys as sys;
 use std::mem::offset_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A field of a header: the bits that are looked at, and what they are to be. By default none is.
@@ -331,7 +332,7 @@ impl Field {
     }
 }
 
-/// A rule that is in force, by the name that its queue pair gave it.
+/// A rule that is in force, by a name that no other has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[doc(alias = "ibv_flow")]
 pub struct Flow {
@@ -344,10 +345,11 @@ pub(super) struct Flows(Mutex<InForce>);
 
 #[derive(Default)]
 struct InForce {
-    /// How many there have been.
-    count: u64,
     rules: Vec<(u64, NonNull<sys::ibv_flow>)>,
 }
+
+/// How many rules there have been, of all queue pairs: one's name is nothing to another.
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 impl Flows {
     /// Takes all out of force: what the device does not let go of stays, and the end of the queue pair says so.
@@ -378,10 +380,8 @@ impl QueuePair<RawPacket> {
         let flow = unsafe { sys::ibv_create_flow(self.as_raw(), raw.as_mut_ptr().cast()) };
         let flow = flow.and_then(|flow| NonNull::new(flow).ok_or(sys::Errno::UNKNOWN));
         let flow = flow.map_err(|errno| Error::call("ibv_create_flow", self.object(), errno.0))?;
-        let mut flows = self.flows().lock();
-        flows.count += 1;
-        let number = flows.count;
-        flows.rules.push((number, flow));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        self.flows().lock().rules.push((number, flow));
         Ok(Flow { number })
     }
 

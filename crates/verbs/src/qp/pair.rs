@@ -41,7 +41,7 @@ pub(super) struct Pair {
     shared: Option<SharedReceiveQueue>,
     /// Not in here itself, as queue pairs are moved about.
     bound: Box<Bound>,
-    /// Whether a hub counts its requests.
+    /// Whether a hub or a pipe counts its requests.
     is_kept: AtomicBool,
     pd: ProtectionDomain,
 }
@@ -268,21 +268,21 @@ impl<S: Service> QueuePair<S> {
     /// Changes it. The device's "invalid" is explained by the specification's table of states.
     ///
     /// # Errors
-    /// [`Error::Transition`] when the step is refused, with what is missing or does not belong; [`Error::Invalid`] for RESET of a queue pair of a hub, whose
-    /// requests that are out would be lost there, and then taken for done when later ones are.
+    /// [`Error::Transition`] when the step is refused, with what is missing or does not belong; [`Error::Invalid`] for RESET of a queue pair of a hub or a pipe,
+    /// whose requests that are out would be lost there, and then taken for done when later ones are.
     #[doc(alias = "ibv_modify_qp")]
     pub fn modify(&self, attributes: &Attributes) -> Result<()> {
         if attributes.state() == Some(State::RESET) && self.pair.is_kept.load(Ordering::Relaxed) {
             return Err(Error::invalid(
-                "queue pair of a hub",
-                "in RESET its requests would be lost, and the hub would not know",
-                "use `Hub::reset`, or remove it and make a new one",
+                "queue pair of a hub or a pipe",
+                "in RESET its requests would be lost, and the hub or the pipe would not know",
+                "use `Hub::reset` or `Pipe::reset`, or make a new one",
             ));
         }
         Stepped::change(self, attributes)
     }
 
-    /// A hub counts its requests from here on.
+    /// A hub or a pipe counts its requests from here on.
     pub(crate) fn set_kept(&self) {
         self.pair.is_kept.store(true, Ordering::Relaxed);
     }

@@ -19,12 +19,13 @@ mod receive;
 mod run;
 mod verb;
 
-use super::member::{flush, tell_kept};
+use super::member::{flush, names_no_queue, tell_kept};
 use super::ring::Ring;
 use crate::cq::{CompletionChannel, CompletionQueue, WorkCompletion};
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::pd::ProtectionDomain;
+use crate::qp::state::ServiceType;
 use crate::qp::{Connected, Endpoint, Operations, Plan, QueuePair, QueuePairBuilder};
 use crate::work::WorkError;
 pub use events::{NoEvents, OwnEvents, SharedEvents};
@@ -146,7 +147,7 @@ impl<S: Connected> Pipe<S> {
     /// With a send queue of `sends` and a receive queue of `receives` requests, of which one at least has a place. `options` says the rest; how deep it is stays as it is here.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for options that change its queues; as for a completion queue ([`build`](crate::cq::CompletionQueueBuilder::build)) and for a queue pair
+    /// [`Error::Invalid`] for options that change its queues, and for the sending side of an extended connection; as for a completion queue ([`build`](crate::cq::CompletionQueueBuilder::build)) and for a queue pair
     /// ([`build`](QueuePairBuilder::build)), and what `options` answers.
     pub fn new(
         pd: &ProtectionDomain,
@@ -167,6 +168,9 @@ impl<S: Connected, E> Pipe<S, E> {
         events: E,
         options: impl for<'a> FnOnce(QueuePairBuilder<'a, S>) -> Result<QueuePairBuilder<'a, S>>,
     ) -> Result<Self> {
+        if S::TYPE == ServiceType::XRC_SEND {
+            return Err(names_no_queue("a pipe"));
+        }
         let queue = |entries: u32, which: usize| {
             let queue = pd.context().completion_queue(entries.max(1));
             match channel {
@@ -192,6 +196,7 @@ impl<S: Connected, E> Pipe<S, E> {
                 "say only what the queue pair does; take a hub for shared queues",
             ));
         }
+        qp.set_kept();
         // What a verb can be. Looked at once: a post does not ask.
         let needed = S::OPERATIONS - Operations::ATOMICS - Operations::KEYS;
         if !qp.operations().contains(needed) {
