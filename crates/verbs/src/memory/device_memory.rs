@@ -11,12 +11,12 @@ use sinew_verbs_sys as sys;
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Memory of the device (ibv_alloc_dm(3)). `Clone` is another handle to the same; `Send` and `Sync`. Freed with the last handle; regions
 /// of it hold it.
 ///
-/// Copies in and out are not atomic towards each other, towards the device or towards peers.
+/// Copies of this process are made one at a time; they are not atomic towards the device or towards peers.
 #[derive(Clone)]
 #[doc(alias = "ibv_dm")]
 pub struct DeviceMemory {
@@ -27,11 +27,13 @@ struct Allocated {
     context: Context,
     dm: NonNull<sys::ibv_dm>,
     len: usize,
+    /// Held over copies: drivers make them by plain moves to and from what they have mapped.
+    copying: Mutex<()>,
 }
 
 // SAFETY: device memory may be copied to and from, registered and freed by any thread (ibv_alloc_dm(3)).
 unsafe impl Send for Allocated {}
-// SAFETY: the same.
+// SAFETY: the same; copies are made one at a time.
 unsafe impl Sync for Allocated {}
 
 impl Drop for Allocated {
@@ -61,7 +63,8 @@ impl Context {
         let dm = dm.and_then(|dm| NonNull::new(dm).ok_or(sys::Errno::UNKNOWN)).map_err(|errno| {
             Error::call("ibv_alloc_dm", format_args!("{len} bytes in {}", self.name()), errno.0)
         })?;
-        Ok(DeviceMemory { shared: Arc::new(Allocated { context: self.clone(), dm, len }) })
+        let (context, copying) = (self.clone(), Mutex::new(()));
+        Ok(DeviceMemory { shared: Arc::new(Allocated { context, dm, len, copying }) })
     }
 }
 
@@ -96,6 +99,10 @@ impl DeviceMemory {
         ))
     }
 
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.shared.copying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Copies bytes into it from `offset` on. Devices may ask for offsets and lengths that are multiples of 4.
     ///
     /// # Errors
@@ -103,7 +110,8 @@ impl DeviceMemory {
     #[doc(alias = "ibv_memcpy_to_dm")]
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let at = self.check(offset, bytes.len())?;
-        // SAFETY: the memory is alive and the range inside of it.
+        let _alone = self.alone();
+        // SAFETY: the memory is alive and the range inside of it; nobody else of this process copies meanwhile.
         unsafe { sys::ibv_memcpy_to_dm(self.as_raw(), at, bytes) }
             .map_err(|errno| Error::call("ibv_memcpy_to_dm", self.context().name(), errno.0))
     }
@@ -115,7 +123,8 @@ impl DeviceMemory {
     #[doc(alias = "ibv_memcpy_from_dm")]
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         let at = self.check(offset, into.len())?;
-        // SAFETY: the memory is alive and the range inside of it.
+        let _alone = self.alone();
+        // SAFETY: the memory is alive and the range inside of it; nobody else of this process copies meanwhile.
         unsafe { sys::ibv_memcpy_from_dm(into, self.as_raw(), at) }
             .map_err(|errno| Error::call("ibv_memcpy_from_dm", self.context().name(), errno.0))
     }

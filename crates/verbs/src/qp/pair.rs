@@ -17,6 +17,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A queue pair of service `S`. `Send` and `Sync`; posting takes it mutably, so one thread posts at a time. Destroyed when it is dropped, on
 /// whichever thread, before its queues, domain and device, which it holds; it leaves its groups, and ends its rules of steering, before.
@@ -69,8 +70,20 @@ impl<S: Service> Stepped for QueuePair<S> {
     }
 
     fn change(&self, attributes: &Attributes) -> Result<()> {
-        // SAFETY: the queue pair is alive.
-        unsafe { change(self.pair.context(), self.as_raw(), S::TYPE, attributes) }
+        // SAFETY: the queue pair is alive, and the calls are its own.
+        unsafe { change(self.pair.context(), self.as_raw(), &self.pair.bound.calls, S::TYPE, attributes) }
+    }
+}
+
+/// Calls that change one queue pair or ask it, one at a time: libibverbs, and some drivers, write into the object then (`ibv_qp::state`) without a
+/// lock.
+#[derive(Default)]
+pub(super) struct Calls(Mutex<()>);
+
+impl Calls {
+    /// Nobody else changes or asks the queue pair as long as this is held.
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,20 +99,24 @@ pub(super) unsafe fn named(context: &Context, qp: *mut sys::ibv_qp) -> String {
 /// Changes a queue pair. The device's "invalid" is explained by the specification's table of states.
 ///
 /// # Safety
-/// It is alive and of this context.
+/// It is alive and of this context, and the calls are its own.
 pub(super) unsafe fn change(
     context: &Context,
     qp: *mut sys::ibv_qp,
+    calls: &Calls,
     service: ServiceType,
     attributes: &Attributes,
 ) -> Result<()> {
     let mut raw = *attributes.as_raw();
     let mask = attributes.mask();
-    // SAFETY: by the caller's promise, the attributes are a local. Whatever state it goes to, the device touches memory of posted requests only.
+    let alone = calls.alone();
+    // SAFETY: by the caller's promise, and nobody else changes it meanwhile; the attributes are a local. Whatever state it goes to, the device touches
+    // memory of posted requests only.
     let answer = unsafe { (context.table().ibv_modify_qp)(qp, &mut raw, mask.bits() as i32) };
+    drop(alone);
     sys::Errno::check(answer).map_err(|errno| {
         // SAFETY: by the caller's promise.
-        let now = unsafe { query(context, qp, AttributeMask::STATE) };
+        let now = unsafe { query(context, qp, calls, AttributeMask::STATE) };
         match now.ok().and_then(|attributes| attributes.state()) {
             Some(current) => {
                 let next = attributes.state().unwrap_or(current);
@@ -115,15 +132,17 @@ pub(super) unsafe fn change(
 /// What the device says of a queue pair, of what the mask asks for.
 ///
 /// # Safety
-/// It is alive and of this context.
+/// It is alive and of this context, and the calls are its own.
 pub(super) unsafe fn query(
     context: &Context,
     qp: *mut sys::ibv_qp,
+    calls: &Calls,
     mask: AttributeMask,
 ) -> Result<Attributes> {
     let mut raw = sys::ibv_qp_attr::zeroed();
     let mut made = sys::ibv_qp_init_attr::zeroed();
-    // SAFETY: by the caller's promise; both places are locals.
+    let _alone = calls.alone();
+    // SAFETY: by the caller's promise, and nobody else changes it meanwhile; both places are locals.
     let answer = unsafe { (context.table().ibv_query_qp)(qp, &mut raw, mask.bits() as i32, &mut made) };
     sys::Errno::check(answer).map_err(|errno| {
         // SAFETY: by the caller's promise.
@@ -132,11 +151,12 @@ pub(super) unsafe fn query(
     Ok(Attributes::from_raw(raw, mask))
 }
 
-/// What a device refuses to destroy a queue pair under: it ends before.
+/// What a device refuses to destroy a queue pair under, which ends before, and who changes it.
 #[derive(Default)]
 struct Bound {
     groups: Groups,
     flows: Flows,
+    calls: Calls,
 }
 
 /// How deep and how wide a queue pair is: as it was asked for.
@@ -156,7 +176,7 @@ pub struct Depths {
 
 // SAFETY: a queue pair may be used and destroyed by any thread; drivers lock it.
 unsafe impl Send for Pair {}
-// SAFETY: the same; shared references change states only, which the kernel orders.
+// SAFETY: shared references change and ask it, one call at a time (`Calls`, and the locks of groups and flows); what else they reach nobody writes.
 unsafe impl Sync for Pair {}
 
 impl Pair {
@@ -260,6 +280,10 @@ impl<S: Service> QueuePair<S> {
         &self.pair.bound.flows
     }
 
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.pair.bound.calls.alone()
+    }
+
     pub(super) fn object(&self) -> String {
         // SAFETY: the queue pair is alive.
         unsafe { named(self.pair.context(), self.as_raw()) }
@@ -293,8 +317,8 @@ impl<S: Service> QueuePair<S> {
     /// [`Error::Call`] from the device.
     #[doc(alias = "ibv_query_qp")]
     pub fn query(&self, mask: AttributeMask) -> Result<Attributes> {
-        // SAFETY: the queue pair is alive.
-        unsafe { query(self.pair.context(), self.as_raw(), mask) }
+        // SAFETY: the queue pair is alive, and the calls are its own.
+        unsafe { query(self.pair.context(), self.as_raw(), &self.pair.bound.calls, mask) }
     }
 
     /// The state that it is in, by the device.

@@ -72,7 +72,8 @@ impl<S: Service> QueuePair<S> {
         raw.rate_limit = limit.rate_kbps;
         raw.max_burst_sz = limit.burst_bytes_max;
         raw.typical_pkt_sz = limit.packet_bytes_typical;
-        // SAFETY: the queue pair is alive, the attributes are a local.
+        let _alone = self.alone();
+        // SAFETY: the queue pair is alive, and changed by nobody else meanwhile; the attributes are a local.
         let answer = unsafe { sys::ibv_modify_qp_rate_limit(self.as_raw(), &mut raw) };
         answer.map_err(|errno| self.failed("ibv_modify_qp_rate_limit", errno))
     }
@@ -86,7 +87,8 @@ impl<S: Service> QueuePair<S> {
         let function =
             self.protection_domain().table().ibv_query_ece.ok_or_else(|| self.lacks("ibv_query_ece"))?;
         let mut raw = sys::ibv_ece::zeroed();
-        // SAFETY: the queue pair is alive, the place is a local.
+        let _alone = self.alone();
+        // SAFETY: the queue pair is alive, and changed by nobody else meanwhile; the place is a local.
         sys::Errno::check(unsafe { function(self.as_raw(), &mut raw) })
             .map_err(|errno| self.failed("ibv_query_ece", errno))?;
         Ok(Extensions { vendor_id: raw.vendor_id, options: raw.options })
@@ -102,7 +104,8 @@ impl<S: Service> QueuePair<S> {
             self.protection_domain().table().ibv_set_ece.ok_or_else(|| self.lacks("ibv_set_ece"))?;
         let mut raw = sys::ibv_ece::zeroed();
         (raw.vendor_id, raw.options) = (extensions.vendor_id, extensions.options);
-        // SAFETY: the queue pair is alive, the place is a local.
+        let _alone = self.alone();
+        // SAFETY: the queue pair is alive, and changed by nobody else meanwhile; the place is a local.
         sys::Errno::check(unsafe { function(self.as_raw(), &mut raw) })
             .map_err(|errno| self.failed("ibv_set_ece", errno))
     }

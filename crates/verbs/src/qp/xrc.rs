@@ -10,7 +10,7 @@ use super::attributes::Attributes;
 use super::builder::Options;
 use super::config::{MinRnrTimer, Mtu, PacketSequenceNumber};
 use super::endpoint::Endpoint;
-use super::pair::{Stepped, change, named, query};
+use super::pair::{Calls, Stepped, change, named, query};
 use super::prepared::Plan;
 use super::state::{AttributeMask, ServiceType, State};
 use crate::device::{Choice, Context};
@@ -178,7 +178,7 @@ impl XrcReceiverBuilder<'_> {
         })?;
         let held = ManuallyDrop::new(domain.clone());
         let plan = Plan { options, choice, psn: PacketSequenceNumber::default(), ready_for: None };
-        let mut receiver = XrcReceiver { qp, domain: held, plan };
+        let mut receiver = XrcReceiver { qp, domain: held, plan, calls: Calls::default() };
         let mut plan = receiver.plan.clone();
         plan.init(&receiver)?;
         receiver.plan = plan;
@@ -193,11 +193,12 @@ pub struct XrcReceiver {
     qp: NonNull<sys::ibv_qp>,
     domain: ManuallyDrop<XrcDomain>,
     plan: Plan,
+    calls: Calls,
 }
 
-// SAFETY: changed and destroyed by any thread; the kernel orders changes.
+// SAFETY: changed and destroyed by any thread.
 unsafe impl Send for XrcReceiver {}
-// SAFETY: the same.
+// SAFETY: the same; shared references change and ask it, one call at a time (`Calls`).
 unsafe impl Sync for XrcReceiver {}
 
 impl Stepped for XrcReceiver {
@@ -214,8 +215,9 @@ impl Stepped for XrcReceiver {
     }
 
     fn change(&self, attributes: &Attributes) -> Result<()> {
-        // SAFETY: the queue pair is alive.
-        unsafe { change(self.domain.context(), self.as_raw(), ServiceType::XRC_RECV, attributes) }
+        let (context, service) = (self.domain.context(), ServiceType::XRC_RECV);
+        // SAFETY: the queue pair is alive, and the calls are its own.
+        unsafe { change(context, self.as_raw(), &self.calls, service, attributes) }
     }
 }
 
@@ -279,8 +281,8 @@ impl XrcReceiver {
     /// [`Error::Call`] from the device.
     #[doc(alias = "ibv_query_qp")]
     pub fn query(&self, mask: AttributeMask) -> Result<Attributes> {
-        // SAFETY: the queue pair is alive.
-        unsafe { query(self.domain.context(), self.as_raw(), mask) }
+        // SAFETY: the queue pair is alive, and the calls are its own.
+        unsafe { query(self.domain.context(), self.as_raw(), &self.calls, mask) }
     }
 
     /// The state that it is in, by the device.
