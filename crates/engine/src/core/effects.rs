@@ -94,3 +94,54 @@ impl Effects {
         (self.wakers, self.garbage, self.spent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether there is anything, whether code of the application is to run, and whether handlers are to be called.
+    fn says(effects: &Effects) -> (bool, bool, bool) {
+        (effects.any(), effects.must_run(), effects.has_handlers())
+    }
+
+    #[test]
+    fn each_kind_is_there_once_it_was_told_and_until_it_is_done() {
+        let none = (false, false, false);
+        assert_eq!(says(&Effects::default()), none);
+        type Tell = fn(&mut Effects);
+        let tell: [(Tell, (bool, bool, bool)); 6] = [
+            (Effects::finish, (true, false, false)),
+            (Effects::post, (true, false, false)),
+            (Effects::call_handlers, (true, true, true)),
+            (|effects| effects.wake(Waker::noop().clone()), (true, true, false)),
+            (|effects| effects.spend([Waiter::Task(Waker::noop().clone())]), (true, true, false)),
+            (|effects| effects.discard([Buf::zeroed(1)]), (true, true, false)),
+        ];
+        for (at, (tell, expected)) in tell.into_iter().enumerate() {
+            let mut effects = Effects::default();
+            tell(&mut effects);
+            tell(&mut effects);
+            assert_eq!(says(&effects), expected, "{at}");
+            // Beside another kind.
+            effects.finish();
+            effects.post();
+            effects.unpost();
+            assert_eq!(says(&effects), expected, "{at}");
+            if !expected.1 {
+                effects.clear();
+                assert_eq!(says(&effects), none, "{at}");
+            }
+            let (wakers, buffers, waiters) = effects.into_lists();
+            let count = [wakers.len(), buffers.len(), waiters.len()];
+            assert_eq!(count, [[0; 3], [0; 3], [0; 3], [2, 0, 0], [0, 0, 2], [0, 2, 0]][at]);
+        }
+        let mut effects = Effects::default();
+        effects.spend(None);
+        effects.discard(None);
+        effects.unpost();
+        assert_eq!(says(&effects), none, "there is nothing to drop");
+        effects.post();
+        effects.unpost();
+        assert_eq!(says(&effects), none, "a turn has seen it");
+    }
+}

@@ -29,3 +29,29 @@ impl dyn Surroundings + '_ {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills with numbers from five on, as many as it has.
+    struct Given(usize);
+
+    impl Surroundings for Given {
+        fn now(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), Errno> {
+            bytes.iter_mut().zip(5..).for_each(|(byte, number)| *byte = number);
+            if bytes.len() <= self.0 { Ok(()) } else { Err(Errno::IO) }
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_guess_is_what_was_given_or_an_error() {
+        let given: &dyn Surroundings = &Given(4);
+        assert_eq!(given.random(), Ok([5, 6, 7, 8]));
+        assert_eq!(given.random::<5>(), Err(Errno::IO));
+    }
+}
