@@ -1,7 +1,7 @@
 //! Messages that a receiver fetches from this engine: what goes, what is answered when it cannot, and how they end.
 
 use super::rendezvous::{part, rig};
-use super::{Rig, eager, words};
+use super::{Rig, eager, numbered_bytes, words};
 use crate::OpError;
 use crate::core::Core;
 use crate::core::op::{Memory, Op, SendOp, SendState};
@@ -14,7 +14,7 @@ use sinew_wire::frame::{Header, Kind};
 fn sends(rig: &Rig, len: usize, change: impl FnOnce(&mut SendOp)) -> Key {
     rig.core(|core| {
         let flow = core.sessions.get_mut(rig.session).unwrap().flow_to(5);
-        let bytes: Vec<u8> = (0..len).map(|at| (at / 1000) as u8).collect();
+        let bytes = numbered_bytes(len);
         let mut op = SendOp::new((rig.session, flow), eager(9), None, Memory::Owned(bytes.into()));
         op.state = SendState::Announced;
         change(&mut op);

@@ -57,6 +57,13 @@ fn envelope(tag: u64) -> Header {
     Header { dst: 1, src: 3, ..Header::control(Kind::ENVELOPE, tag) }
 }
 
+/// The bytes of a long message: each thousand has its number, which even an interpreter has written soon.
+fn numbered_bytes(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    bytes.chunks_mut(1000).enumerate().for_each(|(at, part)| part.fill(at as u8));
+    bytes
+}
+
 /// Numbers of 64 bits, one after the other.
 fn words(numbers: &[u64]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()

@@ -1,6 +1,6 @@
 //! Long messages whose beginning goes behind the envelope unasked: how much, when, and when not.
 
-use super::{Rig, Wire, eager};
+use super::{Rig, Wire, eager, numbered_bytes};
 use crate::core::Core;
 use crate::core::op::{Memory, Op, SendState};
 use crate::core::session::{Push, Session};
@@ -31,10 +31,10 @@ fn session<R>(rig: &Rig, look: impl FnOnce(&mut Session) -> R) -> R {
 
 /// Sends a message of `len` bytes: what its envelope says that comes unasked, and where that lay.
 fn goes(rig: &Rig, wire: &Wire, len: usize) -> (Key, u64, Vec<(u64, usize)>) {
-    let bytes: Vec<u8> = (0..len).map(|at| (at / 1000) as u8).collect();
+    let whole = numbered_bytes(len);
     let key = rig.core(|core| {
         let header = Header { dst: 5, src: 1, ..eager(9) };
-        core.start_send(rig.session, 0, header, None, Memory::Owned(bytes.into()), false)
+        core.start_send(rig.session, 0, header, None, Memory::Owned(whole.clone().into()), false)
     });
     rig.core(Core::progress);
     let went = wire.take();
@@ -44,8 +44,7 @@ fn goes(rig: &Rig, wire: &Wire, len: usize) -> (Key, u64, Vec<(u64, usize)>) {
     assert_eq!(body.len(), if pushed > 0 { 24 } else { 16 });
     let part = |(header, body): &(Header, Vec<u8>)| {
         assert_eq!((header.kind, header.tag), (Kind::PUSH, key.0));
-        let byte = |at: usize| ((header.offset() as usize + at) / 1000) as u8;
-        assert!(body.iter().enumerate().all(|(at, &there)| there == byte(at)));
+        assert!(body[..] == whole[header.offset() as usize..][..body.len()]);
         (header.offset(), body.len())
     };
     (key, pushed, went[1..].iter().map(part).collect())

@@ -1,6 +1,6 @@
 //! Long messages over several lanes: which lanes, how much on each, what a receive takes of it, and what a lost lane leaves.
 
-use super::{Rig, Wire, eager, envelope, words};
+use super::{Rig, Wire, eager, envelope, numbered_bytes, words};
 use crate::core::op::{Memory, Op, SendOp, SendState};
 use crate::core::session::Session;
 use crate::core::stripes::{is_stripe, op_of, stripe_token};
@@ -55,7 +55,7 @@ fn carriers(rig: &Rig) -> Vec<Key> {
 fn sends(rig: &Rig, len: usize, references: u32) -> Key {
     rig.core(|core| {
         let flow = core.sessions.get_mut(rig.session).unwrap().flow_to(5);
-        let memory = Memory::Owned((0..len).map(|at| (at / 1000) as u8).collect::<Vec<u8>>().into());
+        let memory = Memory::Owned(numbered_bytes(len).into());
         let op = SendOp {
             state: SendState::Announced,
             references,
@@ -75,11 +75,11 @@ fn op<R>(rig: &Rig, key: Key, look: impl FnOnce(&mut SendOp) -> R) -> R {
 
 /// Turn, offset and length of each, whose bytes are right.
 fn places(frames: &[(Header, Vec<u8>)]) -> Vec<(u16, u64, usize)> {
+    let whole = numbered_bytes(300_000);
     let place = |(header, body): &(Header, Vec<u8>)| {
         let (turn, offset) = header.stripe_place();
         assert_eq!((header.kind, header.tag), (Kind::STRIPE, 77));
-        let byte = |at: usize| ((offset as usize + at) / 1000) as u8;
-        assert!(body.iter().enumerate().all(|(at, &there)| there == byte(at)));
+        assert!(body[..] == whole[offset as usize..][..body.len()]);
         (turn, offset, body.len())
     };
     frames.iter().map(place).collect()
@@ -225,7 +225,7 @@ fn a_stripe_goes_again_in_parts_that_count_as_references() {
             let data = op.memory.data().as_ptr().cast_const().wrapping_add(5000);
             UnacknowledgedBody::Borrowed { data, len: 10_000, token: stripe_token(key) }
         });
-        let copy = (5000..15_000).map(|at| (at / 1000) as u8).collect();
+        let copy = numbered_bytes(15_000).split_off(5000);
         let body = if borrowed { body } else { UnacknowledgedBody::Owned(copy) };
         session(&rig, |session| {
             session.again.push_back(Unacknowledged { header: Header::stripe(77, 5, 5000), body });
