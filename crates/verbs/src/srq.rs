@@ -342,7 +342,7 @@ impl SharedReceiveQueue {
     /// # Safety
     /// The memory of each stays registered, and nobody has a reference to it, until its completion was polled, or this queue and every
     /// queue pair of it are destroyed; no place has a length of 0, which devices take for 2^31 bytes. It is of this queue's protection domain: else the device fails the queue pair that takes it. This queue is
-    /// not that of a hub, and no queue pair of it reports to a hub's: it would take the completion for one of its own.
+    /// not that of a hub, and no queue pair of it reports to a hub's, nor does it itself where it is of extended connections: a hub would take the completion for one of its own.
     #[doc(alias = "ibv_post_srq_recv")]
     #[inline]
     pub unsafe fn post_receives(

@@ -138,6 +138,12 @@ fn one_connection_goes_on_where_the_device_refused_it_whatever_keeps_it() {
         refuse();
         let (raw, _) = raw.connect(&peer).unwrap_err();
         drop(raw.connect(&peer).map_err(|(_, error)| error).unwrap());
+        // From the beginning, where it was reset meanwhile.
+        let raw = hub.queue_pair(&fake.pd).build().unwrap();
+        refuse();
+        let (mut raw, _) = raw.connect(&peer).unwrap_err();
+        raw.reset().unwrap();
+        drop(raw.connect(&peer).map_err(|(_, error)| error).unwrap());
         let prepared = hub.queue_pair(&fake.pd).build().unwrap();
         let member = hub.add(prepared).unwrap();
         refuse();

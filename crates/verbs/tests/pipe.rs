@@ -567,3 +567,14 @@ fn safe_code_does_not_reset_a_queue_pair_below_its_pipe() {
         assert_eq!((pipes.b.in_flight(), pipes.b.reset().unwrap().len()), ((0, 1), 1));
     });
 }
+
+#[test]
+fn a_completion_with_the_number_of_another_queue_pair_ends_nothing() {
+    both(|fake, mut pipes| {
+        fake.control.hold(pipes.a_qp, Hold { requests: true, ..Hold::default() });
+        pipes.a.post(one(fake), Verb::send()).unwrap();
+        fake.control.forge(pipes.a_sent, completion(0, pipes.b_qp));
+        assert_eq!(pipes.a.poll().unwrap().len(), 0);
+        assert_eq!((pipes.a.strays(), pipes.a.in_flight()), (1, (1, 0)));
+    });
+}
