@@ -11,10 +11,13 @@ use super::base::Dying;
 use sinew_base::fork::ForkGuard;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// How many may wait to be ended.
 const WAITING_MAX: usize = 1024;
+/// How long the lock is tried for: much longer than anybody holds it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 struct Reaper {
     /// The process whose thread it is.
@@ -30,12 +33,25 @@ fn lock() -> MutexGuard<'static, Reaper> {
     REAPER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same; nothing where it cannot be had for a while. It is held for moments, but in the child of a process that forked in such a moment for ever.
+fn lock_soon() -> Option<MutexGuard<'static, Reaper>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match REAPER.try_lock() {
+            Ok(reaper) => return Some(reaper),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
+}
+
 /// Ends it later.
 ///
 /// # Errors
 /// Itself, where the caller is to end it.
 pub(super) fn hand_over(dying: Dying) -> Result<(), Dying> {
-    let mut reaper = lock();
+    let Some(mut reaper) = lock_soon() else { return Err(dying) };
     if reaper.process.is_none_or(|process| process.forked()) {
         // What waits there is the parent's.
         std::mem::forget(std::mem::take(&mut reaper.waiting));
@@ -69,5 +85,19 @@ fn run() {
         drop(reaper);
         // A subscriber's panic, when it is told of a refusal, is no reason to leave the others.
         let _ = catch_unwind(AssertUnwindSafe(|| dying.end()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_nobody_gives_back_is_not_waited_for_for_ever() {
+        let held = lock();
+        let other = std::thread::spawn(|| lock_soon().is_some());
+        assert!(!other.join().unwrap());
+        drop(held);
+        assert!(lock_soon().is_some());
     }
 }
