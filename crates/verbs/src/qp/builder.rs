@@ -111,6 +111,18 @@ macro_rules! options {
         })*
     };
 }
+pub(super) use options;
+
+/// Setters of what is chosen by itself otherwise.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        $($(#[$doc])* #[must_use] pub const fn $name(mut self, $name: $type) -> Self {
+            self.options.$name = Some($name);
+            self
+        })*
+    };
+}
+pub(super) use choices;
 
 impl<'a, S: Service> QueuePairBuilder<'a, S> {
     /// Receives complete in another queue than sends.
@@ -164,18 +176,13 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
         self
     }
 
-    /// The port; chosen by itself by default: one that is up ([`Context::choose_gid`](crate::device::Context::choose_gid)).
-    #[must_use]
-    pub const fn port(mut self, port: u8) -> Self {
-        self.options.port = Some(port);
-        self
-    }
-
-    /// The place of our GID in the port's table; chosen by itself by default: a routed one.
-    #[must_use]
-    pub const fn gid_index(mut self, index: u32) -> Self {
-        self.options.gid_index = Some(index);
-        self
+    choices! {
+        /// The port; chosen by itself by default: one that is up ([`Context::choose_gid`](crate::device::Context::choose_gid)).
+        port: u8;
+        /// The place of our GID in the port's table; chosen by itself by default: a routed one.
+        gid_index: u32;
+        /// Number of the first packet; random by default, so that packets of a connection before are not taken for this one's.
+        psn: PacketSequenceNumber;
     }
 
     options! {
@@ -187,13 +194,6 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
         signal_all: bool;
         /// Makes it for extended posting where the device can, which is the default; `false` posts by `ibv_post_send`.
         extended: bool;
-    }
-
-    /// Number of the first packet; random by default, so that packets of a connection before are not taken for this one's.
-    #[must_use]
-    pub const fn psn(mut self, psn: PacketSequenceNumber) -> Self {
-        self.options.psn = Some(psn);
-        self
     }
 
     /// What peers may do through it with memory that was exposed; nothing by default.
@@ -212,11 +212,9 @@ impl<S: Connected> QueuePairBuilder<'_, S> {
         traffic_class: u8;
     }
 
-    /// The largest packet; by default what both ports carry.
-    #[must_use]
-    pub const fn mtu(mut self, mtu: Mtu) -> Self {
-        self.options.mtu = Some(mtu);
-        self
+    choices! {
+        /// The largest packet; by default what both ports carry.
+        mtu: Mtu;
     }
 
     /// Service level; 0 by default.

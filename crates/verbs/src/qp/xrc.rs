@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::attributes::Attributes;
-use super::builder::Options;
+use super::builder::{Options, choices, options};
 use super::config::{MinRnrTimer, Mtu, PacketSequenceNumber};
 use super::endpoint::Endpoint;
 use super::pair::{Calls, Stepped, change, named, query};
@@ -100,59 +100,34 @@ pub struct XrcReceiverBuilder<'a> {
 }
 
 impl XrcReceiverBuilder<'_> {
-    /// The port; chosen by itself by default: one that is up.
-    #[must_use]
-    pub const fn port(mut self, port: u8) -> Self {
-        self.options.port = Some(port);
-        self
+    choices! {
+        /// The port; chosen by itself by default: one that is up.
+        port: u8;
+        /// The place of our GID in the port's table; chosen by itself by default: a routed one.
+        gid_index: u32;
+        /// The number of our first packet, of which there is none but answers; random by default.
+        psn: PacketSequenceNumber;
+        /// The largest packet; by default what both ports carry.
+        mtu: Mtu;
     }
 
-    /// The place of our GID in the port's table; chosen by itself by default: a routed one.
-    #[must_use]
-    pub const fn gid_index(mut self, index: u32) -> Self {
-        self.options.gid_index = Some(index);
-        self
-    }
-
-    /// Place of the partition key in the port's table; 0 by default.
-    #[must_use]
-    pub const fn pkey_index(mut self, index: u16) -> Self {
-        self.options.pkey_index = index;
-        self
-    }
-
-    /// The number of our first packet, of which there is none but answers; random by default.
-    #[must_use]
-    pub const fn psn(mut self, psn: PacketSequenceNumber) -> Self {
-        self.options.psn = Some(psn);
-        self
+    options! {
+        /// Place of the partition key in the port's table; 0 by default.
+        pkey_index: u16;
+        /// Routers on the way, at most; 64 by default.
+        hop_limit: u8;
+        /// Traffic class (DSCP and ECN bits over RoCE v2); 0 by default.
+        traffic_class: u8;
+        /// What a sender is asked to wait that finds no receive; 0.64 ms by default.
+        min_rnr_timer: MinRnrTimer;
+        /// Reads and atomics under way to here; 16 by default, less where the device has less.
+        responder_resources: u8;
     }
 
     /// What the peer may do through it with memory that was exposed; nothing by default.
     #[must_use]
     pub const fn remote_access(mut self, access: RemoteAccess) -> Self {
         self.options.access = access;
-        self
-    }
-
-    /// The largest packet; by default what both ports carry.
-    #[must_use]
-    pub const fn mtu(mut self, mtu: Mtu) -> Self {
-        self.options.mtu = Some(mtu);
-        self
-    }
-
-    /// What a sender is asked to wait that finds no receive; 0.64 ms by default.
-    #[must_use]
-    pub const fn min_rnr_timer(mut self, timer: MinRnrTimer) -> Self {
-        self.options.min_rnr_timer = timer;
-        self
-    }
-
-    /// Reads and atomics under way to here; 16 by default, less where the device has less.
-    #[must_use]
-    pub const fn responder_resources(mut self, count: u8) -> Self {
-        self.options.responder_resources = count;
         self
     }
 
