@@ -176,9 +176,14 @@ impl<'a, S: Service> QueuePairBuilder<'a, S> {
         self
     }
 
+    /// The port; chosen by itself by default: one that is up ([`Context::choose_gid`](crate::device::Context::choose_gid)).
+    #[must_use]
+    pub const fn port(mut self, port: u8) -> Self {
+        self.options.port = Some(port);
+        self
+    }
+
     choices! {
-        /// The port; chosen by itself by default: one that is up ([`Context::choose_gid`](crate::device::Context::choose_gid)).
-        port: u8;
         /// The place of our GID in the port's table; chosen by itself by default: a routed one.
         gid_index: u32;
         /// Number of the first packet; random by default, so that packets of a connection before are not taken for this one's.
