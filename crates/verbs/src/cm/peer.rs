@@ -120,7 +120,7 @@ macro_rules! initialize {
     };
 }
 
-/// What the peer has said, of a state that both sides have said yes in.
+/// What the peer has said, of a state in which it has.
 macro_rules! said {
     () => {
         /// What the peer answered or asked for; nothing where it did not say.
@@ -129,7 +129,7 @@ macro_rules! said {
             self.state.said.attributes.as_ref()
         }
 
-        /// What the peer said when it accepted or asked; padded with zeros over InfiniBand and RoCE.
+        /// What the peer said when it accepted or asked. Over InfiniBand and RoCE it comes padded with zeros to the most that fits: say its length in it.
         #[must_use]
         pub fn private_data(&self) -> &[u8] {
             &self.state.said.private_data
@@ -198,17 +198,7 @@ impl Id<Requested> {
         self.state.listener
     }
 
-    /// What the peer asks for.
-    #[must_use]
-    pub const fn peer_attributes(&self) -> Option<&ConnectionAttributes> {
-        self.state.said.attributes.as_ref()
-    }
-
-    /// What the peer says. Over InfiniBand and RoCE it comes padded with zeros to the most that fits: say its length in it.
-    #[must_use]
-    pub fn private_data(&self) -> &[u8] {
-        &self.state.said.private_data
-    }
+    said!();
 
     /// Refuses, and says why in up to 148 bytes (rdma_reject(3)).
     ///
