@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use super::OursArgs;
 use super::pairing::{self, Side, check, stamp};
-use sinew_yardstick::raw::ping_pong::ping_pong;
+use sinew_yardstick::raw::ping_pong::Clock;
 use sinew_yardstick::raw::wake::wakes;
 use sinew_yardstick::sample::Sample;
 
@@ -20,8 +20,11 @@ fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")
 }
 
-/// Sends `buf` as message `number` and receives the answer into `answer`.
-async fn round_trip(side: &Side, buf: Buf, answer: Buf, number: u64) -> Result<(Buf, Buf)> {
+/// Sends the first buffer as message `number` and receives the answer into the second.
+async fn round_trip(side: &Side, (mut buf, answer): (Buf, Buf), number: u64) -> Result<(Buf, Buf)> {
+    if let Some(bytes) = buf.as_mut_slice() {
+        stamp(bytes, number);
+    }
     let receive = side.endpoint.post_recv(number, answer)?;
     let buf = side.peer.post_send(number, buf)?.await?;
     let received = receive.await?;
@@ -35,27 +38,28 @@ pub(super) fn first(args: &OursArgs) -> Result<Sample> {
     let _guard = runtime.enter();
     let driver =
         (!args.busy).then(|| sinew::on_tokio::drive(&side.engine)).transpose().context("tokio driver")?;
-    let mut buffers = Some((Buf::zeroed(args.size), Buf::zeroed(args.size)));
+    let mut buffers = (Buf::zeroed(args.size), Buf::zeroed(args.size));
     let mut number = 0;
-    let mut once = || -> Result<()> {
-        number += 1;
-        let (mut buf, answer) = buffers.take().context("an earlier round failed")?;
-        if let Some(bytes) = buf.as_mut_slice() {
-            stamp(bytes, number);
-        }
-        buffers = Some(runtime.block_on(round_trip(&side, buf, answer, number))?);
-        Ok(())
-    };
     let sample = if args.busy {
-        let mut outcome = Ok(());
-        let sample = ping_pong(args.seconds, || {
-            if outcome.is_ok() {
-                outcome = once();
+        runtime.block_on(async {
+            let mut clock = Clock::new(args.seconds);
+            while let Some(batch) = clock.next_batch() {
+                for _ in 0..batch {
+                    number += 1;
+                    buffers = round_trip(&side, buffers, number).await?;
+                }
             }
-        });
-        outcome.map(|()| sample)
+            Ok(clock.sample())
+        })
     } else {
-        wakes(args.seconds, once)
+        // Each from outside of the runtime, which rests meanwhile as everything else does.
+        let mut buffers = Some(buffers);
+        wakes(args.seconds, || {
+            number += 1;
+            let resting = buffers.take().context("an earlier round failed")?;
+            buffers = Some(runtime.block_on(round_trip(&side, resting, number))?);
+            Ok(())
+        })
     };
     if let Some(driver) = driver {
         driver.abort();
