@@ -54,6 +54,9 @@ impl Geometry {
     }
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// What small bodies use of a window by default.
 const SMALL: usize = 16 << 10;
 
@@ -275,6 +278,22 @@ impl OwnHalf {
         let target = self.0.window(offset, len).expect("allocated inside the window");
         // SAFETY: readable, says the caller; the target lies inside the mapping, to which no reference exists.
         unsafe { sinew_base::copy::to_shared(data, target, len) };
+    }
+
+    /// Asks for the lines of `len` bytes at `offset` of the window as to be written; what lies outside is let be.
+    #[inline]
+    pub(crate) fn ask_for_lines(&self, offset: usize, len: usize) {
+        if let Some(first) = self.0.window(offset, len) {
+            (0..len).step_by(LINE).for_each(|at| sinew_base::copy::soon_written(first.wrapping_add(at)));
+        }
+    }
+
+    /// Says that the peer reads `len` bytes at `offset` of the window next.
+    #[inline]
+    pub(crate) fn hand_lines_over(&self, offset: usize, len: usize) {
+        if let Some(first) = self.0.window(offset, len) {
+            (0..len).step_by(LINE).for_each(|at| sinew_base::copy::handed_over(first.wrapping_add(at)));
+        }
     }
 
     /// Reads back what was filled in.

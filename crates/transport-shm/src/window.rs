@@ -34,18 +34,22 @@ const LINE: u64 = 64;
 impl Bytes {
     #[inline]
     fn take(&mut self, len: usize) -> Option<usize> {
+        let (start, at, len) = self.place(len)?;
+        self.head = start + len;
+        self.at = at + len;
+        Some(self.base + at as usize)
+    }
+
+    /// Where the next `len` bytes go: the head before them, their place in the ring, their length in whole lines.
+    #[inline]
+    fn place(&self, len: usize) -> Option<(u64, u64, u64)> {
         let len = (len as u64).next_multiple_of(LINE);
         let (mut start, mut at) = (self.head, self.at);
         if at + len > self.size {
             start += self.size - at;
             at = 0;
         }
-        if start + len - self.tail > self.size {
-            return None;
-        }
-        self.head = start + len;
-        self.at = at + len;
-        Some(self.base + at as usize)
+        (start + len - self.tail <= self.size).then_some((start, at, len))
     }
 }
 
@@ -66,6 +70,16 @@ impl Window {
             return Some(offset);
         }
         self.large.take(len)
+    }
+
+    /// Where [`Window::take`] would find room for `len` bytes now.
+    #[inline]
+    pub(crate) fn next(&self, len: usize) -> Option<usize> {
+        let small = (len <= self.small_max).then(|| self.small.place(len)).flatten();
+        if let Some((_, at, _)) = small {
+            return Some(self.small.base + at as usize);
+        }
+        self.large.place(len).map(|(_, at, _)| self.large.base + at as usize)
     }
 
     /// Whether small bodies have overflowed into the large ring: worth a look at what came back.
@@ -101,7 +115,10 @@ mod tests {
         for _ in 0..20_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let len = 1 + (seed >> 33) as usize % 8192;
-            match window.take(len) {
+            let next = window.next(len);
+            let taken = window.take(len);
+            assert_eq!(next, taken, "what is said before is what is given");
+            match taken {
                 Some(at) => {
                     assert!(at + len <= 4096 + 16384 && (at >= 4096 || at + len <= 4096));
                     for (start, length, _) in &held {

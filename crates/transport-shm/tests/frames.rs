@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Engine, Scratch, Seen, body_of, frame, options, pair, post, wait};
-use sinew_transport::{ErrorKind, Lane, PostError, Token, UnacknowledgedBody};
+use sinew_transport::{ErrorKind, Lane, Peek, PostError, Token, UnacknowledgedBody};
 use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -94,6 +94,62 @@ fn gathered_bodies_are_joined() {
         near.try_post(&frame(1, 1), &slices).expect("room");
         far.poll(&mut seen, 1).expect("receiver");
         assert_eq!(seen.frames.pop().expect("arrived").1, bodies.concat());
+    }
+}
+
+#[test]
+fn room_that_a_question_for_acknowledgement_finds_is_told_by_the_next_poll() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    // All taken by the time of the question, then some.
+    for taken in [u64::MAX, 100] {
+        let mut posted = 0;
+        while post(&mut *near, &frame(posted, 0), &[]).is_ok() {
+            posted += 1;
+        }
+        let mut seen = Seen::default();
+        wait("frames", || {
+            far.poll(&mut seen, 1).expect("receiver");
+            (seen.frames.len() as u64 >= posted.min(taken)).then_some(())
+        });
+        near.request_acknowledgement();
+        assert!(near.unacknowledged() < posted);
+        let told = near.poll(&mut Seen::default(), 8).expect("sender");
+        assert!(told > 0, "{taken} frames were taken");
+        post(&mut *near, &frame(posted, 0), &[]).expect("room");
+        far.poll(&mut seen, 1000).expect("receiver");
+        assert!(near.poll(&mut Seen::default(), 8).is_ok());
+    }
+}
+
+/// One body of `len` bytes to a receiver that looks while it waits.
+fn to_one_that_waits(from: &mut dyn Lane, to: &mut dyn Lane, number: u64, len: usize) {
+    // More looks than are left alone, and more than the lines of most bodies need.
+    for _ in 0..3 {
+        assert!(matches!(to.peek(false, 16), Peek::Nothing));
+    }
+    let body = body_of(number, len);
+    assert!(from.post_short(&frame(number, 9), &body), "room for {len} bytes");
+    match to.peek(false, 16) {
+        Peek::Frame(shown) => assert!(shown.header == frame(number, 9) && shown.body.to_vec() == body),
+        _ => panic!("no frame {number} of {len} bytes"),
+    }
+    to.take_peeked();
+}
+
+#[test]
+fn long_bodies_that_answer_each_other_arrive_unchanged_round_after_round() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let frame_max = near.info().limits.frame_max;
+    // Several times through each ring of the window, with sizes that leave a rest before its end.
+    for len in [41, 1000, 3000, 4096, 5000, 8192, 8193, 60_000, frame_max] {
+        for number in 0..40 {
+            to_one_that_waits(&mut *near, &mut *far, number, len);
+            to_one_that_waits(&mut *far, &mut *near, number, len);
+        }
     }
 }
 

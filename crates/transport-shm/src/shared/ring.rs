@@ -122,6 +122,13 @@ impl Producer {
         self.next += 1;
     }
 
+    /// Asks for the line of the next slot as to be written.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn ask_for_slot(&self, ring: &[Slot]) {
+        sinew_base::copy::soon_written(core::ptr::from_ref(&ring[(self.next & self.mask) as usize]).cast());
+    }
+
     /// Reads back the frame `index`, which is not overwritten yet: at most one ring behind [`Producer::next`].
     #[must_use]
     pub fn read_back(&self, ring: &[Slot], index: u64) -> (Head, [u64; PAYLOAD_WORDS]) {

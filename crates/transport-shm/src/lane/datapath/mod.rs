@@ -1,4 +1,5 @@
-//! What happens to frames: posting into the own half (`post`), polling the peer's (`take`), waking, reading back.
+//! What happens to frames: posting into the own half (`post`), polling the peer's (`take`), waking, reading back; and what
+//! caches are told meanwhile (`ahead`).
 //!
 //! Called by the lane for every frame. No system call, no lock, no allocation for a frame but the first use of a queue;
 //! the only exceptions are the ones it is told to make: ringing a sleeper.
@@ -7,9 +8,11 @@
 //! Word 0 {lap 8, kind 8, length 16, dst 32}, word 1 tag, word 2 {src 32, flags 8, zero 24}, then 40 bytes of body. A body
 //! that does not fit has the length [`WINDOWED`] and one word {offset 32, length 32} of the window.
 
+mod ahead;
 mod post;
 mod take;
 
+use self::ahead::Ahead;
 use super::segments::Segments;
 use super::setup::Bell;
 use crate::across::Across;
@@ -43,6 +46,7 @@ pub(crate) struct Open {
     starving: bool,
     /// The peer has given room back since this side last waited for it in vain.
     patient: bool,
+    ahead: Ahead,
     recovered: bool,
     /// Bytes of windowed bodies taken since the index was last published, and how many call for it.
     taken: usize,
@@ -97,6 +101,7 @@ impl Open {
             mask: own_slots as u64 - 1,
             starving: false,
             patient: true,
+            ahead: Ahead::default(),
             recovered: false,
             taken: 0,
             taken_max,
@@ -118,7 +123,10 @@ impl Open {
         // A forged index is found by the next post or poll.
         let _ = self.refresh();
         if self.unacknowledged() > 0 {
-            self.starve();
+            // Who waits already has waited since an older index.
+            if !self.starving {
+                self.starve();
+            }
             self.waker.forget();
             self.notify(socket);
         }

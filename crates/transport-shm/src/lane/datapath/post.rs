@@ -13,6 +13,9 @@ use std::sync::atomic::Ordering;
 /// Looks at the consumer's index before a long body is refused: at most about two microseconds, and none while the peer takes
 /// nothing.
 const LOOKS_FOR_ROOM: u32 = 100;
+/// The slot of a body that is copied in no more time than a line takes is asked for before the copy: after a longer one the
+/// peer, which looks at the slot, would have it again.
+const SLOT_AHEAD_MAX: usize = 4096;
 
 impl Open {
     /// Publishes a frame, and wakes the peer if it sleeps.
@@ -60,6 +63,9 @@ impl Open {
             return false;
         }
         let Some(offset) = self.window.take(len) else { return false };
+        if len <= SLOT_AHEAD_MAX {
+            self.producer.ask_for_slot(self.watch.own.ring());
+        }
         self.watch.own.fill(offset, &[IoSlice::new(body)]);
         self.publish_windowed(header, offset, len);
         self.notify(socket);
@@ -149,6 +155,9 @@ impl Open {
     fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) {
         let payload = [offset as u64 | (len as u64) << 32, 0, 0, 0, 0];
         self.publish(header, WINDOWED, &payload, 8);
+        if self.ahead.posted(len) {
+            self.watch.own.hand_lines_over(offset, len);
+        }
     }
 
     #[inline]
@@ -237,18 +246,18 @@ impl Open {
     /// Whether room has come back since the last refusal.
     #[cold]
     pub(super) fn check_room(&mut self) -> Result<bool, LaneError> {
-        match self.refresh() {
-            Ok(true) => {
-                self.starving = false;
-                self.patient = true;
-                self.watch.own.control().starving.store(0, Ordering::Relaxed);
-                self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
-                Ok(true)
-            }
-            Ok(false) => Ok(false),
-            Err(PostError::Dead(error)) => Err(error),
-            Err(_) => Ok(false),
+        if let Err(PostError::Dead(error)) = self.refresh() {
+            return Err(error);
         }
+        // Others look at the index, too: what counts is what it was at the refusal.
+        if self.producer.consumed() == self.watch.waiting_at.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.starving = false;
+        self.patient = true;
+        self.watch.own.control().starving.store(0, Ordering::Relaxed);
+        self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
+        Ok(true)
     }
 }
 

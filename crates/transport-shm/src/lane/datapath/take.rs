@@ -51,6 +51,7 @@ impl Open {
             }
         }
         if drained && done == 0 && !self.segments.is_fetching() {
+            self.look_ahead();
             self.check_end()?;
         }
         Ok(done)
@@ -105,11 +106,19 @@ impl Open {
         if self.consumer.unpublished() > 0 {
             self.publish_index(socket);
         }
-        let ring = self.watch.peer.ring();
-        (1..looks).find_map(|_| {
+        let found = (1..looks).find_map(|_| {
+            self.look_ahead();
             std::hint::spin_loop();
-            self.consumer.peek(ring)
-        })
+            self.consumer.peek(self.watch.peer.ring())
+        });
+        if let Some(head) = found
+            && (head.first >> 16) as u16 != WINDOWED
+        {
+            // The peer looks at the slot of the answer, which is taken from it while the answer is made. What comes with a long
+            // body is answered later: the peer would have the line again by then.
+            self.producer.ask_for_slot(self.watch.own.ring());
+        }
+        found
     }
 
     /// Takes the frame that was shown.
