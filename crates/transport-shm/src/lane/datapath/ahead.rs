@@ -20,37 +20,40 @@ const WAITS_A_SAMPLE: u8 = 8;
 /// What the last long body says of the next.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
+    /// Frames of the peer that were taken before the last long body, so that one more answers it.
+    taken: u64,
     /// Looks to wait before the next step.
     rest: u8,
-    /// Long bodies since this side last waited for a frame, and whether it was one before that: then each has its answer.
-    bodies: u32,
-    in_turns: bool,
+    /// Waits since it was looked at how far the peer is.
+    waits: u8,
     /// The peer has caches of its own, as far as is known.
     far: bool,
-    /// Waits since that was looked at.
-    waits: u8,
     /// Bytes that are still to be asked for, of a body of so many.
     left: usize,
     len: usize,
 }
 
 impl Ahead {
-    /// A body of `len` bytes was published; whether its lines are to be handed over.
+    /// Whether a long body that is posted after `taken` frames of the peer follows an answer to the one before. One that does
+    /// not belongs to a stream, whose lines the peer fetches while others are written.
     #[inline]
-    pub(super) fn posted(&mut self, len: usize) -> bool {
-        // Lines of a stream are fetched while others are written: to move them only takes time.
-        let hand_over = self.in_turns && self.far && self.bodies == 0 && len <= HANDED_OVER_MAX;
-        self.bodies = self.bodies.saturating_add(1);
+    pub(super) fn is_in_turn(&self, taken: u64) -> bool {
+        taken != self.taken
+    }
+
+    /// A body of `len` bytes was published after `taken` frames of the peer; whether its lines are to be handed over.
+    #[inline]
+    pub(super) fn posted(&mut self, taken: u64, len: usize) -> bool {
+        let in_turn = self.is_in_turn(taken);
+        self.taken = taken;
         self.rest = LOOKS_BEFORE;
-        (self.left, self.len) = (len, len);
-        hand_over
+        (self.left, self.len) = (if in_turn { len } else { 0 }, len);
+        in_turn && self.far && len <= HANDED_OVER_MAX
     }
 
     /// The first step of a wait. `is_far` finds out whether the peer is.
     #[inline]
     fn begin(&mut self, is_far: impl FnOnce() -> bool) {
-        self.in_turns = self.bodies == 1;
-        self.bodies = 0;
         self.waits += 1;
         if self.waits == WAITS_A_SAMPLE {
             self.waits = 0;
@@ -98,50 +101,48 @@ impl Open {
 mod tests {
     use super::*;
 
-    const FAR: fn() -> bool = || true;
+    /// One body in turn, and the wait for its answer; whether it was handed over.
+    fn turn(ahead: &mut Ahead, is_far: bool) -> bool {
+        let handed_over = ahead.posted(ahead.taken + 1, 1024);
+        assert_eq!(ahead.left, 1024, "lines of the next are to be asked for");
+        ahead.begin(|| is_far);
+        handed_over
+    }
 
-    /// Turns of one body and one wait, until it is known how far the peer is.
-    fn in_turns(is_far: fn() -> bool) -> Ahead {
+    fn far_away() -> Ahead {
         let mut ahead = Ahead::default();
         for _ in 0..WAITS_A_SAMPLE {
-            assert!(!ahead.posted(1024), "nothing is known yet");
-            ahead.begin(is_far);
+            assert!(!turn(&mut ahead, true), "nothing is known yet");
         }
         ahead
     }
 
     #[test]
     fn bodies_that_answer_each_other_are_handed_over_to_a_core_with_caches_of_its_own() {
-        let mut ahead = in_turns(FAR);
-        for _ in 0..100 {
-            assert!(ahead.posted(1024));
-            ahead.begin(FAR);
-        }
-        assert!(!ahead.posted(HANDED_OVER_MAX + 1), "too long to be moved");
-        let mut near = in_turns(|| false);
-        assert!(!near.posted(1024), "what both cores have in their cache stays there");
+        let mut ahead = far_away();
+        assert!((0..100).all(|_| turn(&mut ahead, true)));
+        let next = ahead.taken + 1;
+        assert!(!ahead.posted(next, HANDED_OVER_MAX + 1), "too long to be moved");
+        let mut near = Ahead::default();
+        assert!((0..100).all(|_| !turn(&mut near, false)), "what both have in their cache stays there");
     }
 
     #[test]
-    fn a_stream_is_not_handed_over() {
-        let mut ahead = in_turns(FAR);
-        assert!(ahead.posted(1024));
+    fn nothing_is_done_ahead_for_a_stream() {
+        let mut ahead = far_away();
+        assert!(turn(&mut ahead, true));
+        let taken = ahead.taken;
         for _ in 0..10 {
-            assert!(!ahead.posted(1024), "one more without a wait");
+            assert!(!ahead.is_in_turn(taken) && !ahead.posted(taken, 1024), "one more without an answer");
+            assert_eq!(ahead.left, 0, "no step in a wait");
         }
-        ahead.begin(FAR);
-        assert!(!ahead.posted(1024), "the wait was for several");
-        ahead.begin(FAR);
-        assert!(ahead.posted(1024), "in turns again");
+        assert!(turn(&mut ahead, true), "in turns again");
     }
 
     #[test]
     fn a_peer_that_moves_is_found_out() {
-        let mut ahead = in_turns(FAR);
-        for _ in 0..WAITS_A_SAMPLE {
-            assert!(ahead.posted(1024));
-            ahead.begin(|| false);
-        }
-        assert!(!ahead.posted(1024));
+        let mut ahead = far_away();
+        assert!((0..WAITS_A_SAMPLE).all(|_| turn(&mut ahead, false)));
+        assert!(!turn(&mut ahead, false));
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Open {
     marks: Box<[Mark]>,
     mask: u64,
     starving: bool,
+    /// Room came back while this side waited for it, and no poll has told so.
+    room_found: bool,
     /// The peer has given room back since this side last waited for it in vain.
     patient: bool,
     ahead: Ahead,
@@ -100,6 +102,7 @@ impl Open {
             marks: vec![Mark::default(); own_slots].into(),
             mask: own_slots as u64 - 1,
             starving: false,
+            room_found: false,
             patient: true,
             ahead: Ahead::default(),
             recovered: false,
@@ -121,7 +124,8 @@ impl Open {
     /// ring may have been lost to a third.
     pub(crate) fn nudge(&mut self, socket: &GuardedFd) {
         // A forged index is found by the next post or poll.
-        let _ = self.refresh();
+        let moved = self.refresh() == Ok(true);
+        self.room_found |= moved && self.starving;
         if self.unacknowledged() > 0 {
             // Who waits already has waited since an older index.
             if !self.starving {

@@ -63,7 +63,7 @@ impl Open {
             return false;
         }
         let Some(offset) = self.window.take(len) else { return false };
-        if len <= SLOT_AHEAD_MAX {
+        if len <= SLOT_AHEAD_MAX && self.ahead.is_in_turn(self.consumer.next()) {
             self.producer.ask_for_slot(self.watch.own.ring());
         }
         self.watch.own.fill(offset, &[IoSlice::new(body)]);
@@ -155,7 +155,7 @@ impl Open {
     fn publish_windowed(&mut self, header: &Header, offset: usize, len: usize) {
         let payload = [offset as u64 | (len as u64) << 32, 0, 0, 0, 0];
         self.publish(header, WINDOWED, &payload, 8);
-        if self.ahead.posted(len) {
+        if self.ahead.posted(self.consumer.next(), len) {
             self.watch.own.hand_lines_over(offset, len);
         }
     }
@@ -246,18 +246,18 @@ impl Open {
     /// Whether room has come back since the last refusal.
     #[cold]
     pub(super) fn check_room(&mut self) -> Result<bool, LaneError> {
-        if let Err(PostError::Dead(error)) = self.refresh() {
-            return Err(error);
+        let found = std::mem::take(&mut self.room_found);
+        match self.refresh() {
+            Ok(moved) if moved || found => {
+                self.starving = false;
+                self.patient = true;
+                self.watch.own.control().starving.store(0, Ordering::Relaxed);
+                self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(PostError::Dead(error)) => Err(error),
+            _ => Ok(false),
         }
-        // Others look at the index, too: what counts is what it was at the refusal.
-        if self.producer.consumed() == self.watch.waiting_at.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        self.starving = false;
-        self.patient = true;
-        self.watch.own.control().starving.store(0, Ordering::Relaxed);
-        self.watch.waiting_at.store(u64::MAX, Ordering::Relaxed);
-        Ok(true)
     }
 }
 
