@@ -24,7 +24,10 @@ const DIAL_LIMIT: Duration = Duration::from_secs(3);
 /// More than one lane has a queue worth dividing from so many bytes on.
 const QUEUE: u64 = 64 << 10;
 /// Looks without traffic after which a session is not looked at any more.
-const QUIET_LOOKS: u32 = 120;
+const QUIET_LOOKS: u32 = 12;
+/// The same while it has more lanes than the least: they are given up after a stretch of two seconds in which little moved, and the
+/// stretch in which traffic ended may not be one.
+const QUIET_LOOKS_GROWN: u32 = 170;
 
 /// What a session knows of its number of lanes.
 #[derive(Debug)]
@@ -140,7 +143,7 @@ impl Core {
         let joins = slot.joins;
         let local = slot.lane.as_ref().is_some_and(|lane| lane.info().capabilities.local);
         let known = session.sockets.as_ref().is_some_and(|sockets| sockets.transport == transport);
-        if !joins || !session.peer.features.contains(Features::STRIPES) || (bounds.max == 1 && !known) {
+        if !joins || !session.peer.features.contains(Features::STRIPES) || bounds.max == 1 {
             return;
         }
         let now = self.surroundings.now();
@@ -226,7 +229,7 @@ impl Core {
         sockets.look_at = now + LOOK_EVERY;
         sockets.most = sockets.most.max(carriers.len());
         let target = sockets.target();
-        let quiet_enough = if sockets.growth.is_grown() { QUIET_LOOKS } else { QUIET_LOOKS / 10 };
+        let quiet_enough = if sockets.growth.is_grown() { QUIET_LOOKS_GROWN } else { QUIET_LOOKS };
         let calm = sockets.quiet >= quiet_enough && carriers.len() == target;
         let told = !dialled && self.tell_wish(key, active, now, carriers.len());
         if carriers.len() < target && !told {

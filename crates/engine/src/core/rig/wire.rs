@@ -1,15 +1,20 @@
 //! A lane whose other end a test holds: what it was told, and what it is to do.
 #![allow(unsafe_code)]
 
+use crate::core::table::Key;
+use sinew_transport::buf::Pool;
 use sinew_transport::{
-    Backlog, Body, Buf, Descriptor, ErrorKind, Lane, LaneError, LaneInfo, Peek, Peeked, PostError, Pull,
-    Sink, Token, Unacknowledged, UnacknowledgedBody, View,
+    Backlog, Body, Buf, Crossing, Descriptor, ErrorKind, Event, Lane, LaneError, LaneInfo, Peek, Peeked,
+    Placement, PostError, Pull, Segment, Sink, Token, Unacknowledged, UnacknowledgedBody, View,
 };
 use sinew_wire::frame::{Header, Kind};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What a test sees and says of a lane.
 #[derive(Default)]
@@ -22,6 +27,8 @@ pub(crate) struct State {
     pub(crate) arriving: VecDeque<(Header, Vec<u8>)>,
     /// Whole messages go into the memory of their receive.
     pub(crate) places: bool,
+    /// Fragments go straight into place, or are read aside.
+    pub(crate) places_parts: bool,
     /// There is no room.
     pub(crate) full: bool,
     /// Nothing can be posted or flushed any more.
@@ -46,6 +53,20 @@ pub(crate) struct State {
     pub(crate) redirected: Vec<(Token, Token)>,
     /// It knows its queue, which is all that was posted.
     pub(crate) counts: bool,
+    /// Bytes that have arrived at the other end.
+    pub(crate) arrived: u64,
+    /// Bytes that wait beside what was posted.
+    pub(crate) queued: u64,
+    /// When it wants to be looked at, and when it was, and what comes of that.
+    pub(crate) timer: Option<Instant>,
+    pub(crate) timed: Vec<Instant>,
+    pub(crate) timed_out: bool,
+    /// What happened on its descriptor.
+    pub(crate) events: u32,
+    /// What there is to know of it.
+    pub(crate) remark: String,
+    pub(crate) memory: String,
+    pub(crate) crossings: Vec<Crossing>,
     /// The next frame is shown where it lies.
     pub(crate) peeks: bool,
     /// What a pull answers; it brings sevens.
@@ -222,6 +243,12 @@ unsafe impl Lane for WireLane {
                 // SAFETY: writable for that many bytes until `placed`, which is told at once.
                 unsafe { target.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
                 sink.placed(&header, bytes.len());
+            } else if self.wire.state().places_parts && header.kind.is_fragment() {
+                if let Placement::Into { target, .. } = sink.place(&header, bytes.len()) {
+                    // SAFETY: as above.
+                    unsafe { target.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                }
+                sink.placed(&header, bytes.len());
             } else {
                 sink.frame(&header, Body::from_slice(&bytes));
             }
@@ -242,14 +269,40 @@ unsafe impl Lane for WireLane {
         }
     }
 
+    fn handle_event(&mut self, _event: Event) {
+        self.wire.state().events += 1;
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        self.wire.state().timer
+    }
+
+    fn handle_timer(&mut self, now: Instant) -> Result<(), LaneError> {
+        let mut state = self.wire.state();
+        state.timed.push(now);
+        if state.timed_out { Err(LaneError::new(ErrorKind::TimedOut, "timer", "")) } else { Ok(()) }
+    }
+
+    fn remark(&self) -> String {
+        self.wire.state().remark.clone()
+    }
+
+    fn memory(&self) -> String {
+        self.wire.state().memory.clone()
+    }
+
+    fn crossings(&self, _whole_max: usize) -> Vec<Crossing> {
+        self.wire.state().crossings.clone()
+    }
+
     fn is_held_up(&self) -> bool {
         self.wire.state().held_up
     }
 
     fn backlog(&self) -> Option<Backlog> {
         let state = self.wire.state();
-        let queued = state.posted.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        state.counts.then_some(Backlog { arrived: 0, queued })
+        let queued: u64 = state.posted.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        state.counts.then_some(Backlog { arrived: state.arrived, queued: queued + state.queued })
     }
 
     fn has_more(&self) -> bool {
@@ -287,4 +340,51 @@ unsafe impl Lane for WireLane {
     fn close(&mut self) {
         self.wire.state().closed = true;
     }
+}
+
+/// Memory of a pool that one peer may be shown.
+struct ShownTo(u64);
+
+impl Pool for ShownTo {
+    fn release(&self, _segment: &Arc<dyn Segment>, _offset: usize, _capacity: usize) {}
+
+    fn may_be_shown(&self, peer: u64) -> bool {
+        peer == self.0
+    }
+}
+
+struct Bytes(Vec<AtomicU8>);
+
+// SAFETY: the bytes are where they are until the segment is dropped, and may be written through shared references, as they are
+// atomic; nobody has them but who has the segment.
+unsafe impl Segment for Bytes {
+    fn data(&self) -> NonNull<u8> {
+        NonNull::from(&self.0[..]).cast()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_shown(&self) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Memory that nobody else has.
+pub(super) fn segment(len: usize) -> Box<dyn Segment> {
+    Box::new(Bytes(std::iter::repeat_with(AtomicU8::default).take(len).collect()))
+}
+
+/// A buffer that the peer of a session may be shown.
+pub(super) fn pooled(session: Key, len: usize) -> Buf {
+    let segment = segment(len).into();
+    // SAFETY: all of a segment that nobody else has; it begins with zeros.
+    let mut buf = unsafe { Buf::from_pool(Arc::new(ShownTo(session.0)), segment, 0, len) };
+    buf.set_len(len);
+    buf
 }

@@ -45,10 +45,7 @@ impl Core {
                 let transport = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 let state = match transport {
                     Some(_) => AttemptState::Untried,
-                    None => AttemptState::Failed {
-                        kind: ErrorKind::Unavailable,
-                        text: self.why_absent(locator.scheme()),
-                    },
+                    None => self.absence(locator.scheme()),
                 };
                 let cost = transport.map_or(u64::MAX, |slot| slot.cost.predict_ns(64));
                 let attempt = Attempt {
@@ -69,11 +66,13 @@ impl Core {
         rated.into_iter().map(|(_, attempt)| attempt).collect()
     }
 
-    fn why_absent(&self, scheme: &str) -> String {
-        match self.absent.iter().find(|absent| absent.name == scheme) {
+    /// What becomes of a candidate that no transport here understands.
+    pub(super) fn absence(&self, scheme: &str) -> AttemptState {
+        let text = match self.absent.iter().find(|absent| absent.name == scheme) {
             Some(absent) => format!("the transport could not be opened: {}", absent.error),
             None => "no transport of this engine understands it (option transports)".to_owned(),
-        }
+        };
+        AttemptState::Failed { kind: ErrorKind::Unavailable, text }
     }
 }
 

@@ -183,11 +183,13 @@ impl Core {
         let Some(connecting) = self.connects.get(key) else { return };
         let (purpose, expected) = (connecting.purpose, connecting.expected);
         let Some(to) = connecting.attempts.get(index).and_then(|attempt| attempt.to.clone()) else { return };
+        let Some(at) = self.domains.iter().position(|slot| slot.domain.understands(to.scheme())) else {
+            // It was to be tried again with the others.
+            return self.set_attempt(key, index, self.absence(to.scheme()));
+        };
         let link_key = self.links.next_key();
         let owner = self.new_owner(Owner::Link(link_key));
-        let Some(domain) = self.domains.iter_mut().find(|slot| slot.domain.understands(to.scheme())) else {
-            return;
-        };
+        let domain = &mut self.domains[at];
         let transport = domain.name;
         let pinned = match purpose {
             Purpose::Connect => None,
@@ -462,5 +464,13 @@ impl Core {
             }
             self.wake_connect(key);
         }
+    }
+}
+
+#[cfg(test)]
+impl Core {
+    /// What a caller would be told of a connect at this moment.
+    pub(crate) fn told_of(&self, key: Key) -> String {
+        self.connects.get(key).map_or_else(String::new, |connecting| table_text(&connecting.attempts))
     }
 }
