@@ -12,6 +12,7 @@ use crate::op::{Operation, SendOp};
 use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::timeout::Timeout;
+use sinew_base::biased::BiasedGuard;
 use sinew_transport::Buf;
 use sinew_wire::frame::{Flags, Header, Kind};
 use std::io::IoSlice;
@@ -167,8 +168,26 @@ impl Message<'_> {
     #[inline(always)]
     pub(crate) fn send_short(&self, data: &[u8]) -> bool {
         let shared = &self.peer.endpoint.shared;
-        shared.check_fork().is_ok()
-            && shared.biased().is_some_and(|mut core| self.send_quick(&mut core, data))
+        if shared.check_fork().is_err() {
+            return false;
+        }
+        let Some(mut core) = shared.biased() else { return false };
+        self.send_quick(&mut core, data) || self.send_through(core, data)
+    }
+
+    /// The same over a socket.
+    #[inline(never)]
+    fn send_through(&self, mut core: BiasedGuard<'_, Core>, data: &[u8]) -> bool {
+        let peer = self.peer;
+        if self.immediate.is_some() {
+            return false;
+        }
+        let held_up = core.send_through(peer.session, peer.flow, &self.header(), data);
+        peer.endpoint.shared.leave_quick(core, false);
+        if held_up == Some(true) {
+            self.peer.leave_to_system(self.timeout);
+        }
+        held_up.is_some()
     }
 
     fn send_now(&self, data: &[u8]) -> Result<(), OpError> {

@@ -9,7 +9,7 @@ use crate::completion::{Completion, Match};
 use crate::config::Config;
 use crate::core::op::Memory;
 use crate::core::table::Key;
-use crate::core::{Core, Effects, Got, Look, Receiving, Shown, Surroundings, Tags, Taken};
+use crate::core::{Core, Effects, Got, LOOKS_PER_TURN, Look, Receiving, Shown, Surroundings, Tags, Taken};
 use crate::error::OpError;
 use crate::pool::SegmentPool;
 use crate::progress::Progress;
@@ -406,20 +406,24 @@ impl Shared {
         for _ in 0..TURNS_DIRECT {
             let Some(tags) = Tags::of(&pattern) else { break };
             let mut got = Got::NOTHING;
-            let keeps = match self.recv_look(endpoint, tags, buf, &mut got) {
+            let (keeps, left) = match self.recv_look(endpoint, tags, buf, &mut got) {
                 Look::Done => return Ok(got.info()),
                 Look::Away => break,
-                Look::Nothing | Look::Aside => true,
+                Look::Nothing | Look::Aside => (true, 0),
                 // It may be the word that a loan is over, which somebody waits for.
-                Look::More | Look::Other => false,
+                Look::More | Look::Other => (false, 0),
+                // It has asked the system as often as so many turns do.
+                Look::Dry => (true, turns.saturating_sub(LOOKS_PER_TURN + 1)),
+                Look::Behind => (false, turns.saturating_sub(1)),
             };
+            let reads = left > 0;
             // SAFETY: `buf` is borrowed meanwhile; an operation that comes back is the caller's to end before its own borrow
             // does, as with every `Memory::Borrowed`.
             if let Some(taken) = unsafe { self.recv_in_turns(keeps, 1, receiving, &mut note) } {
                 return Err(taken);
             }
-            turns = 0;
-            if self.core.contended() {
+            turns = left;
+            if self.core.contended() || (reads && left < LOOKS_PER_TURN) {
                 break;
             }
         }

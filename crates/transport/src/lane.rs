@@ -297,6 +297,14 @@ pub unsafe trait Lane: Send {
         self.try_post(header, &[IoSlice::new(body)]).is_ok()
     }
 
+    /// [`Lane::post_short`] and [`Lane::flush`] in one, for a sender that sends nothing else now. `false`: it was not posted.
+    ///
+    /// # Errors
+    /// The lane is over; the frame was posted before that.
+    fn post_through(&mut self, header: &Header, body: &[u8]) -> Result<bool, LaneError> {
+        Ok(self.post_short(header, body) && self.flush().map(|()| true)?)
+    }
+
     /// Takes one frame whose body stays where it is. Lanes that copy anyhow may copy; all report [`Sink::released`].
     ///
     /// # Errors
@@ -354,7 +362,14 @@ pub unsafe trait Lane: Send {
         Peek::Poll
     }
 
-    /// Takes the frame that [`Lane::peek`] has just shown; without one, does nothing that a peer or caller would notice.
+    /// [`Lane::peek`] for lanes whose peer writes to the system: where nothing is in memory they ask the system for it, up to `looks`
+    /// times. Whatever needs more than to be shown they leave in memory for the next poll: [`Lane::has_more`] says whether there is
+    /// something, as no descriptor tells of it any more.
+    fn read(&mut self, take: bool, looks: u32) -> Peek<'_> {
+        self.peek(take, looks)
+    }
+
+    /// Takes the frame that [`Lane::peek`] or [`Lane::read`] has just shown; without one, does nothing that a peer or caller would notice.
     fn take_peeked(&mut self) {}
 
     /// Hands what has arrived to `sink`, up to `budget` frames, or somewhat more where it cannot keep them or where they are

@@ -25,6 +25,7 @@ mod outbound;
 mod permit;
 mod posted;
 mod quick;
+mod quick_socket;
 mod ranges;
 mod rendezvous;
 mod replay;
@@ -53,6 +54,7 @@ pub(crate) use loans::Shown;
 pub(crate) use operations::Started;
 pub(crate) use outbound::Blocked;
 pub(crate) use quick::{Got, Look, Receiving, Tags};
+pub(crate) use quick_socket::LOOKS_PER_TURN;
 pub(crate) use session::{Session, SessionId, Windows};
 pub use surroundings::Surroundings;
 pub(crate) use wireup::{ConnectState, Connecting, Purpose};
@@ -178,6 +180,8 @@ pub(crate) struct Core {
     pub(crate) tended: Vec<Key>,
     /// The socket lane that was busy last: polled directly while the engine spins.
     hot_socket: Option<Key>,
+    /// Many messages were read from it without a turn: the next one looks at descriptors.
+    look_due: bool,
     /// Lanes that have frames which no descriptor tells of: what the budget of their last poll left.
     behind: VecDeque<Key>,
     dirty: Vec<Key>,
@@ -251,6 +255,7 @@ impl Core {
             tended: Vec::new(),
             fetches: 0,
             hot_socket: None,
+            look_due: false,
             behind: VecDeque::new(),
             dirty: Vec::new(),
             turns: 0,

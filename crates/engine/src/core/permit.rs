@@ -47,6 +47,10 @@ pub(crate) struct Permit {
     pub(crate) bundles_below: usize,
     /// Its lane is a socket: messages are posted, and go out with the next progress.
     pub(crate) staged_only: bool,
+    /// To send over a socket: nothing that was posted waits for a flush.
+    pub(crate) flushed: bool,
+    /// To receive from a socket: looks ask the system.
+    pub(crate) reads: bool,
     /// The frame that the lane showed last was received, and is to be taken before the lane is asked for anything.
     pub(crate) received: bool,
 }
@@ -70,6 +74,8 @@ impl Permit {
         alone: false,
         bundles_below: 0,
         staged_only: false,
+        flushed: true,
+        reads: false,
         received: false,
     };
 
@@ -101,6 +107,12 @@ impl Permit {
     #[inline(always)]
     pub(crate) fn look<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
         lane.peek(std::mem::take(&mut self.received), QUICK_LOOKS)
+    }
+
+    /// The same, from the system too if that is the lane's way.
+    #[inline(always)]
+    pub(crate) fn look_or_read<'a>(&mut self, lane: &'a mut dyn Lane) -> Peek<'a> {
+        if self.reads { lane.read(std::mem::take(&mut self.received), QUICK_LOOKS) } else { self.look(lane) }
     }
 
     /// Whether the message is for the permit's endpoint, plain and paid for.
@@ -194,7 +206,7 @@ impl Default for Permits {
 }
 
 /// Looks at the busiest lane before each turn of progress.
-const QUICK_LOOKS: u32 = 16;
+pub(super) const QUICK_LOOKS: u32 = 16;
 /// Quick receives between turns that look at everything, while messages come in one after the other.
 const TURNS_PER_LONG: u32 = 256;
 
@@ -233,19 +245,22 @@ impl Core {
     /// Whether there is a permit to look for messages of the endpoint; now and then there is none.
     #[inline(always)]
     pub(crate) fn may_look(&mut self, number: u32) -> bool {
-        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
+        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number, false) {
             return false;
         }
         let turns = self.turns.wrapping_add(1);
         let may = !turns.is_multiple_of(TURNS_PER_LONG);
         if may {
             self.turns = turns;
+        } else {
+            self.look_due |= self.permits.to_receive.reads;
         }
         may
     }
 
+    /// `reads`: a socket will do that has nothing in memory.
     #[inline(never)]
-    pub(crate) fn permit_to_receive(&mut self, number: u32) -> bool {
+    pub(crate) fn permit_to_receive(&mut self, number: u32, reads: bool) -> bool {
         self.book_received();
         if !self.dirty.is_empty() || !self.pulls.is_empty() {
             return false;
@@ -257,7 +272,7 @@ impl Core {
                 return false;
             }
         }
-        let lane = match self.hot_socket.filter(|_| self.socket_has_more()) {
+        let lane = match self.hot_socket.filter(|_| reads || self.socket_has_more()) {
             _ if !self.taking.is_empty() => self.taking.lane(),
             _ if self.polls_memory() => self.last_hot,
             Some(socket) => socket,
@@ -276,6 +291,7 @@ impl Core {
             return false;
         };
         let alone = !endpoint.matcher.has_unexpected();
+        let reads = reads && !slot.memory_polled;
         let inflow = endpoint.inflow(session_key, &windows);
         let credit = inflow.bytes.headroom().min(session.granted_bytes.headroom());
         let envelopes = inflow.envelopes.headroom().min(session.granted_envelopes.headroom());
@@ -291,6 +307,7 @@ impl Core {
             envelopes,
             before,
             alone,
+            reads,
             ..Permit::NONE
         };
         true
@@ -339,6 +356,9 @@ impl Core {
         }
         if let Some(slot) = self.lanes.get_mut(permit.lane) {
             slot.frames_sent += permit.frames;
+            if permit.staged_only && permit.flushed {
+                return;
+            }
             if permit.staged_only {
                 // With what else goes out at the end of the turn, or with the send that settles it: one system call.
                 self.mark_dirty(permit.session);

@@ -35,6 +35,10 @@ pub(crate) enum Look {
     Aside,
     /// Something else is to be done first.
     Other,
+    /// Nothing is there yet, and the system was asked; as for [`Look::Aside`].
+    Dry,
+    /// What was read needs a turn of progress.
+    Behind,
     /// Not here, for now: there is nothing to look at, or too much waits.
     Away,
 }
@@ -136,6 +140,7 @@ impl Core {
         let posted = lane.post_short(header, data);
         if posted {
             permit.count(data.len());
+            permit.flushed = false;
         }
         posted
     }
@@ -147,6 +152,7 @@ impl Core {
             self.packing.push(header, data) || (self.post_bundle() && self.packing.push(header, data));
         if packed {
             self.permits.to_send.count_bundled(data.len());
+            self.permits.to_send.flushed = false;
         }
         packed
     }
@@ -190,9 +196,26 @@ impl Core {
         (data, room): (NonNull<u8>, usize),
         got: &mut Got,
     ) -> Look {
-        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number) {
+        if self.permits.to_receive.endpoint != number && !self.permit_to_receive(number, true) {
             return self.without_permit();
         }
+        // SAFETY: the caller's promise.
+        let look = unsafe { self.recv_permitted(number, tags, (data, room), got) };
+        if self.permits.to_receive.reads { self.has_read(look) } else { look }
+    }
+
+    /// [`Core::recv_quick`] under its permit.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn recv_permitted(
+        &mut self,
+        number: u32,
+        tags: Tags,
+        (data, room): (NonNull<u8>, usize),
+        got: &mut Got,
+    ) -> Look {
         if !self.permits.to_receive.alone
             && let Some(look) = self.look_at_waiting(number, tags.pattern())
         {
@@ -217,7 +240,7 @@ impl Core {
             let Some(lane) = self.lanes.get_mut(permit.lane).and_then(|slot| slot.lane.as_mut()) else {
                 return Look::Other;
             };
-            let peek = permit.look(lane.as_mut());
+            let peek = permit.look_or_read(lane.as_mut());
             let message = match &peek {
                 Peek::Frame(message) => message,
                 Peek::Nothing => return Look::Nothing,

@@ -67,6 +67,9 @@ impl Core {
                 done += self.look(Some(Duration::ZERO));
             }
         }
+        if std::mem::take(&mut self.look_due) {
+            done += self.look(Some(Duration::ZERO));
+        }
         if !self.pulls.is_empty() {
             self.pull_described();
         }

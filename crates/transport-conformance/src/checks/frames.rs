@@ -74,7 +74,7 @@ pub fn gathered_bodies_arrive_as_one(make: &dyn Fn() -> Fixture) {
     assert_same(&pair.b.seen.got, &sent);
 }
 
-/// Frames that are looked at, taken, left and polled in any mixture come once and in order, and what is shown stays
+/// Frames that are looked at, read, taken, left and polled in any mixture come once and in order, and what is shown stays
 /// the same until it is taken. A lane that never shows any passes as one that is polled.
 pub fn what_was_peeked_and_taken_is_handed_up_by_no_poll(make: &dyn Fn() -> Fixture) {
     const FRAMES: u64 = 4000;
@@ -105,9 +105,13 @@ pub fn what_was_peeked_and_taken_is_handed_up_by_no_poll(make: &dyn Fn() -> Fixt
                 b.lane().take_peeked();
                 continue;
             }
-            let look = |b: &mut Side, take: bool| match b.lane().peek(take, 1 + choice as u32) {
-                Peek::Frame(Peeked { header, body }) => Some(Got { header, body: Some(body.to_vec()) }),
-                Peek::Nothing | Peek::Poll => None,
+            let (reads, looks) = (random.below(2) == 0, 1 + choice as u32);
+            let look = |b: &mut Side, take: bool| {
+                let lane = b.lane();
+                match if reads { lane.read(take, looks) } else { lane.peek(take, looks) } {
+                    Peek::Frame(Peeked { header, body }) => Some(Got { header, body: Some(body.to_vec()) }),
+                    Peek::Nothing | Peek::Poll => None,
+                }
             };
             let Some(got) = look(b, false) else { continue };
             shown += 1;

@@ -47,6 +47,8 @@ const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
 
 /// Bodies from this length on are given to the kernel from the caller's memory, and copied afterwards.
 const DIRECT_FROM: usize = 8 << 10;
+/// The same of a frame that nothing else goes with.
+const DIRECT_ALONE_FROM: usize = 2 << 10;
 /// Polls without a word from the poller after which a lane leaves it: more than a wait that ends in sleep takes.
 const SPINS: u32 = 1000;
 /// Bytes of small frames that are written without waiting for a flush.
@@ -229,6 +231,24 @@ impl StreamLane {
         self.unwatch_writable();
     }
 
+    /// Asks the system up to `looks` times for the next frame. `Some(false)`: a poll is needed.
+    #[inline]
+    fn read_ahead(&mut self, looks: u32) -> Option<bool> {
+        for _ in 0..looks {
+            if self.polls == SPINS - 1 {
+                // The next poll leaves the poller.
+                return Some(false);
+            }
+            self.polls = self.polls.wrapping_add(1);
+            self.socket.count_poll();
+            let read = self.receiver.read_ahead(self.socket.as_fd());
+            if read.is_some() {
+                return read;
+            }
+        }
+        None
+    }
+
     #[inline]
     fn parse(&mut self, sink: &mut dyn Sink, budget: usize) -> Result<usize, LaneError> {
         match self.receiver.parse(sink, &mut self.log, budget) {
@@ -259,6 +279,20 @@ unsafe impl Lane for StreamLane {
             self.log.post(header, body, len)
         };
         self.posted(result)
+    }
+
+    #[inline]
+    fn post_through(&mut self, header: &Header, body: &[u8]) -> Result<bool, LaneError> {
+        if self.check_post(body.len(), FRAME_MAX).is_err() {
+            return Ok(false);
+        }
+        let (pieces, len) = ([IoSlice::new(body)], body.len());
+        let result = if len >= DIRECT_ALONE_FROM {
+            self.post_large(header, &pieces, len)
+        } else {
+            self.log.post(header, &pieces, len)
+        };
+        Ok(self.posted(result).is_ok() && self.flush().map(|()| true)?)
     }
 
     unsafe fn try_post_borrowed(
@@ -324,6 +358,28 @@ unsafe impl Lane for StreamLane {
         }
         if self.over.is_some() {
             return Peek::Poll;
+        }
+        self.receiver.show().map_or(Peek::Poll, Peek::Frame)
+    }
+
+    fn read(&mut self, take: bool, looks: u32) -> Peek<'_> {
+        if take {
+            self.receiver.take_shown();
+        }
+        let owes =
+            self.blocked || self.want_acknowledge || self.watching_writable || self.write_error.is_some();
+        if self.over.is_some() || owes {
+            return Peek::Poll;
+        }
+        if !self.receiver.more {
+            if !self.receiver.may_read_ahead() {
+                return Peek::Poll;
+            }
+            match self.read_ahead(looks) {
+                None => return Peek::Nothing,
+                Some(false) => return Peek::Poll,
+                Some(true) => {}
+            }
         }
         self.receiver.show().map_or(Peek::Poll, Peek::Frame)
     }

@@ -89,8 +89,10 @@ pub(super) struct Receiver {
     expected: Option<Target>,
     /// Nobody has a place for the message that the buffer holds in part.
     refused: bool,
-    /// The last [`Receiver::parse`] left bytes unlooked at.
+    /// The last [`Receiver::parse`], or [`Receiver::read_ahead`], left bytes unlooked at.
     pub(super) more: bool,
+    /// Why [`Receiver::read_ahead`] failed: the system says it once.
+    failed: Option<Errno>,
     /// Bytes of the frame that [`Receiver::show`] showed and nobody has taken.
     shown: usize,
     /// Frames handed up.
@@ -116,6 +118,7 @@ impl Receiver {
             like: None,
             expected: None,
             more: false,
+            failed: None,
             shown: 0,
             received: 0,
             owes_release: false,
@@ -127,6 +130,9 @@ impl Receiver {
     /// One receive, to where the next bytes belong.
     #[inline]
     pub(super) fn fill(&mut self, fd: BorrowedFd<'_>, sink: &mut dyn Sink) -> Filled {
+        if let Some(errno) = self.failed.take() {
+            return Filled::Ended(Some(errno));
+        }
         let (asked, result) = match &mut self.incoming {
             Some(Incoming { target: Some((target, _)), missing, .. }) => {
                 // `parse` has emptied the buffer into the target.
@@ -155,6 +161,36 @@ impl Receiver {
             Err(Errno::AGAIN | Errno::INTR) => Filled::Nothing,
             Err(Errno::SHUTDOWN) => Filled::Ended(None),
             Err(errno) => Filled::Ended(Some(errno)),
+        }
+    }
+
+    /// Whether [`Receiver::read_ahead`] may be called: nothing is in memory, under way or known, and no long messages come.
+    #[inline]
+    pub(super) fn may_read_ahead(&self) -> bool {
+        self.start == self.end
+            && !self.more
+            && self.bulk == 0
+            && self.incoming.is_none()
+            && self.failed.is_none()
+    }
+
+    /// Receives once into the empty buffer. `None`: nothing is there. `true`: one frame has come, and nothing else, and it is to be
+    /// shown; else the next poll finds what came, or the end of the stream, which the system says again.
+    #[inline]
+    pub(super) fn read_ahead(&mut self, fd: BorrowedFd<'_>) -> Option<bool> {
+        match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Some(false),
+            Ok((_, count)) => {
+                (self.start, self.end, self.more) = (0, count, true);
+                // Long ones are read to their places once a poll has seen the first.
+                let whole = count < BULK_BODY && self.show().is_some();
+                Some(whole && self.shown == count)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(errno) => {
+                self.failed = Some(errno);
+                Some(false)
+            }
         }
     }
 

@@ -89,6 +89,11 @@ macro_rules! forward {
             self.inner.try_post(header, body)
         }
     };
+    (@ Lane post_through) => {
+        fn post_through(&mut self, header: &$crate::Header, body: &[u8]) -> Result<bool, $crate::LaneError> {
+            self.inner.post_through(header, body)
+        }
+    };
     (@ Lane try_post_borrowed) => {
         unsafe fn try_post_borrowed(
             &mut self,
@@ -108,6 +113,7 @@ macro_rules! forward {
     (@ Lane remark) => { fn remark(&self) -> String { self.inner.remark() } };
     (@ Lane has_more) => { fn has_more(&self) -> bool { self.inner.has_more() } };
     (@ Lane peek) => { fn peek(&mut self, take: bool, looks: u32) -> $crate::Peek<'_> { self.inner.peek(take, looks) } };
+    (@ Lane read) => { fn read(&mut self, take: bool, looks: u32) -> $crate::Peek<'_> { self.inner.read(take, looks) } };
     (@ Lane take_peeked) => { fn take_peeked(&mut self) { self.inner.take_peeked(); } };
     (@ Lane poll) => {
         fn poll(&mut self, sink: &mut dyn $crate::Sink, budget: usize) -> Result<usize, $crate::LaneError> {

@@ -31,6 +31,7 @@ mod replay;
 mod sends;
 mod session;
 mod short_sends;
+mod short_sockets;
 mod short_ways;
 mod site;
 mod sockets;

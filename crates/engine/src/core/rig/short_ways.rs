@@ -364,7 +364,7 @@ fn calls_look_the_short_way_when_there_is_something_to_look_at() {
     });
     wire.state().peeks = true;
     assert!(!may(&rig, Match::tag(9)));
-    rig.core(|core| assert!(matches!(Rig::looks(core, 1, &Match::tag(9), &mut [0; 8]).0, Look::Away)));
+    rig.core(|core| assert!(matches!(Rig::looks(core, 1, &Match::tag(9), &mut [0; 8]).0, Look::Dry)));
     come(&wire, [9]);
     assert!(may(&rig, Match::tag(9)));
     rig.core(|core| assert!(Rig::takes(core, 9, &mut [0; 8]).is_some()));

@@ -69,6 +69,14 @@ pub(crate) struct State {
     pub(crate) crossings: Vec<Crossing>,
     /// The next frame is shown where it lies.
     pub(crate) peeks: bool,
+    /// What arrives is with the system, and reads bring it: a frame each.
+    pub(crate) reads: bool,
+    /// What they bring only a poll can tell.
+    pub(crate) reads_for_polls: bool,
+    /// How often the system was asked.
+    pub(crate) asked_system: u32,
+    /// Flushes find that the lane is over.
+    pub(crate) flush_fails: bool,
     /// What a pull answers; it brings sevens.
     pub(crate) pulls: Option<Pull>,
     /// Pulls so far: for whom, and how many bytes.
@@ -182,6 +190,25 @@ unsafe impl Lane for WireLane {
         }
     }
 
+    fn read(&mut self, take: bool, looks: u32) -> Peek<'_> {
+        if !self.wire.state().reads {
+            return self.peek(take, looks);
+        }
+        if take {
+            self.shown = None;
+        }
+        let mut state = self.wire.state();
+        if self.shown.is_none() {
+            state.asked_system += looks;
+            self.shown = state.arriving.pop_front();
+        }
+        match &self.shown {
+            Some(_) if state.reads_for_polls => Peek::Poll,
+            Some((header, bytes)) => Peek::Frame(Peeked { header: *header, body: Body::from_slice(bytes) }),
+            None => Peek::Nothing,
+        }
+    }
+
     fn take_peeked(&mut self) {
         self.shown = None;
     }
@@ -225,7 +252,8 @@ unsafe impl Lane for WireLane {
     fn flush(&mut self) -> Result<(), LaneError> {
         let mut state = self.wire.state();
         state.flushed += 1;
-        if state.dead { Err(LaneError::new(ErrorKind::Broken, "flush", "")) } else { Ok(()) }
+        let fails = state.dead || state.flush_fails;
+        if fails { Err(LaneError::new(ErrorKind::Broken, "flush", "")) } else { Ok(()) }
     }
 
     fn acknowledge(&mut self) {
@@ -306,7 +334,8 @@ unsafe impl Lane for WireLane {
     }
 
     fn has_more(&self) -> bool {
-        self.shown.is_some() || !self.wire.state().arriving.is_empty()
+        let state = self.wire.state();
+        self.shown.is_some() || (!state.reads && !state.arriving.is_empty())
     }
 
     fn unacknowledged(&self) -> u64 {
