@@ -47,8 +47,6 @@ const ASK_FRAME: Kind = Kind(Kind::LANE_PRIVATE + 1);
 
 /// Bodies from this length on are given to the kernel from the caller's memory, and copied afterwards.
 const DIRECT_FROM: usize = 8 << 10;
-/// The same of a frame that nothing else goes with.
-const DIRECT_ALONE_FROM: usize = 2 << 10;
 /// Polls without a word from the poller after which a lane leaves it: more than a wait that ends in sleep takes.
 const SPINS: u32 = 1000;
 /// Bytes of small frames that are written without waiting for a flush.
@@ -287,7 +285,7 @@ unsafe impl Lane for StreamLane {
             return Ok(false);
         }
         let (pieces, len) = ([IoSlice::new(body)], body.len());
-        let result = if len >= DIRECT_ALONE_FROM {
+        let result = if len >= DIRECT_FROM {
             self.post_large(header, &pieces, len)
         } else {
             self.log.post(header, &pieces, len)
