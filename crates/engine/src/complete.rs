@@ -60,7 +60,12 @@ impl OnComplete {
         if let Some(shared) = self.shared.upgrade()
             && shared.check_fork().is_ok()
         {
-            shared.with(|core| core.cancel_and_tell(self.key));
+            let mut broken = Ok(());
+            shared.with_caught(&mut broken, |core| core.cancel_and_tell(self.key));
+            if let Err(panic) = broken {
+                // Of others: it is cancelled all the same.
+                resume_unwind(panic);
+            }
         }
     }
 }

@@ -177,21 +177,16 @@ impl<'scope> Scope<'scope, '_> {
             // Cancelled before anything of the application runs. After a panic nobody hears of a message that a receive has
             // got: it waits for another.
             let given_up = panicked || result.is_err();
-            let cancelled = catch_unwind(AssertUnwindSafe(|| {
-                shared.with(|core| {
-                    if given_up {
-                        core.give_up_recv(key);
-                    } else {
-                        core.cancel_recv(key);
-                    }
-                    core.cancel_send(key);
-                });
-            }));
-            match (&result, cancelled) {
-                (Ok(()), cancelled) => result = cancelled,
-                (Err(_), Err(second)) => crate::panics::discard(second),
-                (Err(_), Ok(())) => {}
-            }
+            let mut cancelled = Ok(());
+            shared.with_caught(&mut cancelled, |core| {
+                if given_up {
+                    core.give_up_recv(key);
+                } else {
+                    core.cancel_recv(key);
+                }
+                core.cancel_send(key);
+            });
+            crate::panics::keep(&mut result, cancelled);
         }
         result
     }

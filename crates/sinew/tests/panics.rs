@@ -318,6 +318,32 @@ fn a_wait_whose_message_comes_with_that_of_a_panicking_waker_loses_no_message() 
     scoped_receive_that_a_waker_breaks_loses_no_message(both_in_one_frame);
 }
 
+/// Nothing of a scope is left in the engine, though what its end calls first runs a waker that panics.
+#[test]
+fn a_scope_that_panics_while_a_waker_is_about_to_leaves_no_borrow_behind() {
+    for panics in [true, false] {
+        let p = warm();
+        let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
+        watch(&mut receive);
+        let mut canary = [0xaa; 8];
+        let broken = catch_unwind(AssertUnwindSafe(|| {
+            p.b.scope(|scope| {
+                let _ = scope.recv(4, &mut canary).unwrap();
+                leave_one(&p);
+                if panics {
+                    std::panic::resume_unwind(Box::new("in the scope"));
+                }
+            });
+        }));
+        assert!(broken.is_err(), "the panic goes on");
+        assert_eq!(p.b.counters().posted, 0, "a receive of the scope is left");
+        waits(&p);
+        assert_eq!(canary, [0xaa; 8], "written after the scope had ended");
+        assert_eq!(p.b.try_recv(4, &mut [0; 8]).expect("it waits for another").len, 4);
+        has_two(&p, receive);
+    }
+}
+
 #[test]
 fn a_message_on_loan_goes_back_although_a_waker_panicked_before_it_was_shown() {
     const LEN: usize = 1 << 20;
@@ -391,5 +417,20 @@ fn a_function_is_called_although_a_waker_panicked_when_it_was_given() {
     });
     let got = got.lock().unwrap().take().expect("called");
     assert_eq!(got.unwrap().buf.as_slice(), b"mine");
+    has_two(&p, receive);
+}
+
+#[test]
+fn a_function_is_called_although_a_waker_panicked_when_its_operation_was_cancelled() {
+    let p = warm();
+    let called = Arc::new(AtomicBool::new(false));
+    let call = Arc::clone(&called);
+    let mine = p.b.post_recv(4, vec![0; 8]).unwrap().on_complete(move |result| {
+        assert!(result.is_err(), "it was cancelled");
+        call.store(true, Ordering::SeqCst);
+    });
+    let receive = armed(&p, Comes::Left, || ());
+    assert!(catch_unwind(AssertUnwindSafe(|| mine.cancel())).is_err(), "the panic goes on");
+    assert!(called.load(Ordering::SeqCst), "cancelled all the same");
     has_two(&p, receive);
 }
