@@ -17,7 +17,6 @@ use crate::op::{Operation, Outcome, Received, RecvOp, SendOp, received};
 use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::fmt;
-use std::panic::resume_unwind;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -60,12 +59,7 @@ impl OnComplete {
         if let Some(shared) = self.shared.upgrade()
             && shared.check_fork().is_ok()
         {
-            let mut broken = Ok(());
-            shared.with_caught(&mut broken, |core| core.cancel_and_tell(self.key));
-            if let Err(panic) = broken {
-                // Of others: it is cancelled all the same.
-                resume_unwind(panic);
-            }
+            shared.with_first(|core| core.cancel_and_tell(self.key));
         }
     }
 }
@@ -124,8 +118,8 @@ impl Operation {
             function(Err(Failed { buf: Buf::zeroed(0), error }));
             return OnComplete { shared: Weak::new(), key: Key::NONE };
         }
-        let mut broken = Ok(());
-        shared.with_caught(&mut broken, |core| {
+        // A panic of others keeps the function from nothing: it will be called.
+        shared.with_first(|core| {
             let outcome = match sent {
                 Some(buf) => Some(Self::outcome(buf, Ok(None))),
                 None if key == Key::NONE => {
@@ -138,10 +132,6 @@ impl Operation {
                 None => core.set_waiter(key, Waiter::Function(function)),
             }
         });
-        if let Err(panic) = broken {
-            // Of others: the function will be called all the same.
-            resume_unwind(panic);
-        }
         OnComplete { shared: Arc::downgrade(shared), key }
     }
 }
@@ -234,7 +224,7 @@ pub(crate) fn run_ended(shared: &Arc<Shared>) -> std::thread::Result<()> {
             return broken;
         };
         if !crate::panics::survives(|| function(outcome)) {
-            crate::events::function_panicked();
+            crate::events::now(crate::events::function_panicked());
         }
     }
 }

@@ -1,9 +1,38 @@
 //! Everything that the engine tells `tracing`: one table, one function each.
 //!
-//! All events have the target `sinew`. Nothing is told on the data path; what is not subscribed to costs one load.
+//! All events have the target `sinew`. Nothing is told on the data path; what is not subscribed to costs one load. A subscriber is the
+//! application's: it is told outside the engine's lock (by [`crate::core::Effects`], or [`now`] by those who do not hold it), so that it
+//! may call the engine.
 
 use crate::hex;
 use sinew_transport::TransportError;
+use tracing::level_filters::LevelFilter;
+
+/// An event to be told when the engine's lock is free.
+pub(crate) type Telling = Box<dyn FnOnce() + Send>;
+
+/// Tells an event where nobody can take a subscriber's panic.
+pub(crate) fn now(telling: Option<Telling>) {
+    if let Some(tell) = telling {
+        crate::panics::survives(tell);
+    }
+}
+
+/// The filter that lets events of a level through.
+macro_rules! filter {
+    (debug) => {
+        LevelFilter::DEBUG
+    };
+    (info) => {
+        LevelFilter::INFO
+    };
+    (warn) => {
+        LevelFilter::WARN
+    };
+    (error) => {
+        LevelFilter::ERROR
+    };
+}
 
 /// One row of [`TABLE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +55,15 @@ macro_rules! events {
         }),+];
 
         $($(#[doc = $help])+
-        pub(crate) fn $name($($field: $type),*) {
-            tracing::$level!(target: "sinew", event = stringify!($name), $($field = %$value),*);
+        pub(crate) fn $name($($field: $type),*) -> Option<Telling> {
+            // Nobody of the application is asked here: this is called under the lock.
+            if LevelFilter::current() < filter!($level) {
+                return None;
+            }
+            $(let $field = $value.to_string();)*
+            Some(Box::new(move || {
+                tracing::$level!(target: "sinew", event = stringify!($name), $($field = %$field),*);
+            }))
         })+
     };
 }

@@ -276,7 +276,7 @@ fn call(callee: &Arc<Callee>, buf: &Buf, info: &Completion) -> bool {
     let survived = crate::panics::survives(|| function(buf.as_slice(), info));
     RUNNING.with_borrow_mut(Vec::pop);
     if !survived {
-        crate::events::handler_panicked(info.tag);
+        crate::events::now(crate::events::handler_panicked(info.tag));
     }
     !survived
 }

@@ -37,6 +37,6 @@ pub(crate) fn run(shared: &Arc<Shared>, cpu: Option<usize>) {
         let _ = shared.wait_taking(crate::core::BUDGET, None, stopped);
     };
     while !crate::panics::survives(turn) {
-        crate::events::thread_panicked();
+        crate::events::now(crate::events::thread_panicked());
     }
 }

@@ -211,6 +211,16 @@ impl Shared {
         result
     }
 
+    /// [`Shared::with`] for what must be done although code of the application, which others left to run, panics.
+    pub(crate) fn with_first<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut broken = Ok(());
+        let result = self.with_caught(&mut broken, f);
+        match broken {
+            Ok(()) => result,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
     /// [`Shared::with`] for drops, out of which no panic goes: it may be another panic that drops.
     pub(crate) fn with_in_drop<R>(self: &Arc<Self>, f: impl FnOnce(&mut Core) -> R) -> R {
         let mut broken = Ok(());
@@ -500,7 +510,7 @@ impl Shared {
         self.tell_sleepers();
         let mut result = Ok(());
         let handlers = effects.has_handlers();
-        let (wakers, garbage, spent) = effects.into_lists();
+        let (wakers, garbage, spent, events) = effects.into_lists();
         for waker in wakers {
             attempt(&mut result, || waker.wake());
         }
@@ -509,6 +519,9 @@ impl Shared {
         }
         for waker in spent {
             attempt(&mut result, || drop(waker));
+        }
+        for tell in events {
+            attempt(&mut result, tell);
         }
         if handlers {
             crate::panics::keep(&mut result, crate::complete::run_ended(self));

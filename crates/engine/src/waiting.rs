@@ -172,13 +172,14 @@ impl Shared {
         };
         let mut events: Vec<Event> = Vec::with_capacity(16);
         let _ = self.poller().wait(timeout, &mut events);
-        self.with(|core| self.awake(core, &events));
+        self.with_first(|core| self.awake(core, &events));
         None
     }
 
     /// Counts a sleeper, unless something is there. Those who sleep already must be woken by what comes next all the same.
     fn arm(&self, core: &mut Core) -> bool {
-        let quiet = core.arm();
+        // What is to run may panic, and then nobody would end the sleep.
+        let quiet = core.arm() && !core.effects.must_run();
         if quiet {
             self.sleepers.enter();
         } else if !self.sleepers.any() {
@@ -220,7 +221,7 @@ impl Shared {
         }
         let mut events: Vec<Event> = Vec::with_capacity(16);
         let _ = self.poller().wait(Some(Duration::ZERO), &mut events);
-        self.with(|core| {
+        self.with_first(|core| {
             if armed {
                 self.awake(core, &events);
             } else {

@@ -1,6 +1,12 @@
 //! Seeing inside: counters, histograms, options, events.
 
-use sinew::{Engine, EngineOptions};
+mod common;
+
+use common::{PATIENCE, options, pair_with, until};
+use sinew::{Engine, EngineOptions, Progress};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 fn exchange(options: EngineOptions) -> (sinew::Endpoint, sinew::Endpoint, Engine) {
     let engine = Engine::builder().domain("observing").options(options).build().unwrap();
@@ -60,41 +66,104 @@ fn every_option_and_event_has_a_name_and_a_help_text() {
     assert!(sinew::events::TABLE.iter().all(|row| !row.help.is_empty()));
 }
 
+/// Hears the name of each event of ours.
+struct Hears<F>(F);
+
+struct Name(String);
+
+impl tracing::field::Visit for Name {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "event" {
+            self.0 = format!("{value:?}").trim_matches('"').to_owned();
+        }
+    }
+}
+
+impl<F: Fn(&str) + Send + Sync + 'static> tracing::Subscriber for Hears<F> {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "sinew"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut name = Name(String::new());
+        event.record(&mut name);
+        (self.0)(&name.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 #[test]
 fn a_lost_session_is_told_to_tracing() {
     let _alone = alone();
-    use std::sync::{Arc, Mutex};
-    #[derive(Clone, Default)]
-    struct Names(Arc<Mutex<Vec<String>>>);
-    impl tracing::field::Visit for Names {
-        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-            if field.name() == "event" {
-                self.0.lock().unwrap().push(format!("{value:?}"));
-            }
-        }
-    }
-    impl tracing::Subscriber for Names {
-        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-            metadata.target() == "sinew"
-        }
-        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-            tracing::span::Id::from_u64(1)
-        }
-        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-        fn event(&self, event: &tracing::Event<'_>) {
-            event.record(&mut self.clone());
-        }
-        fn enter(&self, _: &tracing::span::Id) {}
-        fn exit(&self, _: &tracing::span::Id) {}
-    }
-    let names = Names::default();
-    tracing::subscriber::with_default(names.clone(), || {
-        let (_a, _b, engine) = exchange(EngineOptions::default());
-        engine.close(std::time::Duration::from_secs(1)).unwrap();
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&names);
+    tracing::subscriber::with_default(
+        Hears(move |name: &str| heard.lock().unwrap().push(name.to_owned())),
+        || {
+            let (_a, _b, engine) = exchange(EngineOptions::default());
+            engine.close(std::time::Duration::from_secs(1)).unwrap();
+        },
+    );
+    let names = names.lock().unwrap();
+    assert!(names.iter().any(|name| name == "session_lost"), "{names:?}");
+}
+
+/// As one that ships what it hears through the engine would.
+#[test]
+fn a_subscriber_may_call_the_engine_that_tells_it() {
+    let _alone = alone();
+    let p = pair_with("uds", Progress::Caller, Progress::Thread { cpu: None }, options());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (engine, to) = (p.here.clone(), Arc::clone(&heard));
+    let told = move |name: &str| to.lock().unwrap().push((name.to_owned(), engine.counters().sessions_lost));
+    tracing::subscriber::with_default(Hears(told), || {
+        p.here.cut(&p.to_b);
+        until("a lost lane was told", || {
+            p.here.progress();
+            heard.lock().unwrap().iter().any(|(name, _)| name == "lane_lost")
+        });
+        p.here.lose(&p.to_b);
+        assert!(heard.lock().unwrap().contains(&("session_lost".to_owned(), 1)), "{heard:?}");
     });
-    let names = names.0.lock().unwrap();
-    assert!(names.iter().any(|name| name.contains("session_lost")), "{names:?}");
+}
+
+#[test]
+fn a_handler_whose_panic_panics_its_subscriber_too_can_be_dropped() {
+    let _alone = alone();
+    let p = pair_with("uds", Progress::Caller, Progress::Caller, options());
+    let shown = Arc::new(AtomicBool::new(false));
+    let show = Arc::clone(&shown);
+    let handler = p
+        .b
+        .on_message(1, 16, 2, move |_, _| {
+            show.store(true, Ordering::SeqCst);
+            std::panic::resume_unwind(Box::new("in a handler"));
+        })
+        .unwrap();
+    p.to_b.send(1, b"one").unwrap();
+    let told = |name: &str| {
+        if name == "handler_panicked" {
+            std::panic::resume_unwind(Box::new("in a subscriber"));
+        }
+    };
+    tracing::subscriber::with_default(Hears(told), || {
+        until("the handler was called", || {
+            p.here.progress();
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| p.there.progress()));
+            shown.load(Ordering::SeqCst)
+        });
+    });
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(handler);
+        say.send(())
+    });
+    said.recv_timeout(PATIENCE).expect("nobody is in a call of it");
 }
 
 /// Everything that a public signature names can be named by a program that knows the facade only.

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{PATIENCE, Pair, engine, options, pair_with, threads, until};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sinew::{EngineOptions, Match, Progress, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -418,6 +419,37 @@ fn a_function_is_called_although_a_waker_panicked_when_it_was_given() {
     let got = got.lock().unwrap().take().expect("called");
     assert_eq!(got.unwrap().buf.as_slice(), b"mine");
     has_two(&p, receive);
+}
+
+/// The sleep ends with the panic: the descriptor says something only when there is something.
+#[test]
+fn an_event_loop_that_a_waker_breaks_as_it_wakes_can_sleep_again() {
+    let p = pair_with("shm", Progress::Caller, Progress::Event, options());
+    for _ in 0..200 {
+        p.to_b.send(9, b"warm").unwrap();
+        p.b.recv(9, &mut [0; 8]).unwrap();
+    }
+    let mut receive = p.b.post_recv(2, vec![0; 8]).unwrap();
+    watch(&mut receive);
+    let armed = loop {
+        p.here.progress();
+        p.there.process();
+        if let Some(armed) = p.there.arm() {
+            break armed;
+        }
+    };
+    leave_one(&p);
+    assert!(catch_unwind(AssertUnwindSafe(|| armed.process())).is_err(), "the panic goes on");
+    until("it sleeps", || {
+        p.here.progress();
+        p.there.process();
+        let Some(armed) = p.there.arm() else { return false };
+        let mut watched = [PollFd::from_borrowed_fd(p.there.event_fd(), PollFlags::IN)];
+        let readable = poll(&mut watched, Some(&Timespec::default())).expect("a descriptor");
+        armed.process();
+        readable == 0
+    });
+    assert_eq!(receive.try_wait().expect("it has come").unwrap().buf.as_slice(), b"two");
 }
 
 #[test]

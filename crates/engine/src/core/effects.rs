@@ -1,7 +1,8 @@
-//! What the core leaves to do until its lock is released: waking, dropping, calling handlers. All of it may run code of the
+//! What the core leaves to do until its lock is released: waking, dropping, telling, calling handlers. All of it may run code of the
 //! application, which must not run under the lock.
 
 use crate::complete::Waiter;
+use crate::events::Telling;
 use sinew_transport::Buf;
 use std::task::Waker;
 
@@ -13,6 +14,7 @@ pub(crate) struct Effects {
     wakers: Vec<Waker>,
     spent: Vec<Waiter>,
     garbage: Vec<Buf>,
+    events: Vec<Telling>,
 }
 
 const FINISHED: u8 = 1;
@@ -66,6 +68,14 @@ impl Effects {
         }
     }
 
+    /// An event, if anybody may listen to it: a subscriber is code of the application.
+    pub(crate) fn tell(&mut self, event: Option<Telling>) {
+        self.events.extend(event);
+        if !self.events.is_empty() {
+            self.there |= LISTED;
+        }
+    }
+
     #[inline]
     pub(crate) fn any(&self) -> bool {
         self.there != 0
@@ -89,9 +99,9 @@ impl Effects {
         self.there & HANDLERS != 0
     }
 
-    /// Tasks to wake, buffers and waiters to drop.
-    pub(crate) fn into_lists(self) -> (Vec<Waker>, Vec<Buf>, Vec<Waiter>) {
-        (self.wakers, self.garbage, self.spent)
+    /// Tasks to wake, buffers and waiters to drop, events to tell.
+    pub(crate) fn into_lists(self) -> (Vec<Waker>, Vec<Buf>, Vec<Waiter>, Vec<Telling>) {
+        (self.wakers, self.garbage, self.spent, self.events)
     }
 }
 
@@ -109,13 +119,14 @@ mod tests {
         let none = (false, false, false);
         assert_eq!(says(&Effects::default()), none);
         type Tell = fn(&mut Effects);
-        let tell: [(Tell, (bool, bool, bool)); 6] = [
+        let tell: [(Tell, (bool, bool, bool)); 7] = [
             (Effects::finish, (true, false, false)),
             (Effects::post, (true, false, false)),
             (Effects::call_handlers, (true, true, true)),
             (|effects| effects.wake(Waker::noop().clone()), (true, true, false)),
             (|effects| effects.spend([Waiter::Task(Waker::noop().clone())]), (true, true, false)),
             (|effects| effects.discard([Buf::zeroed(1)]), (true, true, false)),
+            (|effects| effects.tell(Some(Box::new(|| ()))), (true, true, false)),
         ];
         for (at, (tell, expected)) in tell.into_iter().enumerate() {
             let mut effects = Effects::default();
@@ -131,15 +142,17 @@ mod tests {
                 effects.clear();
                 assert_eq!(says(&effects), none, "{at}");
             }
-            let (wakers, buffers, waiters) = effects.into_lists();
-            let count = [wakers.len(), buffers.len(), waiters.len()];
-            assert_eq!(count, [[0; 3], [0; 3], [0; 3], [2, 0, 0], [0, 0, 2], [0, 2, 0]][at]);
+            let (wakers, buffers, waiters, events) = effects.into_lists();
+            let count = [wakers.len(), buffers.len(), waiters.len(), events.len()];
+            let none = [0; 4];
+            assert_eq!(count, [none, none, none, [2, 0, 0, 0], [0, 0, 2, 0], [0, 2, 0, 0], [0, 0, 0, 2]][at]);
         }
         let mut effects = Effects::default();
         effects.spend(None);
         effects.discard(None);
+        effects.tell(None);
         effects.unpost();
-        assert_eq!(says(&effects), none, "there is nothing to drop");
+        assert_eq!(says(&effects), none, "there is nothing to drop or to tell");
         effects.post();
         effects.unpost();
         assert_eq!(says(&effects), none, "a turn has seen it");

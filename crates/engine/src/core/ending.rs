@@ -98,7 +98,7 @@ impl Core {
         self.forget_kept_of(session_key);
         self.connects_lost(session_key);
         self.bury(session_key);
-        crate::events::session_lost(&id.engine, reason, unknown);
+        self.effects.tell(crate::events::session_lost(&id.engine, reason, unknown));
     }
 
     /// A session whose lanes were all lost before one was proven never was: nobody has a handle of it, and the peer, who has not

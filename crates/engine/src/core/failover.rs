@@ -161,7 +161,7 @@ impl Core {
                 self.handle_released(token);
             }
         }
-        crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport));
+        self.effects.tell(crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport)));
         self.post_switch(session_key, lane, count);
         self.lanes_changed(session_key);
         self.session_has_lane(session_key);
@@ -294,10 +294,10 @@ impl Core {
     pub(crate) fn lane_failed(&mut self, key: Key, error: &LaneError) {
         let Some(mut slot) = self.remove_lane(key) else { return };
         if slot.closes {
-            crate::events::lane_closed(slot.transport, &slot.locator);
+            self.effects.tell(crate::events::lane_closed(slot.transport, &slot.locator));
         } else {
             self.counters.lanes_lost += 1;
-            crate::events::lane_lost(slot.transport, &slot.locator, error);
+            self.effects.tell(crate::events::lane_lost(slot.transport, &slot.locator, error));
         }
         self.proof_failed(&slot, error);
         let arrived = slot.lane.as_ref().and_then(|lane| lane.backlog()).map_or(0, |backlog| backlog.arrived);

@@ -81,7 +81,7 @@ impl Core {
         // What a lost lane left over has not been sent again yet.
         let (count, peer) = (session.sent - session.replay.len() as u64, session.peer.id);
         let name = |key: Key| self.lanes.get(key).map_or("", |slot| slot.transport);
-        crate::events::lane_moved(&peer, name(active), name(target));
+        self.effects.tell(crate::events::lane_moved(&peer, name(active), name(target)));
         self.post_switch(session_key, target, count);
         self.lanes_changed(session_key);
         self.session_has_lane(session_key);

@@ -387,7 +387,7 @@ impl Core {
     pub(crate) fn note_unseen(&mut self, error: &OpError) {
         if let &OpError::Truncated { message_len, buffer_len, tag, .. } = error {
             self.counters.truncated_unseen += 1;
-            crate::events::truncated_unseen(tag, message_len, buffer_len);
+            self.effects.tell(crate::events::truncated_unseen(tag, message_len, buffer_len));
         }
     }
 

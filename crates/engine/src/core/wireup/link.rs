@@ -91,7 +91,7 @@ impl Core {
                 }
                 Err(error) => {
                     self.free_owner(owner);
-                    crate::events::listener_failed(transport, &error);
+                    self.effects.tell(crate::events::listener_failed(transport, &error));
                     return accepted;
                 }
             }
@@ -139,7 +139,7 @@ impl Core {
         let Some(slot) = self.drop_link(key) else { return };
         if slot.role == Role::Acceptor {
             self.counters.strangers += 1;
-            crate::events::stranger(slot.transport, &slot.locator, error);
+            self.effects.tell(crate::events::stranger(slot.transport, &slot.locator, error));
         }
         if let Some((connect, index)) = slot.attempt {
             let state = if error.operation == STALE { AttemptState::Untried } else { failed(error) };
