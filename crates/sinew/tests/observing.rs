@@ -138,9 +138,8 @@ fn a_handler_whose_panic_panics_its_subscriber_too_can_be_dropped() {
     let p = pair_with("uds", Progress::Caller, Progress::Caller, options());
     let shown = Arc::new(AtomicBool::new(false));
     let show = Arc::clone(&shown);
-    let handler = p
-        .b
-        .on_message(1, 16, 2, move |_, _| {
+    let handler =
+        p.b.on_message(1, 16, 2, move |_, _| {
             show.store(true, Ordering::SeqCst);
             std::panic::resume_unwind(Box::new("in a handler"));
         })

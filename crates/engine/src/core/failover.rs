@@ -161,7 +161,8 @@ impl Core {
                 self.handle_released(token);
             }
         }
-        self.effects.tell(crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport)));
+        self.effects
+            .tell(crate::events::session_up(&peer, self.lanes.get(lane).map_or("", |slot| slot.transport)));
         self.post_switch(session_key, lane, count);
         self.lanes_changed(session_key);
         self.session_has_lane(session_key);
