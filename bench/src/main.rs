@@ -196,6 +196,7 @@ fn settings(args: &RunArgs) -> Result<Settings> {
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let [first, second] = args.cpus[..] else { anyhow::bail!("--cpus takes two cores, such as 0,1") };
     ensure!(first != second, "the two sides need two cores");
+    raw::pair::may_use(&[first, second])?;
     let seconds = args.seconds.unwrap_or(if args.quick { QUICK_SECONDS } else { SECONDS });
     ensure!(seconds > 0.0 && seconds < 60.0, "--seconds must lie between 0 and 60");
     Ok(Settings { rounds: args.rounds, seconds, cpus: [first, second] })
@@ -244,6 +245,17 @@ mod tests {
                 let parsed = Cli::try_parse_from(words.split_whitespace());
                 assert!(parsed.is_ok(), "{}: {words}: {:?}", line.id, parsed.err());
             }
+        }
+    }
+
+    #[test]
+    fn cores_that_the_machine_lacks_are_refused_before_anything_is_measured() {
+        let settings = |cpus: &str| {
+            let cli = Cli::try_parse_from(["sinew-bench", "--cpus", cpus]).expect("arguments");
+            settings(&cli.run).map(|settings| settings.cpus)
+        };
+        for lacking in ["0,1000", "1000,0", "0,100000", "0,0", "0"] {
+            assert!(settings(lacking).is_err(), "{lacking}");
         }
     }
 

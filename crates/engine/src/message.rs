@@ -221,10 +221,17 @@ impl Message<'_> {
     ///
     /// # Errors
     /// As [`Peer::send`].
+    ///
+    /// # Panics
+    /// When the parts, which may overlap, are longer together than memory can be.
     pub fn send_slices(&self, parts: &[IoSlice<'_>]) -> Result<(), OpError> {
         let shared = &self.peer.endpoint.shared;
         shared.check_fork()?;
-        let len = parts.iter().map(|part| part.len()).sum();
+        // Parts may overlap, so that there can be more bytes than memory has: what counts on the sum must not meet a wrong one.
+        let sum = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.len()));
+        let Some(len) = sum.filter(|&sum| isize::try_from(sum).is_ok()) else {
+            panic!("the parts of a message are longer than memory can be")
+        };
         let posted = shared.with(|core| {
             self.post_now(core, parts, len)?;
             Ok(core.flush_active(self.peer.session))

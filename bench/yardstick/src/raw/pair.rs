@@ -5,20 +5,33 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use rustix::thread::CpuSet;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Pins this thread to `cpu`; nothing to do without one.
 pub fn pin(cpu: Option<usize>) -> Result<()> {
     cpu.map_or(Ok(()), |cpu| allow(&[cpu]))
 }
 
-/// Lets this thread run on any of `cpus`.
+/// Lets this thread run on any of `cpus`, and no other; an error if the machine lacks one.
 pub fn allow(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    cpus.iter().for_each(|cpu| set.set(*cpu));
-    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot pin to cores {cpus:?}"))
+    for &cpu in cpus {
+        ensure!(cpu < CpuSet::MAX_CPU, "there is no core {cpu}");
+        set.set(cpu);
+    }
+    sched_setaffinity(None, &set).with_context(|| format!("cannot pin to cores {cpus:?}"))?;
+    // The system takes those that it has.
+    let got = sched_getaffinity(None).context("cannot ask for the cores of this thread")?;
+    let lacks = cpus.iter().find(|&&cpu| !got.is_set(cpu));
+    lacks.map_or(Ok(()), |cpu| Err(anyhow::anyhow!("there is no core {cpu}, or it may not be used")))
+}
+
+/// Whether [`allow`] would do, told by a thread of its own.
+pub fn may_use(cpus: &[usize]) -> Result<()> {
+    std::thread::scope(|scope| scope.spawn(|| allow(cpus)).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Makes the kernel end this process when the one that started it ends.

@@ -178,6 +178,10 @@ impl Core {
         let (_, number) = message.number();
         let key = self.ops.insert(Op::Recv(op));
         if !self.give_unexpected(key, endpoint, arrival, message, wanted) || handler.is_some() {
+            if self.by_callers && self.is_over(key) {
+                // One without room for a message that was announced: its caller may not call again for long, and the sender waits.
+                self.send_staged();
+            }
             return Started::Pending(key);
         }
         match self.collect_recv(key) {
