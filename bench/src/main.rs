@@ -82,6 +82,18 @@ enum Program {
     Ours(ours::OursArgs),
     /// The ZeroMQ peer, by hand.
     Zmq(peers::zmq::ZmqArgs),
+    /// Counts the instructions (callgrind) and system calls (strace) of one message in each form.
+    Count(CountArgs),
+}
+
+#[derive(Debug, Args)]
+struct CountArgs {
+    /// Only rows that have this in their name.
+    #[arg(long)]
+    only: Option<String>,
+    /// One JSON object per row instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() {
@@ -107,6 +119,10 @@ fn start() -> Result<i32> {
             ours::run(args)?
         }
         Some(Program::Zmq(args)) => peers::zmq::run(args)?,
+        Some(Program::Count(args)) => {
+            ours::print_counts(args.only.as_deref(), args.json)?;
+            return Ok(0);
+        }
         None => return bench(&cli.run),
     };
     if let Some(sample) = sample {

@@ -4,13 +4,14 @@
 //! One thread owns both engines, so that what one sends is there for the other at once and no schedule of the machine makes a
 //! side wait: a side that waits long may look at its descriptors.
 
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use sinew::{Endpoint, Engine, Peer, Progress};
 
 use super::OursArgs;
-use super::pairing::{self, check, stamp};
+use super::alone::{Both, both};
+use super::pairing::{check, stamp};
 use crate::counting::allocations_of;
 use sinew_yardstick::sample::Sample;
 
@@ -19,7 +20,7 @@ const MESSAGES: u64 = 100_000;
 /// A system call that nothing else makes: it cuts the trace into pieces.
 const MARK: &str = "getpriority(";
 
-fn mark() {
+pub(super) fn mark() {
     let _ = rustix::process::getpriority_user(rustix::process::Uid::ROOT);
 }
 
@@ -29,44 +30,15 @@ pub(super) fn can_trace() -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-/// Two endpoints of two engines, both of this thread.
-struct Both {
-    peer: Peer,
-    here: Endpoint,
-    there: Endpoint,
-    /// An engine closes with its last handle.
-    _engines: [Engine; 2],
-}
-
-fn both(args: &OursArgs) -> Result<Both> {
-    let (first, second) =
-        (pairing::engine(args, Progress::Caller)?, pairing::engine(args, Progress::Caller)?);
-    let (here, there) = (first.endpoint("here")?, second.endpoint("there")?);
-    let address = there.address();
-    let peer = std::thread::scope(|scope| {
-        let connecting = scope.spawn(|| here.connect(address));
-        while !connecting.is_finished() {
-            second.process();
-        }
-        connecting.join().ok().context("the connecting thread panicked")
-    })??;
-    Ok(Both { peer, here, there, _engines: [first, second] })
-}
-
-/// There and back, with a reply to the message's source.
+/// There and back.
 fn messages(both: &Both, size: usize) -> Result<()> {
     let (mut out, mut into) = ([0; 64], [0; 64]);
-    let back = {
-        both.peer.send(0, b"hello")?;
-        let source = both.there.recv(0, &mut into)?.source;
-        both.there.reply_to(source)?
-    };
     for number in 1..=MESSAGES / 2 {
         stamp(&mut out[..size], number);
         both.peer.send(number, &out[..size])?;
         let got = both.there.recv(number, &mut into)?;
         ensure!(got.len == size, "message {number}: {got:?}");
-        back.send(number, &into[..size])?;
+        both.back.send(number, &into[..size])?;
         both.here.recv(number, &mut out)?;
         check(&out[..size], number)?;
     }
@@ -84,30 +56,35 @@ pub(super) fn traced(args: &OursArgs) -> Result<()> {
 }
 
 fn system_calls() -> Result<u64> {
+    count_between_marks(&trace(std::env::args_os().skip(1).chain(["--second".into()]))?, MESSAGES)
+        .context("no two marks in the trace")
+}
+
+/// What `strace` writes of this program with these words.
+pub(super) fn trace(words: impl Iterator<Item = OsString>) -> Result<String> {
     let log = std::env::temp_dir().join(format!("sinew-bench-{}.strace", std::process::id()));
-    let status = Command::new("strace")
+    let traced = Command::new("strace")
         .args(["-f", "-o"])
         .arg(&log)
         .arg(std::env::current_exe()?)
-        .args(std::env::args_os().skip(1))
-        .arg("--second")
-        .status()
-        .context("strace")?;
+        .args(words)
+        .stdout(Stdio::null())
+        .status();
     let text = std::fs::read_to_string(&log).context("what strace wrote");
     let _ = std::fs::remove_file(&log);
-    let text = text?;
+    let status = traced.context("strace cannot be started: apt-get install strace")?;
     ensure!(status.success(), "strace: {status}");
-    count_between_marks(&text).context("no two marks in the trace")
+    text
 }
 
 /// System calls of the marking thread between its two marks, beside looks. Lines begin with the thread's number.
-fn count_between_marks(trace: &str) -> Option<u64> {
+pub(super) fn count_between_marks(trace: &str, messages: u64) -> Option<u64> {
     let thread = trace.lines().find(|line| line.contains(MARK))?.split_whitespace().next()?;
     let mut own = trace.lines().filter_map(|line| line.strip_prefix(thread)).map(str::trim_start);
     own.find(|line| line.starts_with(MARK))?;
     let between: Vec<&str> = own.take_while(|line| !line.starts_with(MARK)).collect();
     let looks = between.iter().filter(|call| is_look(call)).count();
-    let looks = if looks as u64 * LOOKS_EVERY <= MESSAGES { looks } else { 0 };
+    let looks = if looks as u64 * LOOKS_EVERY <= messages { looks } else { 0 };
     Some((between.len() - looks) as u64)
 }
 
@@ -146,7 +123,7 @@ mod tests {
         let trace = "7 mmap(1)\n8 getpriority(2, 0) = 0\n7 read(3)\n8 write(1)\n\
             8 epoll_pwait(4, [], 64, 0, NULL, 8) = 0\n8 epoll_pwait(4, [], 64, 5, NULL, 8) = 0\n\
             8 getpriority(2, 0) = 0\n8 exit(0)\n";
-        assert_eq!(count_between_marks(trace), Some(2));
-        assert_eq!(count_between_marks("7 write(1)\n"), None);
+        assert_eq!(count_between_marks(trace, MESSAGES), Some(2));
+        assert_eq!(count_between_marks("7 write(1)\n", MESSAGES), None);
     }
 }

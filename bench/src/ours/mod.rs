@@ -2,7 +2,9 @@
 //! payloads that change from message to message and are checked, sixteen other receives posted.
 //! `sinew-bench ours CASE` is the first, active side and starts the second, passive one. The runner calls it.
 
+mod alone;
 mod asynchronous;
+mod counted;
 mod data_path;
 mod engine;
 mod in_place;
@@ -14,6 +16,7 @@ mod stream;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+pub use counted::{Form, print_all as print_counts};
 use sinew_yardstick::raw::pair;
 use sinew_yardstick::sample::{Missing, Sample};
 
@@ -48,6 +51,8 @@ pub enum Case {
     Connect,
     /// Allocations and system calls of a small message.
     DataPath,
+    /// The program of which `sinew-bench count` counts instructions and system calls.
+    Counted,
     /// One send and its match with many receives posted and many messages waiting.
     Matching,
     /// From a peer's death to the end of an operation that waits for it.
@@ -120,6 +125,12 @@ pub struct OursArgs {
     /// Deaths in one run.
     #[arg(long, default_value_t = 5)]
     pub deaths: usize,
+    /// How messages are sent and received where they are counted.
+    #[arg(long)]
+    pub form: Option<Form>,
+    /// How many of them.
+    #[arg(long, default_value_t = 1024)]
+    pub messages: u64,
     /// The two cores, active side first.
     #[arg(long, value_delimiter = ',', default_value = "0,1")]
     pub cpus: Vec<usize>,
@@ -173,6 +184,7 @@ fn first(args: &OursArgs) -> Result<Sample> {
         Case::Storm => scale::storm_first(args),
         Case::AllToAll => scale::all_to_all_first(args),
         Case::Shared => scale::shared_first(args),
+        Case::Counted => counted::program(args).map(|()| Sample::default()),
         Case::Write => bail!("this case has no program"),
     }
 }
@@ -194,6 +206,7 @@ fn second(args: &OursArgs) -> Result<()> {
         Case::AllToAll => scale::all_to_all_second(args),
         Case::Shared => scale::shared_second(args),
         Case::DataPath => data_path::traced(args),
+        Case::Counted => counted::program(args),
         _ => bail!("this case has no second side"),
     }
 }

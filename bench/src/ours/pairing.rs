@@ -86,7 +86,7 @@ pub(super) fn second(args: &OursArgs, progress: Progress) -> Result<Side> {
     Ok(Side { _standing_by: stand_by(&endpoint)?, peer, endpoint, engine, _second: None })
 }
 
-fn stand_by(endpoint: &Endpoint) -> Result<Vec<RecvOp>> {
+pub(super) fn stand_by(endpoint: &Endpoint) -> Result<Vec<RecvOp>> {
     (0..STANDING_BY_COUNT)
         .map(|number| Ok(endpoint.post_recv(STANDING_BY + number, Buf::zeroed(64))?))
         .collect()

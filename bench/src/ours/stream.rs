@@ -36,7 +36,7 @@ pub(super) fn timed(args: &OursArgs, mut batch: impl FnMut() -> Result<u64>) -> 
 
 /// The number in message `order` of the stream.
 #[inline]
-fn tag_of(args: &OursArgs, order: u64) -> u64 {
+pub(super) fn tag_of(args: &OursArgs, order: u64) -> u64 {
     if args.permute { order & !7 | PERMUTATION[(order & 7) as usize] } else { order }
 }
 
