@@ -71,10 +71,10 @@ fn a_seed_that_is_kept_breaks_no_promise() {
 }
 
 /// Stripes of a lane that was lost, after their message was answered or while the lane had not said yet what it had let go of: in
-/// each of these seeds a send never ended.
+/// each of these seeds a send never ended, in the history that it had when that was found. The engine's rig has both by hand.
 #[test]
 fn memory_of_stripes_comes_back_when_their_lane_is_lost() {
-    for seed in [3038, 12956, 14980, 15658, 17987] {
+    for seed in [3038, 12956, 14980, 17987] {
         let report = run(seed, &Setting::default());
         assert!(report.violations.is_empty(), "{}: {:#?}", report.replay(), report.violations);
         assert!(report.stripes > 0 && report.lanes_lost > 0, "{}", report.replay());

@@ -20,6 +20,8 @@ pub(crate) struct LaneSlot {
     /// Where it was dialled, for people.
     pub(crate) locator: String,
     pub(crate) transport: &'static str,
+    /// The longest body of a frame that it takes.
+    pub(crate) frame_max: usize,
     pub(crate) memory_polled: bool,
     pub(crate) hot: bool,
     /// In the list of lanes that timers look at.
@@ -66,6 +68,7 @@ impl LaneSlot {
         proof: Proof,
     ) -> Self {
         Self {
+            frame_max: lane.info().limits.frame_max,
             memory_polled: lane.info().capabilities.memory_polled,
             joins: lane.backlog().is_some(),
             lane: Some(lane),

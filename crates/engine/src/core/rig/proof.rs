@@ -9,7 +9,7 @@ use std::time::Duration;
 const US: fn(u64) -> Duration = Duration::from_micros;
 
 #[test]
-fn a_lane_is_proven_by_four_round_trips_and_one_more() {
+fn a_lane_is_proven_by_four_small_round_trips_and_a_full_one() {
     let net = Net::new("one", 1000);
     let site = Site::new([&net]);
     let connect = site.connect(None, &[net.at("a")], Purpose::Connect);
@@ -23,10 +23,10 @@ fn a_lane_is_proven_by_four_round_trips_and_one_more() {
         })
     };
     let mut nonces = vec![];
-    for (at, trip) in [40, 20, 30, 50, 900].into_iter().enumerate() {
+    for (at, (trip, len)) in [(40, 8), (20, 8), (30, 8), (50, 8), (900, 4096)].into_iter().enumerate() {
         let posted = line.wire().take();
-        let [(probe, _)] = &posted[..] else { panic!("one at a time: {posted:?}") };
-        assert_eq!(probe.kind, Kind::PROBE, "{at}");
+        let [(probe, body)] = &posted[..] else { panic!("one at a time: {posted:?}") };
+        assert_eq!((probe.kind, body.len()), (Kind::PROBE, len), "{at}");
         assert!(!proof().2);
         nonces.push(probe.tag);
         // An answer to something else is none.
@@ -38,7 +38,7 @@ fn a_lane_is_proven_by_four_round_trips_and_one_more() {
     nonces.sort_unstable();
     nonces.dedup();
     assert_eq!(nonces.len(), 5, "nobody can answer what was not asked yet");
-    assert_eq!(proof(), (Some(20_000), Some(900_000), true), "the shortest of the four, and the last one");
+    assert_eq!(proof(), (Some(20_000), Some(900_000), true), "the shortest, and the full one");
     assert_eq!(line.wire().of(Kind::RESUME).len(), 1);
     site.carries(&line);
     let Some(Ok(session)) = site.stands(connect) else { panic!("no session") };
@@ -54,7 +54,8 @@ fn a_probe_of_the_peer_is_answered_by_as_many_bytes() {
     let site = Site::new([&net]);
     let (_, line) = site.session(&net, &Peer::new(LESS));
     let lane = site.lane(&line);
-    for (asks, answers) in [(100, 100), (4096, 4096)] {
+    // Or by as many as one frame has here.
+    for (asks, answers) in [(100, 100), (4096, 4096), (5000, 4096)] {
         line.wire().state().arriving.push_back((Header::control(Kind::PROBE, 5), vec![1; asks]));
         site.core(|core| core.poll_lane(lane, 64));
         let posted = line.wire().take();

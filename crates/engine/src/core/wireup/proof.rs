@@ -18,14 +18,15 @@ impl Core {
     /// Sends the next probe of a lane: first small ones, then one as large as the lane takes.
     pub(super) fn send_probe(&mut self, key: Key) {
         let Some(slot) = self.lanes.get_mut(key) else { return };
-        let frame_max = slot.lane.as_ref().map_or(0, |lane| lane.info().limits.frame_max);
-        let len = if slot.proof.left > 1 { 8 } else { frame_max };
+        let len = if slot.proof.left > 1 { 8 } else { slot.frame_max };
         let header = Header::control(Kind::PROBE, slot.proof.nonce);
         slot.proof.sent_at = Some(self.surroundings.now());
         self.post_unsequenced(key, header, &vec![0x5a; len]);
     }
 
     pub(crate) fn handle_probe(&mut self, lane: Key, header: &Header, len: usize) {
+        // The peer's lane may take longer frames than this side's.
+        let len = len.min(self.lanes.get(lane).map_or(0, |slot| slot.frame_max));
         self.post_unsequenced(lane, Header::control(Kind::PROBE_REPLY, header.tag), &vec![0xa5; len]);
     }
 
