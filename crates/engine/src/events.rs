@@ -1,7 +1,7 @@
 //! Everything that the engine tells `tracing`: one table, one function each.
 //!
 //! All events have the target `sinew`. Nothing is told on the data path; what is not subscribed to costs one load. A subscriber is the
-//! application's: it is told outside the engine's lock (by [`crate::core::Effects`], or [`now`] by those who do not hold it), so that it
+//! application's: it is told outside the engine's lock (by `core::Effects`, or `now` by those who do not hold it), so that it
 //! may call the engine.
 
 use crate::hex;

@@ -345,6 +345,11 @@ impl Core {
         let mut done = 0;
         for _ in 0..self.behind.len() {
             let Some(key) = self.behind.pop_front() else { break };
+            if !self.taking.is_empty() && self.taking.lane() == key {
+                // Whoever keeps what is left of its bundle looks at it, but may end before there is nothing more.
+                self.behind.push_back(key);
+                continue;
+            }
             if let Some(slot) = self.lanes.get_mut(key) {
                 slot.behind = false;
                 done += self.poll_lane(key, budget);

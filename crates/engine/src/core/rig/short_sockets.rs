@@ -1,5 +1,6 @@
 //! The short way over a socket: what a blocking send gives to the system, and what a look asks it for.
 
+use super::bundle::frame;
 use super::{Rig, Wire, eager};
 use crate::completion::Match;
 use crate::core::table::Key;
@@ -176,6 +177,35 @@ fn what_a_look_has_read_for_somebody_else_is_not_forgotten() {
         assert!(matches!(look(core, 1), Look::Away));
         assert!(core.behind.is_empty());
     });
+}
+
+/// A turn leaves the lane of an open bundle alone. What that lane has more is handed up when nobody keeps the bundle any more.
+#[test]
+fn what_a_lane_has_behind_an_open_bundle_is_not_forgotten() {
+    let (rig, _lane, wire) = rig();
+    {
+        let mut state = wire.state();
+        (state.reads, state.peeks) = (false, true);
+    }
+    let (bundle, body) = frame([5, 6]);
+    come(&wire, [3]);
+    wire.state().arriving.push_back((Header { dst: 1, ..bundle }, body));
+    come(&wire, [7]);
+    let third = rig.post(3, 8);
+    rig.core(|core| {
+        core.turn(1);
+        assert_eq!((core.counters.unexpected, core.behind.len()), (0, 1));
+        assert!(!matches!(look(core, 9), Look::Done));
+        assert!(!core.taking.is_empty(), "the bundle is taken in");
+        // The socket that was busy last is another one.
+        core.hot_socket = None;
+        core.turn_settled(1);
+        assert_eq!(core.behind.len(), 1, "there is one more");
+        core.settle();
+        core.turn(64);
+        assert_eq!((core.counters.unexpected, core.behind.len()), (3, 0));
+    });
+    assert_eq!(rig.got(third), Some(vec![3; 4]));
 }
 
 /// Looks and turns of a caller that waits, as `Shared::recv_direct` takes them.
