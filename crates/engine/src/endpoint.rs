@@ -154,7 +154,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`OpError`]; after [`OpError::Truncated`] the buffer holds the beginning of the message.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&self, pattern: impl Into<Match>, buf: &mut [u8]) -> Result<Completion, OpError> {
         let pattern = pattern.into();
         if self.inner.measures.is_none()
@@ -181,7 +181,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Endpoint::recv`].
-    #[inline]
+    #[inline(always)]
     pub fn recv_within(
         &self,
         pattern: impl Into<Match>,
