@@ -364,13 +364,14 @@ unsafe impl Lane for StreamLane {
         if take {
             self.receiver.take_shown();
         }
-        let owes =
-            self.blocked || self.want_acknowledge || self.watching_writable || self.write_error.is_some();
-        if self.over.is_some() || owes {
+        if self.over.is_some() {
             return Peek::Poll;
         }
         if !self.receiver.more {
-            if !self.receiver.may_read_ahead() {
+            // What a poll does beside reading comes first; frames that are in memory come before it.
+            let owes =
+                self.blocked || self.want_acknowledge || self.watching_writable || self.write_error.is_some();
+            if owes || !self.receiver.may_read_ahead() {
                 return Peek::Poll;
             }
             match self.read_ahead(looks) {
