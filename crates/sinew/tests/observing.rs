@@ -117,7 +117,8 @@ fn a_lost_session_is_told_to_tracing() {
 #[test]
 fn a_subscriber_may_call_the_engine_that_tells_it() {
     let _alone = alone();
-    let p = pair_with("uds", Progress::Caller, Progress::Thread { cpu: None }, options());
+    // The other side stands still: its thread could meet the event first, and `tracing` asks that thread's subscriber alone then.
+    let p = pair_with("uds", Progress::Caller, Progress::Caller, options());
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (engine, to) = (p.here.clone(), Arc::clone(&heard));
     let told = move |name: &str| to.lock().unwrap().push((name.to_owned(), engine.counters().sessions_lost));
