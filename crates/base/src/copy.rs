@@ -73,7 +73,7 @@ pub fn soon(at: *const u8) {
 #[inline(always)]
 pub fn soon_written(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if prefetches_for_writing() {
+    if PREFETCHES_FOR_WRITING.get() {
         // SAFETY: the processor has the instruction, which changes nothing but caches, and never faults.
         unsafe {
             core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
@@ -103,7 +103,7 @@ pub fn handed_over(at: *const u8) {
 #[inline]
 pub fn is_far(word: &std::sync::atomic::AtomicU64) -> bool {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return x86::moves_lines() && x86::ticks_to_come(word) >= x86::FAR_TICKS;
+    return x86::MOVES_LINES.get() && x86::ticks_to_come(word) >= x86::FAR_TICKS;
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     {
         let _ = word;
@@ -111,31 +111,48 @@ pub fn is_far(word: &std::sync::atomic::AtomicU64) -> bool {
     }
 }
 
-/// Whether the processor has `prefetchw`, which not all of the architecture have.
+/// Something about the processor that is asked for once: one load from then on.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline(always)]
-fn prefetches_for_writing() -> bool {
-    use std::sync::atomic::{AtomicU8, Ordering};
-    static KNOWN: AtomicU8 = AtomicU8::new(0);
+struct Known {
+    answer: std::sync::atomic::AtomicU8,
+    ask: fn() -> bool,
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+impl Known {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+
+    const fn new(ask: fn() -> bool) -> Self {
+        Self { answer: std::sync::atomic::AtomicU8::new(0), ask }
+    }
+
+    #[inline(always)]
+    fn get(&self) -> bool {
+        match self.answer.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => self.find_out(),
+            answer => answer == Self::YES,
+        }
+    }
 
     #[cold]
     #[inline(never)]
-    fn ask() -> u8 {
-        use core::arch::x86_64::__cpuid;
-        const LAST: u32 = 0x8000_0000;
-        const FEATURES: u32 = 0x8000_0001;
-        const PREFETCHW: u32 = 1 << 8;
-        let has = __cpuid(LAST).eax >= FEATURES && __cpuid(FEATURES).ecx & PREFETCHW != 0;
-        let known = if has { 2 } else { 1 };
-        KNOWN.store(known, Ordering::Relaxed);
-        known
-    }
-
-    match KNOWN.load(Ordering::Relaxed) {
-        0 => ask() == 2,
-        known => known == 2,
+    fn find_out(&self) -> bool {
+        let has = (self.ask)();
+        self.answer.store(if has { Self::YES } else { Self::NO }, std::sync::atomic::Ordering::Relaxed);
+        has
     }
 }
+
+/// Whether the processor has `prefetchw`, which not all of the architecture have.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+static PREFETCHES_FOR_WRITING: Known = Known::new(|| {
+    use core::arch::x86_64::__cpuid;
+    const LAST: u32 = 0x8000_0000;
+    const FEATURES: u32 = 0x8000_0001;
+    const PREFETCHW: u32 = 1 << 8;
+    __cpuid(LAST).eax >= FEATURES && __cpuid(FEATURES).ecx & PREFETCHW != 0
+});
 
 /// Below this, a few moves in line.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -256,26 +273,11 @@ mod x86 {
     pub(super) const FAR_TICKS: u64 = 60;
 
     /// Whether the processor has `cldemote`.
-    #[inline]
-    pub(super) fn moves_lines() -> bool {
-        static KNOWN: AtomicU8 = AtomicU8::new(0);
-
-        #[cold]
-        #[inline(never)]
-        fn ask() -> u8 {
-            use core::arch::x86_64::{__cpuid, __cpuid_count};
-            const CLDEMOTE: u32 = 1 << 25;
-            let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ecx & CLDEMOTE != 0;
-            let known = if has { 2 } else { 1 };
-            KNOWN.store(known, Ordering::Relaxed);
-            known
-        }
-
-        match KNOWN.load(Ordering::Relaxed) {
-            0 => ask() == 2,
-            known => known == 2,
-        }
-    }
+    pub(super) static MOVES_LINES: super::Known = super::Known::new(|| {
+        use core::arch::x86_64::{__cpuid, __cpuid_count};
+        const CLDEMOTE: u32 = 1 << 25;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ecx & CLDEMOTE != 0
+    });
 
     /// What a first load of `word` takes beyond a second one.
     pub(super) fn ticks_to_come(word: &AtomicU64) -> u64 {
