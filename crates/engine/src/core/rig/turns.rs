@@ -30,6 +30,18 @@ fn owner_of_listener(site: &Site) -> u32 {
     site.core(|core| core.owners.iter().position(|owner| *owner == Owner::Domain(0)).unwrap() as u32)
 }
 
+/// A turn in which its lane has something: one in memory, or a socket that holds frames back.
+fn busy_turn(site: &Site, memory_polled: bool) -> usize {
+    site.core(|core| {
+        if !memory_polled {
+            let lane = core.hot_socket.unwrap();
+            core.lanes.get_mut(lane).unwrap().behind = true;
+            core.behind.push_back(lane);
+        }
+        core.turn(1)
+    })
+}
+
 /// A lane in memory, as it is after a word from the peer, and one over a socket.
 fn both() -> (Site, Line, Line) {
     let (memory, socket) = (Net::new("shared", 100), Net::new("one", 1000));
@@ -133,16 +145,7 @@ fn descriptors_and_cooled_lanes_are_not_forgotten_while_others_are_busy() {
         let turns = |count: u32| {
             for _ in 0..count {
                 brings(&line, 1);
-                let found = site.core(|core| {
-                    // The socket is one that holds frames back.
-                    if !memory_polled {
-                        let lane = core.hot_socket.unwrap();
-                        core.lanes.get_mut(lane).unwrap().behind = true;
-                        core.behind.push_back(lane);
-                    }
-                    core.turn(1)
-                });
-                assert_eq!(found, 1);
+                assert_eq!(busy_turn(&site, memory_polled), 1);
             }
         };
         turns(often - 1);
@@ -156,15 +159,7 @@ fn descriptors_and_cooled_lanes_are_not_forgotten_while_others_are_busy() {
         let event = sinew_transport::Event { key, readable: true, writable: false, closed: false };
         site.world.state().ready = vec![event];
         brings(&line, 1);
-        let found = site.core(|core| {
-            if !memory_polled {
-                let lane = core.hot_socket.unwrap();
-                core.lanes.get_mut(lane).unwrap().behind = true;
-                core.behind.push_back(lane);
-            }
-            core.turn(1)
-        });
-        assert_eq!(found, 2);
+        assert_eq!(busy_turn(&site, memory_polled), 2);
     }
 }
 
