@@ -12,13 +12,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const PAGE: usize = 4096;
+/// Instructions whose addresses a diary has room for.
+const TRACE: usize = 1 << 16;
 /// Victims at the same time.
 pub(crate) const SLOTS: usize = 4;
 
 /// What one victim says of itself. Its calls are numbered from 1.
 #[repr(C)]
-#[derive(Default)]
 pub(crate) struct Diary {
     /// The last call that it began.
     pub(crate) begun: AtomicU64,
@@ -31,15 +31,23 @@ pub(crate) struct Diary {
     /// It waits for [`Diary::go`] before the operation that is run in steps.
     pub(crate) ready: AtomicU64,
     pub(crate) go: AtomicU64,
+    /// Where the count of instructions begins, if not at the beginning: an address, and which pass of it.
+    pub(crate) at: AtomicU64,
+    pub(crate) passes: AtomicU64,
     /// Instructions of that operation so far, and at how many it ends.
     pub(crate) steps: AtomicU64,
     pub(crate) limit: AtomicU64,
+    /// The address of the instruction that it ended before, and one in the middle of the program.
+    pub(crate) place: AtomicU64,
+    pub(crate) program: AtomicU64,
     /// It ends at its limit.
     pub(crate) dying: AtomicU64,
     /// The operation was over before.
     pub(crate) done: AtomicU64,
     /// Not 0: it saw what must not be.
     pub(crate) wrong: AtomicU64,
+    /// Addresses of the instructions that were counted.
+    pub(crate) trace: [AtomicU64; TRACE],
 }
 
 impl Diary {
@@ -50,7 +58,18 @@ impl Diary {
 
     fn clear(&self) {
         let words = [&self.begun, &self.ended, &self.held, &self.missing, &self.wrong];
-        let stepped = [&self.ready, &self.go, &self.steps, &self.limit, &self.dying, &self.done];
+        let stepped = [
+            &self.ready,
+            &self.go,
+            &self.at,
+            &self.passes,
+            &self.steps,
+            &self.limit,
+            &self.place,
+            &self.program,
+            &self.dying,
+            &self.done,
+        ];
         for word in words.into_iter().chain(stepped) {
             word.store(0, Ordering::Release);
         }
@@ -76,16 +95,17 @@ unsafe impl Sync for Diaries {}
 impl Diaries {
     fn map(path: &Path) -> Self {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
-        file.set_len(PAGE as u64).unwrap();
+        let len = size_of::<[Diary; SLOTS]>();
+        file.set_len(len as u64).unwrap();
         let (prot, flags) =
             (rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE, rustix::mm::MapFlags::SHARED);
         // SAFETY: a new mapping, anywhere.
-        let data = unsafe { rustix::mm::mmap(std::ptr::null_mut(), PAGE, prot, flags, &file, 0) }.unwrap();
+        let data = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, &file, 0) }.unwrap();
         Self(NonNull::new(data.cast()).expect("mapped"))
     }
 
     pub(crate) fn of(&self, slot: usize) -> &Diary {
-        // SAFETY: mapped for ever, a page is long enough, and any bytes are atomics.
+        // SAFETY: mapped for ever, as long as all of them are, and any bytes are atomics.
         unsafe { &self.0.as_ref()[slot] }
     }
 }

@@ -7,10 +7,12 @@
 mod common;
 mod connects;
 mod detect;
+mod every;
 mod herd;
 mod ledger;
 mod random;
 mod rounds;
+mod route;
 mod steps;
 mod survivor;
 mod three;
@@ -45,8 +47,8 @@ fn other_process() {
         }
         ["three", lane] => three::campaign(lane_named(lane)),
         ["detect", lane, mode] => detect::campaign(lane_named(lane), mode),
-        ["step", side, tier] => steps::campaign(side, tier, false),
-        ["trace", side, tier] => steps::campaign(side, tier, true),
+        ["step", side, tier] => every::campaign(side, tier, false),
+        ["trace", side, tier] => every::campaign(side, tier, true),
         _ => panic!("no campaign {role}"),
     }
 }

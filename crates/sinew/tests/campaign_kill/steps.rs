@@ -5,7 +5,8 @@
 
 use crate::common::PATIENCE;
 use crate::herd::{Diary, Victim, introduce};
-use crate::rounds::{Random, Times, rounds, seed, until};
+use crate::rounds::until;
+use crate::route::Route;
 use crate::survivor::{Survivor, World, assert_lost};
 use crate::tracer::{Stop, Tracee, mark};
 use crate::traffic::{FLOW, HELLO, fill, is_whole};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// What is done at every instruction of which a process dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Tier {
+pub(crate) enum Tier {
     Short,
     TrySend,
     Eager,
@@ -42,12 +43,12 @@ const FRAGMENT: usize = 4096;
 /// The survivor makes progress once in so many instructions, where the victim waits for it.
 const STEPS_PER_TURN: u64 = 24;
 /// More instructions than any victim takes; beyond them it hangs.
-const STEPS_MAX: u64 = 2_000_000;
+pub(crate) const STEPS_MAX: u64 = 2_000_000;
 /// The message under test is number 1, 2 and 3.
 const FIRST: u64 = 1;
 
 impl Tier {
-    fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         let all = [
             ("short", Self::Short),
             ("try_send", Self::TrySend),
@@ -74,7 +75,7 @@ impl Tier {
     }
 
     /// Whether one side waits for the other in the middle.
-    const fn is_fetched(self) -> bool {
+    pub(crate) const fn is_fetched(self) -> bool {
         matches!(self, Self::Rendezvous | Self::Pipelined | Self::Across | Self::OneCopy | Self::Loan)
     }
 
@@ -250,86 +251,21 @@ impl Drop for Waker {
 }
 
 /// One victim, killed after `limit` instructions of its operation, or when that is over.
-struct Round {
-    /// Instructions that were run.
-    steps: u64,
+pub(crate) struct Round {
+    /// Instructions that were run in steps.
+    pub(crate) steps: u64,
     /// Killed before the operation was over.
-    inside: bool,
+    pub(crate) inside: bool,
+    /// The address of the instruction before which it was, and one of its program, where it told them.
+    pub(crate) place: u64,
+    pub(crate) program: u64,
     /// Messages that the survivor got, or that it sent with success.
-    whole: usize,
-    died: Duration,
+    pub(crate) whole: usize,
+    pub(crate) died: Duration,
 }
 
-/// Runs a campaign and prints its row.
-pub(crate) fn campaign(side: &str, name: &str, traced: bool) {
-    if !traced && !trap::POSSIBLE {
-        return crate::common::say("skip the trap flag of this processor is not known");
-    }
-    let (rounds, seed) = (rounds(), seed());
-    let mut random = Random::new(seed);
-    if traced {
-        // A switch between two processes of one processor is faster than waking another processor, and there is one at
-        // each step.
-        crate::victims::pin_to_one();
-    }
-    let mut world = World::with("shm", &[("caller", Progress::Caller)], "step partner", |folder, _| {
-        engine(folder, PATIENCE, Progress::Caller)
-    });
-    if let Some(error) = trial(&mut world).err().filter(|_| traced) {
-        return crate::common::say(format!("skip ptrace is refused here: {error}"));
-    }
-    let what = format!("{side}:{name}");
-    let sends = side == "send";
-    let tier = Tier::named(name);
-    let whole = (0..4).map(|_| round(&mut world, (&what, traced), tier, STEPS_MAX)).collect::<Vec<_>>();
-    assert!(whole.iter().all(|round| !round.inside), "the operation does not end");
-    let length = whole.iter().map(|round| round.steps).max().expect("some");
-    world.settle();
-    // Every index in the long run, but that a tracer takes long; else a stride, whose offset is drawn, so that runs cover all.
-    let wanted = match (traced, rounds) {
-        (true, _) => rounds,
-        (false, 1000..) => length,
-        (false, _) => rounds * 6,
-    };
-    let stride = length.div_ceil(wanted).max(1);
-    let (mut index, mut inside, mut killed) = (random.below(stride), 0, 0);
-    let (mut detected, mut first, mut got) = (Times::default(), None, 0);
-    while index <= length {
-        let round = round(&mut world, (&what, traced), tier, index);
-        world.check(&format!("{what} killed at instruction {index}, seed {seed}"));
-        killed += 1;
-        inside += u64::from(round.inside);
-        got += u64::from(round.whole > 0);
-        detected.add(round.died);
-        if round.whole > 0 && first.is_none() {
-            first = Some(index);
-        }
-        world.survivors[0].talk(1);
-        index += stride;
-    }
-    let heap = world.heap_per_loss(1);
-    world.check_sockets();
-    assert!(inside * 4 > killed, "{inside} of {killed} kills hit the operation");
-    // A short message for a receiver has left before: nobody learns what became of it.
-    let outcome = match first {
-        Some(index) if sends || tier.is_fetched() => format!("whole in {got}, from instruction {index} on"),
-        _ => "of unknown fate".to_owned(),
-    };
-    crate::tell(format!(
-        "{}/shm/{name}/{side}: killed at {inside} of {length} instructions (each {stride}.), 0 wedged, 0 torn, 0 leaked, message {outcome}, detected in {}, {heap} B of heap a loss, seed {seed}",
-        if traced { "trace" } else { "step" },
-        detected.row(),
-    ));
-}
-
-/// Whether processes can be traced here.
-fn trial(world: &mut World) -> std::io::Result<()> {
-    let victim = world.herd.victim(0, "step send:short");
-    Tracee::seize(victim.pid)?.kill();
-    Ok(())
-}
-
-fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, limit: u64) -> Round {
+/// Runs one victim and ends it.
+pub(crate) fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, route: Route) -> Round {
     let sends = what.starts_with("send");
     let victim = world.herd.victim(0, &format!("{} {what}", if traced { "trace" } else { "step" }));
     let tracee = traced.then(|| Tracee::seize(victim.pid).expect("it could be traced before"));
@@ -342,7 +278,7 @@ fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, limit: u64
     assert_eq!(way, tier == Tier::Across, "{}", peer.explain());
     let make = || if sends { expect(survivor, from, tier) } else { offer(&peer, tier) };
     let waker = || (tier == Tier::Asleep).then(|| Waker::start(victim.pid, &peer));
-    let run = Run { survivor, from, limit, make: &make, waker: &waker };
+    let run = Run { survivor, from, route, make: &make, waker: &waker };
     let (part, steps, inside, at) = match tracee {
         Some(tracee) => run.traced(tracee),
         None => run.alone(diary, &victim),
@@ -351,15 +287,17 @@ fn round(world: &mut World, (what, traced): (&str, bool), tier: Tier, limit: u64
     assert_lost("a receive", &survivor.a.recv_within(from, &mut [0; 8], PATIENCE));
     assert_lost("a send", &peer.send(FLOW, b"x"));
     assert_lost("a flush", &peer.flush());
-    assert!(limit < STEPS_MAX || whole == tier.lens().len(), "a whole operation moved {whole} messages");
-    Round { steps, inside, whole, died: at.elapsed() }
+    let all = route.steps == STEPS_MAX;
+    assert!(!all || whole == tier.lens().len(), "a whole operation moved {whole} messages");
+    let (place, program) = (diary.place.load(Ordering::Acquire), diary.program.load(Ordering::Acquire));
+    Round { steps, inside, place, program, whole, died: at.elapsed() }
 }
 
 /// A victim that is ready, and what is to be done with it.
 struct Run<'a> {
     survivor: &'a Survivor,
     from: Match,
-    limit: u64,
+    route: Route,
     make: &'a dyn Fn() -> Part,
     waker: &'a dyn Fn() -> Option<Waker>,
 }
@@ -374,7 +312,7 @@ impl Run<'_> {
         let mut part = (self.make)();
         let (mut steps, mut inside) = (0, true);
         let waker = (self.waker)();
-        while steps < self.limit && inside {
+        while steps < self.route.steps && inside {
             match tracee.step() {
                 Stop::Stepped => steps += 1,
                 Stop::Marked => inside = false,
@@ -401,7 +339,9 @@ impl Run<'_> {
             || "the victim gets ready".to_owned(),
         );
         let mut part = (self.make)();
-        diary.limit.store(self.limit, Ordering::Release);
+        diary.at.store(self.route.at, Ordering::Release);
+        diary.passes.store(self.route.passes, Ordering::Release);
+        diary.limit.store(self.route.steps, Ordering::Release);
         let waker = (self.waker)();
         diary.go.store(1, Ordering::Release);
         until(
