@@ -4,7 +4,10 @@
 mod common;
 
 use common::{Engine, Scratch, Seen, body_of, frame, options, pair, post, wait};
-use sinew_transport::{ErrorKind, Lane, Peek, PostError, Token, UnacknowledgedBody};
+use sinew_transport::{
+    Body, ErrorKind, Lane, LaneError, Peek, Placement, PostError, Sink, Token, UnacknowledgedBody,
+};
+use sinew_wire::frame::Header;
 use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -204,6 +207,88 @@ fn borrowed_bodies_arrive_and_are_released_unless_reclaimed() {
         (seen.frames.len() == 3).then_some(())
     });
     assert!(seen.frames.iter().map(|(_, body)| body).eq(bodies.iter()));
+}
+
+/// Panics at the first frame.
+struct Panics(Seen);
+
+// SAFETY: it names no memory.
+unsafe impl Sink for Panics {
+    fn frame(&mut self, header: &Header, body: Body<'_>) {
+        self.0.frame(header, body);
+        assert!(self.0.frames.len() != 1, "as planned");
+    }
+    fn place(&mut self, _header: &Header, _len: usize) -> Placement {
+        Placement::Discard
+    }
+    fn placed(&mut self, _header: &Header, _len: usize) {}
+    fn released(&mut self, _token: Token) {}
+    fn pulled(&mut self, _token: Token, _result: Result<(), LaneError>) {}
+}
+
+#[test]
+fn a_frame_that_made_its_receiver_panic_is_not_handed_up_twice() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    for number in 0..3 {
+        post(&mut *near, &frame(number, 0), &body_of(number, 100)).expect("room");
+    }
+    let mut seen = Panics(Seen::default());
+    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| far.poll(&mut seen, 4)));
+    assert!(polled.is_err());
+    assert_eq!(far.poll(&mut seen, 4), Ok(2));
+    let numbers: Vec<u64> = seen.0.frames.iter().map(|(header, _)| header.tag).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+}
+
+#[test]
+fn looks_give_back_what_they_take_when_much_was_taken_and_when_nothing_is_left() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let body = vec![1; 16 << 10];
+    let mut posted = 0;
+    while post(&mut *near, &frame(posted, 0), &body).is_ok() {
+        posted += 1;
+    }
+    assert!(posted > 8, "{posted}");
+    for number in 0..posted / 2 {
+        match far.peek(number > 0, 1) {
+            Peek::Frame(shown) => assert_eq!(shown.header.tag, number),
+            other => panic!("{other:?}"),
+        }
+    }
+    post(&mut *near, &frame(posted, 0), &body).expect("room before all is taken");
+    while matches!(far.peek(true, 1), Peek::Frame(_)) {}
+    assert_eq!(near.unacknowledged(), 0, "the peer knows that all has come");
+}
+
+#[test]
+fn a_domain_does_not_sleep_over_room_that_came_while_it_lay_down() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = engines(&scratch);
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let mut posted = 0;
+    while post(&mut *near, &frame(posted, 0), &[]).is_ok() {
+        posted += 1;
+    }
+    assert!(left.domain.arm(), "there is nothing to be done");
+    left.domain.disarm();
+    assert!(near.cool());
+    let mut owners = Vec::new();
+    left.domain.poll_warm(&mut owners);
+    owners.clear();
+    // Nobody sleeps now, so nobody is woken.
+    far.poll(&mut Seen::default(), 1000).expect("receiver");
+    assert!(!left.domain.arm(), "there is room");
+    left.domain.disarm();
+    left.domain.poll_warm(&mut owners);
+    assert_eq!(owners, [1]);
+    assert!(!near.cool(), "there is room");
+    assert_eq!(near.poll(&mut Seen::default(), 4), Ok(1));
+    assert!(left.domain.arm());
+    left.domain.disarm();
 }
 
 #[test]

@@ -107,13 +107,19 @@ fn a_large_pull_ends_in_later_polls_and_a_revoked_one_writes_nothing_more() {
     let buf = buf(&segment, 0, &bytes);
     let descriptor = near.describe(&buf).expect("alive").expect("described");
     let mut target = vec![0; bytes.len()];
+    assert!(right.domain.arm(), "nothing is to be done");
+    right.domain.disarm();
     assert_eq!(pull(&mut *far, &descriptor, &mut target), Ok(Pull::Pending));
     let mut seen = Seen::default();
     wait("the pull", || {
+        assert!(!right.domain.arm() && !far.cool(), "no sleep over a pull");
+        right.domain.disarm();
         far.poll(&mut seen, 4).expect("alive");
         seen.pulled.pop().map(|ended| assert_eq!(ended, (Token(9), Ok(()))))
     });
     assert!(target == bytes);
+    assert!(right.domain.arm());
+    right.domain.disarm();
     target.fill(0);
     assert_eq!(pull(&mut *far, &descriptor, &mut target), Ok(Pull::Pending));
     far.poll(&mut seen, 4).expect("alive");
@@ -163,6 +169,76 @@ fn forged_and_stale_descriptors_are_refused_and_the_lane_lives_on() {
         (pull(&mut *far, &good, &mut target) == Err(ErrorKind::Protocol)).then_some(())
     });
     far.poll(&mut Seen::default(), 1).expect("alive");
+}
+
+#[test]
+fn what_was_described_is_not_believed_when_its_owner_has_closed_the_lane() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = (Engine::open(options(&scratch.0), 1), Engine::open(options(&scratch.0), 2));
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let segment = segment(&mut left, 4096);
+    let mut mine = buf(&segment, 0, &[1; 96]);
+    let described = near.describe(&mine).expect("alive").expect("described");
+    let mut target = [0; 96];
+    assert_eq!(pull(&mut *far, &described, &mut target), Ok(Pull::Done));
+    near.close();
+    // From now on its owner writes there.
+    mine.as_mut_slice().expect("writable").fill(2);
+    assert_eq!(pull(&mut *far, &described, &mut target), Err(ErrorKind::Broken));
+    assert_eq!(far.view(&described).expect_err("closed").kind, ErrorKind::Broken);
+}
+
+/// Descriptors of segments of so many bytes in this process: those of other tests are not.
+fn open_of(len: usize) -> usize {
+    let fds = std::fs::read_dir("/proc/self/fd").expect("proc").flatten().map(|entry| entry.path());
+    fds.filter(|fd| std::fs::read_link(fd).is_ok_and(|to| to.to_string_lossy().contains("sinew-segment")))
+        .filter(|fd| std::fs::metadata(fd).is_ok_and(|file| file.len() == len as u64))
+        .count()
+}
+
+#[test]
+fn a_segment_that_both_have_costs_no_descriptor() {
+    let scratch = Scratch::new();
+    let (mut left, mut right) = (Engine::open(options(&scratch.0), 1), Engine::open(options(&scratch.0), 2));
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let len = 77 * 4096;
+    let segment = segment(&mut left, len);
+    assert_eq!(open_of(len), 1, "until somebody wants it");
+    let buf = buf(&segment, 0, &[1; 96]);
+    let described = near.describe(&buf).expect("alive").expect("described");
+    assert_eq!(pull(&mut *far, &described, &mut [0; 96]), Ok(Pull::Done));
+    assert_eq!((open_of(len), mapped(len)), (0, 1));
+}
+
+#[test]
+fn segments_that_end_while_the_peer_does_not_listen_are_told_when_it_does() {
+    let scratch = Scratch::new();
+    let many = sinew_transport_shm::ShmOptions { segments_max: 1 << 16, ..options(&scratch.0) };
+    let (mut left, mut right) = (Engine::open(many.clone(), 1), Engine::open(many, 2));
+    let (mut near, mut far) = pair(&mut left, &mut right);
+    let len = 3 * 4096;
+    let mut held = Vec::new();
+    loop {
+        let segment = segment(&mut left, len);
+        let buf = buf(&segment, 0, &[1; 8]);
+        if near.describe(&buf).expect("alive").is_none() {
+            break;
+        }
+        held.push((buf, segment));
+        assert!(held.len() < 1 << 16, "the socket is never full");
+    }
+    drop(held);
+    near.flush().expect("alive");
+    let mut most = 0;
+    wait("the end of all segments", || {
+        right.turn(std::time::Duration::from_millis(1), &mut [(1, &mut *far)]);
+        near.flush().expect("alive");
+        most = most.max(mapped(len));
+        (most > 0 && mapped(len) == 0).then_some(())
+    });
+    // All are accounted for: as many fit as before.
+    let segment = segment(&mut left, len);
+    assert!(near.describe(&buf(&segment, 0, &[1; 8])).expect("alive").is_some());
 }
 
 #[test]
