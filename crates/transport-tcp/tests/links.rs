@@ -349,6 +349,21 @@ fn sockets_of_dead_engines_are_removed_and_those_of_live_ones_are_not() {
 }
 
 #[test]
+fn an_engine_that_starts_disturbs_none_that_listens_beside_it() {
+    let folder = Folder::new();
+    let mut first = open(&uds_in(&folder.0), ListenScope::ThisUser).unwrap();
+    for _ in 0..3 {
+        let _other = open(&uds_in(&folder.0), ListenScope::ThisUser).unwrap();
+        assert!(first.accept(5).unwrap().is_none(), "nobody has dialled");
+    }
+    let to = first.locators().remove(0);
+    let mut other = open(&uds_in(&folder.0), ListenScope::Nobody).unwrap();
+    let mut link = other.dial(&to, 5).unwrap();
+    wait("the link", || link.poll().unwrap() == LinkState::Ready);
+    assert!(first.accept(5).unwrap().is_some());
+}
+
+#[test]
 fn a_runtime_directory_that_leads_astray_is_refused() {
     let folder = Folder::new();
     let real = folder.0.join("real");

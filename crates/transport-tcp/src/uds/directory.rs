@@ -41,10 +41,12 @@ fn is_socket_of_age(path: &Path, age: Duration) -> bool {
         && now.tv_sec.saturating_sub(stat.st_ctime) >= age.as_secs() as i64
 }
 
+/// Asked by a datagram socket, which whoever listens there never hears of: it is refused in one way by nobody and in another by a
+/// socket for streams.
 fn is_deserted(path: &Path) -> bool {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let Ok(address) = SocketAddrUnix::new(path) else { return false };
-    let Ok(fd) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
+    let Ok(fd) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None) else {
         return false;
     };
     rustix::net::connect(&fd, &address) == Err(Errno::CONNREFUSED)
