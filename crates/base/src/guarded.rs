@@ -142,4 +142,31 @@ mod tests {
         }
         assert_eq!((first.ok(), end.ok()), (Some(1), Some(0)), "the child kept the connection open");
     }
+
+    #[test]
+    fn a_number_that_is_somebody_elses_by_now_stays_the_childs() {
+        // A number that no other thread of this process gets meanwhile.
+        let high = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 700).expect("a number");
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let guarded = GuardedFd::make(|| Ok(high(one.into()))).expect("guarded");
+        let number = guarded.as_fd().as_raw_fd();
+        drop(guarded);
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let far = high(far.into());
+        assert_eq!(far.as_raw_fd(), number, "the first that is free");
+        // SAFETY: the child only writes and ends, both async-signal-safe.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::write(number, b"x".as_ptr().cast(), 1);
+                libc::_exit(0);
+            }
+        }
+        drop(far);
+        let got = near.read(&mut [0; 2]);
+        // SAFETY: our own child.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        assert_eq!(got.ok(), Some(1), "the child's copy was exchanged");
+    }
 }

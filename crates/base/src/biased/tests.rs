@@ -251,6 +251,43 @@ fn a_thread_that_ended_with_the_bias_delays_nobody() {
 }
 
 #[test]
+fn living_threads_never_share_a_slot() {
+    let lock = BiasedLock::with_streak(0, 1);
+    let (turn, others) = (std::sync::Mutex::new(()), std::sync::Barrier::new(3));
+    let one_by_one = || {
+        let _turn = turn.lock().expect("never poisoned");
+        take_bias(&lock);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                one_by_one();
+                // Alive until all have had it.
+                others.wait();
+                one_by_one();
+            });
+        }
+    });
+    let inner = lock.mutex.lock().expect("never poisoned");
+    // SAFETY: slots live as long as the lock.
+    let owner = |slot: &NonNull<Slot>| unsafe { slot.as_ref() }.owner.load(Ordering::Relaxed);
+    let owners: std::collections::BTreeSet<usize> = inner.slots.iter().map(|(slot, _)| owner(slot)).collect();
+    assert_eq!((inner.slots.len(), owners.len()), (3, 3));
+}
+
+#[test]
+fn a_try_while_the_favourite_is_inside_leaves_it_the_bias() {
+    let lock = BiasedLock::new(0);
+    take_bias(&lock);
+    let guard = lock.lock();
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(lock.try_lock().is_none()));
+    });
+    assert!(lock.is_biased_to_me());
+    drop(guard);
+}
+
+#[test]
 fn two_locks_of_one_thread_know_nothing_of_each_other() {
     let (first, second) = (BiasedLock::new(1), BiasedLock::new(2));
     take_bias(&first);
