@@ -107,13 +107,19 @@ fn main() {
     std::process::exit(code);
 }
 
+/// A line of standard output, which may be full or closed by who reads it: what is measured behind that is for nobody.
+pub fn say(words: impl std::fmt::Display) -> Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{words}").context("cannot write to standard output")
+}
+
 fn start() -> Result<i32> {
     let cli = Cli::parse();
     let sample = match &cli.program {
         Some(Program::Raw(args)) => raw::run(args)?,
         Some(Program::Ours(args)) => {
             if let Some(missing) = ours::missing(args) {
-                println!("{}", missing.to_line());
+                say(missing.to_line())?;
                 return Ok(0);
             }
             ours::run(args)?
@@ -126,7 +132,7 @@ fn start() -> Result<i32> {
         None => return bench(&cli.run),
     };
     if let Some(sample) = sample {
-        println!("{}", sample.to_line());
+        say(sample.to_line())?;
     }
     Ok(0)
 }
@@ -140,7 +146,7 @@ fn bench(args: &RunArgs) -> Result<i32> {
     if args.list {
         for line in &lines {
             let size = line.size_bytes.map(sample::show_size).unwrap_or_default();
-            println!("{:<3} {} {size}", line.id, line.what);
+            say(format_args!("{:<3} {} {size}", line.id, line.what))?;
         }
         return Ok(0);
     }
@@ -150,26 +156,27 @@ fn bench(args: &RunArgs) -> Result<i32> {
     let settings = settings(args)?;
     let machine = machine::describe();
     if args.json {
-        print!("{}", report::machine_json(&machine));
+        report::machine_json(&machine).lines().try_for_each(say)?;
     } else {
-        introduce(settings);
+        introduce(settings)?;
     }
     let mut outcomes: Vec<Outcome> = Vec::new();
     write_page(args, &outcomes, settings, &machine)?;
     for line in lines {
         let outcome = runner::measure(line, settings, &mut |words| eprintln!("{words}"));
         if args.json {
-            print!("{}", report::json_lines(&outcome));
+            report::json_lines(&outcome).lines().try_for_each(say)?;
         } else {
             let size = outcome.line.size_bytes.map(sample::show_size).unwrap_or_default();
-            println!("{} {} {size}\n{}", outcome.line.id, outcome.line.what, report::commands(&outcome));
+            let commands = report::commands(&outcome);
+            say(format_args!("{} {} {size}\n{commands}", outcome.line.id, outcome.line.what))?;
         }
         outcomes.push(outcome);
         write_page(args, &outcomes, settings, &machine)?;
     }
     if !args.json {
-        println!("{}", report::figures_table(&outcomes));
-        println!("{}", report::verdict_table(&outcomes));
+        say(report::figures_table(&outcomes))?;
+        say(report::verdict_table(&outcomes))?;
     }
     let missed = outcomes
         .iter()
@@ -232,14 +239,14 @@ fn how(settings: Settings) -> String {
     )
 }
 
-fn introduce(settings: Settings) {
+fn introduce(settings: Settings) -> Result<()> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default();
-    println!("{}", how(settings));
+    say(how(settings))?;
     if load.parse::<f64>().is_ok_and(|load| load > 0.5) {
-        println!("Others are using this machine (load {load}): figures are for orientation only.");
+        say(format_args!("Others are using this machine (load {load}): figures are for orientation only."))?;
     }
-    println!();
+    say("")
 }
 
 #[cfg(test)]

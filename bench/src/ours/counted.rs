@@ -15,6 +15,7 @@ use super::alone::{Both, both};
 use super::data_path::{count_between_marks, mark, trace};
 use super::pairing::{check, check_ends, stamp};
 use super::stream::tag_of;
+use crate::say;
 
 /// Messages of the two runs whose difference is counted: multiples of [`MANY`] and of two.
 const FEW: u64 = 20_480;
@@ -78,22 +79,22 @@ pub fn print_all(only: Option<&str>, json: bool) -> Result<()> {
         .collect();
     ensure!(!rows.is_empty(), "no row has {:?} in its name", only.unwrap_or_default());
     if !json {
-        println!(
-            "One message of a thread that owns both engines, both sides and the program itself (stamp and check of its"
-        );
-        println!(
-            "bytes) counted; sixteen other receives posted on each side. Looks at other descriptors left out.\n"
-        );
-        println!("{:<34}{:>14}{:>14}", "", "instructions", "system calls");
+        say(
+            "One message of a thread that owns both engines, both sides and the program itself (stamp and check of its",
+        )?;
+        say(
+            "bytes) counted; sixteen other receives posted on each side. Looks at other descriptors left out.\n",
+        )?;
+        say(format_args!("{:<34}{:>14}{:>14}", "", "instructions", "system calls"))?;
     }
     for row in rows {
         let (instructions, calls) = (instructions(row)?, system_calls(row)?);
         if json {
             let row =
                 serde_json::json!({ "row": row.what, "instructions": instructions, "system_calls": calls });
-            println!("{row}");
+            say(row)?;
         } else {
-            println!("{:<34}{instructions:>14.0}{calls:>14.2}", row.what);
+            say(format_args!("{:<34}{instructions:>14.0}{calls:>14.2}", row.what))?;
         }
     }
     Ok(())
