@@ -7,7 +7,7 @@ use sinew_transport::{ErrorKind, RECORD_LEN, Role};
 use sinew_transport_tcp::{BORROWED_MAX, FRAME_MAX, StreamOptions};
 use sinew_wire::frame::stream::{self, HEADER_LEN};
 use sinew_wire::frame::{Flags, Header, Kind};
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -99,6 +99,33 @@ fn an_acknowledgement_that_goes_backwards_ends_the_lane() {
     assert_eq!(end.error().kind, ErrorKind::Protocol);
     let rest = end.lane.recover();
     assert_eq!(rest.iter().map(|frame| frame.header.tag).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_lane_that_is_closed_acknowledges_what_it_handed_up_and_leaves_its_last_words_to_be_read() {
+    for family in [Family::V4, Family::Uds] {
+        let mut net = Net::new(family, StreamOptions::default());
+        let (mut end, mut other) = ends(&mut net);
+        for at in 0..3 {
+            other.lane.try_post(&eager(at), &[IoSlice::new(b"heard")]).unwrap();
+        }
+        other.lane.flush().unwrap();
+        wait("the frames", || {
+            end.turn();
+            end.sink.frames.len() == 3
+        });
+        end.lane.try_post(&eager(7), &[IoSlice::new(&[7; 5000])]).unwrap();
+        // Nobody reads this: a socket that is closed over it resets its connection.
+        other.lane.try_post(&eager(9), &[IoSlice::new(&[9; 100])]).unwrap();
+        other.lane.flush().unwrap();
+        drop(end);
+        let error = other.error();
+        assert_eq!(error.kind, ErrorKind::Broken, "{error}");
+        assert!(error.code.is_none(), "an end, and no reset: {error}");
+        assert_eq!(other.sink.frames, [(eager(7), vec![7; 5000])], "{family:?}");
+        let kept: Vec<u64> = other.lane.recover().iter().map(|frame| frame.header.tag).collect();
+        assert_eq!(kept, [9], "{family:?}");
+    }
 }
 
 #[test]

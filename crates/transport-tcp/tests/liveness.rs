@@ -76,6 +76,7 @@ fn a_peer_whose_machine_is_gone_with_something_under_way_ends_the_lane_as_timed_
             let (error, after) = end_of(one, Duration::from_secs(20));
             assert_eq!(error.kind, ErrorKind::TimedOut, "{error}");
             assert!(after >= Duration::from_millis(1900), "not before the time is up: {after:?}");
+            assert!(error.hint.contains("answered nothing for"), "not when the system gives up: {error}");
             let rest = one.lane.recover();
             assert_eq!(rest.iter().map(|frame| frame.header.tag).collect::<Vec<_>>(), [2]);
         },

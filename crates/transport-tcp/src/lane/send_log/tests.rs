@@ -198,3 +198,28 @@ fn a_pad_is_asked_for_just_where_copies_are_slow() {
         assert!(!(1..64).contains(&ahead), "a body at {at} begins {ahead} bytes behind its source");
     }
 }
+
+#[test]
+fn a_frame_of_which_a_byte_has_not_been_sent_cannot_be_acknowledged() {
+    let body = [7u8; 100];
+    let header = Header::control(Kind::DATA, 1);
+    for borrows in [false, true] {
+        let mut log = SendLog::new(CAPACITY, FRAMES, false);
+        if borrows {
+            // SAFETY: the body outlives the log.
+            let bytes = unsafe { BorrowedBytes::new(NonNull::from(&body).cast(), body.len()) };
+            log.post_borrowed(&header, bytes, Token(1)).expect("room");
+        } else {
+            log.post(&header, &[IoSlice::new(&body)], body.len()).expect("room");
+        }
+        for sent in 0..HEADER_LEN + body.len() {
+            let refused = log.acknowledge(1, |token| panic!("{token:?} after {sent} bytes"));
+            assert_eq!(refused, Err(BadAcknowledgement), "after {sent} bytes");
+            log.advance(1);
+        }
+        let mut released = Vec::new();
+        assert_eq!(log.acknowledge(1, |token| released.push(token)), Ok(()));
+        assert_eq!((released.len(), log.unacknowledged()), (usize::from(borrows), 0));
+        assert_eq!(log.acknowledge(2, |_| ()), Err(BadAcknowledgement));
+    }
+}
