@@ -164,10 +164,10 @@ fn repeat(both: &Both, form: Form, messages: u64, len: usize) {
 }
 
 /// The fewest allocations of several runs: now and then, by the clock, an engine looks for better lanes and allocates for
-/// that, which is no message's cost.
+/// that, which is no message's cost. On a machine that others use a run is long enough for several such moments.
 fn fewest_allocations(mut run: impl FnMut()) -> u64 {
     let mut fewest = u64::MAX;
-    for _ in 0..10 {
+    for _ in 0..40 {
         let before = ALLOCATIONS.get();
         run();
         fewest = fewest.min(ALLOCATIONS.get() - before);
