@@ -214,7 +214,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// The engine is announced as sleeping. Drop it, or call [`Armed::process`], when awake again.
+/// The engine is announced as sleeping. Drop it, or call [`Armed::process`], when awake again. One that is forgotten
+/// (`mem::forget`) leaves the announcement standing and a handle of the engine behind: peers go on waking it for each message, and it ends with its process.
 #[must_use = "watch the descriptor, then call process"]
 pub struct Armed {
     /// Until it is processed.
