@@ -1,7 +1,14 @@
 //! Messages from the engine's pool: sent without a copy over shared memory, read where they are.
 
 use sinew::{Buf, Endpoint, Engine, Match, Peer, Progress};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Descriptors are counted: tests that open some are run one at a time, where they share a process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn engines(transport: &str) -> (Engine, Engine) {
     let make = || Engine::builder().domain("loans").transports([transport]).build().expect("an engine");
@@ -45,16 +52,19 @@ fn lend(transport: &str, lent: bool) {
 
 #[test]
 fn a_pool_buffer_is_read_in_place_over_shm() {
+    let _alone = alone();
     lend("shm", true);
 }
 
 #[test]
 fn a_pool_buffer_arrives_whole_over_tcp() {
+    let _alone = alone();
     lend("tcp", false);
 }
 
 #[test]
 fn a_loan_that_is_dropped_unread_gives_the_buffer_back() {
+    let _alone = alone();
     let (here, there) = engines("shm");
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
     let address = b.address();
@@ -74,6 +84,7 @@ fn a_loan_that_is_dropped_unread_gives_the_buffer_back() {
 
 #[test]
 fn a_message_longer_than_allowed_is_truncated_and_ends_the_loan() {
+    let _alone = alone();
     let (here, there) = engines("shm");
     let (a, b) = (here.endpoint("a").unwrap(), there.endpoint("b").unwrap());
     let address = b.address();
@@ -94,6 +105,7 @@ fn a_message_longer_than_allowed_is_truncated_and_ends_the_loan() {
 /// What one peer has mapped is never used for what another peer is sent.
 #[test]
 fn memory_that_a_peer_was_shown_holds_nothing_for_another() {
+    let _alone = alone();
     const LEN: usize = 1 << 20;
     let make = || Engine::builder().domain("loans").transports(["shm"]).build().expect("an engine");
     let (here, first, second) = (make(), make(), make());
@@ -174,6 +186,7 @@ fn descriptors_without_engines() -> usize {
 
 #[test]
 fn an_engine_goes_with_its_endpoints_when_its_loans_went_before() {
+    let _alone = alone();
     let before = descriptors_without_engines();
     drop(after_loans(200));
     assert_eq!(descriptors(), before);
@@ -181,6 +194,7 @@ fn an_engine_goes_with_its_endpoints_when_its_loans_went_before() {
 
 #[test]
 fn a_loan_keeps_its_engine_and_lets_it_go_when_it_is_given_back_last() {
+    let _alone = alone();
     let before = descriptors_without_engines();
     let (here, a, there, b, peer) = after_loans(200);
     let mut buf = peer.alloc(4096).expect("a pool buffer");

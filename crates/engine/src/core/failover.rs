@@ -40,7 +40,7 @@ impl Core {
         if carried {
             // Whoever waits for this lane has it: the session is carried already, and may not need another.
             self.session_has_lane(session_key);
-            self.close_doubles(session_key);
+            self.close_spares(session_key);
         }
     }
 
@@ -130,7 +130,7 @@ impl Core {
         if active.is_some() {
             // A further lane beside a healthy one: it stands by until it is chosen.
             self.consider_move(session_key);
-            self.close_doubles(session_key);
+            self.close_spares(session_key);
             return Ok(());
         }
         if !fenced || leg != leg_out {
@@ -247,7 +247,7 @@ impl Core {
         self.heat(lane);
         self.warm_socket(lane);
         self.follow_peer(session_key, lane);
-        self.offer_doubles(session_key, lane);
+        self.offer_spares(session_key, lane);
         Ok(())
     }
 

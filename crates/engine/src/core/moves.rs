@@ -8,17 +8,15 @@ use super::{Core, LaneSlot};
 use sinew_proto::select;
 
 impl Core {
-    /// The peer's leg runs on `lane`: it may close others of the same transport, of which it was told before that.
-    pub(super) fn offer_doubles(&mut self, session_key: Key, lane: Key) {
+    /// The peer's leg runs on `lane`: it may close the others, of which it was told before that.
+    pub(super) fn offer_spares(&mut self, session_key: Key, lane: Key) {
         let Some(session) = self.sessions.get(session_key) else { return };
         if session.lanes.len() < 2 || session.chooses(self.id) {
             return;
         }
-        let transport = |lane: Key| self.lanes.get(lane).map(|slot| slot.transport);
-        let others = session.lanes.iter().copied().filter(|&other| other != lane);
-        let doubles: Vec<Key> = others.filter(|&other| transport(other) == transport(lane)).collect();
-        for double in doubles {
-            self.post_resume(session_key, double);
+        let others: Vec<Key> = session.lanes.iter().copied().filter(|&other| other != lane).collect();
+        for other in others {
+            self.post_resume(session_key, other);
         }
     }
 
@@ -100,9 +98,16 @@ impl Core {
     }
 
     /// Closes lanes that neither side sends on, beside one of the same transport that both send on: explicit connects prove one
-    /// each, and two engines that connect to each other at once make two.
-    pub(crate) fn close_doubles(&mut self, session_key: Key) {
-        self.close_idle(session_key, |_, _, slot, carrier| slot.spare && slot.transport == carrier.transport);
+    /// each, and two engines that connect to each other at once make two. So are lanes that ought to be worse and were not measured better:
+    /// the others of a connect whose first try took long.
+    pub(crate) fn close_spares(&mut self, session_key: Key) {
+        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else { return };
+        let present = self.present_path(active);
+        self.close_idle(session_key, |core, lane, slot, carrier| {
+            let expected = core.expected_ns(lane);
+            let worse = || expected > present.expected && !present.yields_to(slot.cost_ns(), expected);
+            slot.spare && (slot.transport == carrier.transport || worse())
+        });
     }
 
     /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
@@ -150,7 +155,7 @@ mod tests {
     use sinew_wire::hello::Features;
 
     /// A lane whose round trips took so long, when it was proven and in so many looks since.
-    fn lane(core: &mut Core, session: Key, transport: &'static str, rtt_ns: u64, looks: usize) -> Key {
+    fn lane(core: &mut Core, session: Key, (transport, rtt_ns): (&'static str, u64), looks: usize) -> Key {
         let mut recent = [None; RECENT];
         recent[..looks].fill(Some(rtt_ns));
         let proof = Proof {
@@ -161,14 +166,16 @@ mod tests {
         };
         let lane = Box::new(SelfLane::new());
         core.lanes.insert(LaneSlot {
-            inbound: transport == "loopback",
             listening: true,
             ..LaneSlot::new(lane, transport, (SELF_OWNER, session), proof)
         })
     }
 
-    /// Whether a lane over tcp stays beside the loopback that carries a session, which should be better.
-    fn stays(carrier_rtt_ns: u64, looks: usize, other_rtt_ns: u64) -> bool {
+    /// Two lanes of a session, the first of which carries it: transport, round trip, and looks since it was proven.
+    type Two = [(&'static str, u64); 2];
+
+    /// Whether the other lane stays.
+    fn stays([carrier, other]: Two, looks: usize, close: impl FnOnce(&mut Core, Key, Key)) -> bool {
         let builder = Engine::builder().domain("moves").security(Security::Open).progress(Progress::Event);
         let builder = builder.transport(Loopback);
         let engine = builder.transport(TcpTransport::new(TcpOptions::default())).build().unwrap();
@@ -176,12 +183,13 @@ mod tests {
             let (windows, features) = (core.config.windows, Features(0));
             let peer = PeerEngine { id: [0; 16], incarnation: 1, number: 1, locators: Vec::new(), features };
             let session = core.sessions.insert(Session::new(peer, None, 0, windows, windows));
-            let active = lane(core, session, "loopback", carrier_rtt_ns, looks);
-            let other = lane(core, session, "tcp", other_rtt_ns, looks);
+            let active = lane(core, session, carrier, looks);
+            let other = lane(core, session, other, looks);
+            core.lanes.get_mut(active).unwrap().inbound = true;
             let state = core.sessions.get_mut(session).unwrap();
             state.lanes = vec![active, other];
             state.active = Some(active);
-            core.close_idle_lanes(session);
+            close(core, session, other);
             let lanes = core.sessions.get(session).unwrap().lanes.clone();
             assert!(lanes.contains(&active) && core.lanes.get(active).is_some());
             assert_eq!(lanes.contains(&other), core.lanes.get(other).is_some());
@@ -191,10 +199,31 @@ mod tests {
 
     #[test]
     fn only_a_lane_that_a_move_would_choose_stands_by() {
+        let stays = |carrier_rtt_ns, looks, other_rtt_ns| {
+            let two = [("loopback", carrier_rtt_ns), ("tcp", other_rtt_ns)];
+            stays(two, looks, |core, session, _| core.close_idle_lanes(session))
+        };
         assert!(!stays(5_300_000, 0, 365_000), "one moment in which the machine was busy is no measurement");
         assert!(!stays(5_300_000, RECENT - 1, 365_000), "still not enough of them");
         assert!(stays(5_300_000, RECENT, 365_000), "the session would move to it");
         assert!(!stays(5_300_000, RECENT, 5_000_000), "cheaper, but not by what a move costs");
         assert!(!stays(1_000, RECENT, 365_000), "dearer");
+    }
+
+    #[test]
+    fn a_spare_lane_that_ought_to_be_worse_does_not_stand_by() {
+        let stays = |two, looks, spare| {
+            stays(two, looks, |core, session, other| {
+                core.lanes.get_mut(other).unwrap().spare = spare;
+                core.close_spares(session);
+            })
+        };
+        let worse = |other| [("loopback", 1_000_000), ("tcp", other)];
+        assert!(!stays(worse(2_000_000), 0, true), "of a connect whose first try took long");
+        assert!(!stays(worse(100_000), 0, true), "measured better only once");
+        assert!(stays(worse(100_000), RECENT, true), "measured better");
+        assert!(stays(worse(2_000_000), 0, false), "the peer may send on it");
+        let better = [("tcp", 1_000_000), ("loopback", 2_000_000)];
+        assert!(stays(better, RECENT, true), "it ought to be better, and is measured again and again");
     }
 }

@@ -203,7 +203,7 @@ impl Core {
             return true;
         }
         if std::mem::take(&mut session.crowded) {
-            self.close_doubles(key);
+            self.close_spares(key);
         }
         let Some(session) = self.sessions.get_mut(key) else { return true };
         if session.moving_to.is_some() && !self.try_move(key) {

@@ -204,6 +204,22 @@ fn the_session_moves_to_a_better_lane_once_that_is_proven() {
     assert_eq!((near.places(), far.places()), (vec![], vec![]));
 }
 
+#[test]
+fn what_stands_by_is_measured_and_not_tried_again() {
+    let (site, near, _far, peer, session, line) = far(LESS);
+    flows(&site, &line, 110);
+    let second = near.line();
+    peer.answers(&site, &second);
+    site.proves(&second, Duration::from_millis(50));
+    site.listens(&second);
+    site.core(crate::core::Core::progress);
+    flows(&site, &line, 2000);
+    let lanes = site.core(|core| core.sessions.get(session).unwrap().lanes.clone());
+    assert_eq!(lanes, [site.lane(&line), site.lane(&second)]);
+    assert!(probes(&second) > 0, "it may become better");
+    assert_eq!(near.places(), [""; 0]);
+}
+
 /// A look is four round trips, of which the shortest counts; eight looks are remembered.
 #[test]
 fn what_counts_is_the_shortest_round_trip_of_each_of_the_last_looks() {

@@ -82,7 +82,6 @@ impl Core {
         if slot.transport == "self" {
             return;
         }
-        let transport = slot.transport;
         let present = self.present_path(active);
         self.measure_again(key);
         self.consider_move(key);
@@ -92,13 +91,18 @@ impl Core {
         }
         let expected = Some((session.peer.id, session.peer.incarnation));
         let locators = session.peer.locators.clone();
+        // What stands by already is measured, and need not be tried.
+        let lanes = session.lanes.clone();
+        let stands_by = |transport| {
+            lanes.iter().any(|&lane| self.lanes.get(lane).is_some_and(|slot| slot.transport == transport))
+        };
         let better: Vec<Locator> = locators
             .into_iter()
             .filter(|locator| {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
                     let costs = domain.cost.predict_ns(64);
-                    domain.name != transport && present.yields_to(costs, costs)
+                    !stands_by(domain.name) && present.yields_to(costs, costs)
                 })
             })
             .collect();
