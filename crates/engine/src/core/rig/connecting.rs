@@ -51,6 +51,43 @@ fn the_best_candidate_is_dialled_first_and_the_next_one_a_little_later_beside_it
     assert!(text.starts_with(rows[0]) && text.contains(rows[1]) && text.ends_with(absent), "{text}");
 }
 
+/// A lane that is proven here is under way until the peer says that it listens.
+#[test]
+fn what_is_proven_and_not_yet_listened_on_is_waited_for() {
+    let (near, far) = (Net::new("near", 100), Net::new("far", 9000));
+    let site = Site::new([&near, &far]);
+    let peer = Peer::new(LESS);
+    let connect = site.connect(None, &[near.at("a"), far.at("b"), far.at("c")], Purpose::Connect);
+    let line = near.line();
+    peer.answers(&site, &line);
+    site.proves(&line, Duration::from_micros(2));
+    site.passes_ms(30);
+    let second = far.line();
+    site.fails(&second, ErrorKind::Refused);
+    assert_eq!(far.places(), [""; 0], "the third one has its own time");
+    site.passes_ms(30);
+    assert_eq!(far.places(), ["c"]);
+    site.carries(&line);
+    assert!(matches!(site.stands(connect), Some(Ok(_))));
+}
+
+/// 0 would stand for a lane without a number.
+#[test]
+fn the_number_of_a_lane_is_odd_whatever_chance_says() {
+    let net = Net::new("one", 100);
+    let site = Site::new([&net]);
+    let numbers: Vec<u32> = (2..8)
+        .map(|id| {
+            let mut engine = LESS;
+            engine[0] = id;
+            site.connect(None, &[net.at("a")], Purpose::Connect);
+            Peer::new(engine).answers(&site, &net.line()).hello.lane
+        })
+        .collect();
+    assert!(numbers.iter().all(|number| number % 2 == 1), "{numbers:?}");
+    assert!(numbers.windows(2).any(|pair| pair[0] != pair[1]), "{numbers:?}");
+}
+
 #[test]
 fn when_all_that_are_under_way_have_failed_the_next_one_is_dialled_at_once() {
     let (near, far) = (Net::new("near", 100), Net::new("far", 9000));

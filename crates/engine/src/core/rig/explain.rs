@@ -193,6 +193,31 @@ fn a_lane_that_the_peer_dials_again_says_how_often_it_had_ended() {
     assert!(explain(&site, session).rows[0].reason.is_empty());
 }
 
+/// Only a proven lane that ends while another one carries the session has stood by.
+#[test]
+fn a_lane_that_was_needed_or_never_proven_has_failed_where_it_ends() {
+    let (net, other) = (Net::new("one", 1000), Net::new("other", 1000));
+    let site = Site::new([&net, &other]);
+    let peer = Peer::new(GREATER);
+    let (session, line) = site.session(&net, &peer);
+    let (unproven, answer) = peer.dials(&site, &other);
+    answer.unwrap();
+    site.fails(&unproven, ErrorKind::Broken);
+    assert_eq!(rows(&site, session).last(), Some(&row("somewhere", Verdict::Refused, 0)));
+    let (aside, answer) = peer.dials(&site, &other);
+    answer.unwrap();
+    site.proves(&aside, US(2));
+    net.state().refuses = Some(ErrorKind::TimedOut);
+    site.fails(&line, ErrorKind::Broken);
+    // Nothing carries the session now.
+    site.fails(&aside, ErrorKind::Broken);
+    let ended: Vec<_> =
+        rows(&site, session).into_iter().map(|(place, verdict, _)| (place, verdict)).collect();
+    for place in ["one:there", "somewhere"] {
+        assert!(ended.contains(&(place.to_owned(), Verdict::Refused)), "{ended:?}");
+    }
+}
+
 #[test]
 fn a_lane_that_stood_by_and_is_had_again_says_how_often_it_had_ended() {
     let (net, other) = (Net::new("one", 1000), Net::new("other", 1000));

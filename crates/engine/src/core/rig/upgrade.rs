@@ -4,14 +4,19 @@ use super::site::{GREATER, LESS, Line, Net, Peer, Site};
 use crate::core::Purpose;
 use crate::core::lanes::RECENT;
 use crate::core::table::Key;
+use crate::{EngineOptions, Security};
 use sinew_transport::ErrorKind;
 use sinew_wire::frame::{Header, Kind};
 use std::time::Duration;
 
 /// Two transports, of which the far one carries the session, whose peer can be dialled by both.
 fn far(id: [u8; 16]) -> (Site, Net, Net, Peer, Key, Line) {
+    far_with(id, EngineOptions::default())
+}
+
+fn far_with(id: [u8; 16], options: EngineOptions) -> (Site, Net, Net, Peer, Key, Line) {
     let (near, far) = (Net::new("near", 100), Net::new("far", 9000));
-    let site = Site::new([&near, &far]);
+    let site = Site::with([&near, &far], Security::Open, options);
     let peer = Peer::at(id, &[far.at("f"), near.at("n")]);
     let (session, line) = site.session(&far, &peer);
     far.places();
@@ -152,7 +157,9 @@ fn candidates_that_should_be_better_are_tried_later_and_later() {
 
 #[test]
 fn a_trial_that_nobody_answers_is_over_after_three_seconds() {
-    let (site, near, _far, _peer, _session, line) = far(LESS);
+    // Its link would have longer.
+    let options = EngineOptions::default().handshake_timeout(Duration::from_secs(60));
+    let (site, near, _far, _peer, _session, line) = far_with(LESS, options);
     flows(&site, &line, 110);
     let dialled = near.line();
     dialled.state().connecting = true;
