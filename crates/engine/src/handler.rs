@@ -15,7 +15,7 @@ use crate::shared::Shared;
 use sinew_transport::Buf;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 type Function = Box<dyn FnMut(&[u8], &Completion) + Send>;
@@ -265,6 +265,8 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) -> std::thread::Result<()> {
                 }
             });
             REPOSTING.set(false);
+            // The last of a handler that was dropped inside of its call: what it captured is the application's.
+            crate::panics::keep(&mut broken, catch_unwind(AssertUnwindSafe(|| drop(callee))));
         }
     }
     broken
@@ -274,9 +276,11 @@ fn call(callee: &Arc<Callee>, buf: &Buf, info: &Completion) -> bool {
     RUNNING.with_borrow_mut(|running| running.push(Arc::as_ptr(callee).addr()));
     let mut function = callee.function.lock().unwrap_or_else(PoisonError::into_inner);
     let survived = crate::panics::survives(|| function(buf.as_slice(), info));
-    RUNNING.with_borrow_mut(Vec::pop);
+    drop(function);
     if !survived {
+        // Inside of the call still: a subscriber may drop the handler.
         crate::events::now(crate::events::handler_panicked(info.tag));
     }
+    RUNNING.with_borrow_mut(Vec::pop);
     !survived
 }

@@ -166,6 +166,33 @@ fn a_handler_whose_panic_panics_its_subscriber_too_can_be_dropped() {
     said.recv_timeout(PATIENCE).expect("nobody is in a call of it");
 }
 
+#[test]
+fn a_subscriber_may_drop_the_handler_whose_panic_it_is_told() {
+    let _alone = alone();
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let p = pair_with("uds", Progress::Caller, Progress::Caller, options());
+        let panics = |_: &[u8], _: &sinew::Completion| std::panic::resume_unwind(Box::new("in a handler"));
+        let handler = Arc::new(Mutex::new(Some(p.b.on_message(1, 16, 2, panics).unwrap())));
+        let kept = Arc::clone(&handler);
+        p.to_b.send(1, b"one").unwrap();
+        let told = move |name: &str| {
+            if name == "handler_panicked" {
+                drop(kept.lock().unwrap().take());
+            }
+        };
+        tracing::subscriber::with_default(Hears(told), || {
+            until("the panic was told", || {
+                p.here.progress();
+                p.there.progress();
+                handler.lock().unwrap().is_none()
+            });
+        });
+        say.send(())
+    });
+    said.recv_timeout(PATIENCE).expect("a drop inside of what the call has led to waits for nothing");
+}
+
 /// Everything that a public signature names can be named by a program that knows the facade only.
 #[test]
 fn what_public_signatures_name_is_in_the_facade() {

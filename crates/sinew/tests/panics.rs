@@ -91,6 +91,48 @@ fn a_handler_goes_on_after_a_waker_panicked_beside_it() {
     handler.unregister();
 }
 
+/// Panics when it is dropped.
+struct Captured;
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("in a drop"));
+    }
+}
+
+#[test]
+fn handlers_are_called_although_one_that_dropped_itself_panics_with_what_it_captured() {
+    let p = pair_with("uds", Progress::Caller, Progress::Caller, options());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let itself = Arc::new(Mutex::new(None));
+    let (first, own, captured) = (Arc::clone(&heard), Arc::clone(&itself), Captured);
+    let handler = p.b.on_message(1, 16, 2, move |_, _| {
+        let _ = &captured;
+        first.lock().unwrap().push(1);
+        let own: Option<sinew::Handler> = own.lock().unwrap().take();
+        drop(own);
+    });
+    *itself.lock().unwrap() = Some(handler.unwrap());
+    let others: Vec<_> = [2, 3, 4]
+        .map(|tag| {
+            let to = Arc::clone(&heard);
+            p.b.on_message(tag, 16, 2, move |_, _| to.lock().unwrap().push(tag)).unwrap()
+        })
+        .into();
+    for tag in [4, 2, 1, 3] {
+        p.to_b.stage(tag, b"x").unwrap();
+    }
+    p.here.progress();
+    let mut broken = 0;
+    until("all were called", || {
+        let turn = catch_unwind(AssertUnwindSafe(|| p.there.progress()));
+        broken += u32::from(turn.is_err());
+        heard.lock().unwrap().len() == 4
+    });
+    assert_eq!(broken, 1, "whoever calls hears of it");
+    drop(others);
+}
+
 #[test]
 fn each_function_is_called_although_a_waker_panicked_between_them() {
     let p = Arc::new(warm());
