@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::error::OpError;
 use crate::shared::Shared;
 use sinew_transport::Buf;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -221,9 +221,9 @@ impl Core {
 thread_local! {
     /// Which handlers' functions this thread is in: one that waits runs others inside itself.
     static RUNNING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    /// This thread posts a receive of a handler again: what that completes is for the loop around it, as nested calls would
-    /// be as deep as the backlog is long.
-    static REPOSTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// The engine of which this thread posts a receive of a handler again: what that completes there is for the loop around it, as
+    /// nested calls would be as deep as the backlog is long. Other engines, which a waker may call meanwhile, have no such loop.
+    static REPOSTING: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Whether this thread is in a call of the handler; not in one that drops what it kept as it ends.
@@ -242,7 +242,8 @@ struct Delivery {
 #[cold]
 pub(crate) fn run_ready(shared: &Arc<Shared>) -> std::thread::Result<()> {
     let mut broken = Ok(());
-    if REPOSTING.get() {
+    let own = Arc::as_ptr(shared).addr();
+    if REPOSTING.get() == own {
         return broken;
     }
     while let Some(key) = shared.with_caught(&mut broken, |core| core.ready_handlers.pop()) {
@@ -253,7 +254,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) -> std::thread::Result<()> {
                 Err(_) => false,
             };
             let gone = panicked || matches!(result, Err(OpError::Cancelled | OpError::EngineClosed));
-            REPOSTING.set(true);
+            let outer = REPOSTING.replace(own);
             shared.with_caught(&mut broken, |core| {
                 callee.set_busy(false);
                 if gone {
@@ -264,7 +265,7 @@ pub(crate) fn run_ready(shared: &Arc<Shared>) -> std::thread::Result<()> {
                     core.repost(key, buf);
                 }
             });
-            REPOSTING.set(false);
+            REPOSTING.set(outer);
             // The last of a handler that was dropped inside of its call: what it captured is the application's.
             crate::panics::keep(&mut broken, catch_unwind(AssertUnwindSafe(|| drop(callee))));
         }

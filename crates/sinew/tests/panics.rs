@@ -5,7 +5,7 @@ mod common;
 
 use common::{PATIENCE, Pair, engine, options, pair_with, threads, until};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sinew::{EngineOptions, Match, Progress, RecvOp};
+use sinew::{Engine, EngineOptions, Match, Progress, RecvOp};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -131,6 +131,48 @@ fn handlers_are_called_although_one_that_dropped_itself_panics_with_what_it_capt
     });
     assert_eq!(broken, 1, "whoever calls hears of it");
     drop(others);
+}
+
+/// Makes progress of an engine whenever it is woken, as a runtime of one's own may.
+struct Drives(Engine, AtomicUsize);
+
+impl Wake for Drives {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.progress();
+    }
+}
+
+#[test]
+fn what_a_handler_leaves_wakes_who_makes_progress_of_another_engine_and_its_handlers_are_called() {
+    let p = pair_with("uds", Progress::Caller, Progress::Event, options());
+    let other = pair_with("uds", Progress::Caller, Progress::Event, options());
+    let called = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&called);
+    let _counting = other.b.on_message(1, 16, 2, move |_, _| {
+        counts.fetch_add(1, Ordering::SeqCst);
+    });
+    other.to_b.send(1, b"x").unwrap();
+    let breaks = |_: &[u8], _: &sinew::Completion| std::panic::resume_unwind(Box::new("in a handler"));
+    let _breaking = p.b.on_message(1, 16, 2, breaks).unwrap();
+    // Behind the handler's: it gets the second message when the handler has ended by the first.
+    let mut next = p.b.post_recv(1, vec![0; 16]).unwrap();
+    let drives = Arc::new(Drives(other.there.clone(), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&drives));
+    assert!(Pin::new(&mut next).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!((drives.1.load(Ordering::SeqCst), called.load(Ordering::SeqCst)), (0, 0));
+    p.to_b.stage(1, b"one").unwrap();
+    p.to_b.stage(1, b"two").unwrap();
+    p.here.progress();
+    until("the second message was given on", || {
+        p.there.progress();
+        drives.1.load(Ordering::SeqCst) > 0
+    });
+    assert_eq!(next.try_wait().unwrap().unwrap().buf.as_slice(), b"two");
+    until("the other engine's handler was called", || {
+        other.there.progress();
+        called.load(Ordering::SeqCst) == 1
+    });
 }
 
 #[test]
