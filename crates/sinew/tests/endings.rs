@@ -80,6 +80,33 @@ impl Drop for Payload {
 }
 
 #[test]
+fn a_call_that_is_under_way_on_another_thread_is_over_when_its_handler_is_gone() {
+    ends(|| {
+        let p = pair_with("uds", Progress::Caller, Progress::Thread { cpu: None }, options());
+        let over = Arc::new(AtomicU32::new(0));
+        let ((enter, entered), (go, goes)) = (mpsc::channel(), mpsc::channel::<()>());
+        let ended = Arc::clone(&over);
+        let handler = p.b.on_message(1, 64, 4, move |_, _| {
+            enter.send(()).unwrap();
+            goes.recv().unwrap();
+            ended.store(1, Ordering::SeqCst);
+        });
+        let handler = handler.unwrap();
+        p.to_b.send(1, b"x").unwrap();
+        entered.recv().unwrap();
+        let dropper = std::thread::spawn(move || {
+            drop(handler);
+            over.load(Ordering::SeqCst)
+        });
+        // From here on the drop waits for the call alone.
+        until("the handler's receives are gone", || p.b.counters().posted == 0);
+        (0..100).for_each(|_| std::thread::yield_now());
+        go.send(()).unwrap();
+        assert_eq!(dropper.join().unwrap(), 1, "the drop has returned before the call did");
+    });
+}
+
+#[test]
 fn a_panic_whose_payload_panics_ends_a_handler_and_nothing_else() {
     for progress in [Progress::Caller, Progress::Thread { cpu: None }] {
         ends(move || {
