@@ -45,6 +45,12 @@ fn flows(site: &Site, line: &Line, ms: u64) {
     }
 }
 
+/// Answers all probes, of which there are so many.
+fn answers(site: &Site, line: &Line) -> usize {
+    let answered = std::iter::repeat_with(|| site.answers_probe(line, Duration::from_micros(2)));
+    answered.take_while(|answered| *answered).count()
+}
+
 fn probes(line: &Line) -> usize {
     line.wire().of(Kind::PROBE).len()
 }
@@ -74,15 +80,34 @@ fn a_session_is_looked_at_each_tenth_of_a_second_while_it_has_traffic() {
 }
 
 #[test]
+fn between_two_looks_is_a_tenth_of_a_second_however_much_traffic_there_is() {
+    let (site, _near, _far, _peer, _session, line) = far(LESS);
+    speaks(&site, &line);
+    site.passes_ms(0);
+    site.passes_ms(100);
+    assert!(answers(&site, &line) > 0);
+    for _ in 0..9 {
+        speaks(&site, &line);
+        site.passes_ms(11);
+        assert_eq!(answers(&site, &line), 0);
+    }
+    speaks(&site, &line);
+    site.passes_ms(1);
+    assert!(answers(&site, &line) > 0);
+}
+
+#[test]
 fn a_lane_that_may_still_bring_something_keeps_its_session_in_the_list() {
     let (site, _near, _far, _peer, session, line) = far(LESS);
     speaks(&site, &line);
     line.wire().state().timer = Some(site.now() + Duration::from_secs(100));
+    let mut looks = 0;
     for _ in 0..5 {
         site.passes_ms(100);
+        looks += usize::from(answers(&site, &line) > 0);
     }
     assert_eq!(site.core(|core| core.lively.clone()), [session], "its traffic would not be told anew");
-    assert_eq!(probes(&line), 1, "without traffic it is not looked at");
+    assert_eq!(looks, 1, "without traffic it is not looked at");
     assert_eq!(site.core(|core| core.upgrade_timer()), None);
     line.wire().state().timer = None;
     site.passes_ms(100);
