@@ -113,4 +113,18 @@ mod tests {
         let newest: Vec<&str> = rows[1..].iter().map(|row| row.locator.as_str()).collect();
         assert_eq!(newest, ["from port 996", "from port 997", "from port 998", "from port 999"]);
     }
+
+    #[test]
+    fn what_was_measured_before_stands_until_it_is_measured_again() {
+        let trips = |row: &Attempt| (row.rtt_ns, row.full_rtt_ns);
+        let measured = |rtt_ns, full_rtt_ns| Attempt { rtt_ns, full_rtt_ns, ..attempt("tcp:host:1", "it") };
+        let mut rows = vec![measured(Some(1), Some(2))];
+        add(&mut rows, measured(None, None));
+        assert_eq!(trips(&rows[0]), (Some(1), Some(2)));
+        add(&mut rows, measured(Some(3), None));
+        assert_eq!(trips(&rows[0]), (Some(3), Some(2)));
+        add(&mut rows, measured(None, Some(4)));
+        assert_eq!(trips(&rows[0]), (Some(3), Some(4)));
+        assert_eq!(rows.len(), 1);
+    }
 }
