@@ -131,11 +131,32 @@ fn a_full_socket_is_told_and_one_that_fails_gives_the_message_to_the_next_lane()
 }
 
 #[test]
+fn another_endpoint_or_flow_is_counted_by_itself() {
+    let (rig, _lane, _wire) = rig();
+    rig.core(|core| {
+        assert_eq!(core.create_endpoint(None).unwrap(), 2);
+        assert_eq!(core.sessions.get_mut(rig.session).unwrap().flow_to(6), 1);
+        core.progress();
+        // From one to the next only one of both changes.
+        for (flow, src, dst) in [(0, 1, 5), (0, 2, 5), (1, 2, 6), (1, 1, 6), (0, 1, 5)] {
+            let header = Header { dst, src, ..eager(9) };
+            assert_eq!(core.send_through(rig.session, flow, &header, &[7; 10]), Some(false));
+        }
+        core.settle();
+        let session = core.sessions.get(rig.session).unwrap();
+        assert_eq!([0, 1].map(|flow: usize| session.flows[flow].bytes.sent()), [3 * 74, 2 * 74]);
+        assert_eq!([1, 2].map(|endpoint| core.endpoint(endpoint).unwrap().messages_sent), [3, 2]);
+    });
+}
+
+#[test]
 fn a_look_asks_the_system_and_takes_what_its_receive_wants() {
     let (rig, _lane, wire) = rig();
     rig.core(|core| {
+        core.idle_turns = 32;
         assert!(matches!(look(core, 1), Look::Dry));
         assert_eq!(wire.state().asked_system, 16);
+        assert_eq!(core.idle_turns, 32 + 15, "with the turn that follows it counts as sixteen");
         let polls = wire.state().polls;
         come(&wire, [1]);
         let before = core.sessions.get(rig.session).unwrap().received;
@@ -192,6 +213,7 @@ fn what_a_lane_has_behind_an_open_bundle_is_not_forgotten() {
     wire.state().arriving.push_back((Header { dst: 1, ..bundle }, body));
     come(&wire, [7]);
     let third = rig.post(3, 8);
+    let (other, second) = rig.lane("two", 4096);
     rig.core(|core| {
         core.turn(1);
         assert_eq!((core.counters.unexpected, core.behind.len()), (0, 1));
@@ -199,7 +221,11 @@ fn what_a_lane_has_behind_an_open_bundle_is_not_forgotten() {
         assert!(!core.taking.is_empty(), "the bundle is taken in");
         // The socket that was busy last is another one.
         core.hot_socket = None;
+        core.lanes.get_mut(other).unwrap().behind = true;
+        core.behind.push_back(other);
+        let polls = second.state().polls;
         core.turn_settled(1);
+        assert_eq!(second.state().polls, polls + 1, "its bundle holds no other lane up");
         assert_eq!(core.behind.len(), 1, "there is one more");
         core.settle();
         core.turn(64);
