@@ -138,14 +138,15 @@ fn another_endpoint_or_flow_is_counted_by_itself() {
         assert_eq!(core.sessions.get_mut(rig.session).unwrap().flow_to(6), 1);
         core.progress();
         // From one to the next only one of both changes.
-        for (flow, src, dst) in [(0, 1, 5), (0, 2, 5), (1, 2, 6), (1, 1, 6), (0, 1, 5)] {
+        let sends = [(0, 1, 5, 1), (0, 2, 5, 2), (1, 2, 6, 4), (1, 1, 6, 8), (0, 1, 5, 16)];
+        for (flow, src, dst, len) in sends {
             let header = Header { dst, src, ..eager(9) };
-            assert_eq!(core.send_through(rig.session, flow, &header, &[7; 10]), Some(false));
+            assert_eq!(core.send_through(rig.session, flow, &header, &vec![7; len]), Some(false));
         }
         core.settle();
         let session = core.sessions.get(rig.session).unwrap();
-        assert_eq!([0, 1].map(|flow: usize| session.flows[flow].bytes.sent()), [3 * 74, 2 * 74]);
-        assert_eq!([1, 2].map(|endpoint| core.endpoint(endpoint).unwrap().messages_sent), [3, 2]);
+        assert_eq!([0, 1].map(|flow: usize| session.flows[flow].bytes.sent()), [19 + 3 * 64, 12 + 2 * 64]);
+        assert_eq!([1, 2].map(|endpoint| core.endpoint(endpoint).unwrap().bytes_sent), [25, 6]);
     });
 }
 
