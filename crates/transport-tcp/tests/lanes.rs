@@ -77,6 +77,47 @@ fn frames_of_all_sizes_arrive_whole_and_in_order_in_both_directions() {
     }
 }
 
+/// Words of the lanes' own stand wherever the system stops taking bytes: what is left of them goes first.
+#[test]
+fn frames_and_words_between_them_arrive_through_sockets_that_take_little_at_a_time() {
+    for family in families() {
+        let mut options = StreamOptions::default();
+        options.socket_send_bytes = Some(4608);
+        options.socket_receive_bytes = Some(4608);
+        let mut net = Net::new(family, options);
+        let (mut one, mut other) = ends(&mut net);
+        let mut random = Random(21);
+        // About as long as what a Unix-domain socket of this size takes at a time, which is where writes end, and others.
+        let body = |number| {
+            let len = if number % 4 == 0 { 1 + random.below(7000) } else { 4480 + random.below(64) };
+            random.bytes(len as usize)
+        };
+        let bodies: Vec<Vec<u8>> = (0..1500).map(body).collect();
+        let mut posted = [0; 2];
+        wait("all frames of both", || {
+            for (end, posted) in [&mut one, &mut other].into_iter().zip(&mut posted) {
+                for _ in 0..random.below(4) {
+                    let Some(body) = bodies.get(*posted) else { break };
+                    if end.lane.try_post(&eager(*posted as u64), &[IoSlice::new(body)]).is_ok() {
+                        *posted += 1;
+                    }
+                }
+                if random.below(2) == 0 {
+                    end.lane.request_acknowledgement();
+                }
+                if random.below(2) == 0 {
+                    end.lane.acknowledge();
+                }
+                end.turn();
+            }
+            one.sink.frames.len() == bodies.len() && other.sink.frames.len() == bodies.len()
+        });
+        for end in [&one, &other] {
+            assert!(end.sink.frames.iter().map(|(_, body)| body).eq(&bodies), "{family:?}");
+        }
+    }
+}
+
 #[test]
 fn a_peer_that_reads_nothing_makes_posts_full_and_room_comes_back_with_its_acknowledgements() {
     for family in families() {
