@@ -45,7 +45,7 @@ struct RunArgs {
     /// Only these lines, by id: S1,S3; `sweep` is what the plots show.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Rounds that must count, at least 5 for figures to quote.
+    /// Rounds that must count; fewer than 5 judge no budget.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds that each program measures in a round [default: 0.3, quick 0.08].

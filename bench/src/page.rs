@@ -94,7 +94,7 @@ fn verdicts(outcomes: &[Outcome]) -> Table {
             let tone = match comparison.verdict {
                 Verdict::Met => Tone::Good,
                 Verdict::Missed => Tone::Bad,
-                Verdict::NotMeasured | Verdict::PeerAbsent => Tone::Faint,
+                Verdict::NotMeasured | Verdict::TooFewRounds | Verdict::PeerAbsent => Tone::Faint,
             };
             rows.push((report::verdict_row(outcome, comparison), tone));
         }

@@ -51,8 +51,13 @@ pub enum Verdict {
     Met,
     Missed,
     NotMeasured,
+    /// There is a ratio, of fewer rounds than judge.
+    TooFewRounds,
     PeerAbsent,
 }
+
+/// Rounds that judge a budget.
+const ROUNDS_MIN: usize = 5;
 
 impl Verdict {
     /// The word in tables.
@@ -61,6 +66,7 @@ impl Verdict {
             Self::Met => "met",
             Self::Missed => "MISSED",
             Self::NotMeasured => "not measured",
+            Self::TooFewRounds => "too few rounds",
             Self::PeerAbsent => "peer absent",
         }
     }
@@ -226,11 +232,12 @@ fn compare(outcome: &Outcome, budget: &Budget) -> Comparison {
         Bound::AtMost(most) => ratio <= most,
         Bound::AtLeast(least) => ratio >= least,
     };
-    Comparison {
-        budget: budget.clone(),
-        ratio: Some(ratio),
-        verdict: if met { Verdict::Met } else { Verdict::Missed },
-    }
+    let verdict = match met {
+        _ if outcome.kept < ROUNDS_MIN => Verdict::TooFewRounds,
+        true => Verdict::Met,
+        false => Verdict::Missed,
+    };
+    Comparison { budget: budget.clone(), ratio: Some(ratio), verdict }
 }
 
 /// The best figure of `references` in one round.
@@ -267,7 +274,7 @@ mod tests {
     fn a_budget_is_judged_by_the_median_of_the_rounds_ratios() {
         // The machine was three times slower in the second round: the ratios of a round still belong together.
         let figures = vec![figures("ours", &[50.0, 150.0, 52.0]), figures("peer", &[100.0, 300.0, 100.0])];
-        let outcome = outcome(figures, 3, 3);
+        let outcome = outcome(figures, 5, 5);
         let comparison = compare(&outcome, &budget(Bound::AtMost(0.5), &["peer"]));
         assert_eq!((comparison.ratio, comparison.verdict), (Some(0.5), Verdict::Met));
         let comparison = compare(&outcome, &budget(Bound::AtMost(0.49), &["peer"]));
@@ -281,16 +288,20 @@ mod tests {
             figures("one", &[100.0, 300.0]),
             figures("two", &[300.0, 100.0]),
         ];
-        let comparison = compare(&outcome(figures, 2, 2), &budget(Bound::AtMost(1.0), &["one", "two"]));
+        let comparison = compare(&outcome(figures, 5, 5), &budget(Bound::AtMost(1.0), &["one", "two"]));
         assert_eq!(comparison.verdict, Verdict::Met);
     }
 
     #[test]
     fn when_more_than_half_of_the_rounds_drop_nothing_is_measured() {
         let both = || vec![figures("ours", &[1.0, 1.0]), figures("peer", &[1.0, 1.0])];
-        let of = |run| compare(&outcome(both(), 2, run), &budget(Bound::AtMost(1.0), &["peer"])).verdict;
-        assert_eq!(of(4), Verdict::Met);
-        assert_eq!(of(5), Verdict::NotMeasured);
+        let of = |kept, run| {
+            let comparison = compare(&outcome(both(), kept, run), &budget(Bound::AtMost(1.0), &["peer"]));
+            (comparison.verdict, comparison.ratio.is_some())
+        };
+        assert_eq!(of(5, 10), (Verdict::Met, true));
+        assert_eq!(of(5, 11), (Verdict::NotMeasured, false));
+        assert_eq!(of(4, 4), (Verdict::TooFewRounds, true), "a ratio to look at, and no verdict");
     }
 
     #[test]
