@@ -135,7 +135,7 @@ pub(crate) fn campaign(side: &str, name: &str, traced: bool) {
         format!(", at {} of {} addresses", all.places.intersection(&known).count(), known.len())
     });
     crate::tell(format!(
-        "{}/shm/{name}/{side}: killed at {inside} of {length} instructions (each {stride}.){places}, 0 wedged, 0 torn, 0 leaked, message {outcome}, detected in {}, {heap} B of heap a loss, seed {seed}",
+        "{}/shm/{name}/{side}: {length} instructions (each {stride}.), {inside} kills inside{places}, 0 wedged, 0 torn, 0 leaked, message {outcome}, detected in {}, {heap} B of heap a loss, seed {seed}",
         if traced { "trace" } else { "step" },
         all.detected.row(),
     ));
