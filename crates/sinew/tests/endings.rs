@@ -23,6 +23,36 @@ fn ends(f: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
+fn a_flush_is_no_error_where_the_peer_closes_as_soon_as_it_has_everything() {
+    for lane in ["shm", "uds", "tcp"] {
+        for round in 0..30 {
+            let here = common::engine(lane, Progress::Caller);
+            let a = here.endpoint("a").unwrap();
+            let (say, said) = mpsc::channel();
+            let reader = std::thread::spawn(move || {
+                let there = common::engine(lane, Progress::Caller);
+                let b = there.endpoint("b").unwrap();
+                say.send(b.address()).unwrap();
+                let got = b.recv(1, &mut [0; 8]).unwrap();
+                drop((b, there));
+                got.len
+            });
+            // The reader makes progress while it waits.
+            let peer = a.connect(said.recv().unwrap()).unwrap();
+            peer.send(1, b"the last").unwrap();
+            peer.flush().unwrap_or_else(|error| panic!("{lane}, {round}: {error}"));
+            assert_eq!(reader.join().unwrap(), 8);
+            until("the end is known", || {
+                here.progress();
+                !peer.is_connected()
+            });
+            peer.flush().unwrap_or_else(|error| panic!("{lane}, {round}, afterwards: {error}"));
+            assert!(matches!(peer.send(1, b"x"), Err(OpError::PeerLost { .. })));
+        }
+    }
+}
+
+#[test]
 fn an_event_loop_does_not_keep_its_engine() {
     let p = pair_with("uds", Progress::Event, Progress::Caller, options());
     for _ in 0..5 {

@@ -43,7 +43,22 @@ impl Core {
             GOODBYE_VIOLATION => "it says that this engine broke the protocol".to_owned(),
             other => format!("it ended the session (reason {other})"),
         };
+        let under_way = self.ops.iter().any(|(_, op)| match op {
+            // Its question itself may stay without an answer.
+            Op::Send(op) if op.header.kind == Kind::FLUSH => false,
+            Op::Send(op) => op.session == session_key && !matches!(op.state, SendState::Finished(_)),
+            Op::Recv(_) => false,
+        });
         self.lose_session(session_key, &text);
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            let none = matches!(session.standing, Standing::Lost(OpError::PeerLost { unknown_fate: 0, .. }));
+            session.had_all = reason == GOODBYE_CLOSED && none && !under_way;
+        }
+    }
+
+    /// Whether a session is over by the peer's own will, and all that was sent had been taken before.
+    pub(crate) fn had_all(&self, session: Key) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.had_all)
     }
 
     /// Ends a session for ever: every operation of it ends now, nothing of it arrives later.

@@ -206,6 +206,8 @@ pub(crate) struct Session {
     pub(crate) asks: bool,
     /// A flow waits for credit, and will not for long.
     pub(crate) starving: bool,
+    /// It is over as the peer has closed its engine, which had taken everything.
+    pub(crate) had_all: bool,
     /// A lane that it does not need was being polled when it was to be closed.
     pub(crate) crowded: bool,
     /// In the list of sessions to pump.
@@ -294,6 +296,7 @@ impl Session {
             starving: false,
             staged: 0,
             asks: false,
+            had_all: false,
             crowded: false,
             dirty: false,
             lively: false,

@@ -343,3 +343,29 @@ fn a_session_takes_its_own_operations_and_lanes_with_it() {
     assert!(rig.core(|core| core.collect_send(sends)).is_none());
     assert!(matches!(rig.core(|core| core.collect_send(over)), Some((Ok(()), _))), "it had ended before");
 }
+
+#[test]
+fn a_peer_that_closes_its_engine_had_all_where_nothing_is_unknown_and_nothing_under_way() {
+    type Before = fn(&Rig, &Wire);
+    let goodbye = |reason: u32, before: Before| {
+        let (rig, _, wire) = Rig::carried(LESS);
+        before(&rig, &wire);
+        rig.core(|core| core.peer_said_goodbye(rig.session, reason));
+        rig.core(|core| (core.had_all(rig.session), core.had_all(Key::NONE)))
+    };
+    let flush: Before = |rig, _| {
+        send(rig, Header { src: 1, ..Header::control(Kind::FLUSH, 0) });
+    };
+    let unknown: Before = |_, wire| wire.state().posted.push((eager(1), Vec::new()));
+    let long: Before = |rig, _| {
+        send(rig, eager(5));
+    };
+    assert_eq!(goodbye(0, |_, _| ()), (true, false));
+    assert_eq!(goodbye(0, flush), (true, false), "the question itself needs no answer any more");
+    assert_eq!(goodbye(0, unknown), (false, false));
+    assert_eq!(goodbye(0, long), (false, false));
+    assert_eq!(goodbye(1, |_, _| ()), (false, false), "it did not close by its own will");
+    let (rig, _, _wire) = Rig::carried(LESS);
+    rig.core(|core| core.lose_session(rig.session, "a test"));
+    assert!(!rig.core(|core| core.had_all(rig.session)));
+}
