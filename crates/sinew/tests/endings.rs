@@ -208,7 +208,7 @@ fn a_scope_ends_its_borrows_whatever_panics_and_however_often() {
     until("the message was given on", || {
         let caught = catch_unwind(AssertUnwindSafe(|| {
             p.there.progress();
-            posted = p.b.counters().posted as usize;
+            posted = p.b.counters().posted;
         }));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(caught)));
         posted == 0
