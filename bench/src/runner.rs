@@ -232,10 +232,12 @@ fn compare(outcome: &Outcome, budget: &Budget) -> Comparison {
         Bound::AtMost(most) => ratio <= most,
         Bound::AtLeast(least) => ratio >= least,
     };
-    let verdict = match met {
-        _ if outcome.kept < ROUNDS_MIN => Verdict::TooFewRounds,
-        true => Verdict::Met,
-        false => Verdict::Missed,
+    let verdict = if outcome.kept < ROUNDS_MIN {
+        Verdict::TooFewRounds
+    } else if met {
+        Verdict::Met
+    } else {
+        Verdict::Missed
     };
     Comparison { budget: budget.clone(), ratio: Some(ratio), verdict }
 }

@@ -17,6 +17,15 @@ fn engines(scratch: &Scratch) -> (Engine, Engine) {
 }
 
 /// Posts, polling the receiver while there is no room.
+/// Posts frames until there is no room for one more. How many there are.
+fn fill(lane: &mut dyn Lane, body: &[u8]) -> u64 {
+    let mut posted = 0;
+    while post(lane, &frame(posted, 0), body).is_ok() {
+        posted += 1;
+    }
+    posted
+}
+
 fn send(from: &mut dyn Lane, to: &mut dyn Lane, seen: &mut Seen, number: u64, body: &[u8]) {
     wait("room", || match post(from, &frame(number, 9), body) {
         Ok(()) => Some(()),
@@ -107,10 +116,7 @@ fn room_that_a_question_for_acknowledgement_finds_is_told_by_the_next_poll() {
     let (mut near, mut far) = pair(&mut left, &mut right);
     // All taken by the time of the question, then some.
     for taken in [u64::MAX, 100] {
-        let mut posted = 0;
-        while post(&mut *near, &frame(posted, 0), &[]).is_ok() {
-            posted += 1;
-        }
+        let posted = fill(&mut *near, &[]);
         let mut seen = Seen::default();
         wait("frames", || {
             far.poll(&mut seen, 1).expect("receiver");
@@ -161,10 +167,7 @@ fn a_full_lane_takes_nothing_and_says_when_to_go_on() {
     let scratch = Scratch::new();
     let (mut left, mut right) = engines(&scratch);
     let (mut near, mut far) = pair(&mut left, &mut right);
-    let mut posted = 0;
-    while post(&mut *near, &frame(posted, 0), &[]).is_ok() {
-        posted += 1;
-    }
+    let posted = fill(&mut *near, &[]);
     assert!(posted >= 200, "{posted}");
     assert_eq!(near.unacknowledged(), posted);
     let mut nothing = Seen::default();
@@ -248,10 +251,7 @@ fn looks_give_back_what_they_take_when_much_was_taken_and_when_nothing_is_left()
     let (mut left, mut right) = engines(&scratch);
     let (mut near, mut far) = pair(&mut left, &mut right);
     let body = vec![1; 16 << 10];
-    let mut posted = 0;
-    while post(&mut *near, &frame(posted, 0), &body).is_ok() {
-        posted += 1;
-    }
+    let posted = fill(&mut *near, &body);
     assert!(posted > 8, "{posted}");
     for number in 0..posted / 2 {
         match far.peek(number > 0, 1) {
@@ -269,10 +269,7 @@ fn a_domain_does_not_sleep_over_room_that_came_while_it_lay_down() {
     let scratch = Scratch::new();
     let (mut left, mut right) = engines(&scratch);
     let (mut near, mut far) = pair(&mut left, &mut right);
-    let mut posted = 0;
-    while post(&mut *near, &frame(posted, 0), &[]).is_ok() {
-        posted += 1;
-    }
+    fill(&mut *near, &[]);
     assert!(left.domain.arm(), "there is nothing to be done");
     left.domain.disarm();
     assert!(near.cool());

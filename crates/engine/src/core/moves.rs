@@ -5,7 +5,7 @@
 
 use super::table::Key;
 use super::{Core, LaneSlot};
-use sinew_proto::select;
+use sinew_proto::select::{self, Present};
 
 impl Core {
     /// The peer's leg runs on `lane`: it may close the others, of which it was told before that.
@@ -90,10 +90,8 @@ impl Core {
     /// After a move: closes lanes that neither side sends on, but such as the session would move to. One that merely was measured
     /// cheaper, in a moment in which the machine was busy, would stand by for ever.
     fn close_idle_lanes(&mut self, session_key: Key) {
-        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else { return };
-        let present = self.present_path(active);
-        self.close_idle(session_key, |core, lane, slot, carrier| {
-            slot.transport == carrier.transport || !present.yields_to(slot.cost_ns(), core.expected_ns(lane))
+        self.close_idle(session_key, |slot, expected, carrier, present| {
+            slot.transport == carrier.transport || !present.yields_to(slot.cost_ns(), expected)
         });
     }
 
@@ -101,21 +99,18 @@ impl Core {
     /// each, and two engines that connect to each other at once make two. So are lanes that ought to be worse and were not measured better:
     /// the others of a connect whose first try took long.
     pub(crate) fn close_spares(&mut self, session_key: Key) {
-        let Some(active) = self.sessions.get(session_key).and_then(|session| session.active) else { return };
-        let present = self.present_path(active);
-        self.close_idle(session_key, |core, lane, slot, carrier| {
-            let expected = core.expected_ns(lane);
+        self.close_idle(session_key, |slot, expected, carrier, present| {
             let worse = || expected > present.expected && !present.yields_to(slot.cost_ns(), expected);
             slot.spare && (slot.transport == carrier.transport || worse())
         });
     }
 
-    /// Closes idle lanes that are superfluous beside the one that carries the session. The engine with the greater id does, as
-    /// it decides.
+    /// Closes idle lanes that are superfluous beside the one that carries the session: of a lane, what it should cost, the carrier, and what is
+    /// known of that. The engine with the greater id does, as it decides.
     fn close_idle(
         &mut self,
         session_key: Key,
-        superfluous: impl Fn(&Self, Key, &LaneSlot, &LaneSlot) -> bool,
+        superfluous: impl Fn(&LaneSlot, u64, &LaneSlot, &Present) -> bool,
     ) {
         let Some(session) = self.sessions.get(session_key) else { return };
         if session.lanes.len() < 2 || !session.chooses(self.id) || session.moving_to.is_some() {
@@ -123,11 +118,14 @@ impl Core {
         }
         let Some(active) = session.active else { return };
         let Some(carrier) = self.lanes.get(active).filter(|slot| slot.inbound) else { return };
+        let present = self.present_path(active);
         let idle = |lane: &Key| {
             let slot = self.lanes.get(*lane).filter(|slot| *lane != active && slot.listening);
             // Beside another of its transport an extra one is closed by who has made it, when it does not help (`sockets`).
             let helps = |slot: &LaneSlot| slot.extra && slot.transport == carrier.transport;
-            slot.is_some_and(|slot| !helps(slot) && superfluous(self, *lane, slot, carrier))
+            slot.is_some_and(|slot| {
+                !helps(slot) && superfluous(slot, self.expected_ns(*lane), carrier, &present)
+            })
         };
         let idle: Vec<Key> = session.lanes.iter().copied().filter(idle).collect();
         for lane in idle {

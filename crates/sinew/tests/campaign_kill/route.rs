@@ -56,20 +56,15 @@ impl Map {
     /// The way to the instruction of this index with the fewest traps.
     pub(crate) fn route(&self, index: u64) -> Route {
         let whole = Route { at: 0, passes: 0, steps: index };
-        let routes =
-            (0..=index).rev().take_while(|begin| index - begin < PASSES_MAX * 2).filter_map(|begin| {
-                let passes = (*self.passes.get(begin as usize)?)?;
-                Some(Route { at: self.trace[begin as usize], passes, steps: index - begin })
-            });
-        let near = routes.min_by_key(Route::traps);
-        // Behind a long stretch of waiting the last place before it is the best there is.
-        let far = || {
-            let begin = (0..=index)
-                .rev()
-                .find(|&begin| self.passes.get(begin as usize).is_some_and(Option::is_some))?;
-            let passes = self.passes[begin as usize]?;
+        let from = |begin: u64| {
+            let passes = (*self.passes.get(begin as usize)?)?;
             Some(Route { at: self.trace[begin as usize], passes, steps: index - begin })
         };
+        let before = || (0..=index).rev();
+        let near = before().take_while(|begin| index - begin < PASSES_MAX * 2).filter_map(from);
+        let near = near.min_by_key(Route::traps);
+        // Behind a long stretch of waiting the last place before it is the best there is.
+        let far = || before().find_map(from);
         near.or_else(far).filter(|route| route.traps() < index).unwrap_or(whole)
     }
 }

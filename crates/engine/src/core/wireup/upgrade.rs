@@ -85,19 +85,18 @@ impl Core {
         let present = self.present_path(active);
         self.measure_again(key);
         self.consider_move(key);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get(key) else { return };
         if session.moving_to.is_some() || session.watch.trial_at.is_some_and(|at| now < at) {
             return;
         }
         let expected = Some((session.peer.id, session.peer.incarnation));
-        let locators = session.peer.locators.clone();
         // What stands by already is measured, and need not be tried.
-        let lanes = session.lanes.clone();
         let stands_by = |transport| {
-            lanes.iter().any(|&lane| self.lanes.get(lane).is_some_and(|slot| slot.transport == transport))
+            let of_it = |&lane: &Key| self.lanes.get(lane).is_some_and(|slot| slot.transport == transport);
+            session.lanes.iter().any(of_it)
         };
+        let locators = session.peer.locators.iter();
         let better: Vec<Locator> = locators
-            .into_iter()
             .filter(|locator| {
                 let domain = self.domains.iter().find(|slot| slot.domain.understands(locator.scheme()));
                 domain.is_some_and(|domain| {
@@ -105,6 +104,7 @@ impl Core {
                     !stands_by(domain.name) && present.yields_to(costs, costs)
                 })
             })
+            .cloned()
             .collect();
         if better.is_empty() {
             return;
